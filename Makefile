@@ -1,0 +1,56 @@
+# One verb each; `make help` lists them. Every verb does its own set-up, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+STARTED := $(shell date +%s)
+ELAPSED = echo "elapsed: $$(( $$(date +%s) - $(STARTED) )) s, set-up included"
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: help setup demo test test-slow check bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+setup: .venv/.dev ## install everything that development needs into .venv (nothing to do when it is up to date)
+
+demo: .venv/.runtime ## classify 20 encrypted digits over HTTP; needs neither torch nor a data set
+	@$(BIN)/python -m heinfer demo --started $(STARTED)
+
+test: .venv/.dev ## the tests that run on every change
+	@$(BIN)/python -m pytest tests --ignore=tests/slow
+	@$(ELAPSED)
+
+test-slow: .venv/.dev ## the tests that start processes, train, attack the service or build environments
+	@$(BIN)/python -m pytest tests/slow
+	@$(ELAPSED)
+
+check: .venv/.dev ## style, types, direction of imports
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/.dev ## measure latency and accuracy into benchmarks/results
+	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
+	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
+
+clean: ## remove caches and builds; .venv stays
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+# Two stamps on one environment: what runs the product, and all of it. The larger holds the smaller.
+
+.venv/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the client and the server into .venv ..."
+	@$(PIP_INSTALL) '.[client,server]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing the development environment into .venv (with PyTorch: a few minutes) ..."
+	@$(PIP_INSTALL) '.[dev]'
+	@touch .venv/.runtime $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heinfer needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv .venv

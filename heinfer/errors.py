@@ -1,0 +1,228 @@
+"""The whole exception tree of heinfer, its server and its client.
+
+Every error names the layer or the request it is about, the cause and the way out, and carries a
+stable ``code`` that is also what crosses the wire (as the ``code`` member of a problem+json body).
+Messages never echo bytes that came from the network.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HeinferError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    code: ClassVar[str] = "heinfer-error"
+
+
+# Compiling -------------------------------------------------------------------------------------
+
+
+class CompileError(HeinferError):
+    """A model cannot be turned into an encrypted program."""
+
+    code = "compile-error"
+
+
+class UnsupportedOperatorError(CompileError):
+    """The model uses an operator that no lowering exists for; names operator and module path."""
+
+    code = "unsupported-operator"
+
+
+class ShapeError(CompileError):
+    """Shapes of a network do not fit together."""
+
+    code = "shape-mismatch"
+
+
+class PlanError(CompileError):
+    """No plan satisfies the request (levels, slots, keys or memory)."""
+
+    code = "no-plan"
+
+
+class RangeError(CompileError):
+    """A value times its scale could exceed half the modulus at its level."""
+
+    code = "range-overflow"
+
+
+class CircuitError(CompileError):
+    """A circuit breaks an invariant that a validator checks."""
+
+    code = "invalid-circuit"
+
+
+# Parameters and keys ---------------------------------------------------------------------------
+
+
+class ParameterError(HeinferError):
+    """CKKS parameters are malformed."""
+
+    code = "bad-parameters"
+
+
+class InsecureParametersError(ParameterError):
+    """CKKS parameters are below 128-bit security."""
+
+    code = "insecure-parameters"
+
+
+class LayoutError(HeinferError):
+    """A layout is malformed, or a tensor does not fit it."""
+
+    code = "bad-layout"
+
+
+class BackendError(HeinferError):
+    """A backend cannot run a circuit (missing key, library failure)."""
+
+    code = "backend-error"
+
+
+class MissingKeyError(BackendError):
+    """The evaluation keys lack one that the circuit needs."""
+
+    code = "missing-evaluation-key"
+
+
+# Bytes -----------------------------------------------------------------------------------------
+
+
+class FormatError(HeinferError):
+    """Bytes do not have the form they must have."""
+
+    code = "bad-format"
+
+
+class NewerFormatError(FormatError):
+    """The bytes were written by a newer heinfer than this one."""
+
+    code = "newer-format"
+
+
+class BundleError(FormatError):
+    """A file is no bundle, or a damaged one."""
+
+    code = "bad-bundle"
+
+
+class ManifestError(FormatError):
+    """A manifest is malformed or inconsistent."""
+
+    code = "bad-manifest"
+
+
+class FrameError(FormatError):
+    """A frame from the network is malformed."""
+
+    code = "bad-frame"
+
+
+class FrameLengthError(FrameError):
+    """A frame is truncated, oversized or has trailing bytes."""
+
+    code = "frame-length"
+
+
+class ParameterMismatchError(FrameError):
+    """A frame was made for another parameter set."""
+
+    code = "parameter-mismatch"
+
+
+class ResidueRangeError(FrameError):
+    """A residue in a frame is not below its prime."""
+
+    code = "residue-range"
+
+
+class CiphertextMismatchError(FrameError):
+    """A ciphertext frame has another level, scale, kind or count than the plan asks for."""
+
+    code = "ciphertext-mismatch"
+
+
+class KeySetError(FrameError):
+    """A key frame does not hold exactly the keys that the manifest lists."""
+
+    code = "key-set-mismatch"
+
+
+# Data and models -------------------------------------------------------------------------------
+
+
+class DataError(HeinferError):
+    """A data set is missing or damaged."""
+
+    code = "data-missing"
+
+
+class ImageError(HeinferError):
+    """An image has the wrong shape, type or range for the model."""
+
+    code = "bad-image"
+
+
+class SettingError(HeinferError):
+    """A setting or command-line argument is wrong."""
+
+    code = "bad-setting"
+
+
+# Service ---------------------------------------------------------------------------------------
+
+
+class ServiceError(HeinferError):
+    """A request to the inference service failed; ``code`` of the instance is the server's own.
+
+    Args:
+        message: what happened and what to do.
+        status: HTTP status, 0 when no answer came.
+        code: the server's stable code; the class's own when None.
+    """
+
+    code = "service-error"
+
+    def __init__(self, message: str, *, status: int = 0, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.server_code = code or type(self).code
+
+
+class ServiceUnavailableError(ServiceError):
+    """The service cannot be reached, or has no capacity now."""
+
+    code = "service-unavailable"
+
+
+class UnknownModelError(ServiceError):
+    """The service has no model of that name."""
+
+    code = "unknown-model"
+
+
+class UnknownKeysError(ServiceError):
+    """The service holds no evaluation keys under that id (never registered, or evicted)."""
+
+    code = "unknown-keys"
+
+
+class PayloadTooLargeError(ServiceError):
+    """A request body is larger than the model's plan can need."""
+
+    code = "payload-too-large"
+
+
+class WorkerFailedError(ServiceError):
+    """The worker process that evaluated a request died or ran out of time."""
+
+    code = "worker-failed"
+
+
+class UntrustedManifestError(HeinferError):
+    """The client refuses a manifest (insecure parameters, absurd sizes, another model)."""
+
+    code = "untrusted-manifest"
