@@ -1,0 +1,114 @@
+"""Lowering: from a plan to the circuit that runs it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heinfer.circuit.builder import Builder
+from heinfer.circuit.ir import Circuit, Layer, SlotVector
+from heinfer.layout.layout import FREE, ZERO
+from heinfer.planner.diagonals import Diagonal
+from heinfer.planner.join import Index
+from heinfer.planner.linear import LinearPlan, Rescale, rotations
+from heinfer.planner.plan import LinearStep, Plan, SquareStep
+
+
+def lower(plan: Plan) -> Circuit:
+    """Return the circuit of a plan; scales of plaintexts are left to the scale pass."""
+    builder = Builder(plan.parameters.slots)
+    values = [builder.input(i) for i in range(plan.input.ciphertexts)]
+    layout = plan.input_label
+    for step in plan.steps:
+        match step:
+            case SquareStep(name):
+                builder.layer(Layer(name, "square", layout, layout))
+                values = [builder.rescale(builder.square(x)) for x in values]
+            case LinearStep(name, linear):
+                builder.layer(Layer(name, _kernel_name(linear), layout, linear.label))
+                values = _LinearLowering(builder, linear).lower(values)
+                layout = linear.label
+    return builder.finish(tuple(values))
+
+
+def _kernel_name(plan: LinearPlan) -> str:
+    cover = plan.cover
+    name = f"{len(plan.diagonals.diagonals)} diagonals as {len(cover.babies.nodes)}x{len(cover.giants.nodes)}"
+    return f"{name}, {len(plan.folds)} folds" if plan.folds else name
+
+
+class _LinearLowering:
+    """One affine layer: babies, products, giants, folds, bias."""
+
+    def __init__(self, builder: Builder, plan: LinearPlan) -> None:
+        self.builder = builder
+        self.plan = plan
+        self.slots = builder.slots
+
+    def lower(self, values: list[int]) -> list[int]:
+        groups = self._products(values)
+        if self.plan.rescale is Rescale.BEFORE_GIANTS:
+            groups = {key: self.builder.rescale(x) for key, x in groups.items()}
+        return [
+            self._finish(self._sum_giants({g: x for (t, g), x in groups.items() if t == target}), target)
+            for target in range(self.plan.problem.target.ciphertexts)
+        ]
+
+    def _products(self, values: list[int]) -> dict[tuple[int, int], int]:
+        """Sum plaintext x baby for every (target ciphertext, giant)."""
+        babies: dict[tuple[int, int], int] = {}
+        sums: dict[tuple[int, int], int] = {}
+        giants = rotations(self.plan.cover.giants, self.slots)
+        for diagonal, entries in self.plan.plaintexts():
+            baby, giant = self.plan.position(diagonal)
+            x = self._baby(babies, values, diagonal.source, baby)
+            vector = np.roll(self._vector(diagonal, entries), giants[giant])
+            product = self.builder.multiply_plain(x, vector)
+            key = diagonal.target, giant
+            sums[key] = self.builder.add(sums[key], product) if key in sums else product
+        return sums
+
+    def _baby(self, babies: dict[tuple[int, int], int], values: list[int], source: int, node: int) -> int:
+        """The input rotated by a node of the baby tree, through its parents."""
+        if node == 0:
+            return values[source]
+        if (source, node) not in babies:
+            tree = self.plan.cover.babies
+            parent = self._baby(babies, values, source, tree.parents[node])
+            babies[source, node] = self.builder.rotate(parent, tree.steps[node])
+        return babies[source, node]
+
+    def _vector(self, diagonal: Diagonal, entries: Index) -> SlotVector:
+        """Values of a diagonal; one number when every slot may have the same (ConvPack's scalar kernel)."""
+        held = entries >= 0
+        values = np.zeros(entries.shape)
+        values[held] = self.plan.problem.map.values[entries[held]]
+        same = bool(held.any() and (values[held] == values[held][0]).all())
+        if same and not self.plan.folds and self.plan.position(diagonal) == (0, 0):
+            reads_zero = self.plan.problem.source.index[diagonal.source] == ZERO
+            unread = self.plan.target.index[diagonal.target] == FREE
+            if (held | reads_zero | unread).all():
+                return values[held][:1]
+        return values
+
+    def _sum_giants(self, groups: dict[int, int]) -> int:
+        """Horner's rule over the giant tree: the last node first, each added to its parent after its step."""
+        tree = self.plan.cover.giants
+        sums = dict(groups)
+        for node in range(len(tree.nodes) - 1, 0, -1):
+            if node in sums:
+                moved = self.builder.rotate(sums.pop(node), tree.steps[node])
+                parent = tree.parents[node]
+                sums[parent] = self.builder.add(sums[parent], moved) if parent in sums else moved
+        return sums[0]
+
+    def _finish(self, x: int, target: int) -> int:
+        """Rescale where the plan says, fold, add the bias."""
+        if self.plan.rescale is Rescale.AFTER_GIANTS:
+            x = self.builder.rescale(x)
+        for fold in self.plan.folds:
+            x = self.builder.add(x, self.builder.rotate(x, fold))
+        if self.plan.rescale is Rescale.AFTER_FOLDS:
+            x = self.builder.rescale(x)
+        index = self.plan.target.index[target]
+        bias = np.where(index >= 0, self.plan.problem.map.bias[np.maximum(index, 0)], 0.0)
+        return self.builder.add_plain(x, bias) if bias.any() else x

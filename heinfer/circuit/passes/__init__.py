@@ -1,0 +1,15 @@
+"""Passes over circuits: each a function from circuit to circuit that keeps what the circuit computes."""
+
+from heinfer.circuit.passes.common_subexpressions import merge_common_subexpressions
+from heinfer.circuit.passes.dead_code import remove_dead_code
+from heinfer.circuit.passes.hoisting import mark_hoisting
+from heinfer.circuit.passes.scales import Scales, assign_scales, choose_scales
+
+__all__ = [
+    "Scales",
+    "assign_scales",
+    "choose_scales",
+    "mark_hoisting",
+    "merge_common_subexpressions",
+    "remove_dead_code",
+]

@@ -1,0 +1,145 @@
+"""Scale assignment: at how many bits of scale each layer's result lands.
+
+The input scale is fixed and the output scale follows from the declared range of the scores, so that the
+manifest, which names both, tells nothing of the weights. In between, the objective is the predicted noise
+of the outputs; the constraint is that no value can reach half the modulus at its level.
+
+All plaintexts of a layer are encoded at the one scale that makes their products land on the target after
+the rescale, in the very doubles that SEAL computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import floor, inf, log2, nextafter, prod
+
+import numpy as np
+
+from heinfer.circuit.annotate import ValueType, annotate, type_of
+from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.noise import predict_noise
+from heinfer.circuit.statistics import Statistics
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import RangeError
+
+INPUT_BITS = 34.0
+"""Scale of a fresh ciphertext: its noise is then 2^-26 of one, far below that of the first rescale."""
+
+_FIRST_BITS = 24.0
+_FACTOR_BITS = (8.0, 30.0)
+_STEPS = (4.0, 2.0, 1.0, 0.5)
+_WORTHWHILE = 0.99  # a move must lower the noise by one percent
+
+
+@dataclass(frozen=True)
+class Scales:
+    """Bits of scale of the fresh input and of what each layer with plaintext factors gives (0 for the others)."""
+
+    input_bits: float
+    layer_bits: tuple[float, ...]
+
+    def moved(self, layer: int, by: float) -> Scales:
+        bits = list(self.layer_bits)
+        bits[layer] += by
+        return replace(self, layer_bits=tuple(bits))
+
+
+def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: Scales) -> Circuit:
+    """Return the circuit with the scale of every plaintext factor set.
+
+    Args:
+        level: of the inputs.
+    """
+    types: list[ValueType] = []
+    ops: list[Op] = []
+    for _, op in circuit:
+        arguments = [types[a] for a in op.args]
+        scaled = op
+        if op.kind is Kind.MULTIPLY_PLAIN:
+            prime = parameters.data_primes[arguments[0].level]
+            scaled = replace(op, scale=_factor_scale(arguments[0].scale, prime, 2.0 ** scales.layer_bits[op.layer]))
+        ops.append(scaled)
+        types.append(type_of(scaled, arguments, parameters, level, 2.0**scales.input_bits))
+    return replace(circuit, ops=tuple(ops))
+
+
+def _factor_scale(scale: float, prime: int, target: float) -> float:
+    """The factor's scale such that scale * factor / prime is the target, to the last bit where a double allows it."""
+    nearest = target * prime / scale
+    around = (nearest, nextafter(nearest, inf), nextafter(nearest, 0))
+    return next((factor for factor in around if scale * factor / prime == target), nearest)
+
+
+def choose_scales(circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics) -> Scales:
+    """Return the scales with the least predicted noise, by coordinate descent.
+
+    Raises:
+        RangeError: when not even low scales leave room for the values.
+    """
+    search = _Search(circuit, parameters, level, statistics)
+    layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
+    bits = [0.0] * len(circuit.layers)
+    for layer in layers:
+        bits[layer] = _FIRST_BITS
+    bits[layers[-1]] = search.output_bits()
+    best = Scales(INPUT_BITS, tuple(bits))
+    noise = search.noise(best)
+    if noise is None:
+        raise RangeError(
+            f"the calibrated values leave no room for even {_FIRST_BITS:.0f}-bit scales: "
+            "train with smaller activations or use a larger ring degree"
+        )
+    for step in _STEPS:
+        best, noise = search.descend(best, noise, layers[:-1], step)
+    return best
+
+
+class _Search:
+    def __init__(self, circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics) -> None:
+        self.circuit = circuit
+        self.parameters = parameters
+        self.level = level
+        self.statistics = statistics
+        self.levels = [t.level for t in annotate(circuit, parameters, level, 1.0)]
+        self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
+
+    def output_bits(self) -> float:
+        """The largest whole number of bits at which the declared range of the scores fits their level."""
+        return float(
+            min(
+                floor(log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]))
+                for o in self.circuit.outputs
+            )
+        )
+
+    def noise(self, scales: Scales) -> float | None:
+        """Median output variance, None when a value could overflow or a factor's scale is out of its range."""
+        scaled = assign_scales(self.circuit, self.parameters, self.level, scales)
+        factors = [log2(op.scale) for op in scaled.ops if op.kind is Kind.MULTIPLY_PLAIN]
+        if min(factors) < _FACTOR_BITS[0] or max(factors) > _FACTOR_BITS[1]:
+            return None
+        types = annotate(scaled, self.parameters, self.level, 2.0**scales.input_bits)
+        if not self._fits(types):
+            return None
+        variances = predict_noise(scaled, types, self.statistics, self.parameters)
+        return max(float(np.median(v)) for v in variances)
+
+    def _fits(self, types: Sequence[ValueType]) -> bool:
+        room = [sum(log2(q) for q in self.parameters.primes_at(level)) - 1 for level in range(self.level + 1)]
+        return all(
+            log2(bound) + log2(kind.scale) < room[kind.level] for bound, kind in zip(self.bounds, types, strict=True)
+        )
+
+    def descend(self, best: Scales, noise: float, layers: list[int], step: float) -> tuple[Scales, float]:
+        """Move single targets by a step as long as the noise falls."""
+        moves = [(layer, by) for layer in layers for by in (step, -step)]
+        improved = True
+        while improved:
+            improved = False
+            for move in moves:
+                tried = best.moved(*move)
+                found = self.noise(tried)
+                if found is not None and found < _WORTHWHILE * noise:
+                    best, noise, improved = tried, found, True
+        return best, noise

@@ -1,0 +1,178 @@
+"""Operators of the tensor-level network.
+
+Every linear operator knows one thing, its sparse matrix (:meth:`Linear.linear_map`); shapes,
+evaluation and lowering follow from it. A new linear operator is one class of a few lines.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from heinfer.errors import ShapeError
+from heinfer.network.linear_map import Index, LinearMap, Vector
+
+Shape = tuple[int, ...]
+
+
+class Operator(ABC):
+    """A function of one tensor. Arrays carry a batch axis in front, shapes do not."""
+
+    @abstractmethod
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape of the result; ShapeError when the operator does not take ``shape``."""
+
+    @abstractmethod
+    def __call__(self, x: Vector) -> Vector:
+        """Evaluate on tensors of shape (batch, *shape)."""
+
+
+class Linear(Operator):
+    """An operator that is an affine map."""
+
+    @abstractmethod
+    def linear_map(self, shape: Shape) -> LinearMap:
+        """The map for inputs of ``shape``; ShapeError when the operator does not take it."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return self.linear_map(shape).out_shape
+
+    def __call__(self, x: Vector) -> Vector:
+        return self.linear_map(x.shape[1:])(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Linear):
+    """Any affine map, already as a matrix: what folding leaves."""
+
+    map: LinearMap
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        _require(shape == self.map.in_shape, f"expected {self.map.in_shape}, got {shape}")
+        return self.map
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(Linear):
+    """2-D convolution (cross-correlation, as in torch). weight: (c_out, c_in / groups, height, width)."""
+
+    weight: Vector
+    bias: Vector
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        c_out, c_group, *kernel = self.weight.shape
+        _require(len(shape) == 3, f"a convolution takes (channels, height, width), got {shape}")
+        _require(
+            shape[0] == c_group * self.groups, f"expected {c_group * self.groups} channels, got {shape[0]} in {shape}"
+        )
+        size = [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(shape[1:], kernel, self.stride, self.padding, self.dilation, strict=True)
+        ]
+        _require(min(size) > 0, f"kernel {tuple(kernel)} is larger than the padded input {shape}")
+        # One axis each: output channel, channel within the group, kernel y, x, output y, x.
+        o, c, ky, kx, y, x = np.ix_(*(np.arange(n) for n in (c_out, c_group, *kernel, *size)))
+        in_y = y * self.stride[0] - self.padding[0] + ky * self.dilation[0]
+        in_x = x * self.stride[1] - self.padding[1] + kx * self.dilation[1]
+        in_c = c + o // (c_out // self.groups) * c_group
+        inside = (in_y >= 0) & (in_y < shape[1]) & (in_x >= 0) & (in_x < shape[2])
+        full = np.broadcast_shapes(in_c.shape, inside.shape)
+        inside = np.broadcast_to(inside, full)
+        rows = np.broadcast_to((o * size[0] + y) * size[1] + x, full)[inside]
+        cols = np.broadcast_to((in_c * shape[1] + in_y) * shape[2] + in_x, full)[inside]
+        values = np.broadcast_to(self.weight[o, c, ky, kx], full)[inside]
+        return LinearMap.from_entries(
+            shape, (c_out, *size), rows, cols, values, np.repeat(self.bias, size[0] * size[1])
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(Linear):
+    """Fully connected layer on the flattened input. weight: (outputs, inputs)."""
+
+    weight: Vector
+    bias: Vector
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        outputs, inputs = self.weight.shape
+        _require(prod(shape) == inputs, f"expected {inputs} elements, got {prod(shape)} in {shape}")
+        rows, cols = (a.reshape(-1) for a in np.indices((outputs, inputs)))
+        return LinearMap.from_entries(shape, (outputs,), rows, cols, self.weight.reshape(-1), self.bias)
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelAffine(Linear):
+    """scale_c x + shift_c, channel by channel: batch normalisation at inference."""
+
+    scale: Vector
+    shift: Vector
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        return LinearMap.diagonal(shape, per_channel(self.scale, shape), per_channel(self.shift, shape))
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePool(Linear):
+    """Average over windows, without padding."""
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        weight = np.full((shape[0], 1, *self.kernel), 1 / prod(self.kernel))
+        return Convolution(weight, np.zeros(shape[0]), self.stride, groups=shape[0]).linear_map(shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Flatten(Linear):
+    """The same elements as one axis."""
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        index: Index = np.arange(prod(shape))
+        return LinearMap(shape, (prod(shape),), index, index, np.ones(index.size), np.zeros(index.size))
+
+
+@dataclass(frozen=True, eq=False)
+class Square(Operator):
+    """x^2, element by element."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def __call__(self, x: Vector) -> Vector:
+        return x * x
+
+
+@dataclass(frozen=True, eq=False)
+class Polynomial(Operator):
+    """a_c x^2 + b_c x + c_c, channel by channel; every a_c is nonzero."""
+
+    a: Vector
+    b: Vector
+    c: Vector
+
+    def output_shape(self, shape: Shape) -> Shape:
+        _require(self.a.size in (1, shape[0]), f"coefficients for {self.a.size} channels, got {shape}")
+        return shape
+
+    def __call__(self, x: Vector) -> Vector:
+        a, b, c = (per_channel(v, x.shape[1:]).reshape(x.shape[1:]) for v in (self.a, self.b, self.c))
+        return (a * x + b) * x + c
+
+
+def per_channel(values: Vector, shape: Shape) -> Vector:
+    """Repeat one value a channel (or one for all) over the elements of a tensor, flattened."""
+    _require(values.size in (1, shape[0]), f"{values.size} channel values do not fit {shape}")
+    return np.repeat(np.broadcast_to(values, (shape[0],)), prod(shape[1:]))
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ShapeError(message)

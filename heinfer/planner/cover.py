@@ -1,0 +1,274 @@
+"""Baby steps and giant steps: covering a set of shifts with few rotations.
+
+A set of diagonals with shifts S is evaluated as sum over giants g of rot_g(sum over babies b of
+plaintext * rot_b(x)), with S inside B + G modulo m. Babies are a tree of rotations of the input,
+giants a tree of rotations of partial sums. A node next to the root costs a key of its own and can be
+hoisted; a chain re-uses one key (for giants this is Horner's rule). Because an output layout may be
+moved as a whole, S counts only up to translation: 0 is always a baby and a giant, and costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class RotationTree:
+    """Rotations reached from 0: each node is its parent plus a step that has a key.
+
+    Attributes:
+        nodes: rotations modulo the modulus of the cover, the root 0 first, parents before children.
+        parents: for every node the position of its parent, -1 for the root.
+        steps: for every node the rotation from its parent, 0 for the root.
+    """
+
+    nodes: tuple[int, ...]
+    parents: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def rotations(self) -> int:
+        return len(self.nodes) - 1
+
+    @property
+    def keys(self) -> frozenset[int]:
+        return frozenset(self.steps[1:])
+
+    def as_star(self) -> RotationTree:
+        """The same rotations, each directly from the root: a key each, and the digits shared."""
+        return RotationTree(self.nodes, (-1,) + (0,) * self.rotations, self.nodes)
+
+
+@dataclass(frozen=True, eq=False)
+class Cover:
+    """A choice of babies and giants; shift = offset + baby + giant modulo the modulus.
+
+    Attributes:
+        modulus: shifts count modulo this.
+        offset: translation of the output layout that makes 0 a baby and a giant.
+        babies, giants: rotation trees.
+        split: shift - offset -> (position of its baby, position of its giant).
+    """
+
+    modulus: int
+    offset: int
+    babies: RotationTree
+    giants: RotationTree
+    split: dict[int, tuple[int, int]]
+
+    @property
+    def rotations(self) -> int:
+        return self.babies.rotations + self.giants.rotations
+
+    @property
+    def keys(self) -> frozenset[int]:
+        return self.babies.keys | self.giants.keys
+
+
+Residues = NDArray[np.int64]
+Progression = tuple[int, int]  # step, length
+Shape = tuple[Progression, ...]  # babies or giants as a sum of progressions
+Split = dict[int, tuple[int, int]]  # shift -> (baby, giant)
+
+_FREQUENT_STEPS = 8
+_GIANT_STEPS = 4
+_SHAPES_COMPARED = 4
+_SHAPES_A_SIZE = 8
+_BABIES_A_GIANT = 16
+"""Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
+
+
+def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
+    """Return covers of a set of shifts that trade babies for giants, fewest babies first.
+
+    Babies are sums of at most three progressions whose steps are frequent differences of the set;
+    giants are found greedily as translates of the babies.
+    """
+    wanted = np.unique(np.fromiter(shifts, dtype=np.int64) % modulus)
+    if not wanted.size:
+        raise ValueError("a cover needs at least one shift")
+    start = _after_largest_gap(tuple(wanted.tolist()), modulus)
+    moved = _covers(tuple(np.sort((wanted - start) % modulus).tolist()), modulus)
+    return [replace(cover, offset=(cover.offset + start) % modulus) for cover in moved]
+
+
+@lru_cache(maxsize=4096)
+def _after_largest_gap(shifts: tuple[int, ...], modulus: int) -> int:
+    """Where to count from, so that translates have equal covers and greedy choices go from one end to the other."""
+    wanted = np.array(shifts)
+    gaps = (wanted - np.roll(wanted, 1) - 1) % modulus
+    starts: list[int] = wanted[gaps == gaps.max()].tolist()
+    return min(starts, key=lambda start: np.sort((wanted - start) % modulus).tolist())
+
+
+@lru_cache(maxsize=4096)
+def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
+    wanted = np.array(shifts)
+    kept: list[Cover] = []
+    by_size: dict[int, list[_BabyShape]] = {}
+    for shape in _baby_shapes(wanted, modulus):
+        by_size.setdefault(shape.babies.size, []).append(shape)
+    for _, shapes in sorted(by_size.items()):
+        fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
+        best = _best_splits(wanted, shapes, modulus, fewer_giants_than)
+        if best:
+            kept.append(min((_with_trees(*s, modulus) for s in best), key=lambda c: (c.rotations, len(c.keys))))
+    return tuple(kept)
+
+
+def _best_splits(
+    wanted: Residues, shapes: list[_BabyShape], modulus: int, fewer_giants_than: int
+) -> list[tuple[Shape, Split]]:
+    """A few splits with the fewest giants among baby sets of one size; none when they have no fewer than given."""
+    best: list[tuple[Shape, Split]] = []
+    fewest = fewer_giants_than
+    for candidate in sorted(shapes, key=lambda c: c.least_giants(wanted.size)):
+        least = candidate.least_giants(wanted.size)
+        if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
+            break
+        split = _cover_greedily(wanted, candidate.babies, modulus)
+        giants = len({giant for _, giant in split.values()})
+        if giants < fewest:
+            best, fewest = [], giants
+        if giants == fewest < fewer_giants_than:
+            best.append((candidate.shape, split))
+    return best[:_SHAPES_COMPARED]
+
+
+def _overlaps(wanted: Residues, babies: Residues, modulus: int) -> NDArray[np.int64]:
+    """How many wanted shifts the babies hit when moved by 0, 1, ..., modulus - 1."""
+    return np.bincount(((wanted[:, None] - babies) % modulus).reshape(-1), minlength=modulus)
+
+
+@dataclass(frozen=True, eq=False)
+class _BabyShape:
+    """A candidate set of babies, the progressions it is a sum of, and how many wanted shifts a translate of it hits."""
+
+    shape: Shape
+    babies: Residues
+    hits: int
+
+    def least_giants(self, wanted: int) -> int:
+        return -(-wanted // self.hits)
+
+
+def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
+    """Candidate baby sets of which some translate lies mostly inside the wanted shifts."""
+    steps = _frequent_differences(wanted, modulus)
+    found = [_BabyShape((), np.zeros(1, dtype=np.int64), 1)]
+    frontier = found
+    sets = {found[0].babies.tobytes()}
+    for _ in range(3):
+        grown = [
+            extended
+            for base in frontier
+            for step in steps
+            if all(step != s for s, _ in base.shape)
+            for extended in _lengthened(base, step, wanted, modulus)
+        ]
+        grown.sort(key=lambda c: (-c.hits, c.shape))
+        frontier = []
+        kept: Counter[int] = Counter()  # of every size
+        for candidate in grown:
+            size = candidate.babies.size
+            if candidate.babies.tobytes() not in sets and kept[size] < _SHAPES_A_SIZE:
+                sets.add(candidate.babies.tobytes())
+                kept[size] += 1
+                frontier.append(candidate)
+        found = found + frontier
+    return found
+
+
+def _lengthened(base: _BabyShape, step: int, wanted: Residues, modulus: int) -> list[_BabyShape]:
+    """All useful sums of a baby set with a progression of one step."""
+    grown: list[_BabyShape] = []
+    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size))
+    for length in range(2, most // base.babies.size + 1):
+        sums = np.sort(((base.babies[:, None] + step * np.arange(length)) % modulus).reshape(-1))
+        hits = int(_overlaps(wanted, sums, modulus).max())
+        if (np.diff(sums) == 0).any() or 4 * hits < 3 * sums.size:
+            break
+        grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), sums, hits))
+    return grown
+
+
+def _frequent_differences(values: Residues, modulus: int) -> list[int]:
+    differences = ((values[:, None] - values) % modulus).reshape(-1)
+    differences = np.minimum(differences, modulus - differences)
+    steps, counts = np.unique(differences[differences > 0], return_counts=True)
+    order = np.lexsort((steps, -counts))
+    return [int(d) for d in steps[order[:_FREQUENT_STEPS]]]
+
+
+def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
+    offset, giant_tree = _giant_tree(sorted({g for _, g in split.values()}), modulus)
+    baby_tree = _grid_tree({b for b, _ in split.values()}, [step for step, _ in shape], modulus)
+    baby_at = {b: i for i, b in enumerate(baby_tree.nodes)}
+    giant_at = {g: i for i, g in enumerate(giant_tree.nodes)}
+    placed = {(s - offset) % modulus: (baby_at[b], giant_at[(g - offset) % modulus]) for s, (b, g) in split.items()}
+    return Cover(modulus, offset, baby_tree, giant_tree, placed)
+
+
+def _cover_greedily(wanted: Residues, babies: Residues, modulus: int) -> Split:
+    """Shift -> (baby, giant)."""
+    split: Split = {}
+    remaining = wanted
+    reached = np.zeros(modulus, dtype=bool)
+    while remaining.size:
+        giant = int(_overlaps(remaining, babies, modulus).argmax())
+        reached[:] = False
+        reached[(babies + giant) % modulus] = True
+        hit = reached[remaining]
+        split |= {int(s): (int((s - giant) % modulus), giant) for s in remaining[hit]}
+        remaining = remaining[~hit]
+    first = min(b for b, _ in split.values())  # the input itself is a baby that costs nothing
+    return {s: (b - first, (g + first) % modulus) for s, (b, g) in split.items()}
+
+
+def _giant_tree(giants: list[int], modulus: int) -> tuple[int, RotationTree]:
+    """Choose the origin and two steps that leave the fewest giants without a predecessor, each of which costs a key."""
+    used = set(giants)
+    steps = _frequent_differences(np.array(giants), modulus)[:_GIANT_STEPS]
+    steps += [modulus - step for step in steps]
+
+    def roots(pair: tuple[int, ...]) -> list[int]:
+        return [g for g in giants if all((g - step) % modulus not in used for step in pair)]
+
+    pairs = [(), *combinations(steps, 1), *combinations(steps, 2)]
+    best = min(pairs, key=lambda pair: len(roots(pair)) + len(pair))
+    origin = next(iter(roots(best)), giants[0])
+    return origin, _grid_tree({(g - origin) % modulus for g in giants}, list(best), modulus)
+
+
+def _grid_tree(used: set[int], steps: list[int], modulus: int) -> RotationTree:
+    """Reach every used rotation by one of the steps from another where possible, else directly from 0."""
+    nodes, parents, chosen = [0], [-1], [0]
+    todo = used - {0}
+    reached = 0  # nodes before this position have been followed along every step
+    while todo:
+        if reached == len(nodes):  # nothing more can be reached: open a new root, the one with no predecessor first
+            start = min(todo, key=lambda v: (any((v - step) % modulus in todo for step in steps), v))
+            _append(start, 0, start, nodes, parents, chosen, todo)
+        for step in steps:
+            value = (nodes[reached] + step) % modulus
+            if value in todo:
+                _append(value, reached, step, nodes, parents, chosen, todo)
+        reached += 1
+    return RotationTree(tuple(nodes), tuple(parents), tuple(chosen))
+
+
+def _append(
+    value: int, parent: int, step: int, nodes: list[int], parents: list[int], chosen: list[int], todo: set[int]
+) -> None:
+    nodes.append(value)
+    parents.append(parent)
+    chosen.append(step)
+    todo.remove(value)

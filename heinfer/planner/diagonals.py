@@ -1,0 +1,274 @@
+"""From an affine map between two layouts to the diagonals that evaluate it.
+
+A diagonal (input ciphertext, output ciphertext, shift) multiplies the input rotated left by ``shift``
+with a plaintext and adds it to the output: row slot p reads input slot p + shift. After the diagonals
+come *folds*: v + rot(v, f) for each fold f, so that output slot t is the sum of the rows t + g over
+all subset sums g of the folds. A row may therefore hold a partial sum of any output in whose cone it
+lies, and which row adds which term is a free choice, as is which copy of an element is read.
+
+Choosing the diagonals is a hitting-set problem: every term (output, input) must be added by exactly
+one diagonal, and few diagonals shall do. Solved greedily; ties go to shifts that continue the pattern
+of those already chosen, because a pattern is what makes baby and giant steps cheap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from heinfer.errors import PlanError
+from heinfer.layout.layout import FREE, ZERO, Layout
+from heinfer.network.linear_map import LinearMap
+from heinfer.planner.incidence import Incidence, Pattern
+from heinfer.planner.join import Index, distinct, distinct_columns, expand, ranges
+
+
+@dataclass(frozen=True, order=True)
+class Diagonal:
+    """Which input ciphertext, rotated how far to the left, goes to which output ciphertext."""
+
+    source: int
+    target: int
+    shift: int
+
+
+@dataclass(frozen=True, eq=False)
+class Accumulators:
+    """The rows that partial sums may live in.
+
+    Attributes:
+        row: (ciphertexts, slots) number of the accumulator that a row adds to, -1 for none.
+        element: output element of each accumulator.
+    """
+
+    row: Index
+    element: Index
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalProblem:
+    """An affine map, the layouts it maps between and the folds after the diagonals.
+
+    Attributes:
+        map: the affine map.
+        source: where its inputs are.
+        target: where its outputs shall be; FREE slots may hold anything.
+        folds: rotations by which partial sums are added up, in order.
+    """
+
+    map: LinearMap
+    source: Layout
+    target: Layout
+    folds: tuple[int, ...] = ()
+
+    @cached_property
+    def fold_offsets(self) -> tuple[int, ...]:
+        """All subset sums of the folds: the rows t + g that slot t adds up."""
+        sums = [0]
+        for fold in self.folds:
+            sums += [s + fold for s in sums]
+        return tuple(sorted(s % self.source.slots for s in sums))
+
+    @cached_property
+    def modulus(self) -> int:
+        """Shifts count modulo this: the period of the source, and of rows under cyclic folds."""
+        cyclic = self.source.slots
+        for fold in sorted(self.folds, reverse=True):
+            if 2 * fold == cyclic:
+                cyclic = fold
+        return min(self.source.period, cyclic)
+
+    @cached_property
+    def accumulators(self) -> Accumulators:
+        """Group rows by the output slots that they reach; PlanError when a partial sum would count twice."""
+        element = _row_elements(self.target.index, self.fold_offsets)
+        rows = np.full(element.shape, -1, dtype=np.int64)
+        offsets = np.array(self.fold_offsets)
+        elements: list[int] = []
+        for ciphertext in range(self.target.ciphertexts):
+            held = np.flatnonzero(self.target.index[ciphertext] >= 0)
+            wanted = self.target.index[ciphertext, held]
+            cones = (held[:, None] + offsets) % self.target.slots
+            usable = element[ciphertext, cones] == wanted[:, None]
+            if not usable.any(axis=1).all():
+                output = wanted[~usable.any(axis=1)][0]
+                raise PlanError(f"no row of these folds may hold partial sums of output {output}")
+            # Slots with the same usable rows share an accumulator; name it by its least row.
+            least = np.where(usable, cones, self.target.slots).min(axis=1)
+            names, first, owner = np.unique(least, return_index=True, return_inverse=True)
+            claimed = np.where(usable, owner[:, None] + len(elements), -1)
+            np.maximum.at(rows[ciphertext], cones.reshape(-1), claimed.reshape(-1))
+            mine = rows[ciphertext, cones] == owner[:, None] + len(elements)
+            sizes = np.bincount(
+                rows[ciphertext][rows[ciphertext] >= len(elements)] - len(elements), minlength=names.size
+            )
+            if not (mine == usable).all() or not (usable.sum(axis=1) == sizes[owner]).all():
+                raise PlanError("copies of an output share only some of their rows")
+            elements += wanted[first].tolist()
+        return Accumulators(rows, np.array(elements, dtype=np.int64))
+
+    def terms(self, diagonal: Diagonal) -> tuple[Index, Index, Index]:
+        """Return (rows p, accumulators, entries of the map) of all terms that a diagonal could add."""
+        accumulator = self.accumulators.row[diagonal.target]
+        element = np.where(accumulator >= 0, self.accumulators.element[accumulator], -1)
+        read = np.roll(self.source.index[diagonal.source], -diagonal.shift)
+        rows = np.flatnonzero((element >= 0) & (read >= 0))
+        keys = element[rows] * self.source.size + read[rows]
+        entries, after = ranges(self.map.keys, keys)
+        hit = entries < after
+        return rows[hit], accumulator[rows[hit]], entries[hit]
+
+    def _cells(self, accumulators: Index, entries: Index) -> Index:
+        """Number the terms (accumulator, entry of its row) from 0, without gaps."""
+        return self._cell_offset[accumulators] + entries
+
+    @cached_property
+    def _cell_offset(self) -> Index:
+        first, last = ranges(self.map.rows, self.accumulators.element)
+        return np.cumsum(last - first) - last
+
+    @cached_property
+    def _incidence(self) -> Incidence:
+        """Every (term, diagonal) such that the diagonal can add the term; shifts modulo the modulus."""
+        row = self.accumulators.row
+        target, slot = np.nonzero(row >= 0)
+        rows = distinct_columns(row[target, slot], target, slot % self.modulus)
+        source, slot = np.nonzero(self.source.index >= 0)
+        reads = distinct_columns(self.source.index[source, slot], source, slot % self.modulus)
+
+        # Join rows with the entries of their element, then with the copies of each entry's input.
+        first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
+        row_of, entry = expand(first, last)
+        first, last = ranges(reads[0], self.map.cols[entry])
+        pair, read = expand(first, last)
+        row_of, entry = row_of[pair], entry[pair]
+        shift = (reads[2, read] - rows[2, row_of]) % self.modulus
+        diagonal = (reads[1, read] * self.target.ciphertexts + rows[1, row_of]) * self.modulus + shift
+        keys = distinct(self._cells(rows[0, row_of], entry) * self._diagonals + diagonal)
+        cell, diagonal = np.divmod(keys, self._diagonals)
+        self._require_complete(int((np.diff(cell) > 0).sum()) + 1 if cell.size else 0)
+        return Incidence(cell, diagonal)
+
+    @property
+    def _diagonals(self) -> int:
+        return self.source.ciphertexts * self.target.ciphertexts * self.modulus
+
+    def _diagonal(self, number: int) -> Diagonal:
+        pair, shift = divmod(number, self.modulus)
+        source, target = divmod(pair, self.target.ciphertexts)
+        return Diagonal(source, target, shift)
+
+    def choose(self, babies: tuple[int, ...] = (0,), tolerance: float = 1.0) -> DiagonalSet:
+        """Choose few diagonals that add every term exactly once: translates of a set of babies, as few as will do.
+
+        Args:
+            babies: shifts that cost no further giant step; (0,) chooses diagonals one by one.
+            tolerance: translates that add at least this share of what the best one adds count as its equals,
+                so that borders of an image do not break a pattern.
+        """
+        incidence = self._incidence
+        counts = np.bincount(incidence.diagonal, minlength=self._diagonals).reshape(-1, self.modulus)
+        is_open = np.ones(incidence.cells, dtype=bool)
+        numbers: list[int] = []
+        pattern = Pattern(self.modulus)
+        while counts.max() > 0:
+            gains = np.sum([np.roll(counts, -baby, axis=1) for baby in babies], axis=0).reshape(-1)
+            equals = np.flatnonzero(gains >= tolerance * gains.max())
+            best = int(equals[pattern.rank(equals % self.modulus).argmax()])
+            pair, giant = divmod(best, self.modulus)
+            pattern.add(giant)
+            for number in (pair * self.modulus + (giant + baby) % self.modulus for baby in babies):
+                cells = incidence.cells_of(number)
+                cells = cells[is_open[cells]]
+                if cells.size:
+                    numbers.append(number)
+                    is_open[cells] = False
+                    counts -= np.bincount(incidence.diagonals_of(cells), minlength=self._diagonals).reshape(
+                        counts.shape
+                    )
+        chosen = [self._diagonal(number) for number in incidence.without_redundant(numbers)]
+        for target in set(range(self.target.ciphertexts)) - {d.target for d in chosen}:
+            # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
+            chosen.append(Diagonal(0, target, chosen[0].shift if chosen else 0))
+        return DiagonalSet(self, tuple(sorted(chosen)))
+
+    @cached_property
+    def least_diagonals(self) -> int:
+        """A lower bound on the number of diagonals, without choosing any."""
+        most = int(np.bincount(self._incidence.diagonal).max(initial=1))
+        return -(-self._incidence.cells // most)
+
+    def _require_complete(self, covered: int) -> None:
+        entries_per_row = np.bincount(self.map.rows, minlength=self.target.size)
+        wanted = int(entries_per_row[self.accumulators.element].sum())
+        if covered != wanted:
+            raise PlanError(f"{wanted - covered} of {wanted} terms cannot be reached from the source layout")
+
+
+@dataclass(frozen=True, eq=False)
+class DiagonalSet:
+    """Diagonals that together add every term of a map exactly once (shifts modulo ``problem.modulus``)."""
+
+    problem: DiagonalProblem
+    diagonals: tuple[Diagonal, ...]
+
+    @property
+    def shifts(self) -> tuple[int, ...]:
+        return tuple(sorted({d.shift for d in self.diagonals}))
+
+    def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
+        """Yield each diagonal with the entry of the map that each row multiplies by, -1 for none: shape (slots,).
+
+        Args:
+            rotations: shift modulo the problem's modulus -> the rotation that realises it; itself by default.
+        """
+        done = np.empty(0, dtype=np.int64)
+        for diagonal in self.diagonals:
+            rotation = rotations[diagonal.shift] if rotations else diagonal.shift
+            rows, accumulators, entries = self.problem.terms(Diagonal(diagonal.source, diagonal.target, rotation))
+            cells, first = np.unique(self.problem._cells(accumulators, entries), return_index=True)
+            fresh = ~np.isin(cells, done, assume_unique=True)
+            done = np.union1d(done, cells[fresh])
+            vector = np.full(self.problem.target.slots, -1, dtype=np.int64)
+            vector[rows[first[fresh]]] = entries[first[fresh]]
+            yield diagonal, vector
+
+    def result_layout(self) -> Layout:
+        """Where the outputs are after the folds, with ZERO and FREE told apart in the slots that were FREE."""
+        touched = self.problem.accumulators.row >= 0
+        reached = np.zeros_like(touched)
+        for offset in self.problem.fold_offsets:
+            reached |= np.roll(touched, -offset, axis=1)
+        index = self.problem.target.index
+        complete = _complete(index, self.problem.accumulators, self.problem.fold_offsets)
+        return Layout(self.problem.target.shape, np.where(index >= 0, index, np.where(reached, complete, ZERO)))
+
+
+def _row_elements(index: Index, offsets: tuple[int, ...]) -> Index:
+    """Output element whose partial sums row p may hold: all slots p - g that it reaches agree, or are FREE."""
+    element = np.full_like(index, FREE)
+    conflict = np.zeros(index.shape, dtype=bool)
+    for offset in offsets:
+        reached = np.roll(index, offset, axis=1)
+        conflict |= (element != FREE) & (reached != FREE) & (element != reached)
+        element = np.where(element == FREE, reached, element)
+    return np.where(conflict | (element < 0), -1, element)
+
+
+def _complete(index: Index, accumulators: Accumulators, offsets: tuple[int, ...]) -> Index:
+    """Element that a FREE slot happens to hold completely after the folds, FREE when its sum is only partial."""
+    owner = accumulators.row
+    sizes = np.bincount(owner[owner >= 0], minlength=accumulators.element.size)
+    seen = np.full(index.shape, -1, dtype=np.int64)
+    count = np.zeros(index.shape, dtype=np.int64)
+    mixed = np.zeros(index.shape, dtype=bool)
+    for offset in offsets:
+        row = np.roll(owner, -offset, axis=1)
+        mixed |= (row >= 0) & (seen >= 0) & (row != seen)
+        seen = np.where(row >= 0, row, seen)
+        count += row >= 0
+    whole = (seen >= 0) & ~mixed & (count == sizes[seen])
+    return np.where(whole, accumulators.element[seen], FREE)

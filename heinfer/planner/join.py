@@ -1,0 +1,34 @@
+"""Joins of index arrays: the few relational steps from which the planner builds its incidences."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Index = NDArray[np.int64]
+
+
+def distinct(values: Index) -> Index:
+    """Distinct values, ascending (sorting beats numpy's hashing here)."""
+    ordered = np.sort(values)
+    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if ordered.size else ordered
+
+
+def distinct_columns(first: Index, second: Index, third: Index) -> Index:
+    """Distinct triples as columns, ascending."""
+    b, c = int(second.max(initial=0)) + 1, int(third.max(initial=0)) + 1
+    rest, last = np.divmod(distinct((first * b + second) * c + third), c)
+    return np.stack([*np.divmod(rest, b), last])
+
+
+def ranges(ascending: Index, wanted: Index) -> tuple[Index, Index]:
+    """Where each wanted value stands in ascending values: first and one after last position."""
+    return np.searchsorted(ascending, wanted, "left"), np.searchsorted(ascending, wanted, "right")
+
+
+def expand(first: Index, last: Index) -> tuple[Index, Index]:
+    """For every i all j in first[i]..last[i]-1: the arrays of i and of j."""
+    lengths = last - first
+    owner = np.repeat(np.arange(first.size), lengths)
+    within = np.arange(owner.size) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return owner, np.repeat(first, lengths) + within

@@ -1,0 +1,177 @@
+"""The plan of one affine layer: diagonals, baby/giant cover, folds, and where to rescale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+
+from heinfer.layout.layout import Layout
+from heinfer.planner.cost import CostTable
+from heinfer.planner.cover import Cover, RotationTree, covers
+from heinfer.planner.diagonals import Diagonal, DiagonalProblem, DiagonalSet
+from heinfer.planner.join import Index
+
+
+class Rescale(StrEnum):
+    """Where in a layer the one rescale happens."""
+
+    BEFORE_GIANTS = "before giants"  # many rescales, cheaper giant rotations
+    AFTER_GIANTS = "after giants"
+    AFTER_FOLDS = "after folds"  # dearer folds, whose noise is then scaled down
+
+
+@dataclass(frozen=True, eq=False)
+class LinearPlan:
+    """How one affine layer is evaluated.
+
+    Attributes:
+        diagonals: the diagonals, for a target layout moved by the cover's offset.
+        cover: baby and giant steps that realise their shifts.
+        rescale: where the layer's rescale happens.
+        label: what the target layout is, for reports.
+    """
+
+    diagonals: DiagonalSet
+    cover: Cover
+    rescale: Rescale
+    label: str
+
+    @property
+    def problem(self) -> DiagonalProblem:
+        return self.diagonals.problem
+
+    @cached_property
+    def target(self) -> Layout:
+        """Where the outputs are afterwards."""
+        return self.diagonals.result_layout()
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return self.problem.folds
+
+    def position(self, diagonal: Diagonal) -> tuple[int, int]:
+        """Positions of a diagonal's baby and giant in their trees."""
+        return self.cover.split[diagonal.shift]
+
+    def plaintexts(self) -> Iterator[tuple[Diagonal, Index]]:
+        """Each diagonal with the entry of the map that multiplies row p, -1 for none; see DiagonalSet.plaintexts."""
+        slots = self.problem.source.slots
+        babies, giants = (rotations(tree, slots) for tree in (self.cover.babies, self.cover.giants))
+        total = {shift: (babies[b] + giants[g]) % slots for shift, (b, g) in self.cover.split.items()}
+        return self.diagonals.plaintexts(total)
+
+    @cached_property
+    def counts(self) -> LinearCounts:
+        babies: set[tuple[int, int]] = set()
+        giants: set[tuple[int, int]] = set()
+        groups: set[tuple[int, int]] = set()
+        for diagonal in self.diagonals.diagonals:
+            baby, giant = self.position(diagonal)
+            babies |= {(diagonal.source, node) for node in _path(self.cover.babies, baby)}
+            giants |= {(diagonal.target, node) for node in _path(self.cover.giants, giant)}
+            groups.add((diagonal.target, giant))
+        targets = self.problem.target.ciphertexts
+        return LinearCounts(
+            babies=len(babies),
+            giants=len(giants),
+            folds=len(self.folds) * targets,
+            hma=len(self.diagonals.diagonals),
+            groups=len(groups),
+            targets=targets,
+        )
+
+    @property
+    def keys(self) -> frozenset[int]:
+        """Rotation steps that need a key."""
+        slots = self.problem.source.slots
+        return frozenset(step % slots for step in (*self.cover.keys, *self.folds))
+
+    def milliseconds(self, cost: CostTable, level: int) -> float:
+        """Predicted time when the input is at ``level``."""
+        n = self.counts
+        giants_at = level - 1 if self.rescale is Rescale.BEFORE_GIANTS else level
+        folds_at = level if self.rescale is Rescale.AFTER_FOLDS else level - 1
+        rescales = n.groups if self.rescale is Rescale.BEFORE_GIANTS else n.targets
+        return (
+            n.babies * cost("rotation", level)
+            + n.hma * cost("hma", level)
+            + n.giants * (cost("rotation", giants_at) + cost("add", giants_at))
+            + n.folds * (cost("rotation", folds_at) + cost("add", folds_at))
+            + rescales * cost("rescale", level)
+        )
+
+
+@dataclass(frozen=True)
+class LinearCounts:
+    """Operations of one affine layer; babies, giants and folds are rotations."""
+
+    babies: int
+    giants: int
+    folds: int
+    hma: int
+    groups: int
+    targets: int
+
+    @property
+    def rotations(self) -> int:
+        return self.babies + self.giants + self.folds
+
+
+def rotations(tree: RotationTree, slots: int) -> tuple[int, ...]:
+    """Slots by which each node of a tree is really rotated: the steps to it, added up."""
+    totals = [0]
+    for parent, step in zip(tree.parents[1:], tree.steps[1:], strict=True):
+        totals.append((totals[parent] + step) % slots)
+    return tuple(totals)
+
+
+def _path(tree: RotationTree, node: int) -> Iterator[int]:
+    while node:
+        yield node
+        node = tree.parents[node]
+
+
+_TOLERANCES = (1.0, 0.7)
+_SUGGESTIONS = 6
+
+
+def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
+    """Different small sets of diagonals for one problem, fewest first; PlanError when there is none.
+
+    Chosen one by one first; their covers suggest babies, and diagonals are chosen again as translates of those.
+    """
+    found = {chosen.shifts: chosen for chosen in (problem.choose(tolerance=t) for t in _TOLERANCES)}
+    suggested = sorted(
+        {c for s in found for c in covers(s, problem.modulus)}, key=lambda c: (c.rotations, c.babies.nodes)
+    )
+    babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:_SUGGESTIONS])
+    for chosen in (problem.choose(nodes) for nodes in babies):
+        found.setdefault(chosen.shifts, chosen)
+    return sorted(found.values(), key=lambda chosen: len(chosen.diagonals))
+
+
+def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool) -> Iterator[LinearPlan]:
+    """Yield ways to evaluate a set of diagonals: every cover with every place for the rescale.
+
+    Args:
+        last: whether these are the scores. Level 0 leaves their scale the fewest bits, so the rescale waits
+            until everything is added up: its noise then enters once, and that of the folds is scaled down.
+    """
+    for cover in covers(diagonals.shifts, diagonals.problem.modulus):
+        problem = replace(diagonals.problem, target=diagonals.problem.target.shifted(cover.offset))
+        shifted = (replace(d, shift=(d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
+        moved = DiagonalSet(problem, tuple(sorted(shifted)))
+        late = Rescale.AFTER_FOLDS if problem.folds else Rescale.AFTER_GIANTS
+        for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):
+            yield LinearPlan(moved, cover, rescale, label)
+
+
+def least_milliseconds(problem: DiagonalProblem, diagonals: int, cost: CostTable, level: int) -> float:
+    """A lower bound on the time of any plan with so many diagonals: n shifts need 2 sqrt(n) - 2 rotations."""
+    shifts = -(-diagonals // (problem.source.ciphertexts * problem.target.ciphertexts))
+    folds = len(problem.folds) * problem.target.ciphertexts
+    rotation = cost("rotation", level - 1)
+    return (2 * math.sqrt(shifts) - 2 + folds) * rotation + diagonals * cost("hma", level)

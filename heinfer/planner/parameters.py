@@ -1,0 +1,27 @@
+"""CKKS parameters from the depth of a network, under the security table."""
+
+from __future__ import annotations
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.security import MAX_LOG_QP_128
+from heinfer.errors import PlanError
+
+BASE_BITS = 28
+"""The prime that survives to level 0: bound x scale of the scores must stay below half of it."""
+RESCALE_BITS = 26
+SPECIAL_BITS = 30
+"""The largest prime that fits a 32-bit word with room for lazy additions; key switching noise shrinks with it."""
+
+
+def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:
+    """Return the smallest secure ring with that many levels; PlanError when there is none."""
+    bits = BASE_BITS + RESCALE_BITS * levels + SPECIAL_BITS
+    for degree, limit in sorted(MAX_LOG_QP_128.items()):
+        if degree >= minimum_degree and bits <= limit:
+            return Parameters.create(degree, [BASE_BITS, *[RESCALE_BITS] * levels], SPECIAL_BITS)
+    largest = max(MAX_LOG_QP_128)
+    most = int((MAX_LOG_QP_128[largest] - BASE_BITS - SPECIAL_BITS) // RESCALE_BITS)
+    raise PlanError(
+        f"the network needs {levels} levels ({bits} bits of modulus); N = {largest} gives {most} at 128-bit security: "
+        "use fewer layers, or merge the two halves of a factorized convolution"
+    )
