@@ -1,0 +1,205 @@
+"""The bundle: the file of a compiled model, which may come from an untrusted source.
+
+A preamble (magic, version, lengths, SHA-256 of the payload, against damage), then the payload: a safetensors blob
+compressed by xz. The blob holds the manifest and the metadata as JSON, the circuit as arrays (circuit_tensors.py) and
+the bounds. Equal bundles have equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+import os
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+from safetensors.numpy import save as to_safetensors
+
+from heinfer.circuit.annotate import ValueType
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.validate import validate
+from heinfer.errors import BundleError, CircuitError, ManifestError, NewerFormatError, RangeError
+from heinfer.formats.circuit_tensors import DTYPES, MAX_TEXT_BYTES, Tensors, circuit_of, tensors_of
+from heinfer.formats.manifest import Manifest, parse_manifest
+
+BUNDLE_VERSION = 1
+MAX_FILE_BYTES = 1 << 28
+MAX_INFLATED_BYTES = 1 << 29
+
+_MAGIC = b"heinferB"
+_HEAD = struct.Struct("<8sH")
+_LENGTHS = struct.Struct("<QQ32s")
+"""Length of the payload, length of the blob, SHA-256 of the payload."""
+_XZ_MEMORY = 1 << 26
+_DTYPES = {**DTYPES, "manifest": ("<u1", 1), "metadata": ("<u1", 1), "bounds": ("<f8", 1)}
+_SAFETENSORS_NAMES = {"<u1": "U8", "<i4": "I32", "<u4": "U32", "<f8": "F64"}
+_METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A compiled model.
+
+    Attributes:
+        manifest: what clients get.
+        circuit: what a backend runs.
+        bounds: bound on |slot value| of every value of the circuit.
+        metadata: what reports say of the model: free text by name.
+    """
+
+    manifest: Manifest
+    circuit: Circuit
+    bounds: tuple[float, ...]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def save(bundle: Bundle, path: Path) -> None:
+    """Write a bundle, whole or not at all.
+
+    Raises:
+        BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
+    """
+    data = to_bytes(bundle)
+    from_bytes(data)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise BundleError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def load(path: Path) -> Bundle:
+    """Open a bundle from an untrusted source.
+
+    Raises:
+        BundleError: when the file cannot be read, is no bundle, or a damaged or inconsistent one.
+        NewerFormatError: when a newer heinfer wrote it.
+        InsecureParametersError: when its parameters are below 128 bits.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+    except OSError as error:
+        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return from_bytes(data)
+    except (BundleError, NewerFormatError) as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def to_bytes(bundle: Bundle) -> bytes:
+    """The bytes of a bundle's file."""
+    tensors = {
+        **tensors_of(bundle.circuit),
+        "manifest": np.frombuffer(bundle.manifest.to_bytes(), "<u1"),
+        "metadata": np.frombuffer(json.dumps(dict(bundle.metadata), sort_keys=True).encode(), "<u1"),
+        "bounds": np.array(bundle.bounds, dtype="<f8"),
+    }
+    blob = to_safetensors(tensors)
+    payload = lzma.compress(blob, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=6)
+    lengths = _LENGTHS.pack(len(payload), len(blob), sha256(payload).digest())
+    return _HEAD.pack(_MAGIC, BUNDLE_VERSION) + lengths + payload
+
+
+def from_bytes(data: bytes) -> Bundle:
+    """Read a bundle from the bytes of its file; raises what :func:`load` does."""
+    tensors = _tensors(_open(data))
+    if len(tensors["metadata"]) > MAX_TEXT_BYTES:
+        raise BundleError(f"the metadata has at most {MAX_TEXT_BYTES} bytes")
+    try:
+        manifest = parse_manifest(tensors["manifest"].tobytes())
+        metadata = _METADATA.validate_json(tensors["metadata"].tobytes())
+    except ManifestError as error:
+        raise BundleError(str(error)) from None
+    except ValidationError:
+        raise BundleError("the metadata is malformed") from None
+    circuit = circuit_of(tensors, manifest.to_parameters().slots)
+    bounds = tensors["bounds"]
+    if len(bounds) != len(circuit.ops) or not (np.isfinite(bounds) & (bounds >= 0)).all():
+        raise BundleError("there must be one finite bound for each value of the circuit")
+    bundle = Bundle(manifest, circuit, tuple(bounds.tolist()), metadata)
+    _check_against_manifest(bundle)
+    return bundle
+
+
+def _check_against_manifest(bundle: Bundle) -> None:
+    circuit, manifest = bundle.circuit, bundle.manifest
+    image = manifest.input
+    try:
+        types = validate(circuit, manifest.to_parameters(), image.level, image.scale, bundle.bounds)
+    except (CircuitError, RangeError) as error:
+        raise BundleError(f"the circuit is invalid: {error}") from None
+    if circuit.inputs != manifest.input.layout.ciphertexts:
+        raise BundleError(f"the circuit takes {circuit.inputs} ciphertexts, not the manifest's")
+    if len(circuit.outputs) != manifest.output.layout.ciphertexts:
+        raise BundleError(f"the circuit returns {len(circuit.outputs)} ciphertexts, not the manifest's")
+    if any(types[number] != ValueType(manifest.output.level, manifest.output.scale) for number in circuit.outputs):
+        raise BundleError("the circuit's outputs have not the manifest's level and scale, or three polynomials")
+    keys = manifest.keys
+    if circuit.steps() != keys.steps or circuit.needs_relinearization != keys.relinearization:
+        raise BundleError("the circuit needs other evaluation keys than the manifest lists")
+
+
+def _open(data: bytes) -> bytes:
+    """Check the preamble and return the blob, inflated to the promised length and no further."""
+    if len(data) > MAX_FILE_BYTES:
+        raise BundleError(f"a bundle has at most {MAX_FILE_BYTES} bytes")
+    if len(data) < _HEAD.size or not data.startswith(_MAGIC):
+        raise BundleError("the file is no bundle of heinfer")
+    _, version = _HEAD.unpack_from(data)
+    if version > BUNDLE_VERSION:
+        raise NewerFormatError(
+            f"the bundle has format {version}, this heinfer reads up to {BUNDLE_VERSION}: upgrade heinfer, "
+            "or compile the model with this one"
+        )
+    start = _HEAD.size + _LENGTHS.size
+    if version != BUNDLE_VERSION or len(data) < start:
+        raise BundleError("the bundle is damaged")
+    length, inflated_length, digest = _LENGTHS.unpack_from(data, _HEAD.size)
+    payload = data[start:]
+    if length != len(payload) or digest != sha256(payload).digest():
+        raise BundleError("the bundle is damaged: fetch or compile it again")
+    if inflated_length > MAX_INFLATED_BYTES:
+        raise BundleError(f"a bundle inflates to at most {MAX_INFLATED_BYTES} bytes")
+    return _inflate(payload, inflated_length)
+
+
+def _inflate(payload: bytes, length: int) -> bytes:
+    decompressor = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
+    try:
+        blob = decompressor.decompress(payload, max_length=length + 1)
+    except lzma.LZMAError:
+        raise BundleError("the bundle's payload is no xz stream") from None
+    if len(blob) != length or not decompressor.eof or decompressor.unused_data:
+        raise BundleError("the bundle's payload has another length than promised")
+    return blob
+
+
+def _tensors(blob: bytes) -> Tensors:
+    """The arrays of a safetensors blob: exactly the expected names, each of its dtype and number of axes."""
+    try:
+        found: dict[str, dict[str, Any]] = dict(safetensors.deserialize(blob))  # type: ignore[no-untyped-call]
+    except safetensors.SafetensorError:
+        raise BundleError("the bundle's payload is no safetensors blob") from None
+    if found.keys() != _DTYPES.keys():
+        raise BundleError("the bundle has not exactly the arrays of its format")
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, (dtype, axes) in _DTYPES.items():
+        entry = found[name]
+        if entry["dtype"] != _SAFETENSORS_NAMES[dtype] or len(entry["shape"]) != axes:
+            raise BundleError(f"the bundle's {name} must be {dtype} of {axes} axes")
+        try:
+            tensors[name] = np.frombuffer(entry["data"], dtype).reshape(entry["shape"])
+        except ValueError:  # no entries on one axis, more than there can be on the other
+            raise BundleError(f"the bundle's {name} has an impossible shape") from None
+    return tensors

@@ -1,0 +1,217 @@
+"""The manifest: what a client needs of a compiled model, and nothing of its weights."""
+
+from __future__ import annotations
+
+from math import log2, prod
+from typing import Annotated, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.primes import is_prime
+from heinfer.errors import InsecureParametersError, ManifestError, NewerFormatError, ParameterError
+from heinfer.formats.layout_part import LayoutPart, LayoutRun, Part
+
+__all__ = [
+    "MANIFEST_VERSION",
+    "MAX_MANIFEST_BYTES",
+    "InputPart",
+    "KeysPart",
+    "LayoutPart",
+    "LayoutRun",
+    "Manifest",
+    "OutputPart",
+    "ParametersPart",
+    "Preprocessing",
+    "parse_manifest",
+]
+
+MANIFEST_VERSION: Final = 1
+MAX_MANIFEST_BYTES = 1 << 22
+
+_MAX_PRIMES = 64
+_MAX_CHANNELS = 1024
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("control characters are not allowed")
+    return text
+
+
+_Prime = Annotated[int, Field(ge=2, lt=1 << 31)]
+_Level = Annotated[int, Field(ge=0, lt=_MAX_PRIMES)]
+_Scale = Annotated[float, Field(gt=0)]
+_Label = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+_Channels = Field(min_length=1, max_length=_MAX_CHANNELS)
+
+
+class ParametersPart(Part):
+    """Ring degree and primes, in the order of heinfer.ckks.parameters.Parameters."""
+
+    ring_degree: Annotated[int, Field(ge=8, le=1 << 17)]
+    data_primes: Annotated[tuple[_Prime, ...], Field(min_length=1, max_length=_MAX_PRIMES)]
+    special_prime: _Prime
+
+
+class Preprocessing(Part):
+    """How pixels become the network's input: clip((pixel / divisor - mean) / std, low, high).
+
+    `divisor` is for integer images (255 for 8 bits); float images are taken as pixel / divisor already, in 0..1.
+    mean and std have one entry a channel (the first axis of an input of three axes; other inputs have one channel).
+    """
+
+    divisor: Annotated[float, Field(gt=0)]
+    mean: Annotated[tuple[float, ...], _Channels]
+    std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], _Channels]
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Preprocessing:
+        if len(self.mean) != len(self.std):
+            raise ValueError("mean and std must have one entry a channel each")
+        if not self.low < self.high:
+            raise ValueError("low must be below high")
+        return self
+
+
+class InputPart(Part):
+    """The image as the client sends it."""
+
+    preprocessing: Preprocessing
+    layout: LayoutPart
+    level: _Level
+    scale: _Scale
+
+    @model_validator(mode="after")
+    def _has_channels(self) -> InputPart:
+        shape = self.layout.shape
+        channels = shape[0] if len(shape) == 3 else 1
+        if len(self.preprocessing.mean) != channels:
+            raise ValueError(f"mean and std must have {channels} entries, one a channel of the input")
+        return self
+
+
+class OutputPart(Part):
+    """The scores as the server returns them; `labels` names each of them, or is empty."""
+
+    layout: LayoutPart
+    level: _Level
+    scale: _Scale
+    labels: tuple[_Label, ...]
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> OutputPart:
+        if self.labels and len(self.labels) != prod(self.layout.shape):
+            raise ValueError(f"there must be {prod(self.layout.shape)} labels, one a score, or none")
+        return self
+
+
+class KeysPart(Part):
+    """Evaluation keys the plan uses: rotation steps (slots to the left, ascending) and whether to relinearize."""
+
+    steps: tuple[Annotated[int, Field(ge=1)], ...]
+    relinearization: bool
+
+    @model_validator(mode="after")
+    def _ascend(self) -> KeysPart:
+        if any(step >= after for step, after in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError("steps must ascend, each once")
+        return self
+
+
+class Manifest(Part):
+    """The client's part of a bundle. Its parameters are 128-bit secure: no manifest can be made with others.
+
+    Raises:
+        InsecureParametersError: when its parameters are below 128 bits.
+        ParameterError: when they are malformed.
+        pydantic.ValidationError: when its parts are not consistent.
+    """
+
+    format: Literal["heinfer-manifest"] = "heinfer-manifest"
+    version: Literal[1] = MANIFEST_VERSION
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+    model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    parameters: ParametersPart
+    input: InputPart
+    output: OutputPart
+    keys: KeysPart
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Manifest:
+        parameters = self.to_parameters()
+        for what, part in (("input", self.input), ("output", self.output)):
+            if part.level > parameters.top_level:
+                raise ValueError(f"the {what}'s level must be in 0..{parameters.top_level}")
+            if part.layout.slots != parameters.slots:
+                raise ValueError(f"the {what}'s layout must have {parameters.slots} slots, half the ring degree")
+        if self.output.level > self.input.level:
+            raise ValueError("the output's level cannot be above the input's")
+        if self.keys.steps and self.keys.steps[-1] >= parameters.slots:
+            raise ValueError(f"rotation steps must be in 1..{parameters.slots - 1}")
+        bound = max(abs(self.input.preprocessing.low), abs(self.input.preprocessing.high))
+        modulus_bits = sum(log2(prime) for prime in parameters.primes_at(self.input.level))
+        if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
+            raise ValueError("the input's range at its scale exceeds half the modulus")
+        return self
+
+    def to_parameters(self) -> Parameters:
+        """The CKKS parameters.
+
+        Raises:
+            InsecureParametersError: below 128 bits of security.
+            ParameterError: when they are malformed.
+        """
+        part = self.parameters
+        for prime in (*part.data_primes, part.special_prime):
+            if not is_prime(prime):
+                raise ParameterError(f"{prime} is not a prime")
+        return Parameters.from_primes(part.ring_degree, part.data_primes, part.special_prime)
+
+    def to_bytes(self) -> bytes:
+        """Canonical JSON: equal manifests have equal bytes."""
+        return self.model_dump_json().encode()
+
+
+class _Head(BaseModel):
+    """As much of a manifest as every version of the format has."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["heinfer-manifest"]
+    version: Annotated[int, Field(ge=1, lt=1 << 16)]
+
+
+def parse_manifest(data: bytes) -> Manifest:
+    """Read a manifest from an untrusted source.
+
+    Raises:
+        ManifestError: when it is malformed, inconsistent or too large.
+        NewerFormatError: when a newer heinfer wrote it.
+        InsecureParametersError: when its parameters are below 128 bits.
+    """
+    if len(data) > MAX_MANIFEST_BYTES:
+        raise ManifestError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes, not {len(data)}")
+    try:
+        version = _Head.model_validate_json(data).version
+        if version > MANIFEST_VERSION:
+            raise NewerFormatError(
+                f"the manifest has format {version}, this heinfer reads up to {MANIFEST_VERSION}: upgrade heinfer"
+            )
+        return Manifest.model_validate_json(data)
+    except InsecureParametersError:
+        raise
+    except ParameterError as error:
+        raise ManifestError(f"the manifest's parameters are malformed: {error}") from None
+    except ValidationError as error:
+        raise ManifestError(f"the manifest is malformed: {_first_reason(error)}") from None
+
+
+def _first_reason(error: ValidationError) -> str:
+    """Where and why, without a byte of the input: not even the name of an unknown field."""
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    unknown = first["type"] == "extra_forbidden"
+    where = ".".join(str(part) for part in (first["loc"][:-1] if unknown else first["loc"]))
+    return f"{where or 'as a whole'}: {first['msg'].removeprefix('Value error, ')}"
