@@ -1,0 +1,113 @@
+"""The operator of each supported torch module. A new one is one function of a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from heinfer.errors import UnsupportedOperatorError
+from heinfer.network.linear_map import Vector
+from heinfer.network.operators import (
+    AveragePool,
+    ChannelAffine,
+    Convolution,
+    Dense,
+    Flatten,
+    Operator,
+    Polynomial,
+)
+from heinfer.nn import PolyActivation
+
+
+def module_operator(path: str, module: nn.Module) -> Operator | None:
+    """Return the operator of a module, None when it does nothing at inference.
+
+    Raises:
+        UnsupportedOperatorError: names the module's path and type, or the option that has no encrypted form.
+    """
+    for kind, convert in _CONVERTERS.items():
+        if isinstance(module, kind):
+            try:
+                return convert(module)
+            except UnsupportedOperatorError as error:
+                raise UnsupportedOperatorError(f"{path}: {error}") from None
+    raise UnsupportedOperatorError(
+        f"{path}: {type(module).__name__} has no encrypted form; replace activations by heinfer.nn.PolyActivation and "
+        "max pooling by average pooling, and fine-tune"
+    )
+
+
+def _convolution(module: nn.Conv2d) -> Operator:
+    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+        raise UnsupportedOperatorError("a convolution must be padded with zeros, by numbers")
+    return Convolution(
+        _array(module.weight),
+        _bias(module.bias, module.out_channels),
+        _pair(module.stride),
+        _pair(module.padding),
+        _pair(module.dilation),
+        module.groups,
+    )
+
+
+def _dense(module: nn.Linear) -> Operator:
+    return Dense(_array(module.weight), _bias(module.bias, module.out_features))
+
+
+def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d) -> Operator:
+    if module.running_mean is None or module.running_var is None:
+        raise UnsupportedOperatorError("batch normalisation needs running statistics: they are constants at inference")
+    scale = 1 / np.sqrt(_array(module.running_var) + module.eps)
+    if module.affine:
+        scale = scale * _array(module.weight)
+    return ChannelAffine(scale, _bias(module.bias, scale.size) - _array(module.running_mean) * scale)
+
+
+def _average_pool(module: nn.AvgPool2d) -> Operator:
+    if any(_pair(module.padding)) or module.ceil_mode or module.divisor_override:
+        raise UnsupportedOperatorError("average pooling must be without padding, ceil_mode and divisor_override")
+    return AveragePool(_pair(module.kernel_size), _pair(module.stride))
+
+
+def _flatten(module: nn.Flatten) -> Operator:
+    if (module.start_dim, module.end_dim) != (1, -1):
+        raise UnsupportedOperatorError("only a flatten of everything but the batch axis is supported")
+    return Flatten()
+
+
+def _polynomial(module: PolyActivation) -> Operator:
+    a, b, c = (_array(t) for t in module.coefficients())
+    return Polynomial(a, b, c)
+
+
+def _nothing(_: nn.Module) -> None:
+    return None
+
+
+_CONVERTERS: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], Operator | None]] = {
+    nn.Conv2d: _convolution,
+    nn.Linear: _dense,
+    (nn.BatchNorm1d, nn.BatchNorm2d): _batch_norm,
+    nn.AvgPool2d: _average_pool,
+    nn.Flatten: _flatten,
+    PolyActivation: _polynomial,
+    (nn.Identity, nn.Dropout, nn.Dropout2d): _nothing,
+}
+
+LEAVES = (PolyActivation,)
+"""Modules outside torch.nn that have an operator of their own: the tracer does not look inside them."""
+
+
+def _array(tensor: Tensor) -> Vector:
+    return np.asarray(tensor.detach().double().numpy())
+
+
+def _bias(bias: Tensor | None, size: int) -> Vector:
+    return np.zeros(size) if bias is None else _array(bias)
+
+
+def _pair(value: int | tuple[int, ...]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else (value[0], value[1])

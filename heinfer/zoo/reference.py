@@ -1,0 +1,50 @@
+"""Compile a trained reference network into the bundle that ships with the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+import heinfer
+from heinfer.compiler import CompiledModel
+from heinfer.formats.manifest import Preprocessing
+from heinfer.zoo.checkpoint import read_metadata
+from heinfer.zoo.data import DEVIATION, MEAN, mnist, normalise
+from heinfer.zoo.training import load
+
+CALIBRATION_IMAGES = 500
+"""Training images that ranges and scales are chosen on."""
+
+
+def mnist_preprocessing() -> Preprocessing:
+    """8-bit pixels to the normalised range on which the MNIST networks are trained."""
+    low, high = (float(x) for x in normalise(np.array([[[0, 255]]], dtype=np.uint8)).reshape(-1))
+    rounding = 1e-6  # normalise works in float32
+    return Preprocessing(divisor=255.0, mean=(MEAN,), std=(DEVIATION,), low=low - rounding, high=high + rounding)
+
+
+def compile_reference(name: str, checkpoint: Path, data_dir: Path | None = None) -> CompiledModel:
+    """Compile the trained network in a checkpoint, calibrated on training images.
+
+    Raises:
+        SettingError: an unknown name.
+        DataError: a bad checkpoint, or no data set.
+        CompileError: no plan.
+    """
+    module = load(name, checkpoint)
+    about = read_metadata(checkpoint)
+    images = mnist(data_dir).train.images[:CALIBRATION_IMAGES]
+    return heinfer.compile(
+        module,
+        normalise(images).astype(np.float64),
+        name=name,
+        preprocessing=mnist_preprocessing(),
+        labels=tuple("0123456789"),
+        metadata={
+            "made by": f"heinfer train {name} --seed {about.seed} --epochs {about.epochs}, then heinfer compile {name}",
+            "recipe": about.recipe,
+            "held-out accuracy": f"{about.held_out_accuracy:.4f}",
+            "test accuracy": f"{about.test_accuracy:.4f}",
+        },
+    )
