@@ -1,0 +1,67 @@
+"""The verbs put together, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
+
+from heinfer.cli.compile import compile_network
+from heinfer.cli.demo import demo
+from heinfer.cli.plan import plan
+from heinfer.cli.predict import predict
+from heinfer.cli.serve import serve
+from heinfer.cli.train import train
+from heinfer.errors import HeinferError, ServiceError
+
+REFUSED = 2
+"""Exit code for what the user can put right, as for a wrong option."""
+
+
+class _Verbs(TyperGroup):
+    """Shows errors that are raised on purpose as one line: code, cause and way out."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HeinferError as error:
+            if ctx.params["debug"]:
+                raise
+            code = error.server_code if isinstance(error, ServiceError) else error.code
+            line = Text(f"error {code}: {' '.join(str(error).split())}", style="red")
+            Console(stderr=True).print(line, soft_wrap=True)
+            raise typer.Exit(REFUSED) from error
+
+
+app = typer.Typer(
+    name="heinfer",
+    cls=_Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came up.")] = False,
+) -> None:
+    """Run a neural network on images it is not allowed to see."""
+
+
+app.command("train")(train)
+app.command("compile")(compile_network)
+app.command("plan")(plan)
+app.command("serve")(serve)
+app.command("predict")(predict)
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    sys.exit(app())

@@ -1,0 +1,69 @@
+"""A report, for people."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from heinfer.circuit.counts import Counts
+from heinfer.report import Report
+
+_MEGA = 1e6
+
+
+def print_report(report: Report, console: Console) -> None:
+    """Print what every layer does and costs, and what the whole takes."""
+    for part in (_costs(report), _layouts(report), _totals(report)):
+        console.print(part, "")
+
+
+def _costs(report: Report) -> Table:
+    table = Table(
+        title=f"{report.name}: one image on {report.backend}, one thread, predicted",
+        caption="HMA: ciphertext x plaintext products; ct x ct: ciphertext x ciphertext products",
+    )
+    table.add_column("layer")
+    for name in ("level", "scale", "rotations", "hoisted", "HMA", "ct x ct", "ms"):
+        table.add_column(name, justify="right")
+    for layer in report.layers:
+        scale = f"2^{layer.scale_bits:.1f}"
+        table.add_row(layer.name, str(layer.level), scale, *_counts(layer.counts), f"{layer.milliseconds:.0f}")
+    table.add_section()
+    table.add_row("all", "", "", *_counts(report.counts), f"{report.milliseconds:.0f}")
+    return table
+
+
+def _counts(counts: Counts) -> tuple[str, ...]:
+    return str(counts.rotations), str(counts.rotations_hoisted), str(counts.hma), str(counts.ct_ct_mults)
+
+
+def _layouts(report: Report) -> Table:
+    rows = [("input", report.layers[0].layout_in)]
+    for layer in report.layers:
+        rows.append((layer.name, layer.kernel))
+        if layer.layout_out != layer.layout_in:
+            rows.append(("", f"to {layer.layout_out}"))
+    return _grid(rows)
+
+
+def _totals(report: Report) -> Table:
+    return _grid(
+        [
+            (
+                "parameters",
+                f"N = {report.ring_degree}, {report.levels} levels, {report.counts.key_switches} key switches",
+            ),
+            ("modulus", f"{report.log_qp:.1f} bits; 128-bit security allows {report.security_limit}"),
+            ("evaluation keys", f"{report.key_count} keys, {report.key_bytes / _MEGA:.1f} MB, sent once"),
+            ("an image", f"{report.upload_bytes / 1000:.1f} kB up, {report.download_bytes / 1000:.1f} kB down"),
+            ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
+        ]
+    )
+
+
+def _grid(rows: list[tuple[str, str]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", min_width=15)
+    for row in rows:
+        table.add_row(*row)
+    return table

@@ -1,0 +1,33 @@
+"""heinfer serve: the inference service."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from heinfer.cli.extras import needs
+from heinfer.cli.models import bundle_file
+from heinfer.errors import SettingError
+
+
+def serve(
+    bundles: Annotated[list[str], typer.Argument(metavar="NAME|BUNDLE...", help="Models to serve.")],
+    host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
+    port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8000")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that evaluate.", show_default="one a core")] = None,
+) -> None:
+    """Serve compiled models over HTTP. HEINFER_SERVER_* variables set what no option does."""
+    with needs("server"):
+        from pydantic import ValidationError
+
+        from heinfer_server import Settings, run
+
+    given: dict[str, Any] = {"host": host, "port": port, "workers": workers}
+    chosen = {name: value for name, value in given.items() if value is not None}
+    try:
+        settings = Settings(bundles=tuple(map(bundle_file, bundles)), **chosen)
+    except ValidationError as error:
+        problems = "; ".join(f"{entry['loc'][0]}: {entry['msg']}" for entry in error.errors())
+        raise SettingError(f"{problems} (options, or HEINFER_SERVER_* variables)") from None
+    run(settings)

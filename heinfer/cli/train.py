@@ -1,0 +1,31 @@
+"""heinfer train: a reference network from its data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heinfer.cli.extras import needs
+from heinfer.cli.options import DataDir
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="mnist-ffconv or mnist-plain")],
+    seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
+    epochs: Annotated[int | None, typer.Option(help="Of every stage.", show_default="the recipe's")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the result.", show_default="user's cache")] = None,
+    data_dir: DataDir = None,
+    threads: Annotated[int | None, typer.Option(help="That PyTorch may use.", show_default="its choice")] = None,
+) -> None:
+    """Train a reference network: seeded, and resumed where it was interrupted."""
+    with needs("train"):
+        from heinfer.zoo.training import default_out
+        from heinfer.zoo.training import train as run
+
+    result = run(name, seed=seed, epochs=epochs, out=out or default_out(), data_dir=data_dir, threads=threads)
+    typer.echo(
+        f"{result.path}: {result.test_accuracy:.2%} on the test images, {result.held_out_accuracy:.2%} held out, "
+        f"{result.seconds:.0f} s of training"
+    )

@@ -1,0 +1,215 @@
+"""compile(): from a trained torch module to everything that running it encrypted takes.
+
+Trace, fold, plan, lower, calibrate, assign scales, validate: each step is one function, named here in
+the order in which it happens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heinfer.backends.cleartext import Simulation, simulate
+from heinfer.circuit.interpret import run
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.lowering import lower
+from heinfer.circuit.passes import (
+    Scales,
+    assign_scales,
+    choose_scales,
+    mark_hoisting,
+    merge_common_subexpressions,
+    remove_dead_code,
+)
+from heinfer.circuit.statistics import observe
+from heinfer.circuit.validate import validate, validate_structure
+from heinfer.errors import CompileError, ShapeError
+from heinfer.formats.bundle import Bundle
+from heinfer.formats.manifest import (
+    InputPart,
+    KeysPart,
+    LayoutPart,
+    Manifest,
+    OutputPart,
+    ParametersPart,
+    Preprocessing,
+)
+from heinfer.network.folding import fold
+from heinfer.network.ir import Network
+from heinfer.planner.plan import Plan
+from heinfer.planner.search import plan_network
+from heinfer.report import Report, report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Array = NDArray[np.float64]
+
+MARGIN = 1.5
+"""Declared bounds are this much larger than anything calibration saw."""
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """A network that is ready to run encrypted.
+
+    Attributes:
+        network: the folded network: the cleartext truth.
+        plan: layouts, kernels and levels.
+        bundle: what a server gets; its manifest is what clients get.
+    """
+
+    network: Network
+    plan: Plan
+    bundle: Bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.bundle.manifest
+
+    @cached_property
+    def report(self) -> Report:
+        """Costs, before anything is paid."""
+        return report(self.bundle)
+
+    def simulate(self, x: Array) -> Simulation:
+        """Cleartext run with the noise model, on preprocessed inputs of shape (batch, *input_shape)."""
+        part = self.manifest.input
+        inputs = self.plan.input.pack(x)
+        return simulate(self.bundle.circuit, self.plan.parameters, part.level, part.scale, self.bundle.bounds, inputs)
+
+    def __call__(self, x: Array) -> Array:
+        """Scores that the circuit computes in cleartext, shape (batch, *output_shape)."""
+        return self.plan.output.unpack(run(self.bundle.circuit, self.plan.input.pack(x)))
+
+
+def compile(  # noqa: A001  (the word users expect: heinfer.compile)
+    module: nn.Module,
+    calibration: Array,
+    *,
+    name: str,
+    preprocessing: Preprocessing,
+    labels: tuple[str, ...] = (),
+    model_version: str = "1",
+    metadata: Mapping[str, str] | None = None,
+) -> CompiledModel:
+    """Compile a torch module.
+
+    Args:
+        module: a chain of supported layers, trained.
+        calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them.
+        name: under which a server offers the model.
+        preprocessing: how a client turns pixels into inputs; values are clipped to its range.
+        labels: a name for each score.
+        model_version, metadata: free text that travels in the manifest and the bundle.
+
+    Raises:
+        CompileError: names the layer, the cause and the way out.
+    """
+    from heinfer.frontend import trace  # torch is needed for this alone
+
+    network = trace(module, calibration.shape[1:])
+    return compile_network(
+        network,
+        calibration,
+        name=name,
+        preprocessing=preprocessing,
+        labels=labels,
+        model_version=model_version,
+        metadata=metadata,
+    )
+
+
+def compile_network(
+    network: Network,
+    calibration: Array,
+    *,
+    name: str,
+    preprocessing: Preprocessing,
+    labels: tuple[str, ...] = (),
+    model_version: str = "1",
+    metadata: Mapping[str, str] | None = None,
+) -> CompiledModel:
+    """Compile a traced network; arguments as for compile()."""
+    _require_calibration(network, calibration, preprocessing)
+    folded = fold(network)
+    plan = plan_network(folded)
+    circuit = _optimise(lower(plan))
+    validate_structure(circuit)
+    calibrated = _calibrate(circuit, plan, calibration)
+    validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
+    manifest = _manifest(plan, calibrated, name, model_version, preprocessing, labels)
+    return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, dict(metadata or {})))
+
+
+def _require_calibration(network: Network, calibration: Array, preprocessing: Preprocessing) -> None:
+    if calibration.shape[1:] != network.input_shape or not len(calibration):
+        raise ShapeError(f"calibration inputs have shape (batch, *{network.input_shape}), not {calibration.shape}")
+    low, high = float(calibration.min()), float(calibration.max())
+    if low < preprocessing.low or high > preprocessing.high:
+        raise CompileError(
+            f"calibration inputs reach from {low:.3g} to {high:.3g}, the declared input range is "
+            f"{preprocessing.low:.3g} to {preprocessing.high:.3g}: clients would clip them; widen the range"
+        )
+
+
+def _optimise(circuit: Circuit) -> Circuit:
+    for improve in (merge_common_subexpressions, remove_dead_code, mark_hoisting):
+        circuit = improve(circuit)
+    return circuit
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibrated:
+    circuit: Circuit
+    scales: Scales
+    bounds: tuple[float, ...]
+
+    @property
+    def input_scale(self) -> float:
+        return float(2.0**self.scales.input_bits)
+
+
+def _calibrate(circuit: Circuit, plan: Plan, calibration: Array) -> _Calibrated:
+    """Observe ranges on data and choose the scales that leave the least noise."""
+    statistics = observe(circuit, plan.input.pack(calibration), MARGIN)
+    scales = choose_scales(circuit, plan.parameters, plan.input_level, statistics)
+    scaled = assign_scales(circuit, plan.parameters, plan.input_level, scales)
+    return _Calibrated(scaled, scales, statistics.bounds)
+
+
+def _manifest(
+    plan: Plan,
+    calibrated: _Calibrated,
+    name: str,
+    model_version: str,
+    preprocessing: Preprocessing,
+    labels: tuple[str, ...],
+) -> Manifest:
+    circuit, parameters = calibrated.circuit, plan.parameters
+    types = validate(circuit, parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
+    output = types[circuit.outputs[0]]
+    return Manifest(
+        name=name,
+        model_version=model_version,
+        parameters=ParametersPart(
+            ring_degree=parameters.ring_degree,
+            data_primes=parameters.data_primes,
+            special_prime=parameters.special_prime,
+        ),
+        input=InputPart(
+            preprocessing=preprocessing,
+            layout=LayoutPart.from_layout(plan.input),
+            level=plan.input_level,
+            scale=calibrated.input_scale,
+        ),
+        output=OutputPart(
+            layout=LayoutPart.from_layout(plan.output), level=output.level, scale=output.scale, labels=labels
+        ),
+        keys=KeysPart(steps=circuit.steps(), relinearization=circuit.needs_relinearization),
+    )
