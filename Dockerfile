@@ -1,0 +1,24 @@
+# The inference service. It holds no secret key, needs no PyTorch, and runs as a user of its own.
+
+FROM python:3.11-slim AS build
+WORKDIR /source
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY heinfer heinfer
+COPY server server
+COPY client client
+RUN python -m venv /opt/heinfer
+RUN /opt/heinfer/bin/pip install --no-cache-dir --constraint constraints.txt .[server]
+
+FROM python:3.11-slim
+RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin heinfer
+COPY --from=build /opt/heinfer /opt/heinfer
+ENV PATH=/opt/heinfer/bin:$PATH
+ENV PYTHONDONTWRITEBYTECODE=1
+ENV HEINFER_SERVER_HOST=0.0.0.0
+ENV HEINFER_SERVER_PORT=8000
+USER 10001:10001
+EXPOSE 8000
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['HEINFER_SERVER_PORT'] + '/healthz', timeout=4)"]
+ENTRYPOINT ["heinfer", "serve"]
+CMD ["mnist-ffconv"]

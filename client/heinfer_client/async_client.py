@@ -1,0 +1,134 @@
+"""The client for asyncio: the same flows, computed in threads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Generic, Self, TypeVar, overload
+
+import httpx
+
+from heinfer.formats.manifest import Manifest
+from heinfer_client.images import Image
+from heinfer_client.messages import Flow, Reply, Request
+from heinfer_client.prediction import Prediction
+from heinfer_client.progress import Bars
+from heinfer_client.session import Session
+from heinfer_client.transfer import HEADERS, TIMEOUT, Answer, checked_url, chunks, headers_of, transport_errors
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Done(Generic[T]):
+    result: T
+
+
+class AsyncClient:
+    """Has a service classify images that it cannot see; see Client, whose arguments, errors and results it shares.
+
+    Several tasks may use it at the same time.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str,
+        keys_path: str | Path | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+        progress: bool = True,
+    ) -> None:
+        self._url = checked_url(url)
+        self._bars = Bars(progress)
+        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars)
+        self._http = httpx.AsyncClient(headers=HEADERS, timeout=TIMEOUT, transport=transport)
+        self._preparing = asyncio.Lock()
+
+    async def prepare(self) -> None:
+        """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
+        await self._open()
+        await self._prepare()
+
+    @overload
+    async def encrypt_and_predict(self, images: Sequence[Image]) -> list[Prediction]: ...
+
+    @overload
+    async def encrypt_and_predict(self, images: Image) -> Prediction: ...
+
+    async def encrypt_and_predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
+        """Classify one image, or the images of a list one by one; see Client.encrypt_and_predict."""
+        await self._open()
+        inputs = self._session.codec.read_images(images)
+        await self._prepare()
+        predictions = [await self._run(self._session.predict(values)) for values in inputs]
+        return predictions if isinstance(images, Sequence) else predictions[0]
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the server says of the model, checked; SettingError before prepare."""
+        return self._session.codec.manifest
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of all evaluation keys together as they are sent; SettingError before prepare."""
+        return self._session.codec.key_bytes
+
+    @property
+    def upload_bytes(self) -> int:
+        """Bytes that one image sends; SettingError before prepare."""
+        return self._session.codec.upload_bytes
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def _open(self) -> None:
+        async with self._preparing:
+            await self._run(self._session.open())
+
+    async def _prepare(self) -> None:
+        async with self._preparing:  # or two tasks would make two secret keys
+            await self._run(self._session.prepare())
+
+    async def _run(self, flow: Flow[T]) -> T:
+        def advance(reply: Reply | None) -> Request | _Done[T]:
+            try:
+                return next(flow) if reply is None else flow.send(reply)
+            except StopIteration as stop:  # cannot leave a thread through a future
+                return _Done(stop.value)
+
+        step = await asyncio.to_thread(advance, None)
+        while isinstance(step, Request):
+            step = await asyncio.to_thread(advance, await self._exchange(step))
+        return step.result
+
+    async def _exchange(self, request: Request) -> Reply:
+        body = request.body or b""
+        with transport_errors(self._url), self._bars.bar(request.upload, len(body)) as advance:
+
+            async def pieces() -> AsyncIterator[bytes]:
+                for piece in chunks(body):
+                    yield piece
+                    advance(len(piece))
+
+            content = None if request.body is None else pieces()
+            url, headers = self._url + request.path, headers_of(request)
+            async with self._http.stream(
+                request.method, url, params=request.query, content=content, headers=headers
+            ) as response:
+                answer = Answer(request, response)
+                async for chunk in response.aiter_bytes():
+                    answer.add(chunk)
+                return answer.reply()

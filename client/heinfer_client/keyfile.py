@@ -1,0 +1,89 @@
+"""Keys on disk: the secret key, and beside it where its evaluation keys are registered."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.secret import SecretSide
+from heinfer.errors import SettingError
+
+_MAX_RECORD_BYTES = 1 << 16
+
+
+class Registration(BaseModel):
+    """Under which id which server holds the evaluation keys of which secret key for which manifest."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    url: str
+    manifest: str
+    secret: str
+    keys: str
+
+
+class KeyFile:
+    """The files of one secret key, both of mode 0600: `path` itself, and `path` + ".registration".
+
+    Reading and writing the key, and writing the registration, raise SettingError when the place does not allow it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._record = path.with_name(path.name + ".registration")
+
+    def load(self, parameters: Parameters) -> SecretSide | None:
+        """The secret key; None when there is no file.
+
+        Raises:
+            SettingError: when it was made for other parameters: a key is never overwritten.
+            FormatError: when others can read the file, or it is damaged.
+        """
+        if not self._path.exists():
+            return None
+        with self._place_errors():
+            secret = SecretSide.load(self._path)
+        if secret.parameters != parameters:
+            raise SettingError(
+                f"{self._path} holds keys for other CKKS parameters than this model's: give another keys_path"
+            )
+        return secret
+
+    def save(self, secret: SecretSide) -> None:
+        """Write the secret key."""
+        with self._place_errors():
+            secret.save(self._path)
+
+    def load_registration(self, url: str, manifest: str, secret: SecretSide) -> str | None:
+        """Id of the keys on that server, if they were registered there for that very manifest and secret key.
+
+        With another secret key, its file replaced or made anew, the scores would be wrong without any error.
+        """
+        try:
+            with self._record.open("rb") as file:
+                found = Registration.model_validate_json(file.read(_MAX_RECORD_BYTES))
+        except (OSError, ValidationError):  # nothing is lost: they are registered again
+            return None
+        expected = (url, manifest, secret.fingerprint())
+        return found.keys if (found.url, found.manifest, found.secret) == expected else None
+
+    def save_registration(self, registration: Registration) -> None:
+        """Write where the keys are registered; the id lets whoever knows it use and delete them."""
+        with self._place_errors():
+            descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
+                file.write(registration.model_dump_json())
+            Path(temporary).replace(self._record)
+
+    @contextmanager
+    def _place_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise SettingError(f"keys cannot be kept at {self._path}: {error.strerror}") from error

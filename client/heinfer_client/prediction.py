@@ -1,0 +1,31 @@
+"""What a client learns of one image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The decrypted answer for one image.
+
+    Scores let a server that sees them learn something of the secret key: share the label, not the scores.
+
+    Attributes:
+        label: the manifest's label of the largest score, or its number when the model has no labels.
+        scores: (classes,) float64, as the network gives them.
+        client_seconds: packing, encryption and decryption.
+        server_seconds: evaluation, as the server says; NaN when it does not say.
+        upload_bytes: body of the request.
+        download_bytes: body of the answer.
+    """
+
+    label: str
+    scores: NDArray[np.float64]
+    client_seconds: float
+    server_seconds: float
+    upload_bytes: int
+    download_bytes: int

@@ -1,0 +1,138 @@
+"""All that a client does but the sending: flows that yield requests, are sent replies and return results.
+
+Both clients run the same flows. Between two requests a flow may compute for seconds (keys, encryption).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from pathlib import Path
+from time import perf_counter
+from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, Field, ValidationError
+
+from heinfer.ckks.secret import SecretSide
+from heinfer.errors import ServiceError, SettingError, UnknownKeysError
+from heinfer.formats.manifest import MAX_MANIFEST_BYTES
+from heinfer_client.codec import Codec
+from heinfer_client.keyfile import KeyFile, Registration
+from heinfer_client.messages import Flow, Reply, Request, evaluation_seconds, require_success
+from heinfer_client.prediction import Prediction
+from heinfer_client.progress import Bars
+from heinfer_client.trust import trusted_manifest
+
+
+class _Registered(BaseModel):
+    keys: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
+
+
+class Session:
+    """One model of one server, one secret key, and the id of its evaluation keys there."""
+
+    def __init__(self, url: str, model: str, keys_path: Path | None, bars: Bars) -> None:
+        self._url = url
+        self._model = model
+        self._path = f"/models/{quote(model, safe='')}"
+        self._file = KeyFile(keys_path) if keys_path else None
+        self._bars = bars
+        self._codec: Codec | None = None
+        self._manifest_digest = ""
+        self._secret: SecretSide | None = None
+        self._key_id: str | None = None
+
+    @property
+    def codec(self) -> Codec:
+        """The model, once `open` has run; SettingError before."""
+        if self._codec is None:
+            raise SettingError("nothing is known of the model yet: call prepare() or encrypt_and_predict() first")
+        return self._codec
+
+    def open(self) -> Flow[None]:
+        """Fetch the manifest and check it.
+
+        Raises:
+            UnknownModelError, UntrustedManifestError, NewerFormatError.
+        """
+        if self._codec is not None:
+            return
+        reply = yield Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES)
+        require_success(reply)
+        self._codec = Codec(trusted_manifest(reply.body, self._model))
+        self._manifest_digest = sha256(reply.body).hexdigest()
+
+    def prepare(self) -> Flow[None]:
+        """Have a secret key, and its evaluation keys registered; the model must be open.
+
+        Raises:
+            SettingError, FormatError: when the file of the keys does not serve.
+        """
+        if self._secret is None:
+            self._secret = self._load_or_make_secret()
+        if self._key_id is None and self._file is not None:
+            self._key_id = self._file.load_registration(self._url, self._manifest_digest, self._secret)
+        if self._key_id is None:
+            yield from self._register(self._secret)
+
+    def predict(self, image: NDArray[np.float64]) -> Flow[Prediction]:
+        """Encrypt one input, have it evaluated and decrypt the scores; the session must be prepared.
+
+        Keys that the server has dropped are registered again, once. Nothing here depends on decrypted values.
+        """
+        assert self._secret is not None
+        started = perf_counter()
+        body = self.codec.encrypt(self._secret, image)
+        client_seconds = perf_counter() - started
+        reply = yield self._infer(body)
+        try:
+            require_success(reply)
+        except UnknownKeysError:
+            yield from self._register(self._secret)
+            reply = yield self._infer(body)
+            require_success(reply)
+        started = perf_counter()
+        scores = self.codec.decrypt(self._secret, reply.body)
+        client_seconds += perf_counter() - started
+        return Prediction(
+            label=self.codec.label(scores),
+            scores=scores,
+            client_seconds=client_seconds,
+            server_seconds=evaluation_seconds(reply),
+            upload_bytes=len(body),
+            download_bytes=len(reply.body),
+        )
+
+    def _load_or_make_secret(self) -> SecretSide:
+        parameters = self.codec.parameters
+        secret = self._file.load(parameters) if self._file else None
+        if secret is None:
+            secret = SecretSide.generate(parameters)
+            if self._file is not None:
+                self._file.save(secret)
+        return secret
+
+    def _register(self, secret: SecretSide) -> Flow[None]:
+        with self._bars.bar("Making evaluation keys", len(self.codec.key_steps)) as advance:
+            body = self.codec.evaluation_keys(secret, advance)
+        reply = yield Request("POST", f"{self._path}/keys", body=body, upload="Sending evaluation keys")
+        self._key_id = _key_id(reply)
+        if self._file is not None:
+            registration = Registration(
+                url=self._url, manifest=self._manifest_digest, secret=secret.fingerprint(), keys=self._key_id
+            )
+            self._file.save_registration(registration)
+
+    def _infer(self, body: bytes) -> Request:
+        assert self._key_id is not None
+        query = {"model": self._model, "keys": self._key_id}
+        return Request("POST", "/infer", query, body, limit=self.codec.download_bytes)
+
+
+def _key_id(reply: Reply) -> str:
+    require_success(reply)
+    try:
+        return _Registered.model_validate_json(reply.body).keys
+    except ValidationError:
+        raise ServiceError("the service's answer to a registration of keys is malformed", status=reply.status) from None

@@ -1,0 +1,29 @@
+"""python -m heinfer_server: the service with settings from the environment."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import ValidationError
+
+from heinfer.errors import HeinferError
+from heinfer_server.main import run
+from heinfer_server.settings import Settings
+
+
+def main() -> int:
+    """Run the service; 2 when its settings are wrong."""
+    try:
+        run(Settings())
+    except ValidationError as error:
+        problems = "; ".join(f"HEINFER_SERVER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+        print(f"error: {problems}", file=sys.stderr)
+        return 2
+    except HeinferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

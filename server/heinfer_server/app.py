@@ -1,0 +1,76 @@
+"""The application: routes, error answers and lifespan put together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from importlib.metadata import version
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from heinfer.errors import HeinferError
+from heinfer_server.logs import log, request_id
+from heinfer_server.middleware import RequestMiddleware
+from heinfer_server.models import ServedModel
+from heinfer_server.problems import problem, problem_of
+from heinfer_server.routes import router
+from heinfer_server.service import Service
+from heinfer_server.settings import Settings
+
+_logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI:
+    """The service for these models; its workers run between startup and shutdown.
+
+    Raises:
+        SettingError: when the settings do not fit the models.
+    """
+    service = Service(settings, models)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        try:
+            await service.workers.start()
+            yield
+        finally:
+            await service.workers.stop()
+
+    app = FastAPI(
+        title="heinfer",
+        summary="Evaluates neural networks on encrypted images; holds no secret key.",
+        version=version("heinfer"),
+        lifespan=lifespan,
+        redirect_slashes=False,  # it would redirect to whatever host the request names
+    )
+    app.state.service = service
+    app.include_router(router)
+    app.add_middleware(RequestMiddleware)
+    app.add_exception_handler(HeinferError, _heinfer_error)
+    app.add_exception_handler(RequestValidationError, _bad_request)
+    app.add_exception_handler(HTTPException, _http_error)
+    return app
+
+
+async def _heinfer_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HeinferError)
+    log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
+    return problem_of(error, request_id.get())
+
+
+async def _bad_request(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    names = sorted({str(entry["loc"][-1]) for entry in error.errors()})  # of our own parameters; never their values
+    detail = f"missing or malformed: {', '.join(names)}; /docs describes the request"
+    return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad-request", detail, request_id.get())
+
+
+async def _http_error(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    code = status.phrase.lower().replace(" ", "-")
+    return problem(status, code, "/docs describes what this service answers to", request_id.get())

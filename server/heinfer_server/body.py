@@ -1,0 +1,47 @@
+"""Request bodies of bounded length, read within a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+
+from heinfer.errors import PayloadTooLargeError
+from heinfer_server.problems import SlowBodyError
+
+_MIB = 1 << 20
+_MAX_DIGITS = 20
+
+
+async def read_body(request: Request, length: int, seconds_per_mib: float) -> bytes:
+    """Read a body that the model's plan says has `length` bytes.
+
+    A shorter one is returned as it is: the reader of frames has the words for it.
+
+    Raises:
+        PayloadTooLargeError: as soon as the body is known to be longer, declared or not.
+        SlowBodyError: when a MiB of it takes longer than `seconds_per_mib`. Not when all of it takes longer than all
+            of them together: a few clients who send nothing would keep all others waiting for minutes.
+        ClientDisconnect: when the client goes away.
+    """
+    declared = request.headers.get("content-length", "0")
+    if len(declared) > _MAX_DIGITS or not declared.isdecimal() or int(declared) > length:
+        raise _too_large(length)
+    body = bytearray()  # one buffer: a list of chunks of one byte each would take fifty times the memory
+    try:
+        async with asyncio.timeout(seconds_per_mib) as limit:
+            async for chunk in request.stream():
+                if len(body) + len(chunk) > length:
+                    raise _too_large(length)
+                started = len(body) // _MIB
+                body += chunk
+                if len(body) // _MIB > started:
+                    limit.reschedule(asyncio.get_running_loop().time() + seconds_per_mib)
+    except TimeoutError:
+        text = f"a MiB of the body, or its rest, did not arrive within {seconds_per_mib:g} seconds: send it faster"
+        raise SlowBodyError(text) from None
+    return bytes(body)
+
+
+def _too_large(length: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(f"the body must have {length} bytes: send what the manifest implies, and no more")

@@ -1,0 +1,59 @@
+"""HTTP connections within bounds: how long the head of a request may take, and how many there may be."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import cast
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+HEAD_SECONDS = 15.0
+
+BACKLOG = 64
+"""Connections that wait to be accepted; asyncio accepts as many at once, before it tells a protocol of the first."""
+
+_SPARE_FILES = 6 * BACKLOG
+"""Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes a connection whose next request does not start in time, and those beyond what the process may open.
+
+    uvicorn waits for ever for the rest of a head: a few hundred such connections would be all that the process may
+    have. It must be h11's protocol: the other one, taken if httptools is there, has no bound for the head's length.
+    """
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast("asyncio.Transport", transport))
+        if len(self.connections) > _most_connections():
+            self.transport.abort()
+        else:
+            self._time_head()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._time_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        super().connection_lost(exc)
+
+    def _time_head(self) -> None:
+        """Start the clock at the first byte of a head, and never again at a later one."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._cancel()
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_later(HEAD_SECONDS, self.timeout_keep_alive_handler)
+
+    def _cancel(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+
+def _most_connections() -> int:
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 1 << 16 if files == resource.RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)

@@ -1,0 +1,61 @@
+"""Start of the service as a process."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+import uvicorn
+
+from heinfer_server.app import create_app
+from heinfer_server.connections import BACKLOG, BoundedProtocol
+from heinfer_server.logs import configure_logging
+from heinfer_server.models import load_models
+from heinfer_server.settings import Settings
+
+_SHUTDOWN_SECONDS = 10
+_KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
+
+
+class _Server(uvicorn.Server):
+    """Says in one line when and where it is ready."""
+
+    def __init__(self, config: uvicorn.Config, models: str) -> None:
+        super().__init__(config)
+        self._models = models
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            print(f"heinfer serves {self._models} at {_url(self.config.host, port)}", flush=True)
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish what is under way, for ten seconds at most, and end the workers.
+
+    Raises:
+        SettingError: when the settings do not fit each other or the files.
+        BundleError: when a file is no bundle.
+    """
+    models = load_models(settings.bundles)
+    config = uvicorn.Config(
+        create_app(settings, models),
+        host=settings.host,
+        port=settings.port,
+        http=BoundedProtocol,
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,  # it would log key ids: our own line does not
+        server_header=False,
+        ws="none",
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    configure_logging()
+    with suppress(KeyboardInterrupt):
+        _Server(config, ", ".join(models)).run()
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

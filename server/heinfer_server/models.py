@@ -1,0 +1,73 @@
+"""The models that the service serves, and what their manifests imply of the bytes that come in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import SettingError
+from heinfer.formats import bundle as bundles
+from heinfer.formats.bundle import Bundle
+from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, decode_keys, keys_length
+
+
+@dataclass(frozen=True, eq=False)
+class ServedModel:
+    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes."""
+
+    bundle: Bundle
+    manifest: bytes
+    parameters: Parameters
+    keys_length: int
+    inputs_length: int
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> ServedModel:
+        manifest, parameters = bundle.manifest, bundle.manifest.to_parameters()
+        return cls(
+            bundle=bundle,
+            manifest=manifest.to_bytes(),
+            parameters=parameters,
+            keys_length=keys_length(
+                parameters, steps=manifest.keys.steps, relinearization=manifest.keys.relinearization
+            ),
+            inputs_length=ciphertexts_length(
+                parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
+            ),
+        )
+
+    @property
+    def name(self) -> str:
+        return self.bundle.manifest.name
+
+    def check_keys(self, body: bytes) -> None:
+        """Raise what decode_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""
+        listed = self.bundle.manifest.keys
+        decode_keys(body, self.parameters, steps=listed.steps, relinearization=listed.relinearization)
+
+    def check_inputs(self, body: bytes) -> None:
+        """Raise what decode_ciphertexts raises unless `body` is a frame of inputs as the plan wants them."""
+        plan = self.bundle.manifest.input
+        decode_ciphertexts(
+            body, self.parameters, count=plan.layout.ciphertexts, level=plan.level, scale=plan.scale, seeded=True
+        )
+
+
+def load_models(paths: Sequence[Path]) -> Mapping[str, ServedModel]:
+    """Open bundles, by the names of their models.
+
+    Raises:
+        BundleError: when a file is no bundle.
+        SettingError: when a file is missing, or two have models of one name.
+    """
+    models: dict[str, ServedModel] = {}
+    for path in paths:
+        if not path.is_file():
+            raise SettingError(f"there is no bundle {path}: name files that heinfer compile wrote")
+        model = ServedModel.of(bundles.load(path))
+        if model.name in models:
+            raise SettingError(f"two bundles hold a model named {model.name}: serve one of them")
+        models[model.name] = model
+    return models

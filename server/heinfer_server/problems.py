@@ -1,0 +1,106 @@
+"""Errors as problem+json (RFC 9457): which HTTP status and which stable code each one has."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from heinfer.errors import (
+    BackendError,
+    FormatError,
+    HeinferError,
+    PayloadTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+    UnknownKeysError,
+    UnknownModelError,
+    WorkerFailedError,
+)
+
+MEDIA_TYPE = "application/problem+json"
+INTERNAL_ERROR = "internal-error"
+RETRY_AFTER_SECONDS = 1
+
+
+class SlowBodyError(ServiceError):
+    """A request body did not arrive in time."""
+
+    code = "request-timeout"
+
+
+_STATUS: dict[type[HeinferError], HTTPStatus] = {
+    UnknownModelError: HTTPStatus.NOT_FOUND,
+    UnknownKeysError: HTTPStatus.NOT_FOUND,
+    PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
+    ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
+    FormatError: HTTPStatus.BAD_REQUEST,
+    # Well-formed ciphertexts that cancel out on the way, say: SEAL refuses to go on with a transparent one.
+    BackendError: HTTPStatus.UNPROCESSABLE_ENTITY,
+}
+
+_CLOSES_CONNECTION = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT})
+
+
+class Problem(BaseModel):
+    """The body of every error."""
+
+    type: str = Field(examples=["urn:heinfer:problem:unknown-model"])
+    title: str = Field(examples=["Unknown model"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["there is no such model here: GET /models lists them"])
+    code: str = Field(description="stable: programs may act on it", examples=["unknown-model"])
+    request_id: str = Field(examples=["9f86d081884c7d65"])
+
+
+def status_of(error: HeinferError) -> HTTPStatus:
+    """HTTP status of an error that may be told to a client; 500 for one that may not."""
+    for kind in type(error).__mro__:
+        if kind in _STATUS:
+            return _STATUS[kind]
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def problem_of(error: HeinferError, request_id: str) -> Response:
+    """The answer to a request that failed with `error`; one without a status of its own says nothing of its cause."""
+    status = status_of(error)
+    if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+        return internal_problem(request_id)
+    return problem(status, error.code, str(error), request_id)
+
+
+def internal_problem(request_id: str) -> Response:
+    """The answer to a request that failed for a reason that is not the client's to know."""
+    detail = "the service failed; its log has the cause under the request id"
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, detail, request_id)
+
+
+def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> Response:
+    """A problem+json response."""
+    body = Problem(
+        type=f"urn:heinfer:problem:{code}",
+        title=code.replace("-", " ").capitalize(),
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+    )
+    headers: dict[str, str] = {}
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status in _CLOSES_CONNECTION:  # the rest of the body is on its way, and nobody will read it
+        headers["Connection"] = "close"
+    return Response(body.model_dump_json(), status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def documented(*statuses: HTTPStatus) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's description of the problems a route answers with."""
+    schema = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    return {
+        int(status): {"model": Problem, "description": status.phrase, "content": {MEDIA_TYPE: schema}}
+        for status in statuses
+    }

@@ -1,0 +1,150 @@
+"""The HTTP interface."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from time import perf_counter
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Path as PathParameter
+
+from heinfer.formats.manifest import Manifest
+from heinfer_server.body import read_body
+from heinfer_server.problems import documented
+from heinfer_server.schemas import Health, ModelList, ModelSummary, Registration
+from heinfer_server.service import Service
+
+OCTETS = "application/octet-stream"
+
+router = APIRouter()
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
+KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
+TheService = Annotated[Service, Depends(_service)]
+
+_OCTET_SCHEMA = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
+
+
+def _frames_in(description: str) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "description": description, "content": _OCTET_SCHEMA}}
+
+
+@router.get("/healthz", summary="Whether the service takes requests")
+async def healthz() -> Health:
+    return Health()
+
+
+@router.get("/models", summary="The models that are served")
+async def list_models(service: TheService) -> ModelList:
+    return ModelList(
+        models=[
+            ModelSummary(
+                name=model.name,
+                version=model.bundle.manifest.model_version,
+                manifest=f"/models/{quote(model.name)}/manifest",
+            )
+            for model in service.models.values()
+        ]
+    )
+
+
+@router.get(
+    "/models/{model}/manifest",
+    summary="What a client needs to know of a model",
+    response_model=Manifest,
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def get_manifest(service: TheService, model: Model) -> Response:
+    return Response(service.model(model).manifest, media_type="application/json")
+
+
+@router.post(
+    "/models/{model}/keys",
+    summary="Register evaluation keys",
+    status_code=HTTPStatus.CREATED,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+    openapi_extra=_frames_in("a frame of exactly the evaluation keys that the manifest lists"),
+)
+async def register_keys(service: TheService, model: Model, request: Request, response: Response) -> Registration:
+    served = service.model(model)
+    with service.registrations.entered():
+        body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
+        key_id = await service.register(served, body)
+    response.headers["Location"] = f"/keys/{key_id}"
+    return Registration(keys=key_id)
+
+
+@router.delete(
+    "/keys/{key_id}",
+    summary="Forget evaluation keys",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def delete_keys(service: TheService, key_id: KeyId) -> None:
+    service.keys.remove(key_id)
+
+
+@router.post(
+    "/infer",
+    summary="Evaluate a model on encrypted inputs",
+    response_class=Response,
+    responses={
+        200: {
+            "description": "a frame of the encrypted outputs",
+            "content": _OCTET_SCHEMA,
+            "headers": {
+                "Server-Timing": {
+                    "description": "milliseconds: the evaluation, loading keys, all since the body came",
+                    "schema": {"type": "string"},
+                    "example": "evaluation;dur=291.2, keys;dur=0.0, total;dur=302.8",
+                }
+            },
+        },
+        **documented(
+            HTTPStatus.BAD_REQUEST,
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.REQUEST_TIMEOUT,
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+        ),
+    },
+    openapi_extra=_frames_in("a frame of the encrypted inputs, as the manifest lays them out"),
+)
+async def infer(
+    service: TheService,
+    request: Request,
+    model: Annotated[str, Query(max_length=64, examples=["mnist-ffconv"])],
+    keys: Annotated[str, Query(max_length=64, description="id of registered keys")],
+) -> Response:
+    served = service.model(model)
+    service.require_keys(served, keys)
+    with service.evaluations.entered():
+        body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
+        started = perf_counter()
+        result = await service.evaluate(served, keys, body)
+        total = perf_counter() - started
+    timing = ", ".join(
+        f"{name};dur={seconds * 1000:.1f}"
+        for name, seconds in (
+            ("evaluation", result.evaluation_seconds),
+            ("keys", result.keys_seconds),
+            ("total", total),
+        )
+    )
+    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": timing})

@@ -1,0 +1,44 @@
+"""Settings of the service: environment variables HEINFER_SERVER_*, or arguments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import ByteSize, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0))
+    return min(cores, 4)  # every worker holds the models and some clients' keys: more is for the operator to ask
+
+
+class Settings(BaseSettings):
+    """How the service runs.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port; 0 takes a free one, which the line at readiness names.
+        bundles: files of compiled models; in the environment separated as in PATH.
+        workers: processes that evaluate, one request each at a time.
+        key_memory: bytes of clients' evaluation keys that are kept; the least recently used go first.
+        evaluation_timeout: seconds one evaluation may take, loading of keys included.
+        body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="HEINFER_SERVER_", frozen=True, extra="forbid")
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
+    workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
+    evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+
+    @field_validator("bundles", mode="before")
+    @classmethod
+    def _split_paths(cls, value: Any) -> Any:
+        return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value

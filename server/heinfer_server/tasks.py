@@ -1,0 +1,55 @@
+"""What passes between the service and a worker process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heinfer.errors import HeinferError
+from heinfer_server.keystore import EvaluationKeys
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """One request to evaluate.
+
+    Attributes:
+        model: name of a model that the worker loaded at its start.
+        key_id: under which the worker keeps loaded keys.
+        keys: to load under that id first; None when the worker holds them.
+        forget: ids of keys to let go of before anything else.
+        inputs: the frame of input ciphertexts that came and was found to be right.
+    """
+
+    model: str
+    key_id: str
+    keys: EvaluationKeys | None
+    forget: tuple[str, ...]
+    inputs: bytes
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The result of a request.
+
+    Attributes:
+        frames: the output ciphertexts, as the client gets them.
+        keys_seconds: loading the keys, when that was needed.
+        evaluation_seconds: from loaded inputs and keys to result ciphertexts.
+    """
+
+    frames: bytes
+    keys_seconds: float
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """A request that failed in a worker which lives on.
+
+    Attributes:
+        error: what may be told to the client; None when nothing may.
+        trace: for the log.
+    """
+
+    error: HeinferError | None
+    trace: str

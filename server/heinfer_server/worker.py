@@ -1,0 +1,119 @@
+"""One worker process, as the service sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import multiprocessing
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from pebble import ProcessPool
+
+from heinfer.errors import WorkerFailedError
+from heinfer.formats.bundle import Bundle
+from heinfer_server import worker_process
+from heinfer_server.keystore import KeyStore
+from heinfer_server.logs import log
+from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+
+_logger = logging.getLogger(__name__)
+
+LOADED_KEYS = 4
+"""Clients whose keys a worker keeps loaded: expanded, they take four times the memory that they have in the store."""
+
+_START_SECONDS = 300.0
+
+T = TypeVar("T")
+
+
+class Worker:
+    """A pool of one process, so that a death, a hang or a damaged pipe touches one request and no other.
+
+    It runs one task at a time. After a failure it must be stopped and started again.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], timeout: float, registered: KeyStore) -> None:
+        self._bundles = tuple(bundles)
+        self._timeout = timeout
+        self._registered = registered
+        self._pool: ProcessPool | None = None
+        self._sound = False
+        self._loaded: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def running(self) -> bool:
+        """Whether the process can take a task."""
+        return self._sound and self._pool is not None and self._pool.active
+
+    def has(self, key_id: str) -> bool:
+        """Whether the process holds these keys loaded."""
+        return key_id in self._loaded
+
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
+        self._loaded.clear()
+        context = multiprocessing.get_context("spawn")
+        self._pool = ProcessPool(1, initializer=worker_process.start, initargs=(self._bundles,), context=context)
+        await self._run(_START_SECONDS, worker_process.ready)
+
+    async def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        self._sound = False
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(_end, pool)
+
+    async def evaluate(self, key_id: str, inputs: bytes) -> Evaluated:
+        """Evaluate one request.
+
+        Raises:
+            UnknownKeysError: when the keys are gone since the request came: one that waits keeps none of them alive.
+            WorkerFailedError: when the process died or ran out of time.
+            HeinferError: when the evaluation failed for a reason that the client may know.
+            RuntimeError: when it failed for another.
+        """
+        if not self.running:
+            await self.stop()
+            await self.start()
+        keys = self._registered.get(key_id)
+        forget = self._make_room(key_id)
+        task = EvaluationTask(keys.model, key_id, None if self.has(key_id) else keys, forget, inputs)
+        result = await self._run(self._timeout, worker_process.run, task)
+        if isinstance(result, TaskFailure):
+            self._loaded.pop(key_id, None)
+            log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
+            raise result.error or RuntimeError("the evaluation failed in the worker")
+        self._loaded[key_id] = None
+        self._loaded.move_to_end(key_id)
+        return result
+
+    def _make_room(self, key_id: str) -> tuple[str, ...]:
+        """Ids of the loaded keys that nobody has registered any more, and of the least recently used ones."""
+        others = [other for other in self._loaded if other != key_id]
+        live = [other for other in others if other in self._registered]
+        keep = live[-(LOADED_KEYS - 1) :]
+        forget = tuple(other for other in others if other not in keep)
+        for other in forget:
+            del self._loaded[other]
+        return forget
+
+    async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
+        assert self._pool is not None
+        self._sound = False  # until the process has answered: also when this coroutine is cancelled
+        try:
+            async with asyncio.timeout(seconds):
+                # In a thread: the first task starts the process.
+                future = await asyncio.to_thread(self._pool.schedule, function, args)
+                result: T = await asyncio.wrap_future(future)
+        except Exception as error:  # of the pool: the functions that run in the worker raise nothing
+            log(_logger, logging.ERROR, "worker failed", error=type(error).__name__)
+            raise WorkerFailedError("the process that evaluated the request died or ran out of time") from error
+        self._sound = True
+        return result
+
+
+def _end(pool: ProcessPool) -> None:
+    pool.stop()  # type: ignore[no-untyped-call]
+    pool.join()

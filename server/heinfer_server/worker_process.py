@@ -1,0 +1,33 @@
+"""The functions that a worker process runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from heinfer.formats.bundle import Bundle
+from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+
+if TYPE_CHECKING:
+    from heinfer_server.evaluator import Evaluator
+
+_evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
+
+
+def start(bundles: Sequence[Bundle]) -> None:
+    """Load the models; runs once in a new worker process."""
+    # Imported here, because the parent imports this module: its process never loads SEAL.
+    from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
+
+    global _evaluator  # noqa: PLW0603
+    _evaluator = Evaluator(bundles)
+
+
+def ready() -> None:
+    """Return, which a worker can only once it has started."""
+
+
+def run(task: EvaluationTask) -> Evaluated | TaskFailure:
+    """Evaluate one request in this worker process."""
+    assert _evaluator is not None
+    return _evaluator.run(task)

@@ -1,0 +1,72 @@
+"""The worker processes: who evaluates what, and what happens when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+from heinfer.formats.bundle import Bundle
+from heinfer_server.keystore import KeyStore
+from heinfer_server.logs import log
+from heinfer_server.tasks import Evaluated
+from heinfer_server.worker import Worker
+
+_logger = logging.getLogger(__name__)
+
+
+class WorkerPool:
+    """A fixed number of workers; a request waits for a free one, if it can for one that has its keys loaded."""
+
+    def __init__(self, bundles: Sequence[Bundle], count: int, timeout: float, keys: KeyStore) -> None:
+        self._workers = [Worker(bundles, timeout, keys) for _ in range(count)]
+        self._idle = list(self._workers)
+        self._free = asyncio.Semaphore(count)
+        self._stopping = False
+        self._restarts: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start all workers and wait until they have loaded the models.
+
+        Raises:
+            WorkerFailedError: when one cannot.
+        """
+        await asyncio.gather(*(worker.start() for worker in self._workers))
+
+    async def stop(self) -> None:
+        """End all workers, whatever they are doing."""
+        self._stopping = True
+        for restart in self._restarts:
+            restart.cancel()
+        await asyncio.gather(*self._restarts, return_exceptions=True)
+        await asyncio.gather(*(worker.stop() for worker in self._workers))
+
+    async def evaluate(self, key_id: str, inputs: bytes) -> Evaluated:
+        """Evaluate one request in a worker; see Worker.evaluate."""
+        await self._free.acquire()
+        worker = min(self._idle, key=lambda idle: not idle.has(key_id))
+        self._idle.remove(worker)
+        try:
+            return await worker.evaluate(key_id, inputs)
+        finally:
+            if worker.running:
+                self._give_back(worker)
+            elif not self._stopping:
+                self._restart(worker)
+
+    def _give_back(self, worker: Worker) -> None:
+        self._idle.append(worker)
+        self._free.release()
+
+    def _restart(self, worker: Worker) -> None:
+        task = asyncio.create_task(self._restarted(worker))
+        self._restarts.add(task)
+        task.add_done_callback(self._restarts.discard)
+
+    async def _restarted(self, worker: Worker) -> None:
+        try:
+            await worker.stop()
+            await worker.start()
+        except Exception as error:  # the next request that gets this worker tries again
+            log(_logger, logging.ERROR, "worker did not start again", error=type(error).__name__)
+        self._give_back(worker)
