@@ -1,0 +1,15 @@
+"""python -m benchmarks: the benchmarks there are. One file each; a new one is a line here."""
+
+from __future__ import annotations
+
+import typer
+
+from benchmarks.accuracy import accuracy
+from benchmarks.latency import latency
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app.command("accuracy")(accuracy)
+app.command("latency")(latency)
+
+if __name__ == "__main__":
+    app()

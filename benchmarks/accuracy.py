@@ -1,0 +1,98 @@
+"""accuracy: encrypted against cleartext on test images, and cleartext against the labels of all of them."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Annotated
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+from rich.progress import track
+
+from benchmarks.options import Json, Network
+from benchmarks.records import plan_record, seconds_of, write_records
+from benchmarks.resumable import ImageResult, ResultsFile
+from benchmarks.subject import Subject
+from heinfer.backends.cleartext import simulate
+from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
+from heinfer.cli.models import bundle_file
+from heinfer.formats import bundle
+from heinfer.formats.bundle import Bundle
+from heinfer.zoo.data import Digits, mnist_test
+from heinfer_client.images import read_image
+
+EXEMPT_MARGIN = 2.0**-8
+"""Of the largest |score|: images whose two largest cleartext scores are closer may be classified either way."""
+EXEMPT_SHARE = 0.01
+DEVIATIONS = 4.0
+"""The noise model's worst case: a normal error of 5,000 scores is beyond this once in three times."""
+
+_AT_ONCE = 100  # images interpreted together, in cleartext
+
+
+def accuracy(
+    json: Json,
+    network: Network = "mnist-ffconv",
+    images: Annotated[int, typer.Option(min=1, max=10_000, help="Encrypted images, the first of the test set.")] = 500,
+) -> None:
+    """Compare encrypted with cleartext scores on test images; goes on where it was interrupted.
+
+    Fails when an image that is not exempt is classified otherwise, or more than one in a hundred is exempt.
+    """
+    path = bundle_file(network)
+    model, test = bundle.load(path), mnist_test()
+    scores = _cleartext(model, test)
+    file = ResultsFile(json.with_name(f"{json.name}.partial"), sha256(path.read_bytes()).hexdigest())
+    _evaluate(model, test.images[:images], scores, file)
+    results = [file.done[number] for number in range(images)]
+    agreements, exempted = sum(r.agrees and not r.exempt for r in results), sum(r.exempt for r in results)
+    record = plan_record("accuracy", model) | {
+        "accuracy": float((scores.argmax(1) == test.labels).mean()),
+        "images": images,
+        "agreements": agreements,
+        "exempted": exempted,
+        "precision_bits_min": round(min(result.bits for result in results), 2),
+        "precision_bits_predicted": round(_predicted_bits(model, test.images[:_AT_ONCE], scores[:images]), 2),
+        "eval_seconds": seconds_of([result.seconds for result in results]),
+    }
+    write_records([record], json)
+    file.remove()
+    if agreements + exempted < images or exempted > EXEMPT_SHARE * images:
+        raise typer.Exit(1)
+
+
+def _cleartext(model: Bundle, test: Digits) -> Scores:
+    """Scores (images, classes) of the circuit in cleartext for the whole test set."""
+    starts = track(range(0, len(test), _AT_ONCE), description="cleartext ")
+    return np.concatenate([cleartext_scores(model, list(test.images[first : first + _AT_ONCE])) for first in starts])
+
+
+def _evaluate(model: Bundle, images: NDArray[np.uint8], scores: Scores, file: ResultsFile) -> None:
+    missing = [number for number in range(len(images)) if number not in file.done]
+    if missing:
+        subject = Subject(model)
+        for number in track(missing, description="encrypted "):
+            decrypted, seconds = subject.classify(images[number])
+            file.add(_compared(number, decrypted, scores[number], seconds))
+
+
+def _compared(number: int, decrypted: Scores, cleartext: Scores, seconds: float) -> ImageResult:
+    second, first = np.sort(cleartext)[-2:]
+    return ImageResult(
+        image=number,
+        agrees=bool(decrypted.argmax() == cleartext.argmax()),
+        exempt=bool(first - second < EXEMPT_MARGIN * np.abs(cleartext).max()),
+        bits=precision_bits(decrypted, cleartext),
+        seconds=seconds,
+    )
+
+
+def _predicted_bits(model: Bundle, images: NDArray[np.uint8], scores: Scores) -> float:
+    """Least precision that the noise model expects of images with these cleartext scores."""
+    manifest = model.manifest
+    inputs = manifest.input.layout.to_layout().pack(np.stack([read_image(image, manifest.input) for image in images]))
+    part = manifest.input
+    simulation = simulate(model.circuit, manifest.to_parameters(), part.level, part.scale, model.bounds, inputs)
+    deviation = float(manifest.output.layout.to_layout().unpack(simulation.deviation).max())
+    return float(-np.log2(DEVIATIONS * deviation / np.abs(scores).max(axis=1).min()))

@@ -1,0 +1,48 @@
+"""What is measured: a compiled model with a client's and a worker's half of the work, both in this process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heinfer.ckks.secret import SecretSide
+from heinfer.formats.bundle import Bundle
+from heinfer_client.codec import Codec
+from heinfer_server.evaluator import Evaluator
+from heinfer_server.keystore import EvaluationKeys
+from heinfer_server.tasks import Evaluated, EvaluationTask
+
+_KEY_ID = "benchmark"
+
+
+class Subject:
+    """A model, a new secret key, and a program with the keys loaded.
+
+    Attributes:
+        codec: the client's half.
+        secret: the secret key.
+        keys: the frame of the evaluation keys.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.codec = Codec(bundle.manifest)
+        self.secret = SecretSide.generate(self.codec.parameters)
+        self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
+        self._name = bundle.manifest.name
+        self._evaluator = Evaluator([bundle])
+        self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
+
+    def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
+        """Decrypted scores (classes,) of an image, and the seconds of the evaluation.
+
+        The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
+        """
+        (values,) = self.codec.read_images(image)
+        inputs = self.codec.encrypt(self.secret, values)
+        result = self._evaluator.run(EvaluationTask(self._name, _KEY_ID, self._unloaded, (), inputs))
+        if not isinstance(result, Evaluated):
+            raise result.error or RuntimeError(result.trace)
+        self._unloaded = None
+        return self.codec.decrypt(self.secret, result.frames), result.evaluation_seconds
