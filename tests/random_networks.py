@@ -1,0 +1,140 @@
+"""Small random networks of every operator, and the planning of them at tiny rings."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rings import tiny_parameters
+
+from heinfer.circuit.interpret import run
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.lowering import lower
+from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
+from heinfer.circuit.validate import validate_structure
+from heinfer.errors import ShapeError
+from heinfer.layout.packings import power_of_two
+from heinfer.network.ir import Network, Node
+from heinfer.network.operators import (
+    AveragePool,
+    ChannelAffine,
+    Convolution,
+    Dense,
+    Flatten,
+    Operator,
+    Polynomial,
+    Square,
+)
+from heinfer.planner.plan import Plan
+from heinfer.planner.search import plan_network
+
+SEEDS = st.integers(0, 2**32 - 1)
+Array = NDArray[np.float64]
+
+
+def convolution(
+    rng: np.random.Generator, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1
+) -> Convolution:
+    """A square convolution with random weights of a size that keeps values near one."""
+    fan_in = c_in // groups * kernel * kernel
+    weight = rng.normal(size=(c_out, c_in // groups, kernel, kernel)) / np.sqrt(fan_in)
+    return Convolution(weight, rng.normal(size=c_out), (stride, stride), (padding, padding), groups=groups)
+
+
+def polynomial(rng: np.random.Generator, channels: int) -> Polynomial:
+    return Polynomial(rng.uniform(0.1, 0.4, channels), rng.normal(size=channels), rng.normal(size=channels))
+
+
+def batch_norm(rng: np.random.Generator, channels: int) -> ChannelAffine:
+    return ChannelAffine(rng.uniform(0.5, 1.5, channels), rng.normal(size=channels))
+
+
+def dense(rng: np.random.Generator, inputs: int, outputs: int) -> Dense:
+    return Dense(rng.normal(size=(outputs, inputs)) / np.sqrt(inputs), rng.normal(size=outputs))
+
+
+def chain(input_shape: tuple[int, ...], *operators: Operator) -> Network:
+    """A network whose nodes are named after their operators."""
+    nodes = (Node(f"{type(op).__name__.lower()}{i}", op) for i, op in enumerate(operators))
+    return Network(input_shape, tuple(nodes))
+
+
+def _drawn_convolution(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> list[Operator]:
+    c_out = draw(st.integers(1, 5))
+    kernel, stride, padding = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    if draw(st.booleans()):  # the two halves of an FFConv
+        rank = draw(st.integers(1, 2))
+        return [
+            convolution(rng, shape[0], rank, kernel, stride, padding),
+            convolution(rng, rank, c_out, 1),
+        ]
+    groups = shape[0] if draw(st.booleans()) else 1
+    return [convolution(rng, shape[0], c_out * groups if groups > 1 else c_out, kernel, stride, padding, groups)]
+
+
+def _drawn(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> list[Operator]:
+    match draw(st.sampled_from(["convolution", "convolution", "activation", "activation", "norm", "pool", "square"])):
+        case "convolution":
+            return _drawn_convolution(draw, rng, shape)
+        case "activation":
+            return [polynomial(rng, draw(st.sampled_from([1, shape[0]])))]
+        case "norm":
+            return [batch_norm(rng, shape[0])]
+        case "square":
+            return [Square()]
+        case _:
+            size, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2))
+            return [AveragePool((size, size), (stride, stride))]
+
+
+@st.composite
+def networks(draw: st.DrawFn, *, most: int = 5, side: int = 10) -> Network:
+    """Convolutions, FFConv pairs, activations, batch norms and pools in any order, often ending flat."""
+    rng = np.random.default_rng(draw(SEEDS))
+    input_shape = (draw(st.integers(1, 3)), draw(st.integers(4, side)), draw(st.integers(4, side)))
+    operators: list[Operator] = []
+    shape: tuple[int, ...] = input_shape
+    for _ in range(draw(st.integers(1, most))):
+        tried = _drawn(draw, rng, shape)
+        try:
+            shape = chain(shape, *tried).output_shape
+        except ShapeError:  # a kernel larger than what is left
+            continue
+        operators += tried
+    if draw(st.booleans()) or not operators:
+        operators += [Flatten(), dense(rng, prod(shape), draw(st.integers(1, 6)))]
+    return chain(input_shape, *operators)
+
+
+def inputs_for(network: Network, batch: int = 2, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(size=(batch, *network.input_shape))
+
+
+def planned(folded: Network, slots: int) -> Plan:
+    """A plan at a ring of so many slots, which no security check has seen."""
+    return plan_network(folded, tiny_parameters(2 * slots, (28,) + (26,) * len(folded.nodes)))
+
+
+def slots_for(folded: Network) -> int:
+    """The fewest slots, 32 at least, that hold one plane of any tensor of the network."""
+    shapes = [shape for shape in (folded.input_shape, *folded.shapes) if len(shape) == 3]
+    return max(32, *(power_of_two(height) * power_of_two(width) for _, height, width in shapes))
+
+
+def circuit_of(plan: Plan) -> Circuit:
+    return mark_hoisting(remove_dead_code(merge_common_subexpressions(lower(plan))))
+
+
+def assert_runs(network: Network, plan: Plan) -> Circuit:
+    """The circuit of a plan computes the network, in as many levels as there are steps, and hides partial sums."""
+    circuit = circuit_of(plan)
+    validate_structure(circuit)
+    x = inputs_for(network)
+    expected = network(x)
+    got = plan.output.unpack(run(circuit, plan.input.pack(x)))
+    np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
+    assert not plan.output.has_free_slots
+    assert not plan.input.has_free_slots
+    return circuit

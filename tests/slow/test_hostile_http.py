@@ -1,0 +1,320 @@
+"""Hostile bytes over real HTTP: each is refused with a stable code in bounded time, and the next good request works."""
+
+import resource
+import socket
+import time
+import zlib
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from hostile import Mutation, mutations
+from owner import Owner
+from server_process import ServerProcess, server_process
+from tiny_model import WIDE, cleartext_scores, tiny_bundle
+
+from heinfer.formats.frame_fields import ciphertext_fields, key_fields
+from heinfer_server.connections import HEAD_SECONDS
+
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+TINY = tiny_bundle()
+TWIN = tiny_bundle("twin")  # takes the very same keys
+WIDE_MODEL = tiny_bundle("wide", parameters=WIDE)
+
+CODES = {
+    "bad-frame": 400,
+    "frame-length": 400,
+    "newer-format": 400,
+    "parameter-mismatch": 400,
+    "residue-range": 400,
+    "ciphertext-mismatch": 400,
+    "key-set-mismatch": 400,
+    "unknown-model": 404,
+    "unknown-keys": 404,
+    "payload-too-large": 413,
+    "request-timeout": 408,
+    "bad-request": 422,
+}
+SECONDS = 5.0
+SECONDS_PER_MIB = 1.5
+
+
+class Attacked:
+    """A server, a good client of it, and how to check that the one still serves the other."""
+
+    def __init__(self, server: ServerProcess, http: httpx.Client) -> None:
+        self.server = server
+        self.http = http
+        self.owner = Owner(TINY)
+        self.inputs = self.owner.inputs(IMAGE)
+        self.key_id = self.register("tiny", self.owner.keys).json()["keys"]
+        self.pid = server.worker()
+
+    def register(self, model: str, body: bytes) -> httpx.Response:
+        return self.http.post(f"/models/{model}/keys", content=body)
+
+    def infer(self, body: bytes, model: str = "tiny", key_id: str | None = None) -> httpx.Response:
+        return self.http.post("/infer", params={"model": model, "keys": key_id or self.key_id}, content=body)
+
+    def assert_still_works(self) -> None:
+        answer = self.infer(self.inputs)
+        assert answer.status_code == 200
+        assert self.owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+        assert self.server.worker() == self.pid  # nothing died of it
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("server")
+    with (
+        server_process(folder, [TINY, TWIN, WIDE_MODEL], body_seconds_per_mib=SECONDS_PER_MIB) as server,
+        httpx.Client(base_url=server.url, timeout=SECONDS) as http,
+    ):
+        yield Attacked(server, http)
+
+
+def assert_refused(answer: httpx.Response, what: str, *codes: str) -> None:
+    assert answer.headers["content-type"] == "application/problem+json", what
+    code = answer.json()["code"]
+    assert CODES[code] == answer.status_code, what
+    assert code in codes or not codes, what
+
+
+# Frames ----------------------------------------------------------------------------------------
+
+
+def hostile_inputs(attacked: Attacked) -> list[Mutation]:
+    parameters, plan = attacked.owner.codec.parameters, TINY.manifest.input
+    fields = ciphertext_fields(parameters, count=1, level=plan.level, seeded=True)
+    rows = parameters.primes_at(plan.level)
+    return list(mutations(fields, attacked.inputs, rows, parameters.ring_degree))
+
+
+def hostile_keys(attacked: Attacked) -> list[Mutation]:
+    parameters = attacked.owner.codec.parameters
+    fields = key_fields(parameters, count=len(attacked.owner.codec.key_steps))
+    return list(mutations(fields, attacked.owner.keys, parameters.primes, parameters.ring_degree))
+
+
+def test_every_mutation_of_the_inputs(attacked):
+    found = hostile_inputs(attacked)
+    assert len(found) > 50
+    for mutation in found:
+        answer = attacked.infer(mutation.data)
+        if mutation.detectable:
+            assert_refused(answer, mutation.label)
+        else:
+            assert answer.status_code == 200, mutation.label  # a ciphertext of noise
+        attacked.assert_still_works()
+
+
+def test_every_mutation_of_the_keys(attacked):
+    found = hostile_keys(attacked)
+    assert len(found) > 200
+    for mutation in found:
+        answer = attacked.register("tiny", mutation.data)
+        if mutation.detectable:
+            assert_refused(answer, mutation.label)
+        else:
+            key_id = answer.json()["keys"]  # keys that switch to noise
+            assert attacked.infer(attacked.inputs, key_id=key_id).status_code == 200, mutation.label
+        attacked.assert_still_works()
+
+
+def test_random_bytes(attacked):
+    rng = np.random.default_rng(0)
+    for length in (0, 1, 47, 48, 49, 1000, len(attacked.inputs)):
+        assert_refused(attacked.infer(rng.bytes(length)), str(length), "bad-frame", "frame-length")
+        assert_refused(attacked.register("tiny", rng.bytes(length)), str(length), "bad-frame", "frame-length")
+    attacked.assert_still_works()
+
+
+def test_a_frame_in_the_place_of_another(attacked):
+    assert_refused(attacked.register("tiny", attacked.inputs), "inputs as keys", "bad-frame")
+    assert_refused(attacked.infer(attacked.owner.keys[: len(attacked.inputs)]), "keys as inputs", "bad-frame")
+    result = attacked.infer(attacked.inputs).content
+    assert_refused(attacked.infer(result), "a result as inputs", "frame-length")
+    attacked.assert_still_works()
+
+
+# Requests --------------------------------------------------------------------------------------
+
+
+def test_models_and_keys_that_do_not_belong_together(attacked):
+    wide = Owner(WIDE_MODEL)
+    wide_id = attacked.register("wide", wide.keys).json()["keys"]
+    assert_refused(attacked.infer(attacked.inputs, "nothing"), "no such model", "unknown-model")
+    assert_refused(attacked.infer(attacked.inputs, "../tiny"), "a path", "unknown-model")
+    assert_refused(attacked.infer(attacked.inputs, key_id="0" * 43), "no such keys", "unknown-keys")
+    assert_refused(attacked.infer(attacked.inputs, "twin"), "another model's keys", "key-set-mismatch")
+    assert_refused(attacked.infer(attacked.inputs, key_id=wide_id), "another model's keys", "key-set-mismatch")
+    assert_refused(attacked.infer(attacked.inputs, "wide", wide_id), "other parameters", "parameter-mismatch")
+    assert_refused(attacked.register("wide", attacked.owner.keys), "other parameters", "parameter-mismatch")
+    assert_refused(attacked.register("tiny", wide.keys), "other parameters", "payload-too-large")
+    for query in ({}, {"model": "tiny"}, {"keys": "x"}, {"model": "tiny", "keys": "x" * 1000}):
+        assert_refused(attacked.http.post("/infer", params=query, content=b""), str(query), "bad-request")
+    attacked.assert_still_works()
+
+
+def test_a_compressed_body_is_not_inflated(attacked):
+    bomb = zlib.compress(bytes(50_000_000))
+    answer = attacked.http.post(
+        "/models/tiny/keys", content=bomb, headers={"Content-Encoding": "deflate", "Content-Length": str(len(bomb))}
+    )
+    assert_refused(answer, "bomb", "bad-frame")
+    attacked.assert_still_works()
+
+
+# Transport -------------------------------------------------------------------------------------
+
+
+class Wire:
+    """A connection on which a test writes what it likes."""
+
+    def __init__(self, attacked: Attacked, *headers: str, target: str | None = None) -> None:
+        url = httpx.URL(attacked.server.url)
+        self.socket = socket.create_connection((url.host, url.port or 80), timeout=SECONDS)
+        path = target or f"/infer?model=tiny&keys={attacked.key_id}"
+        self.send("\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *headers, "", ""]).encode())
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def answer(self) -> bytes:
+        """Everything that comes until the server closes or the time is up."""
+        received = b""
+        try:
+            while chunk := self.socket.recv(1 << 16):
+                received += chunk
+        except (TimeoutError, ConnectionResetError):
+            pass
+        self.socket.close()
+        return received
+
+
+def assert_wire_refused(answer: bytes, code: str) -> None:
+    assert answer.startswith(b"HTTP/1.1 %d " % CODES[code])
+    assert f'"code":"{code}"'.encode() in answer
+
+
+def test_a_length_that_is_declared_too_large_is_refused_before_the_body_comes(attacked):
+    for length in (len(attacked.inputs) + 1, 10**12, 10**18):
+        started = time.monotonic()
+        assert_wire_refused(Wire(attacked, f"Content-Length: {length}").answer(), "payload-too-large")
+        assert time.monotonic() - started < SECONDS / 2
+    attacked.assert_still_works()
+
+
+def test_a_chunked_body_without_end_is_cut_off(attacked):
+    wire = Wire(attacked, "Transfer-Encoding: chunked")
+    chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    sent = 0
+    try:
+        while sent < 100_000_000:
+            wire.send(chunk)
+            sent += len(chunk)
+    except OSError:
+        pass
+    assert sent < 20_000_000  # what lies in buffers on the way
+    answer = wire.answer()
+    if answer:  # the answer may be lost when the connection breaks under what is still being sent
+        assert_wire_refused(answer, "payload-too-large")
+    attacked.assert_still_works()
+
+
+def test_a_chunked_body_one_byte_too_long_is_refused(attacked):
+    wire = Wire(attacked, "Transfer-Encoding: chunked")
+    body = attacked.inputs + b"\0"
+    wire.send(f"{len(body):x}\r\n".encode() + body + b"\r\n0\r\n\r\n")
+    assert_wire_refused(wire.answer(), "payload-too-large")
+    attacked.assert_still_works()
+
+
+def test_chunks_of_one_byte_are_as_good_as_any(attacked):
+    wire = Wire(attacked, "Transfer-Encoding: chunked", "Connection: close")
+    wire.send(b"".join(b"1\r\n%c\r\n" % byte for byte in attacked.inputs) + b"0\r\n\r\n")
+    assert wire.answer().startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("size", [b"x", b"-1", b"ffffffffffffffffffffffff", b"1" * 100])
+def test_a_chunk_of_malformed_size_is_no_request(attacked, size):
+    wire = Wire(attacked, "Transfer-Encoding: chunked")
+    wire.send(size + b"\r\n")
+    assert wire.answer().startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 413 "))
+    attacked.assert_still_works()
+
+
+@pytest.mark.parametrize(
+    "headers", [("Content-Length: -1",), ("Content-Length: 1", "Content-Length: 2"), ("X: " + "y" * 200_000,)]
+)
+def test_malformed_headers_are_no_request(attacked, headers):
+    assert Wire(attacked, *headers).answer().startswith(b"HTTP/1.1 4")
+    attacked.assert_still_works()
+
+
+def test_a_body_that_breaks_off_leaves_nothing(attacked):
+    for _ in range(100):
+        wire = Wire(attacked, f"Content-Length: {len(attacked.inputs)}")
+        wire.send(attacked.inputs[:1000])
+        wire.socket.close()
+    attacked.assert_still_works()
+
+
+def test_a_slow_body_is_given_up(attacked):
+    started = time.monotonic()
+    wire = Wire(attacked, f"Content-Length: {len(attacked.inputs)}")
+    try:
+        while time.monotonic() - started < SECONDS:
+            wire.send(b"x")
+            time.sleep(0.1)
+    except OSError:
+        pass
+    wire.socket.close()
+    assert time.monotonic() - started < SECONDS_PER_MIB + 1
+    attacked.assert_still_works()
+
+
+def test_a_body_that_never_comes_is_given_up(attacked):
+    started = time.monotonic()
+    assert_wire_refused(Wire(attacked, f"Content-Length: {len(attacked.inputs)}").answer(), "request-timeout")
+    assert time.monotonic() - started < SECONDS_PER_MIB + 1
+    attacked.assert_still_works()
+
+
+def test_slow_registrations_fill_the_house_and_leave_it(attacked):
+    target = "/models/tiny/keys"
+    headers = (f"Content-Length: {len(attacked.owner.keys)}", "Connection: close")
+    wires = [Wire(attacked, *headers, target=target) for _ in range(8)]
+    answers = [wire.answer() for wire in wires]
+    assert {answer.split(b" ")[1] for answer in answers} == {b"408", b"503"}
+    assert attacked.register("tiny", attacked.owner.keys).status_code == 201
+    attacked.assert_still_works()
+
+
+def test_heads_that_never_end_are_closed_and_do_not_fill_the_house(tmp_path):
+    with server_process(tmp_path, [TINY]) as server:
+        files = 700
+        resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (files, files))
+        url = httpx.URL(server.url)
+        ends = time.monotonic() + HEAD_SECONDS
+        connections = [socket.create_connection((url.host, url.port or 80)) for _ in range(files + 100)]
+        for connection in connections:
+            with suppress(OSError):  # those beyond the bound are closed at once
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHo")
+        time.sleep(HEAD_SECONDS / 2)
+        for connection in connections:
+            with suppress(OSError):
+                connection.sendall(b"s")  # a byte now and then wins no time
+        time.sleep(max(0.0, ends + 2 - time.monotonic()))
+        assert httpx.get(f"{server.url}/healthz", timeout=SECONDS).status_code == 200
+        assert "out of system resource" not in server.log
+        for connection in connections:
+            connection.close()
+
+
+def test_memory_has_not_grown_with_what_was_thrown_at_it(attacked):
+    status = Path(f"/proc/{attacked.server.process.pid}/status").read_text()
+    (peak,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    assert peak < 500_000  # kB

@@ -1,0 +1,197 @@
+"""The service as real processes: deaths, hangs and ends."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from owner import Owner
+from server_process import ServerProcess, alive, launch, server_process, wait_until
+from tiny_model import cleartext_scores, tiny_bundle
+
+from heinfer.errors import WorkerFailedError
+from heinfer_client import Client
+
+TOLERANCE = 0.3  # thousands of rotations add noise, a wrong result is further off
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+TINY = tiny_bundle()
+LONG = tiny_bundle("long", idle_rotations=6_000)  # seconds
+ENDLESS = tiny_bundle("endless", idle_rotations=20_000)  # longer than a shutdown waits
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with server_process(tmp_path_factory.mktemp("server"), [TINY, LONG], evaluation_timeout=30) as server:
+        yield server
+
+
+def client_of(server: ServerProcess, model: str = "tiny") -> Client:
+    return Client(server.url, model=model, progress=False)
+
+
+def assert_works(client: Client) -> None:
+    assert client.encrypt_and_predict(IMAGE).scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
+
+
+def mid_evaluation(server: ServerProcess, client: Client, act) -> None:
+    """Call act(worker) while the worker evaluates a long request; the request must fail as promised."""
+    client.prepare()
+    with ThreadPoolExecutor() as pool:
+        request = pool.submit(client.encrypt_and_predict, IMAGE)
+        server.wait_until_busy()
+        assert not request.done()
+        act(server.worker())
+        with pytest.raises(WorkerFailedError) as caught:
+            request.result()
+    assert (caught.value.status, caught.value.server_code) == (503, "worker-failed")
+
+
+def test_the_line_at_readiness_names_url_and_models(server):
+    assert server.ready_line == f"heinfer serves tiny, long at {server.url}\n"
+
+
+def test_a_worker_killed_in_mid_evaluation_costs_one_request(server):
+    with client_of(server, "long") as client, client_of(server) as other:
+        other.prepare()
+        before = server.worker()
+        mid_evaluation(server, client, lambda worker: os.kill(worker, signal.SIGKILL))
+        assert_works(other)
+        assert server.worker() != before
+        assert_works(client)  # under the same keys
+    assert "worker failed" in server.log
+
+
+def test_a_worker_killed_while_idle_costs_nothing(server):
+    with client_of(server) as client:
+        assert_works(client)
+        os.kill(server.worker(), signal.SIGKILL)
+        time.sleep(0.5)
+        assert_works(client)
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path):
+    with server_process(tmp_path, [TINY, LONG], evaluation_timeout=4) as server, client_of(server) as client:
+        assert_works(client)
+        hung = server.worker()
+        with client_of(server, "long") as other:
+            mid_evaluation(server, other, lambda worker: os.kill(worker, signal.SIGSTOP))
+        assert_works(client)
+        assert not alive(hung)
+        os.kill(server.worker(), signal.SIGSTOP)  # hangs before it takes the task
+        with pytest.raises(WorkerFailedError):
+            client.encrypt_and_predict(IMAGE)
+        assert_works(client)
+
+
+def test_an_evaluation_that_takes_too_long_is_given_up(tmp_path):
+    with server_process(tmp_path, [TINY, ENDLESS], evaluation_timeout=1) as server:
+        with client_of(server, "endless") as client, pytest.raises(WorkerFailedError):
+            client.encrypt_and_predict(IMAGE)
+        with client_of(server) as client:
+            assert_works(client)
+
+
+def test_two_workers_work_at_the_same_time(tmp_path):
+    with server_process(tmp_path, [LONG], workers=2) as server, ThreadPoolExecutor() as pool:
+        assert len(server.workers()) == 2
+        with client_of(server, "long") as first, client_of(server, "long") as second:
+            first.prepare()
+            second.prepare()
+            requests = [pool.submit(client.encrypt_and_predict, IMAGE) for client in (first, second)]
+            server.wait_until_busy()
+            assert not any(request.done() for request in requests)
+            for request in requests:
+                assert request.result().scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
+
+
+def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
+    owner = Owner(TINY)
+    with server_process(tmp_path, [TINY], workers=2) as server, httpx.Client(base_url=server.url) as http:
+        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        timings = [
+            http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE)).headers[
+                "server-timing"
+            ]
+            for _ in range(5)
+        ]
+    assert ["keys;dur=0.0" in timing for timing in timings] == [False, True, True, True, True]
+
+
+def test_a_port_that_is_taken_ends_it_with_its_workers(server, tmp_path):
+    port = httpx.URL(server.url).port
+    process = launch(tmp_path, [TINY], port=port)
+    assert process.wait(30) != 0
+    assert process.stdout.read() == ""
+    process.stdout.close()
+    assert "address already in use" in (tmp_path / "log").read_text()
+
+
+# Ends ------------------------------------------------------------------------------------------
+
+
+def files_in(folder: Path) -> set[str]:
+    return {str(path) for path in folder.rglob("*")}
+
+
+def assert_nothing_is_left(server: ServerProcess, children: set[int], folder: Path, shared: set[str]) -> None:
+    wait_until(lambda: not any(alive(pid) for pid in children), 10)
+    assert files_in(folder / "tmp") == set()
+    assert files_in(Path("/dev/shm")) <= shared
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.url)
+
+
+def test_sigterm_leaves_no_process_and_no_file(tmp_path):
+    shared = files_in(Path("/dev/shm"))
+    with server_process(tmp_path, [TINY], workers=2) as server:
+        with client_of(server) as client:
+            assert_works(client)
+        before = files_in(tmp_path)
+        children = server.children()
+        assert len(children) >= 2
+        server.stop()
+        assert_nothing_is_left(server, children, tmp_path, shared)
+        assert files_in(tmp_path) == before == {str(tmp_path / name) for name in ("tmp", "log", "tiny.heinfer")}
+
+
+def test_sigterm_lets_a_request_finish(tmp_path):
+    shared = files_in(Path("/dev/shm"))
+    with server_process(tmp_path, [LONG]) as server, client_of(server, "long") as client, ThreadPoolExecutor() as pool:
+        client.prepare()
+        children = server.children()
+        request = pool.submit(client.encrypt_and_predict, IMAGE)
+        server.wait_until_busy()
+        assert not request.done()
+        server.stop()
+        assert request.result().scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
+        assert_nothing_is_left(server, children, tmp_path, shared)
+
+
+def test_sigterm_does_not_wait_for_ever(tmp_path):
+    shared = files_in(Path("/dev/shm"))
+    with (
+        server_process(tmp_path, [ENDLESS]) as server,
+        client_of(server, "endless") as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        client.prepare()
+        children = server.children()
+        request = pool.submit(client.encrypt_and_predict, IMAGE)
+        server.wait_until_busy()
+        started = time.monotonic()
+        server.stop()
+        assert time.monotonic() - started < 25
+        assert request.exception() is not None
+        assert_nothing_is_left(server, children, tmp_path, shared)
+
+
+def test_workers_do_not_outlive_a_server_that_is_killed(tmp_path):
+    with server_process(tmp_path, [TINY]) as server:
+        children = server.children()
+        server.process.kill()
+        server.process.wait()
+        wait_until(lambda: not any(alive(pid) for pid in children), 10)

@@ -1,0 +1,158 @@
+"""Training on few images: that it learns, that it repeats itself, that it goes on after an interruption."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from heinfer.errors import DataError, SettingError
+from heinfer.zoo import NETWORKS, digits
+from heinfer.zoo import training as training_module
+from heinfer.zoo.augment import Augmentation
+from heinfer.zoo.checkpoint import read_metadata
+from heinfer.zoo.data import DATA_DIR_SETTING, DEVIATION, MEAN, Digits, Mnist, mnist_test, normalise
+from heinfer.zoo.fitting import one_cycle
+from heinfer.zoo.recipes import PLAIN
+from heinfer.zoo.training import calibrate, evaluate, load, train
+
+needs_mnist = pytest.mark.skipif(
+    not os.environ.get(DATA_DIR_SETTING), reason=f"{DATA_DIR_SETTING} names no folder with MNIST"
+)
+
+
+@pytest.fixture
+def shipped_digits_as_mnist(monkeypatch: pytest.MonkeyPatch) -> Digits:
+    """The twenty shipped digits, ten times over, are all there is to learn."""
+    shipped = digits()
+    everything = Digits(np.tile(shipped.images, (10, 1, 1)), np.tile(shipped.labels, 10))
+    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(everything, everything))
+    monkeypatch.setattr(training_module, "mnist_test", lambda _: everything)
+    return everything
+
+
+def tensors(path: Path) -> dict[str, torch.Tensor]:
+    return load(path.stem, path).state_dict()
+
+
+def assert_same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> None:
+    assert left.keys() == right.keys()
+    assert all(torch.equal(left[name], right[name]) for name in left)
+
+
+def quick(name: str, out: Path, *, seed: int = 0, epochs: int = 2) -> Path:
+    return train(name, seed=seed, epochs=epochs, out=out, threads=1, progress=False).path
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_seed_gives_one_network_and_another_seed_another(name, tmp_path, shipped_digits_as_mnist):
+    first, again, other = (quick(name, tmp_path / part, seed=s) for part, s in (("a", 0), ("b", 0), ("c", 1)))
+    assert_same(tensors(first), tensors(again))
+    assert not torch.equal(tensors(first)["fc.weight"], tensors(other)["fc.weight"])
+
+
+class InterruptionError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("epochs_before", [1, 2])
+def test_an_interrupted_training_goes_on_and_ends_the_same(
+    epochs_before, tmp_path, monkeypatch, shipped_digits_as_mnist
+):
+    whole = quick("mnist-ffconv", tmp_path / "whole", epochs=3)
+    bar = training_module.TrainingBar
+    seen = []
+
+    def interrupting(self, epoch, module):
+        seen.append(epoch)
+        if epoch == epochs_before and self._name == "mnist-ffconv":
+            raise InterruptionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bar, "on_epoch", interrupting)
+        with pytest.raises(InterruptionError):
+            quick("mnist-ffconv", tmp_path / "parts", epochs=3)
+    assert (tmp_path / "parts" / "mnist-ffconv.partial").exists()
+
+    seen.clear()
+    monkeypatch.setattr(bar, "on_epoch", lambda self, epoch, module: seen.append(epoch))
+    parts = quick("mnist-ffconv", tmp_path / "parts", epochs=3)
+    assert seen == list(range(epochs_before, 4)), "neither the plain network nor the epochs done are repeated"
+    assert_same(tensors(whole), tensors(parts))
+    assert sorted(p.name for p in parts.parent.iterdir()) == ["mnist-ffconv.safetensors", "mnist-plain.safetensors"]
+
+
+def test_an_interrupted_training_of_other_settings_is_not_taken_up(tmp_path, monkeypatch, shipped_digits_as_mnist):
+    whole = quick("mnist-plain", tmp_path / "whole", seed=1)
+    (tmp_path / "mnist-plain.partial").write_bytes(b"rubbish")
+    with monkeypatch.context() as patch:
+        patch.setattr(training_module.TrainingBar, "on_epoch", lambda *_: (_ for _ in ()).throw(InterruptionError))
+        with pytest.raises(InterruptionError):
+            quick("mnist-plain", tmp_path, seed=0)
+    assert_same(tensors(quick("mnist-plain", tmp_path, seed=1)), tensors(whole))
+
+
+def test_what_a_file_says_of_its_network(tmp_path, shipped_digits_as_mnist):
+    data = shipped_digits_as_mnist
+    result = train("mnist-ffconv", seed=3, epochs=2, out=tmp_path, threads=1, limit=150, progress=False)
+    about = read_metadata(result.path)
+    assert (about.name, about.seed, about.epochs, about.limit) == ("mnist-ffconv", 3, 2, 150)
+    assert about.test_accuracy == result.test_accuracy
+    assert about.structure["conv2.spatial"].startswith("Conv2d(8, 4,")
+    module = load("mnist-ffconv", result.path)
+    assert not module.training
+    assert evaluate(module, data.images, data.labels) == pytest.approx(result.test_accuracy)
+    assert about.ranges == pytest.approx(calibrate(module, data.images[:150]), rel=1e-6)
+    scores = module(torch.from_numpy(normalise(data.images[:150]))).abs().max().item()
+    assert about.ranges["fc"] == pytest.approx(scores, rel=1e-5)
+    assert about.ranges["input"] == pytest.approx((1 - MEAN) / DEVIATION, rel=1e-3)
+
+
+def test_wrong_settings_and_files_name_the_way_out(tmp_path, shipped_digits_as_mnist):
+    with pytest.raises(SettingError, match="choose one of mnist-plain, mnist-ffconv"):
+        train("lenet", out=tmp_path)
+    with pytest.raises(SettingError, match="epochs must be at least 1, got 0"):
+        train("mnist-plain", out=tmp_path, epochs=0)
+    with pytest.raises(DataError, match="train the network first"):
+        load("mnist-plain", tmp_path / "nothing.safetensors")
+    path = quick("mnist-plain", tmp_path, epochs=1)
+    with pytest.raises(DataError, match="holds mnist-plain, not mnist-ffconv"):
+        load("mnist-ffconv", path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="is no checkpoint"):
+        load("mnist-plain", path)
+
+
+def test_augmentation_moves_images_by_no_more_than_its_bounds():
+    images = torch.full((200, 1, 28, 28), -1.0)
+    images[:, :, 13:15, 13:15] = 1.0
+    moved = Augmentation(rotation=0, shift=2, scale=0, shear=0, elastic=0)(
+        images, -1.0, torch.Generator().manual_seed(0)
+    )
+    mass = (moved[:, 0] + 1).double()
+    at = torch.arange(28, dtype=torch.float64)
+    centre = torch.stack(((mass.sum(1) * at).sum(1), (mass.sum(2) * at).sum(1)), 1) / mass.sum((1, 2))[:, None] - 13.5
+    assert 1.8 < centre.abs().max() <= 2 + 1e-5
+    still = Augmentation(rotation=0, shift=0, scale=0, shear=0, elastic=0)(
+        images, -1.0, torch.Generator().manual_seed(0)
+    )
+    torch.testing.assert_close(still, images, rtol=0, atol=1e-5)
+
+
+def test_the_learning_rate_rises_then_falls_to_zero():
+    rates = [one_cycle(step / 1000, PLAIN) for step in range(1001)]
+    peak = rates.index(max(rates))
+    assert peak == 1000 * PLAIN.warm_up
+    assert rates[peak] == PLAIN.learning_rate
+    assert rates[:peak] == sorted(rates[:peak])
+    assert rates[peak:] == sorted(rates[peak:], reverse=True)
+    assert rates[-1] == pytest.approx(0)
+
+
+@needs_mnist
+def test_few_images_already_teach_much(tmp_path):
+    result = train("mnist-ffconv", epochs=12, out=tmp_path, threads=1, limit=2000, progress=False)
+    assert result.test_accuracy > 0.93
+    test = mnist_test()
+    assert evaluate(load("mnist-ffconv", result.path), test.images, test.labels) == result.test_accuracy

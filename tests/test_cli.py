@@ -1,0 +1,208 @@
+"""The command line as a user meets it, but for what takes long."""
+
+import re
+import signal
+import subprocess
+import sys
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_model import tiny_bundle
+from typer.testing import CliRunner
+
+import heinfer_client
+from heinfer import zoo
+from heinfer.cli import comparison
+from heinfer.cli.extras import needs
+from heinfer.cli.local_server import local_server
+from heinfer.cli.main import app
+from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
+from heinfer.formats import bundle as bundles
+
+VERBS = ("train", "compile", "plan", "serve", "predict", "demo")
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.heinfer"
+    bundles.save(tiny_bundle(), path)
+    return path
+
+
+# Help and errors ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb):
+    code, out, _ = run(verb, "--help")
+    assert code == 0
+    assert f"heinfer {verb}" in out or "Usage" in out
+    assert "--started" not in out  # that one is make's
+
+
+def test_the_bare_command_lists_the_verbs():
+    _, out, err = run()
+    assert all(verb in out + err for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["plan", "no-such-model"], "bad-setting", "there are"),
+        (["plan", "missing.heinfer"], "bad-bundle", "missing.heinfer cannot be read"),
+        (["plan", __file__], "bad-bundle", "no bundle of heinfer"),
+        (["train", "lenet"], "bad-setting", "choose one of mnist-plain, mnist-ffconv"),
+        (["compile", "missing.safetensors", "--out", "x"], "data-missing", "train the network first"),
+        (["serve", "missing.heinfer"], "bad-setting", "there is no bundle missing.heinfer"),
+        (["predict", "http://127.0.0.1:1", "missing.png"], "bad-image", "missing.png cannot be read"),
+        (["predict", "http://127.0.0.1:1", __file__], "bad-image", "give a PNG file"),
+    ],
+)
+def test_an_error_is_one_line_with_code_and_way_out(arguments, code, words, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    status, _, err = run(*arguments)
+    assert status == 2
+    (line,) = err.strip().splitlines()
+    assert line.startswith(f"error {code}: ")
+    assert words in line
+
+
+def test_an_error_of_the_service_has_the_services_own_code(tiny, tmp_path, monkeypatch):
+    np.save(tmp_path / "image.npy", np.zeros((4, 4)))
+
+    def refuse(*_, **__):
+        raise UnknownModelError("no such model", status=404, code="from-the-server")
+
+    monkeypatch.setattr(heinfer_client, "Client", refuse)
+    assert run("predict", "http://127.0.0.1:1", str(tmp_path / "image.npy"))[2].startswith("error from-the-server: ")
+
+
+def test_no_service_where_the_client_is_sent(tmp_path):
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    status, _, err = run("predict", "http://127.0.0.1:1", str(tmp_path / "black.png"))
+    assert status == 2
+    assert "is the service running there?" in err
+
+
+def test_a_wrong_setting_of_the_service_is_named(tiny):
+    status, _, err = run("serve", str(tiny), "--port", "70000")
+    assert status == 2
+    assert err.startswith("error bad-setting: port: ")
+
+
+def test_debug_shows_where_an_error_came_up():
+    result = CliRunner().invoke(app, ["--debug", "plan", "no-such-model"])
+    assert type(result.exception).__name__ == "SettingError"
+
+
+def test_a_missing_package_is_named_with_the_extra_that_has_it():
+    with (
+        pytest.raises(SettingError, match=r"^httpx is not installed: pip install 'heinfer\[client\]'$"),
+        needs("client"),
+    ):
+        raise ModuleNotFoundError(name="httpx")
+
+
+def test_a_missing_module_of_ours_is_a_defect():
+    with pytest.raises(ModuleNotFoundError), needs("client"):
+        raise ModuleNotFoundError(name="heinfer_client.client")
+
+
+# Verbs -------------------------------------------------------------------------------------------
+
+
+def test_plan_reports_every_layer_and_the_whole():
+    status, out, _ = run("plan", "mnist-ffconv")
+    assert status == 0
+    for word in ("conv1", "act1", "conv2", "act2", "fc", "rotations", "N = 8192", "evaluation keys", "up,", "MB"):
+        assert word in out
+
+
+def test_predict_prints_a_label_for_each_image(tiny, tmp_path):
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "a.npy", rng.random((4, 4)))
+    Image.fromarray(rng.integers(0, 256, (4, 4), dtype=np.uint8)).save(tmp_path / "b.png")
+    keys = tmp_path / "secret.key"
+    with local_server(tiny) as url:
+        names = [str(tmp_path / name) for name in ("a.npy", "b.png")]
+        status, out, _ = run("predict", url, *names, "--model", "tiny", "--keys", str(keys))
+    assert status == 0
+    assert re.search(r"a\.npy\W+[abcd]\W", out)
+    assert re.search(r"b\.png\W+[abcd]\W", out)
+    assert keys.stat().st_mode & 0o777 == 0o600
+
+
+def test_predict_loads_neither_torch_nor_a_web_framework():
+    script = "from heinfer.cli.main import app; app(['predict', 'http://127.0.0.1:1', 'x.png'], standalone_mode=False)"
+    script = f"import sys\ntry:\n    {script}\nfinally:\n    print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    modules = done.stdout.split()
+    assert "heinfer_client" in modules
+    assert not {"torch", "fastapi", "heinfer_server", "heinfer.compiler"} & set(modules)
+
+
+# The demo ------------------------------------------------------------------------------------------
+
+
+def test_the_local_server_is_gone_afterwards_whatever_happens(tiny):
+    urls = []
+
+    def fail():
+        with local_server(tiny) as url:
+            assert httpx.get(f"{url}/healthz").status_code == 200
+            urls.append(url)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{urls[0]}/healthz")
+
+
+def test_a_local_server_that_does_not_start_says_why(tmp_path):
+    with pytest.raises(ServiceUnavailableError, match="there is no bundle"), local_server(tmp_path / "no.heinfer"):
+        pass
+
+
+@pytest.fixture
+def two_digits(monkeypatch):
+    shipped = zoo.digits()
+    chosen = zoo.DemoDigits(shipped.images[[0, 19]], shipped.labels[[0, 19]], shipped.indices[[0, 19]])
+    monkeypatch.setattr(zoo, "digits", lambda: chosen)
+
+
+SUMMARY = r"demo: (\d+)/2 match the cleartext model, (\d+)/2 correct, server \d+\.\d\d s per image, (-?\d+\.\d) bits"
+
+
+def test_the_demo_ends_with_its_summary(two_digits):
+    before = signal.getsignal(signal.SIGTERM)
+    status, out, _ = run("demo")
+    assert status == 0
+    found = re.fullmatch(SUMMARY, out.splitlines()[-1])
+    assert found
+    assert found[1] == "2"
+    assert float(found[3]) >= 8
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_demo_fails_when_an_encrypted_prediction_differs(two_digits, monkeypatch):
+    real = comparison.cleartext_scores
+    monkeypatch.setattr(comparison, "cleartext_scores", lambda *arguments: -real(*arguments))
+    status, out, _ = run("demo")
+    assert status == 1
+    found = re.fullmatch(SUMMARY, out.splitlines()[-1])
+    assert found
+    assert found[1] == "0"
+
+
+def test_precision_is_in_bits():
+    assert comparison.precision_bits(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == np.inf
+    assert comparison.precision_bits(np.array([1.0, 4.25]), np.array([1.0, 4.0])) == 4

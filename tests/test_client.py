@@ -1,0 +1,249 @@
+import asyncio
+import json
+import stat
+
+import httpx
+import numpy as np
+import pytest
+from in_process import URL, Recorded, RunningService, running_service
+from PIL import Image
+from tiny_model import LABELS, WIDE, cleartext_scores, tiny_bundle
+
+from heinfer.errors import (
+    FormatError,
+    ImageError,
+    SettingError,
+    UnknownKeysError,
+    UnknownModelError,
+)
+from heinfer_client import AsyncClient, Client, Prediction
+
+IMAGES = [np.random.default_rng(seed).random((4, 4)) for seed in range(3)]
+IMAGE = IMAGES[0]
+MODEL = tiny_bundle()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, tiny_bundle("wide", parameters=WIDE)]) as service:
+        yield service
+
+
+@pytest.fixture
+def transport(running: RunningService) -> Recorded:
+    return Recorded(running.transport)
+
+
+@pytest.fixture
+def client(transport: Recorded):
+    with Client(URL, model="tiny", transport=transport) as client:
+        yield client
+
+
+def assert_right(prediction: Prediction, image: np.ndarray) -> None:
+    expected = cleartext_scores(image)
+    assert prediction.scores == pytest.approx(expected, abs=0.05)
+    assert prediction.label == LABELS[int(expected.argmax())]
+
+
+# Predictions -----------------------------------------------------------------------------------
+
+
+def test_it_predicts_what_the_cleartext_model_predicts(client, transport):
+    prediction = client.encrypt_and_predict(IMAGE)
+    assert_right(prediction, IMAGE)
+    assert 0 < prediction.client_seconds < 5
+    assert 0 < prediction.server_seconds < 5
+    sent = {request.url.path: len(request.content) for request in transport.requests}
+    assert prediction.upload_bytes == client.upload_bytes == sent["/infer"]
+    assert client.key_bytes == sent["/models/tiny/keys"]
+    assert prediction.download_bytes == client._session.codec.download_bytes
+
+
+def test_a_list_is_predicted_one_by_one_under_one_set_of_keys(client, transport):
+    for prediction, image in zip(client.encrypt_and_predict(IMAGES), IMAGES, strict=True):
+        assert_right(prediction, image)
+    assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+    assert (transport.count("/manifest"), transport.count("/keys"), transport.count("/infer")) == (1, 1, 4)
+    assert client.encrypt_and_predict([]) == []
+
+
+def test_an_image_may_have_several_forms(client):
+    integers = (IMAGE * 255).round().astype(np.uint8)
+    for image in (integers, integers[None], integers / 255, Image.fromarray(integers), np.float32(integers / 255)):
+        assert_right(client.encrypt_and_predict(image), integers / 255)
+
+
+def test_what_is_sent_differs_every_time(client, transport):
+    client.encrypt_and_predict([IMAGE, IMAGE])
+    first, second = (request.content for request in transport.requests if request.url.path == "/infer")
+    assert first[100:] != second[100:]
+
+
+@pytest.mark.parametrize(
+    ("image", "reason"),
+    [
+        (np.zeros((5, 4)), r"\(1, 4, 4\) or \(4, 4\) is expected, got \(5, 4\)"),
+        (np.zeros(16), r"got \(16,\)"),
+        (np.zeros((3, 4, 4)), r"got \(3, 4, 4\)"),
+        (np.zeros((4, 4), dtype=np.int64), "got int64"),
+        (np.zeros((4, 4), dtype=bool), "got bool"),
+        (np.zeros((4, 4), dtype=complex), "got complex128"),
+        (np.full((4, 4), np.nan), "NaN"),
+        (np.full((4, 4), np.inf), "infinity"),
+        (np.full((4, 4), 1.5), r"0..1 are expected, got 1.5..1.5"),
+        (np.full((4, 4), -0.1), r"got -0.1..-0.1"),
+        (Image.new("RGB", (4, 4)), "mode L is expected, got RGB"),
+        (Image.new("L", (4, 5)), r"got \(5, 4\)"),
+        ("image.png", "got str"),
+        (None, "got NoneType"),
+    ],
+)
+def test_an_image_that_does_not_fit_is_refused_before_anything_of_it_is_sent(client, transport, image, reason):
+    with pytest.raises(ImageError, match=reason):
+        client.encrypt_and_predict([IMAGE, image])
+    assert transport.paths == ["/models/tiny/manifest"]
+
+
+# Keys ------------------------------------------------------------------------------------------
+
+
+def test_keys_that_the_server_dropped_are_registered_again(client, running, transport):
+    client.prepare()
+    running.http.delete(f"/keys/{client._session._key_id}")
+    assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+    assert (transport.count("/keys"), transport.count("/infer")) == (2, 2)
+
+
+def test_they_are_registered_again_only_once(running):
+    class Forgetful(Recorded):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            answer = super().handle_request(request)
+            if request.url.path.endswith("/keys"):
+                running.http.delete(answer.headers["location"])
+            return answer
+
+    transport = Forgetful(running.transport)
+    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(UnknownKeysError):
+        client.encrypt_and_predict(IMAGE)
+    assert (transport.count("/keys"), transport.count("/infer")) == (2, 2)
+
+
+def test_without_a_path_nothing_is_written(client, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    client.encrypt_and_predict(IMAGE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_with_a_path_keys_outlive_the_client(running, tmp_path):
+    path = tmp_path / "tiny.key"
+    with Client(URL, model="tiny", keys_path=path, transport=running.transport) as client:
+        client.prepare()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.key", "tiny.key.registration"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {0o600}
+    transport = Recorded(running.transport)
+    with Client(URL, model="tiny", keys_path=str(path), transport=transport) as client:
+        assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+    assert transport.paths == ["/models/tiny/manifest", "/infer"]
+
+
+def test_a_registration_elsewhere_or_damaged_is_made_anew(running, tmp_path):
+    path, record = tmp_path / "key", tmp_path / "key.registration"
+    with Client(URL, model="tiny", keys_path=path, transport=running.transport) as client:
+        client.prepare()
+    secret = path.read_bytes()
+    elsewhere = json.loads(record.read_text()) | {"url": "http://elsewhere"}
+    for damaged in (json.dumps(elsewhere), "{", ""):
+        record.write_text(damaged)
+        transport = Recorded(running.transport)
+        with Client(URL, model="tiny", keys_path=path, transport=transport) as client:
+            assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+        assert transport.count("/keys") == 1
+        assert path.read_bytes() == secret
+
+
+def test_a_registration_of_another_secret_key_is_made_anew(running, tmp_path):
+    path, record = tmp_path / "key", tmp_path / "key.registration"
+    for _ in range(2):  # the second time the key is gone, the registration is not
+        transport = Recorded(running.transport)
+        with Client(URL, model="tiny", keys_path=path, transport=transport) as client:
+            assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+        assert transport.count("/keys") == 1
+        path.unlink()
+    assert record.exists()
+
+
+def test_a_stored_key_is_neither_overwritten_nor_trusted_blindly(running, tmp_path):
+    path = tmp_path / "key"
+    with Client(URL, model="wide", keys_path=path, transport=running.transport) as client:
+        client.prepare()
+    before = path.read_bytes()
+    with (
+        Client(URL, model="tiny", keys_path=path, transport=running.transport) as client,
+        pytest.raises(SettingError, match="other CKKS parameters"),
+    ):
+        client.prepare()
+    path.chmod(0o644)
+    with (
+        Client(URL, model="wide", keys_path=path, transport=running.transport) as client,
+        pytest.raises(FormatError, match="others may read"),
+    ):
+        client.prepare()
+    assert path.read_bytes() == before
+
+
+def test_a_place_that_takes_no_keys_is_named(running, tmp_path):
+    with (
+        Client(URL, model="tiny", keys_path=tmp_path / "no" / "key", transport=running.transport) as client,
+        pytest.raises(SettingError, match="cannot be kept at"),
+    ):
+        client.prepare()
+
+
+def test_progress_needs_a_terminal(client, capfd):
+    client.prepare()
+    assert capfd.readouterr() == ("", "")
+
+
+# The asynchronous twin -------------------------------------------------------------------------
+
+
+class RecordedAsync(httpx.AsyncBaseTransport):
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+        self.paths: list[str] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.paths.append(request.url.path)
+        return await self._inner.handle_async_request(request)
+
+
+def test_the_twin_does_the_same(running):
+    transport = RecordedAsync(httpx.ASGITransport(running.app))
+
+    async def use() -> list[Prediction]:
+        async with AsyncClient(URL, model="tiny", transport=transport) as client:
+            one, several = await asyncio.gather(
+                client.encrypt_and_predict(IMAGES[0]), client.encrypt_and_predict(IMAGES[1:])
+            )
+            assert client.key_bytes > client.upload_bytes > 0
+            assert client.manifest == MODEL.manifest
+            return [one, *several]
+
+    for prediction, image in zip(running.portal.call(use), IMAGES, strict=True):
+        assert_right(prediction, image)
+    assert sorted(transport.paths) == ["/infer"] * 3 + ["/models/tiny/keys", "/models/tiny/manifest"]
+
+
+def test_the_twin_has_the_same_errors(running):
+    async def use() -> None:
+        transport = httpx.ASGITransport(running.app)
+        async with AsyncClient(URL, model="nothing", transport=transport) as client:
+            with pytest.raises(UnknownModelError):
+                await client.prepare()
+        async with AsyncClient(URL, model="tiny", transport=transport) as client:
+            with pytest.raises(ImageError):
+                await client.encrypt_and_predict(np.zeros((5, 5)))
+
+    running.portal.call(use)

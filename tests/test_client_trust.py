@@ -1,0 +1,267 @@
+"""A client against servers that lie, and errors as it tells them."""
+
+import json
+from collections.abc import Callable
+
+import httpx
+import numpy as np
+import pytest
+from in_process import URL, Recorded, running_service
+from owner import Owner
+from tiny_model import WIDE, cleartext_scores, tiny_bundle
+
+from heinfer.errors import (
+    PayloadTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+    SettingError,
+    UnknownModelError,
+    UntrustedManifestError,
+    WorkerFailedError,
+)
+from heinfer_client import Client
+
+IMAGE = np.random.default_rng(0).random((4, 4))
+MODEL = tiny_bundle()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL]) as service:
+        yield service
+
+
+def scripted(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
+    return Client("http://elsewhere", model="tiny", transport=httpx.MockTransport(answer))
+
+
+def manifest_with(change: Callable[[dict], None]) -> bytes:
+    manifest = json.loads(MODEL.manifest.to_bytes())
+    change(manifest)
+    return json.dumps(manifest).encode()
+
+
+def insecure(manifest: dict) -> None:
+    manifest["parameters"] |= {"data_primes": [*WIDE.data_primes], "special_prime": WIDE.special_prime}
+
+
+def tiny_ring(manifest: dict) -> None:
+    manifest["parameters"]["ring_degree"] = 2048
+
+
+def composite(manifest: dict) -> None:
+    manifest["parameters"]["data_primes"][1] = 8192 * 1024 + 1
+
+
+def absurd_output(manifest: dict) -> None:
+    manifest["output"]["scale"] = 2.0**30
+
+
+def absurd_input(manifest: dict) -> None:
+    manifest["input"]["scale"] = 1e300
+
+
+def tiny_input_scale(manifest: dict) -> None:
+    manifest["input"]["scale"] = 5e-324
+
+
+def tiny_output_scale(manifest: dict) -> None:
+    manifest["output"]["scale"] = 1e-300
+
+
+def large_output(manifest: dict) -> None:
+    manifest["output"]["level"] = 2
+    manifest["output"]["layout"]["ciphertexts"] = 2048
+
+
+def many_keys(manifest: dict) -> None:
+    manifest["keys"]["steps"] = list(range(1, 2000))
+
+
+def another(manifest: dict) -> None:
+    manifest["name"] = "another"
+
+
+def unknown_field(manifest: dict) -> None:
+    manifest["extra"] = 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        insecure,
+        tiny_ring,
+        composite,
+        absurd_output,
+        absurd_input,
+        tiny_input_scale,
+        tiny_output_scale,
+        large_output,
+        many_keys,
+        another,
+        unknown_field,
+    ],
+)
+def test_a_manifest_that_is_not_right_is_refused_before_a_key_is_made(change):
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, content=manifest_with(change))
+
+    with scripted(answer) as client, pytest.raises(UntrustedManifestError):
+        client.encrypt_and_predict(IMAGE)
+    assert asked == ["/models/tiny/manifest"]
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff" * 100, b"[" * 100_000])
+def test_a_manifest_that_is_none_is_refused(body):
+    with scripted(lambda _request: httpx.Response(200, content=body)) as client, pytest.raises(UntrustedManifestError):
+        client.prepare()
+
+
+def test_an_answer_without_end_is_cut_off():
+    sent = 0
+
+    def endless():
+        nonlocal sent
+        while True:
+            sent += 1
+            yield bytes(1 << 20)
+
+    with (
+        scripted(lambda _request: httpx.Response(200, content=endless())) as client,
+        pytest.raises(ServiceError, match="longer than"),
+    ):
+        client.prepare()
+    assert sent <= 6
+
+
+def test_a_compressed_answer_is_refused():
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, headers={"Content-Encoding": "gzip"}, content=iter([b"bomb"]))
+
+    with scripted(answer) as client, pytest.raises(ServiceError, match="compressed"):
+        client.prepare()
+
+
+def served(infer: Callable[[bytes], httpx.Response], keys: object = None) -> Callable[[httpx.Request], httpx.Response]:
+    """A server that is right up to its answers to /infer."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/manifest"):
+            return httpx.Response(200, content=MODEL.manifest.to_bytes())
+        if request.url.path.endswith("/keys"):
+            return httpx.Response(201, json=keys or {"keys": "k" * 43})
+        return infer(request.read())
+
+    return answer
+
+
+@pytest.mark.parametrize("keys", [{"keys": "short"}, {"keys": "../" * 10}, {"keys": 1}, {"id": "k" * 43}, [1]])
+def test_a_malformed_key_id_is_refused(keys):
+    with scripted(served(lambda _body: httpx.Response(500), keys)) as client, pytest.raises(ServiceError):
+        client.prepare()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda _: b"", lambda good: good[:-1], lambda good: good + b"\0", lambda good: b"X" + good[1:]]
+)
+def test_a_result_that_is_none_is_refused(running, change):
+    def infer(_body: bytes) -> httpx.Response:
+        return httpx.Response(200, content=change(good))
+
+    with Client(URL, model="tiny", transport=running.transport) as honest:
+        honest.prepare()
+        key_id, body = honest._session._key_id, Owner(MODEL).inputs(IMAGE)
+        good = running.http.post("/infer", params={"model": "tiny", "keys": key_id}, content=body).content
+    with scripted(served(infer)) as client, pytest.raises(ServiceError, match=r"no result of this model|longer than"):
+        client.encrypt_and_predict(IMAGE)
+
+
+def test_what_it_decrypts_changes_nothing_in_what_it_does(running):
+    """A result under another key decrypts to noise: it is returned, and nothing is asked again."""
+    other = Owner(MODEL)
+    key_id = running.http.post("/models/tiny/keys", content=other.keys).json()["keys"]
+    answer = running.http.post("/infer", params={"model": "tiny", "keys": key_id}, content=other.inputs(IMAGE))
+    transport = Recorded(httpx.MockTransport(served(lambda _body: httpx.Response(200, content=answer.content))))
+    with Client("http://elsewhere", model="tiny", transport=transport) as client:
+        prediction = client.encrypt_and_predict(IMAGE)
+    assert not np.allclose(prediction.scores, cleartext_scores(IMAGE), atol=0.5)
+    assert np.isnan(prediction.server_seconds)
+    assert transport.paths == ["/models/tiny/manifest", "/models/tiny/keys", "/infer"]
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "error"),
+    [
+        ("unknown-model", 404, UnknownModelError),
+        ("payload-too-large", 413, PayloadTooLargeError),
+        ("worker-failed", 503, WorkerFailedError),
+        ("service-unavailable", 503, ServiceUnavailableError),
+        ("parameter-mismatch", 400, ServiceError),
+        ("of-the-future", 418, ServiceError),
+    ],
+)
+def test_problems_become_typed_errors(code, status, error):
+    problem = {"code": code, "detail": "what\x1b[2J happened", "request_id": "abc"}
+    infer = served(lambda _body: httpx.Response(status, json=problem))
+    with scripted(infer) as client, pytest.raises(ServiceError) as caught:
+        client.encrypt_and_predict(IMAGE)
+    assert type(caught.value) is error
+    assert (caught.value.status, caught.value.server_code) == (status, code)
+    assert str(caught.value) == "what[2J happened (request abc)"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"code": 1}', b"[" * 50_000, b""])
+def test_an_error_that_is_no_problem_is_one_all_the_same(body):
+    with (
+        scripted(lambda _request: httpx.Response(502, content=body)) as client,
+        pytest.raises(ServiceError, match="HTTP status 502") as caught,
+    ):
+        client.prepare()
+    assert caught.value.server_code == "service-error"
+
+
+def test_a_redirect_is_not_followed():
+    def answer(request: httpx.Request) -> httpx.Response:
+        assert request.url.host == "elsewhere"
+        return httpx.Response(307, headers={"Location": "http://attacker/"})
+
+    with scripted(answer) as client, pytest.raises(ServiceError, match="307"):
+        client.prepare()
+
+
+def test_a_server_that_is_not_there_is_unavailable():
+    def answer(_request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("connection refused")
+
+    with scripted(answer) as client, pytest.raises(ServiceUnavailableError, match="is the service running"):
+        client.prepare()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://[::1"])
+def test_a_malformed_url_is_refused(url):
+    with pytest.raises(SettingError, match="URL"):
+        Client(url, model="tiny")
+
+
+def test_nothing_is_known_before_it_is_asked():
+    client = Client("http://elsewhere", model="tiny")
+    with pytest.raises(SettingError, match="prepare"):
+        client.key_bytes  # noqa: B018
+
+
+def test_a_model_name_cannot_leave_its_place_in_the_path():
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return httpx.Response(404)
+
+    with (
+        Client("http://elsewhere", model="../keys?x", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceError),
+    ):
+        client.prepare()
+    assert asked == [b"/models/..%2Fkeys%3Fx/manifest"]

@@ -1,0 +1,159 @@
+"""Compiling whole networks, and running them encrypted on real SEAL at 128-bit parameters."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from encrypted import EncryptedRun, precision_bits
+
+from heinfer.circuit.counts import count_circuit
+from heinfer.circuit.validate import validate
+from heinfer.ckks.seal import Ring
+from heinfer.compiler import CompiledModel, compile_network
+from heinfer.errors import CompileError, MissingKeyError, RangeError, ShapeError
+from heinfer.formats import bundle as bundles
+from heinfer.formats.manifest import Preprocessing
+from heinfer.network.ir import Network, Node
+from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
+
+RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+
+
+def small_network(seed: int = 0, zero_channel: bool = False) -> Network:
+    """conv 1->2 3x3 s2, activation, dense: three levels, so N = 4096 does not carry it and 8192 does."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(2, 1, 3, 3))
+    if zero_channel:
+        weight[:] = 0
+    return Network(
+        (1, 12, 12),
+        (
+            Node("conv", Convolution(weight, rng.normal(size=2), (2, 2), (1, 1))),
+            Node("act", Polynomial(np.array([0.3, 0.2]), np.array([0.5, -0.4]), np.array([0.1, 0.2]))),
+            Node("flatten", Flatten()),
+            Node("fc", Dense(rng.normal(size=(3, 72)) / 8, rng.normal(size=3))),
+        ),
+    )
+
+
+def calibration(count: int = 16) -> np.ndarray:
+    return np.random.default_rng(1).random((count, 1, 12, 12))
+
+
+def compiled(network: Network) -> CompiledModel:
+    return compile_network(network, calibration(), name="small", preprocessing=RANGE)
+
+
+@pytest.fixture(scope="module")
+def model() -> CompiledModel:
+    return compiled(small_network())
+
+
+@pytest.fixture(scope="module")
+def encrypted(model: CompiledModel) -> EncryptedRun:
+    return EncryptedRun(model, Ring.secure(model.plan.parameters))
+
+
+def test_cleartext_circuit_equals_the_network(model: CompiledModel) -> None:
+    x = np.random.default_rng(2).random((5, 1, 12, 12))
+    assert np.abs(model(x) - small_network()(x)).max() < 1e-10
+
+
+def test_encrypted_run_equals_cleartext_within_its_own_budget(model: CompiledModel, encrypted: EncryptedRun) -> None:
+    for x in np.random.default_rng(3).random((3, 1, 12, 12)):
+        assert precision_bits(encrypted(x), model(x[None])[0]) > 10
+
+
+def test_counted_is_executed(model: CompiledModel, encrypted: EncryptedRun) -> None:
+    encrypted(np.zeros((1, 12, 12)))
+    planned = count_circuit(model.bundle.circuit)
+    assert planned == model.report.counts
+    assert encrypted.program.executed == replace(planned, rotations_hoisted=0)  # SEAL's interface cannot hoist
+
+
+def test_noise_model_is_within_three_bits(model: CompiledModel, encrypted: EncryptedRun) -> None:
+    images = np.random.default_rng(4).random((6, 1, 12, 12))
+    errors = [np.abs(encrypted(x) - model(x[None])[0]) for x in images]
+    measured = float(np.sqrt(np.mean(np.square(errors))))
+    predicted = float(np.median(model.simulate(images).deviation))
+    assert abs(np.log2(measured / predicted)) < 3
+
+
+def test_missing_rotation_key_is_named_before_anything_runs(model: CompiledModel) -> None:
+    run = EncryptedRun(model, Ring.secure(model.plan.parameters))
+    step = model.manifest.keys.steps[0]
+    run.evaluation.galois_keys = None
+    with pytest.raises(MissingKeyError, match=f"rotation by {step}"):
+        run.program.run([], run.evaluation)
+
+
+def test_vanishing_weights_do_not_stop_a_run() -> None:
+    """SEAL refuses to multiply by a plaintext that rounds to zero; the counts stay those of the structure."""
+    vanished = compiled(small_network(zero_channel=True))
+    assert vanished.report.counts == compiled(small_network()).report.counts
+    run = EncryptedRun(vanished, Ring.secure(vanished.plan.parameters))
+    x = calibration(1)
+    assert np.abs(run(x[0]) - vanished(x)[0]).max() < 1e-2
+
+
+def test_manifest_tells_nothing_of_the_weights() -> None:
+    """Equal structure and equal range of the scores: byte-identical manifests, whatever the weights."""
+    manifests = set()
+    for seed in range(4):
+        network = small_network(seed)
+        last = network.nodes[-1]
+        assert isinstance(last.operator, Dense)
+        most = np.abs(network(calibration())).max() / 3.0
+        scaled = Node(last.name, Dense(last.operator.weight / most, last.operator.bias / most))
+        manifests.add(compiled(Network(network.input_shape, (*network.nodes[:-1], scaled))).manifest.to_bytes())
+    assert len(manifests) == 1
+
+
+def test_bundle_round_trip_keeps_what_it_computes(model: CompiledModel, tmp_path: object) -> None:
+    again = bundles.from_bytes(bundles.to_bytes(model.bundle))
+    assert again.manifest == model.manifest
+    assert count_circuit(again.circuit) == count_circuit(model.bundle.circuit)
+    x = calibration(2)
+    assert np.array_equal(replace(model, bundle=again)(x), model(x))
+
+
+def test_report_answers_before_anything_is_paid(model: CompiledModel) -> None:
+    report = model.report
+    assert report.log_qp <= (report.security_limit or 0)
+    assert [layer.name for layer in report.layers] == ["conv", "act", "fc"]
+    assert [layer.level for layer in report.layers] == [3, 2, 1]
+    assert report.key_count == len(model.manifest.keys.steps) + 1
+    assert report.key_bytes > 1_000_000 > report.upload_bytes > report.download_bytes > 0
+    assert sum((layer.counts.rotations for layer in report.layers), 0) == report.counts.rotations
+    assert report.milliseconds > 0
+
+
+def test_overflow_is_refused_and_named(model: CompiledModel) -> None:
+    part = model.manifest.input
+    bounds = [b * 2.0**30 for b in model.bundle.bounds]
+    with pytest.raises(RangeError, match=r"fc: values up to .* at scale .* level 0"):
+        validate(
+            model.bundle.circuit, model.plan.parameters, part.level, part.scale, [*model.bundle.bounds[:-1], bounds[-1]]
+        )
+
+
+def test_values_beyond_their_bound_are_warned_of(model: CompiledModel) -> None:
+    assert model.simulate(calibration(2)).warnings == ()
+    assert "its declared bound is" in model.simulate(100 * calibration(2)).warnings[0]
+
+
+def test_calibration_outside_the_declared_range_is_refused() -> None:
+    with pytest.raises(CompileError, match="clients would clip them"):
+        compile_network(small_network(), 2 * calibration(), name="small", preprocessing=RANGE)
+
+
+def test_calibration_of_another_shape_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"shape \(batch, \*\(1, 12, 12\)\)"):
+        compile_network(small_network(), np.zeros((3, 12, 12)), name="small", preprocessing=RANGE)
+
+
+def test_too_deep_a_network_says_so() -> None:
+    act = Polynomial(np.array([0.3]), np.zeros(1), np.zeros(1))
+    nodes = tuple(Node(f"act{i}", act) for i in range(40))
+    with pytest.raises(CompileError, match=r"levels.*fewer layers"):
+        compile_network(Network((1, 12, 12), nodes), calibration(), name="deep", preprocessing=RANGE)

@@ -1,0 +1,64 @@
+"""What a worker process does, in this one."""
+
+import numpy as np
+import pytest
+from owner import Owner
+from tiny_model import cleartext_scores, tiny_bundle
+
+from heinfer.errors import BackendError
+from heinfer_server.evaluator import Evaluator
+from heinfer_server.keystore import EvaluationKeys
+from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+MODEL = tiny_bundle()
+
+
+@pytest.fixture(scope="module")
+def owner() -> Owner:
+    return Owner(MODEL)
+
+
+@pytest.fixture
+def evaluator() -> Evaluator:
+    return Evaluator([MODEL])
+
+
+def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
+    loaded = EvaluationKeys("tiny", owner.keys) if keys else None
+    return EvaluationTask("tiny", key_id, loaded, forget, owner.inputs(IMAGE))
+
+
+def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
+    first = evaluator.run(task(owner))
+    assert isinstance(first, Evaluated)
+    assert first.keys_seconds > 0.001
+    second = evaluator.run(task(owner, keys=False))
+    assert isinstance(second, Evaluated)
+    assert second.keys_seconds < 0.001
+    for result in (first, second):
+        assert owner.scores(result.frames) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+
+
+def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
+    evaluator.run(task(owner))
+    evaluator.run(task(owner, key_id="b", forget=("a",)))
+    assert list(evaluator._sides) == ["b"]
+
+
+def test_a_failure_of_the_library_may_be_told_and_unloads_the_keys(evaluator, owner, monkeypatch):
+    def refuse(*_args: object) -> None:
+        raise BackendError("SEAL failed to multiply")
+
+    monkeypatch.setattr(evaluator._models["tiny"], "evaluate", refuse)
+    failure = evaluator.run(task(owner))
+    assert isinstance(failure, TaskFailure)
+    assert isinstance(failure.error, BackendError)
+    assert "Traceback" in failure.trace
+    assert evaluator._sides == {}
+
+
+def test_a_failure_of_ours_may_not(evaluator, owner):
+    failure = evaluator.run(task(owner, keys=False))  # never loaded: the parent and the worker disagree
+    assert isinstance(failure, TaskFailure)
+    assert failure.error is None

@@ -1,0 +1,253 @@
+import math
+import struct
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import Mutation, mutations
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rings import tiny_parameters
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import (
+    CiphertextMismatchError,
+    FormatError,
+    FrameError,
+    FrameLengthError,
+    KeySetError,
+    NewerFormatError,
+    ParameterMismatchError,
+    ResidueRangeError,
+)
+from heinfer.formats.frame_fields import HEADER, HEADER_LENGTH, Field, ciphertext_fields, key_fields
+from heinfer.formats.frames import (
+    CiphertextFrame,
+    KeyFrame,
+    Seed,
+    ciphertexts_length,
+    decode_ciphertexts,
+    decode_keys,
+    encode_ciphertexts,
+    encode_keys,
+    keys_length,
+)
+
+PARAMETERS = tiny_parameters()
+SCALE = 2.0**26.5
+
+
+def residues(rng: np.random.Generator, primes: tuple[int, ...], *batch: int) -> np.ndarray:
+    bounds = np.array(primes)[:, None]
+    return rng.integers(1, bounds, (*batch, len(primes), PARAMETERS.ring_degree)).astype(np.uint32)
+
+
+def ciphertext(rng: np.random.Generator, level: int = 2, scale: float = SCALE, *, seeded: bool) -> CiphertextFrame:
+    primes = PARAMETERS.primes_at(level)
+    second = {"seed": Seed(rng.bytes(64))} if seeded else {"c1": residues(rng, primes)}
+    return CiphertextFrame(level, scale, residues(rng, primes), **second)
+
+
+def key(rng: np.random.Generator, step: int) -> KeyFrame:
+    digits = len(PARAMETERS.data_primes)
+    return KeyFrame(step, residues(rng, PARAMETERS.primes, digits), tuple(Seed(rng.bytes(64)) for _ in range(digits)))
+
+
+def same_ciphertext(x: CiphertextFrame, y: CiphertextFrame) -> bool:
+    seconds = (x.c1, y.c1) if x.c1 is not None and y.c1 is not None else (np.zeros(0), np.zeros(0))
+    return (
+        (x.level, x.scale, x.seed) == (y.level, y.scale, y.seed)
+        and (x.c1 is None) == (y.c1 is None)
+        and np.array_equal(x.c0, y.c0)
+        and np.array_equal(*seconds)
+    )
+
+
+def decode(data: bytes, count: int = 2, level: int = 2, *, seeded: bool = True) -> tuple[CiphertextFrame, ...]:
+    return decode_ciphertexts(data, PARAMETERS, count=count, level=level, scale=SCALE, seeded=seeded)
+
+
+# What is written is what is read ---------------------------------------------------------------
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32),
+    count=st.integers(1, 4),
+    level=st.integers(0, PARAMETERS.top_level),
+    scale=st.floats(1.0, 2.0**60),
+    seeded=st.booleans(),
+)
+def test_ciphertexts_come_back_as_they_were(seed, count, level, scale, seeded):
+    rng = np.random.default_rng(seed)
+    frames = [ciphertext(rng, level, scale, seeded=seeded) for _ in range(count)]
+    data = encode_ciphertexts(PARAMETERS, frames)
+    assert len(data) == ciphertexts_length(PARAMETERS, count=count, level=level, seeded=seeded)
+    read = decode_ciphertexts(data, PARAMETERS, count=count, level=level, scale=scale, seeded=seeded)
+    assert all(same_ciphertext(x, y) for x, y in zip(frames, read, strict=True))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32), steps=st.sets(st.integers(1, 31), max_size=4), relinearization=st.booleans())
+def test_keys_come_back_as_they_were_in_ascending_order(seed, steps, relinearization):
+    rng = np.random.default_rng(seed)
+    frames = [key(rng, step) for step in [*steps, *([0] if relinearization else [])]]
+    data = encode_keys(PARAMETERS, frames)
+    assert len(data) == keys_length(PARAMETERS, steps=sorted(steps), relinearization=relinearization)
+    read = decode_keys(data, PARAMETERS, steps=sorted(steps), relinearization=relinearization)
+    for x, y in zip(sorted(frames, key=lambda frame: frame.step), read, strict=True):
+        assert (x.step, x.seeds) == (y.step, y.seeds)
+        assert np.array_equal(x.digits, y.digits)
+
+
+def test_sizes_at_the_reference_parameters():
+    parameters = Parameters.create(8192, [28, *[26] * 6], 30)
+    assert ciphertexts_length(parameters, count=1, level=6, seeded=True) <= 230_000
+    assert keys_length(parameters, steps=[1], relinearization=False) <= 1_840_000
+
+
+def test_the_scale_may_be_one_unit_in_the_last_place_off_and_becomes_the_plans():
+    frame = ciphertext(np.random.default_rng(0), scale=math.nextafter(SCALE, math.inf), seeded=True)
+    (read,) = decode(encode_ciphertexts(PARAMETERS, [frame]), count=1)
+    assert read.scale == SCALE
+
+
+def test_the_ciphertexts_of_a_frame_are_of_one_kind():
+    rng = np.random.default_rng(0)
+    seeded, full = ciphertext(rng, seeded=True), ciphertext(rng, seeded=False)
+    with pytest.raises(ValueError, match="share one level"):
+        encode_ciphertexts(PARAMETERS, [seeded, full])
+    with pytest.raises(ValueError, match="share one level"):
+        encode_ciphertexts(PARAMETERS, [seeded, ciphertext(rng, level=1, seeded=True)])
+
+
+def test_the_tables_leave_no_gap():
+    for fields in (
+        HEADER,
+        ciphertext_fields(PARAMETERS, count=2, level=1, seeded=False),
+        key_fields(PARAMETERS, count=2),
+    ):
+        assert fields[0].offset == 0
+        assert all(field.end == after.offset for field, after in pairwise(fields))
+        assert len({field.name for field in fields}) == len(fields)
+
+
+# Hostile bytes ---------------------------------------------------------------------------------
+
+
+def hostile_ciphertexts(*, seeded: bool) -> list[Mutation]:
+    rng = np.random.default_rng(1)
+    data = encode_ciphertexts(PARAMETERS, [ciphertext(rng, seeded=seeded) for _ in range(2)])
+    fields = ciphertext_fields(PARAMETERS, count=2, level=2, seeded=seeded)
+    return list(mutations(fields, data, PARAMETERS.primes_at(2), PARAMETERS.ring_degree))
+
+
+def hostile_keys() -> list[Mutation]:
+    rng = np.random.default_rng(2)
+    data = encode_keys(PARAMETERS, [key(rng, step) for step in (0, 3, 5)])
+    return list(mutations(key_fields(PARAMETERS, count=3), data, PARAMETERS.primes, PARAMETERS.ring_degree))
+
+
+@pytest.mark.parametrize("seeded", [True, False])
+def test_every_detectable_mutation_of_ciphertexts_is_refused(seeded):
+    for mutation in hostile_ciphertexts(seeded=seeded):
+        expect_refusal(mutation, lambda data: decode(data, seeded=seeded))
+
+
+def test_every_detectable_mutation_of_keys_is_refused():
+    for mutation in hostile_keys():
+        expect_refusal(mutation, lambda data: decode_keys(data, PARAMETERS, steps=[3, 5], relinearization=True))
+
+
+def expect_refusal(mutation, read):
+    refused_with: type[FormatError] | None = None
+    try:
+        read(mutation.data)
+    except FormatError as error:
+        refused_with = type(error)
+    assert (refused_with is not None) == mutation.detectable, mutation.label
+    assert refused_with is not FormatError, f"{mutation.label}: an error without a type of its own"
+
+
+@settings(max_examples=200, deadline=None)
+@given(data=st.binary(max_size=300))
+def test_random_bytes_are_refused(data):
+    with pytest.raises(FrameError):
+        decode(data)
+    with pytest.raises(FrameError):
+        decode_keys(data, PARAMETERS, steps=[1], relinearization=True)
+
+
+def changed(data: bytes, field: Field, value: object) -> bytes:
+    return data[: field.offset] + struct.pack("<" + field.format, value) + data[field.end :]
+
+
+def test_each_failure_has_its_own_type():
+    rng = np.random.default_rng(3)
+    good = encode_ciphertexts(PARAMETERS, [ciphertext(rng, seeded=True)])
+    fields = {field.name: field for field in ciphertext_fields(PARAMETERS, count=1, level=2, seeded=True)}
+    keys = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])
+    other = tiny_parameters(64, (28, 26), 30)
+
+    def of(data: bytes, **expected: object) -> type[Exception]:
+        asked = {"count": 1, "level": 2, "scale": SCALE, "seeded": True, **expected}
+        with pytest.raises(FormatError) as caught:
+            decode_ciphertexts(data, PARAMETERS, **asked)
+        return caught.type
+
+    assert of(b"") is FrameLengthError
+    assert of(good[:-1]) is FrameLengthError
+    assert of(good + b"\0") is FrameLengthError
+    assert of(changed(good, fields["magic"], b"XXXX")) is FrameError
+    assert of(changed(good, fields["version"], 2)) is NewerFormatError
+    assert of(changed(good, fields["version"], 0)) is FrameError
+    assert of(keys) is FrameError
+    assert of(changed(good, fields["parameter_id"], other.parameter_id)) is ParameterMismatchError
+    assert of(good, count=2) is CiphertextMismatchError
+    assert of(changed(good, fields["0.level"], 1)) is CiphertextMismatchError
+    assert of(changed(good, fields["0.seeded"], 0)) is CiphertextMismatchError
+    assert of(changed(good, fields["0.scale"], math.nan)) is CiphertextMismatchError
+    assert of(good, scale=SCALE * 2) is CiphertextMismatchError
+    assert of(changed(good, fields["0.prng"], 2)) is FrameError
+    transparent = np.zeros(fields["0.c0"].size // 4, "<u4").tobytes()
+    c0 = fields["0.c0"]
+    assert of(good[: c0.offset] + transparent + good[c0.end :]) is CiphertextMismatchError
+    assert of(good[: c0.end - 4] + b"\xff" * 4 + good[c0.end :]) is ResidueRangeError
+
+
+@pytest.mark.parametrize(("steps", "relinearization"), [([1], False), ([1, 3], False), ([1, 2], True), ([2], True)])
+def test_other_keys_than_asked_for_are_refused(steps, relinearization):
+    rng = np.random.default_rng(4)
+    data = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])
+    with pytest.raises(KeySetError):
+        decode_keys(data, PARAMETERS, steps=steps, relinearization=relinearization)
+
+
+def test_keys_out_of_order_or_twice_are_refused():
+    rng = np.random.default_rng(5)
+    one, two = (encode_keys(PARAMETERS, [key(rng, step)])[HEADER_LENGTH:] for step in (1, 2))
+    head = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])[:HEADER_LENGTH]
+    assert len(decode_keys(head + one + two, PARAMETERS, steps=[1, 2], relinearization=False)) == 2
+    for body in (two + one, one + one):
+        with pytest.raises(KeySetError):
+            decode_keys(head + body, PARAMETERS, steps=[1, 2], relinearization=False)
+
+
+def test_an_error_echoes_no_bytes_of_the_frame():
+    rng = np.random.default_rng(6)
+    secret = b"private!" * 8
+    frame = CiphertextFrame(2, SCALE, residues(rng, PARAMETERS.primes_at(2)), seed=Seed(secret, prng=7))
+    with pytest.raises(FrameError) as caught:
+        decode(encode_ciphertexts(PARAMETERS, [frame]), count=1)
+    assert "private" not in str(caught.value)
+
+
+def test_the_document_says_what_the_tables_say():
+    document = (Path(__file__).parents[1] / "docs" / "wire-format.md").read_text(encoding="utf-8")
+    for field in HEADER:
+        assert f"| {field.offset} | {field.size} | {field.name} |" in document
+    parameters = Parameters.create(8192, [28, *[26] * 6], 30)
+    assert f"{ciphertexts_length(parameters, count=1, level=6, seeded=True):,} bytes" in document
+    one = keys_length(parameters, steps=[1], relinearization=False) - HEADER_LENGTH
+    assert f"{one:,} bytes" in document

@@ -1,0 +1,39 @@
+"""What the packages load, each asked in a process of its own."""
+
+import subprocess
+import sys
+
+LOADED = "import {module}, sys; print(*sorted(sys.modules))"
+
+
+def loaded_by(module: str) -> set[str]:
+    script = LOADED.format(module=module)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return set(result.stdout.split())
+
+
+def within(modules: set[str], packages: set[str]) -> set[str]:
+    return {
+        module for module in modules for package in packages if module == package or module.startswith(package + ".")
+    }
+
+
+COMPILER = {"torch", "heinfer.nn", "heinfer.convert", "heinfer.frontend", "heinfer.compiler", "heinfer.planner"}
+
+
+def test_the_client_loads_no_compiler_no_web_framework_and_no_server():
+    modules = loaded_by("heinfer_client")
+    assert not within(modules, COMPILER | {"fastapi", "starlette", "uvicorn", "pebble", "heinfer_server"})
+    assert "heinfer.ckks.secret" in modules  # the test would notice it in a server
+
+
+def test_the_server_loads_no_secret_key_no_compiler_no_client_and_no_crypto_library():
+    modules = loaded_by("heinfer_server.__main__")
+    assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer_client", "tenseal"})
+    assert "fastapi" in modules
+
+
+def test_a_worker_loads_the_crypto_library_and_no_secret_key():
+    modules = loaded_by("heinfer_server.evaluator")
+    assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer.ckks.secret_file", "heinfer_client"})
+    assert "tenseal" in modules

@@ -1,0 +1,246 @@
+import json
+from math import prod
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from rings import tiny_parameters
+from samples import PARAMETERS, sample_manifest
+
+from heinfer.errors import (
+    HeinferError,
+    InsecureParametersError,
+    LayoutError,
+    ManifestError,
+    NewerFormatError,
+    ParameterError,
+)
+from heinfer.formats.layout_part import LayoutPart, LayoutRun
+from heinfer.formats.manifest import MAX_MANIFEST_BYTES, ParametersPart, parse_manifest
+from heinfer.layout.layout import FREE, ZERO, Layout
+
+
+def document() -> dict[str, Any]:
+    return json.loads(sample_manifest().to_bytes())
+
+
+def parse(content: Any) -> None:
+    parse_manifest(json.dumps(content).encode())
+
+
+# What is written is what is read ---------------------------------------------------------------
+
+
+def test_a_manifest_comes_back_as_it_was():
+    manifest = sample_manifest()
+    data = manifest.to_bytes()
+    assert parse_manifest(data) == manifest
+    assert parse_manifest(data).to_bytes() == data == sample_manifest().to_bytes()
+    assert manifest.to_parameters() == PARAMETERS
+
+
+@settings(max_examples=100, deadline=None)
+@given(scale=st.floats(1e-3, 2.0**52), std=st.floats(1e-300, 1e300))
+def test_doubles_cross_exactly(scale, std):
+    content = document()
+    content["input"]["scale"] = scale
+    content["input"]["preprocessing"]["std"] = [std]
+    read = parse_manifest(json.dumps(content).encode())
+    assert (read.input.scale, read.input.preprocessing.std) == (scale, (std,))
+    assert parse_manifest(read.to_bytes()) == read
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> Layout:
+    shape = tuple(draw(st.lists(st.integers(1, 4), min_size=1, max_size=3)))
+    slots = draw(st.sampled_from([1, 2, 8, 32]))
+    ciphertexts = -(-prod(shape) // slots) + draw(st.integers(0, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    total = ciphertexts * slots
+    filling = rng.integers(ZERO, prod(shape), total - prod(shape))
+    index = np.concatenate([np.arange(prod(shape)), filling])
+    if draw(st.booleans()):
+        rng.shuffle(index)
+    return Layout(shape, index.reshape(ciphertexts, slots))
+
+
+@settings(max_examples=150, deadline=None)
+@given(layout=layouts())
+def test_a_layout_comes_back_as_it_was(layout):
+    assert LayoutPart.from_layout(layout).to_layout() == layout
+
+
+def test_regular_layouts_are_few_runs():
+    rows = np.full((1, 8, 16), ZERO)
+    rows[0, :4, :7] = np.arange(28).reshape(4, 7)
+    part = LayoutPart.from_layout(Layout((28,), rows.reshape(1, -1)))
+    assert [(run.slot, run.slot_step, run.index, run.index_step, run.count) for run in part.runs] == [
+        (16 * row, 1, 7 * row, 1, 7) for row in range(4)
+    ]
+    strided = np.full((1, 16), ZERO)
+    strided[0, ::4] = [3, 2, 1, 0]
+    (run,) = LayoutPart.from_layout(Layout((4,), strided)).runs
+    assert (run.slot, run.slot_step, run.index, run.index_step, run.count) == (0, 4, 3, -1, 4)
+
+
+def test_a_layout_with_free_slots_is_not_told():
+    with pytest.raises(LayoutError, match="masked"):
+        LayoutPart.from_layout(Layout((1,), np.array([[0, FREE]])))
+
+
+# Hostile manifests -----------------------------------------------------------------------------
+
+
+def paths(content: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a document."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [prefix] * bool(prefix) + [path for name, value in inner for path in paths(value, (*prefix, name))]
+
+
+def replaced(content: Any, path: tuple[Any, ...], value: Any) -> Any:
+    copy = json.loads(json.dumps(content))
+    at = copy
+    for name in path[:-1]:
+        at = at[name]
+    at[path[-1]] = value
+    return copy
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    0,
+    1 << 63,
+    1 << 70,
+    1.5,
+    -1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "\x1b[2J",
+    [],
+    {},
+    [[]],
+    "x" * 99,
+]
+
+
+def refusal(content: Any) -> HeinferError | None:
+    try:
+        parse(content)
+    except HeinferError as error:
+        return error
+    return None
+
+
+def test_junk_in_any_place_gives_a_typed_error_or_a_consistent_manifest():
+    content = document()
+    numbers = {"divisor", "mean", "std", "low", "high", "scale", "level", "index_step"}
+    harmless = numbers | {"labels", "relinearization", "steps"}
+    for path in paths(content):
+        for junk in JUNK:
+            changed = replaced(content, path, junk)
+            error = refusal(changed)
+            if json.dumps(changed) == json.dumps(content):
+                assert error is None
+            elif error is None:
+                assert harmless & set(path), (path, junk)
+            else:
+                assert isinstance(error, (ManifestError, InsecureParametersError)), (path, junk)
+                assert "\x1b" not in str(error)
+                assert "xxx" not in str(error)
+
+
+def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
+    content = document()
+    for path in paths(content):
+        parent = content
+        for name in path[:-1]:
+            parent = parent[name]
+        if isinstance(parent, dict) and path not in {("format",), ("version",)}:
+            without = replaced(content, path, None)
+            at = without
+            for name in path[:-1]:
+                at = at[name]
+            del at[path[-1]]
+            with pytest.raises(ManifestError):
+                parse(without)
+            at["private"] = 1
+            with pytest.raises(ManifestError) as caught:
+                parse(without)
+            assert "private" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("format",), "heinfer-bundle", "format"),
+        (("name",), "../x", "name"),
+        (("parameters", "data_primes", 1), 2**26 + 1, "not a prime"),
+        (("parameters", "special_prime"), 65537, "special prime must be the largest"),
+        (("input", "level"), 2, r"0\.\.1"),
+        (("input", "scale"), 2.0**53, "half the modulus"),
+        (("input", "preprocessing", "low"), 9.0, "low must be below high"),
+        (("input", "preprocessing", "std"), [0.0], "greater than 0"),
+        (("input", "preprocessing", "mean"), [0.0, 0.0], "one entry a channel"),
+        (("input", "layout", "slots"), 1024, "2048 slots"),
+        (("input", "layout", "ciphertexts"), 1 << 20, "slots in all"),
+        (("input", "layout", "shape"), [1 << 20, 1 << 20], "a slot for every element"),
+        (("input", "layout", "runs", 0, "count"), 5, "leaves the"),
+        (("input", "layout", "runs", 0, "slot"), 2047, "leaves 1 ciphertexts"),
+        (("input", "layout", "runs", 0, "ciphertext"), 1, "leaves 1 ciphertexts"),
+        (("input", "layout", "runs", 1, "slot"), 1, "another run names"),
+        (("input", "layout", "runs"), [], "has no slot"),
+        (("output", "labels"), ["a"], "2 labels"),
+        (("output", "labels"), ["a", "\x1b[2J"], "control characters"),
+        (("keys", "steps"), [5, 1], "ascend"),
+        (("keys", "steps"), [1, 1], "ascend"),
+        (("keys", "steps"), [2048], r"1\.\.2047"),
+        (("keys", "steps"), [0], "greater than or equal to 1"),
+    ],
+)
+def test_an_inconsistency_is_named(path, value, reason):
+    with pytest.raises(ManifestError, match=reason):
+        parse(replaced(document(), path, value))
+
+
+def test_output_above_input_is_refused():
+    content = replaced(document(), ("input", "level"), 0)
+    with pytest.raises(ManifestError, match="above the input"):
+        parse(replaced(content, ("output", "level"), 1))
+
+
+def test_no_manifest_has_insecure_parameters():
+    tiny = tiny_parameters()
+    part = ParametersPart(ring_degree=64, data_primes=tiny.data_primes, special_prime=tiny.special_prime)
+    with pytest.raises(InsecureParametersError):
+        parse(replaced(document(), ("parameters",), json.loads(part.model_dump_json())))
+    with pytest.raises(InsecureParametersError):
+        sample_manifest(parameters=part)
+
+
+def test_a_newer_manifest_says_so_whatever_else_it_holds():
+    with pytest.raises(NewerFormatError, match="upgrade"):
+        parse({"format": "heinfer-manifest", "version": 2, "something": {"new": 1}})
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"{" * 100_000, b'{"a":' * 100_000, b"1e999"])
+def test_what_is_no_document_is_refused(data):
+    with pytest.raises(ManifestError):
+        parse_manifest(data)
+
+
+def test_a_large_document_is_refused_unread():
+    with pytest.raises(ManifestError, match="at most"):
+        parse_manifest(b" " * (MAX_MANIFEST_BYTES + 1))
+
+
+def test_parts_are_checked_when_they_are_made():
+    with pytest.raises(ValidationError):
+        LayoutRun(ciphertext=0, slot=0, slot_step=0, index=0, index_step=1, count=1)
+    with pytest.raises(ParameterError):
+        sample_manifest(parameters=ParametersPart(ring_degree=4096, data_primes=(12289,), special_prime=12289))

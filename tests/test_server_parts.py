@@ -1,0 +1,225 @@
+import asyncio
+import json
+import logging
+import os
+import time
+
+import pytest
+from pydantic import ValidationError
+from starlette.requests import ClientDisconnect, Request
+from tiny_model import tiny_bundle
+
+from heinfer.errors import (
+    BackendError,
+    BundleError,
+    HeinferError,
+    PayloadTooLargeError,
+    ServiceUnavailableError,
+    SettingError,
+    UnknownKeysError,
+)
+from heinfer.formats import bundle as bundles
+from heinfer_server import Settings, create_app
+from heinfer_server.__main__ import main
+from heinfer_server.body import read_body
+from heinfer_server.gate import Gate
+from heinfer_server.keystore import EvaluationKeys, KeyStore
+from heinfer_server.logs import JsonFormatter, log, request_id
+from heinfer_server.models import load_models
+from heinfer_server.problems import SlowBodyError, problem_of
+from heinfer_server.worker import LOADED_KEYS, Worker
+
+# Settings and models ---------------------------------------------------------------------------
+
+
+def test_settings_come_from_the_environment(monkeypatch):
+    monkeypatch.setenv("HEINFER_SERVER_BUNDLES", os.pathsep.join(["a.heinfer", "b.heinfer"]))
+    monkeypatch.setenv("HEINFER_SERVER_KEY_MEMORY", "512MiB")
+    monkeypatch.setenv("HEINFER_SERVER_PORT", "0")
+    settings = Settings()
+    assert [path.name for path in settings.bundles] == ["a.heinfer", "b.heinfer"]
+    assert (settings.key_memory, settings.port) == (512 << 20, 0)
+    assert settings.workers >= 1
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70_000}, {"workers": 0}, {"bundles": ()}, {"evaluation_timeout": 0}, {"colour": "red"}]
+)
+def test_wrong_settings_are_refused(wrong):
+    with pytest.raises(ValidationError):
+        Settings(**{"bundles": ("a",), **wrong})
+
+
+def test_the_command_names_the_setting_that_is_wrong(monkeypatch, capsys):
+    monkeypatch.setenv("HEINFER_SERVER_BUNDLES", "missing.heinfer")
+    assert main() == 2
+    assert "missing.heinfer" in capsys.readouterr().err
+    monkeypatch.setenv("HEINFER_SERVER_WORKERS", "many")
+    assert main() == 2
+    assert "HEINFER_SERVER_WORKERS" in capsys.readouterr().err
+
+
+def test_bundles_must_be_there_whole_and_of_different_names(tmp_path):
+    path, twin, broken = (tmp_path / name for name in ("a", "b", "c"))
+    bundles.save(tiny_bundle(), path)
+    bundles.save(tiny_bundle(), twin)
+    broken.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(SettingError, match="there is no bundle"):
+        load_models([tmp_path / "missing"])
+    with pytest.raises(SettingError, match="two bundles hold a model named tiny"):
+        load_models([path, twin])
+    with pytest.raises(BundleError):
+        load_models([broken])
+
+
+def test_memory_for_keys_must_hold_one_clients(tmp_path):
+    path = tmp_path / "a"
+    bundles.save(tiny_bundle(), path)
+    settings = Settings(bundles=(path,), key_memory=100_000)
+    with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_MEMORY"):
+        create_app(settings, load_models(settings.bundles))
+
+
+# Keys ------------------------------------------------------------------------------------------
+
+
+def keys_of(size: int) -> EvaluationKeys:
+    return EvaluationKeys("tiny", bytes(size))
+
+
+def test_the_least_recently_used_keys_go_first():
+    store = KeyStore(100)
+    first, second = store.add(keys_of(40)), store.add(keys_of(40))
+    store.get(first)
+    third = store.add(keys_of(60))
+    assert first in store
+    assert third in store
+    with pytest.raises(UnknownKeysError):
+        store.get(second)
+
+
+def test_the_store_stays_within_its_bound():
+    store = KeyStore(100)
+    for size in (30, 70, 10, 90, 100, 1):
+        store.add(keys_of(size))
+    assert len(store) == 1
+    with pytest.raises(SettingError):
+        store.add(keys_of(101))
+
+
+def test_a_worker_forgets_keys_that_are_gone_and_the_oldest():
+    store = KeyStore(1000)
+    worker = Worker([], 1.0, store)
+    ids = [store.add(keys_of(1)) for _ in range(LOADED_KEYS + 1)]
+    for key_id in ids[:LOADED_KEYS]:
+        worker._loaded[key_id] = None
+    assert worker._make_room(ids[0]) == ()  # it has these
+    assert worker._make_room(ids[-1]) == (ids[0],)
+    store.remove(ids[2])
+    assert worker._make_room(ids[-1]) == (ids[2],)
+    assert [worker.has(key_id) for key_id in ids] == [False, True, False, True, False]
+
+
+# Bodies ----------------------------------------------------------------------------------------
+
+
+def request_of(pieces: list[bytes | float | None], content_length: str | None = None) -> Request:
+    """A request whose body arrives in these pieces; a number is a pause in seconds, None a disconnection."""
+    rest = list(pieces)
+
+    async def receive() -> dict[str, object]:
+        piece = rest.pop(0) if rest else b""
+        if piece is None:
+            return {"type": "http.disconnect"}
+        if isinstance(piece, float):
+            await asyncio.sleep(piece)
+            piece = b""
+        return {"type": "http.request", "body": piece, "more_body": bool(rest)}
+
+    headers = [(b"content-length", content_length.encode())] if content_length is not None else []
+    return Request({"type": "http", "method": "POST", "headers": headers}, receive)
+
+
+def read(request: Request, length: int = 10, seconds: float = 5.0) -> bytes:
+    return asyncio.run(read_body(request, length, seconds))
+
+
+def test_a_body_is_read_whole():
+    assert read(request_of([b"01234", b"56789"], "10")) == b"0123456789"
+    assert read(request_of([b"0123"])) == b"0123"
+
+
+@pytest.mark.parametrize("declared", ["11", "99999999999999999999999", "ten", "-1", "1_0"])
+def test_a_declared_length_that_is_too_large_is_refused_before_a_byte_is_read(declared):
+    with pytest.raises(PayloadTooLargeError):
+        read(request_of([], declared))
+
+
+def test_a_chunked_body_is_refused_at_the_first_byte_too_much():
+    with pytest.raises(PayloadTooLargeError):
+        read(request_of([b"0123"] * 1000))
+
+
+def test_a_slow_body_is_given_up():
+    with pytest.raises(SlowBodyError, match=r"within 0\.05 seconds"):
+        read(request_of([b"0", 10.0]), seconds=0.05)
+
+
+def test_a_long_body_that_stops_is_given_up_as_soon_as_a_short_one():
+    mib = bytes(1 << 20)
+    started = time.monotonic()
+    with pytest.raises(SlowBodyError):
+        read(request_of([mib, mib, 10.0]), length=100 << 20, seconds=0.2)
+    assert time.monotonic() - started < 2.0
+    assert len(read(request_of([mib, 0.2, mib, 0.2, mib]), length=100 << 20, seconds=0.3)) == 3 << 20
+
+
+def test_a_client_that_goes_away_is_no_error_of_ours():
+    with pytest.raises(ClientDisconnect):
+        read(request_of([b"0", None]))
+
+
+def test_a_gate_is_full_and_then_is_not():
+    gate = Gate(2)
+    with gate.entered(), gate.entered(), pytest.raises(ServiceUnavailableError), gate.entered():
+        pass
+    with gate.entered():
+        pass
+
+
+# Problems and logs -----------------------------------------------------------------------------
+
+
+def test_a_full_service_says_when_to_come_back():
+    answer = problem_of(ServiceUnavailableError("full"), "1")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (BackendError("SEAL failed to add"), 422, "backend-error"),
+        (SettingError("of the operator"), 500, "internal-error"),
+        (HeinferError("unforeseen"), 500, "internal-error"),
+    ],
+)
+def test_errors_have_a_status_and_what_is_not_the_clients_stays_here(error, status, code):
+    answer = problem_of(error, "1")
+    body = json.loads(answer.body)
+    assert (answer.status_code, body["code"]) == (status, code)
+    assert (str(error) in body["detail"]) == (status != 500)
+
+
+def test_a_line_of_the_log_is_json_with_the_request(caplog):
+    token = request_id.set("abc")
+    with caplog.at_level(logging.INFO):
+        log(logging.getLogger("heinfer_server.test"), logging.INFO, "tried", seconds=1.5)
+        line = json.loads(JsonFormatter().format(caplog.records[0]))
+    request_id.reset(token)
+    assert line["time"].endswith("+00:00")
+    assert {name: line[name] for name in ("level", "event", "request_id", "seconds")} == {
+        "level": "info",
+        "event": "tried",
+        "request_id": "abc",
+        "seconds": 1.5,
+    }

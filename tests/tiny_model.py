@@ -1,0 +1,95 @@
+"""Compiled models small enough to run in a test, at parameters that are 128-bit secure.
+
+An image of 4 x 4 pixels, the scores being weighted sums of squares over its four columns.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.ckks.parameters import Parameters
+from heinfer.formats.bundle import Bundle
+from heinfer.formats.manifest import (
+    InputPart,
+    KeysPart,
+    LayoutPart,
+    Manifest,
+    OutputPart,
+    ParametersPart,
+    Preprocessing,
+)
+from heinfer.layout.layout import Layout
+
+TINY = Parameters.create(4096, [28, 24, 24], 30)
+WIDE = Parameters.create(8192, [28, 26, 26, 26], 30)
+
+SHAPE = (1, 4, 4)
+LABELS = ("a", "b", "c", "d")
+PREPROCESSING = Preprocessing(divisor=255.0, mean=(0.25,), std=(0.5,), low=-0.5, high=1.5)
+WEIGHTS = np.array([1.0, -0.75, 0.5, 0.875])
+INPUT_SCALE = 1.7e7  # no power of two, for which the neighbour below is half as far as the one above
+OUTPUT_SCALE = 2.0**22
+
+
+def cleartext_scores(image: np.ndarray, weights: np.ndarray = WEIGHTS) -> np.ndarray:
+    """What the model computes of an image of float pixels in 0..1."""
+    x = np.clip((image.reshape(SHAPE[1:]) - PREPROCESSING.mean[0]) / PREPROCESSING.std[0], -0.5, 1.5)
+    return (x**2).sum(axis=0) * weights
+
+
+def tiny_bundle(
+    name: str = "tiny", *, parameters: Parameters = TINY, weights: np.ndarray = WEIGHTS, idle_rotations: int = 0
+) -> Bundle:
+    """A compiled model; `idle_rotations` by the period of its content change nothing but the time it takes."""
+    circuit = _circuit(parameters, weights, idle_rotations)
+    types = annotate(circuit, parameters, parameters.top_level, INPUT_SCALE)
+    output = types[circuit.outputs[0]]
+    slots = np.arange(parameters.slots)[None]
+    manifest = Manifest(
+        name=name,
+        model_version="1",
+        parameters=ParametersPart(
+            ring_degree=parameters.ring_degree,
+            data_primes=parameters.data_primes,
+            special_prime=parameters.special_prime,
+        ),
+        input=InputPart(
+            preprocessing=PREPROCESSING,
+            layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16)),
+            level=parameters.top_level,
+            scale=INPUT_SCALE,
+        ),
+        output=OutputPart(
+            layout=LayoutPart.from_layout(Layout((4,), slots % 4)),
+            level=output.level,
+            scale=output.scale,
+            labels=LABELS,
+        ),
+        keys=KeysPart(steps=circuit.steps(), relinearization=True),
+    )
+    return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
+
+
+def _circuit(parameters: Parameters, weights: np.ndarray, idle_rotations: int) -> Circuit:
+    top = parameters.top_level
+    squared_scale = INPUT_SCALE**2 / parameters.data_primes[top]
+    ops = [
+        Op(Kind.INPUT, input=0),
+        Op(Kind.MULTIPLY, (0, 0)),
+        Op(Kind.RELINEARIZE, (1,)),
+        Op(Kind.RESCALE, (2,)),
+        Op(Kind.ROTATE, (3,), step=8),
+        Op(Kind.ADD, (3, 4)),
+        Op(Kind.ROTATE, (5,), step=4),
+        Op(Kind.ADD, (5, 6)),
+    ]
+    ops += [Op(Kind.ROTATE, (len(ops) - 1 + number,), step=16) for number in range(idle_rotations)]
+    weight_scale = OUTPUT_SCALE * parameters.data_primes[top - 1] / squared_scale
+    ops += [
+        Op(Kind.MULTIPLY_PLAIN, (len(ops) - 1,), constant=0, scale=weight_scale),
+        Op(Kind.RESCALE, (len(ops),)),
+    ]
+    constant = np.tile(weights, parameters.slots // 4)
+    return Circuit(parameters.slots, tuple(ops), (len(ops) - 1,), (constant,))
