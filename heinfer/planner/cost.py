@@ -3,44 +3,126 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
+from pathlib import Path
+from typing import Annotated, Literal
 
-from heinfer.errors import PlanError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from heinfer.errors import FormatError, PlanError
+
+OPERATIONS = ("rotation", "hma", "square", "relinearize", "rescale", "encode", "drop_level", "add")
+"""What a table has a row for; "hma" is a product by a plaintext and the addition of it to a sum."""
+
+_KEY_SWITCHES = frozenset({"rotation", "relinearize"})
+
+_Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
 class CostTable:
-    """Milliseconds of one operation at each level.
+    """Milliseconds of one operation at each level, one thread.
 
     Attributes:
         backend: which backend was measured.
         ring_degree: at which N.
         milliseconds: operation name -> times at level 0, 1, 2, ...
+        machine: which machine was measured.
+        date: ISO date of the measurement.
     """
 
     backend: str
     ring_degree: int
-    milliseconds: Mapping[str, tuple[float, ...]]
+    milliseconds: dict[str, Annotated[tuple[_Milliseconds, ...], Field(min_length=1)]]
+    machine: str
+    date: str
 
     def __call__(self, operation: str, level: int) -> float:
-        """Milliseconds of an operation at a level; levels above the table grow with the square of their primes."""
+        """Milliseconds of an operation at a level.
+
+        Above the table's levels a key switch grows with the square of the primes, and everything else with them.
+        """
         times = self.milliseconds[operation]
         if level < len(times):
             return times[level]
-        return times[-1] * ((level + 1) / len(times)) ** 2
+        growth = (level + 1) / len(times)
+        return times[-1] * (growth**2 if operation in _KEY_SWITCHES else growth)
+
+    @property
+    def levels(self) -> int:
+        """Number of levels that were measured."""
+        return len(self.milliseconds["rotation"])
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1]
+    tables: tuple[CostTable, ...]
+
+
+def load_costs(path: Path | None = None) -> tuple[CostTable, ...]:
+    """Read the tables of a file that :func:`save_costs` wrote, by default those that ship with heinfer.
+
+    Raises:
+        FormatError: when it cannot be read, or is no such file; says what is wrong with it.
+    """
+    try:
+        text = path.read_text() if path else resources.files("heinfer.planner").joinpath("costs.json").read_text()
+        tables = _File.model_validate_json(text).tables
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path} cannot be read: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise _unusable(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+    for table in tables:
+        if set(table.milliseconds) != set(OPERATIONS):
+            raise _unusable(path, f"N = {table.ring_degree}: it must have just the rows {', '.join(OPERATIONS)}")
+    return tables
+
+
+def _unusable(path: Path | None, problem: str) -> FormatError:
+    return FormatError(f"{path} is no cost table ({problem}): make one by `heinfer calibrate --out FILE`")
+
+
+def save_costs(tables: Iterable[CostTable], path: Path) -> None:
+    """Write tables as a small JSON file, one row of times a line."""
+    rounded = [
+        asdict(table) | {"milliseconds": {name: [round(t, 4) for t in table.milliseconds[name]] for name in OPERATIONS}}
+        for table in tables
+    ]
+    text = json.dumps({"format": 1, "tables": rounded}, indent=2)
+    one_line = re.sub(r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text)
+    path.write_text(one_line + "\n")
+
+
+def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = None) -> CostTable:
+    """Return a backend's table from a file, by default the shipped one.
+
+    A ring degree without a table scales from the nearest measured one by N log N.
+
+    Raises:
+        FormatError: when the file is no cost table.
+        PlanError: when it has none of that backend.
+    """
+    tables = load_costs(path) if path else _shipped()
+    measured = [table for table in tables if table.backend == backend]
+    if not measured:
+        raise PlanError(f"no cost table for backend {backend!r}; there are {sorted({t.backend for t in tables})}")
+    nearest = min(measured, key=lambda t: abs(t.ring_degree.bit_length() - ring_degree.bit_length()))
+    return _scaled(nearest, ring_degree)
 
 
 @lru_cache
-def cost_table(ring_degree: int, backend: str = "tenseal") -> CostTable:
-    """Return the shipped table; a ring degree without one scales from the nearest measured one by N log N."""
-    tables = json.loads(resources.files("heinfer.planner").joinpath("costs.json").read_text())
-    if backend not in tables:
-        raise PlanError(f"no cost table for backend {backend!r}; there are {sorted(tables)}")
-    measured = tables[backend]
-    nearest = min((int(n) for n in measured), key=lambda n: abs(n.bit_length() - ring_degree.bit_length()))
-    factor = ring_degree * ring_degree.bit_length() / (nearest * nearest.bit_length())
-    times = {name: tuple(t * factor for t in row) for name, row in measured[str(nearest)].items()}
-    return CostTable(backend, ring_degree, times)
+def _shipped() -> tuple[CostTable, ...]:
+    return load_costs()
+
+
+def _scaled(table: CostTable, ring_degree: int) -> CostTable:
+    factor = ring_degree * ring_degree.bit_length() / (table.ring_degree * table.ring_degree.bit_length())
+    times = {name: tuple(t * factor for t in row) for name, row in table.milliseconds.items()}
+    return CostTable(table.backend, ring_degree, times, table.machine, table.date)

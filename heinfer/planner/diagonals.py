@@ -22,8 +22,12 @@ import numpy as np
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.incidence import Incidence, Pattern
+from heinfer.planner.incidence import Classes, Incidence, Pattern
 from heinfer.planner.join import Index, distinct, distinct_columns, expand, ranges
+
+
+_PAIRS_A_LOT = 1_000_000
+"""Pairs of a term and a diagonal looked at together: bounds the memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -139,7 +143,23 @@ class DiagonalProblem:
         source, slot = np.nonzero(self.source.index >= 0)
         reads = distinct_columns(self.source.index[source, slot], source, slot % self.modulus)
 
-        # Join rows with the entries of their element, then with the copies of each entry's input.
+        marks = np.random.default_rng(0).integers(2**62, size=self._diagonals)
+        parts = [self._classes(lot, reads, marks) for lot in self._lots(rows, reads.shape[1])]
+        incidence = Incidence(Classes.joined(parts), self._diagonals)
+        self._require_complete(incidence.terms)
+        return incidence
+
+    def _lots(self, rows: Index, reads: int) -> Iterator[Index]:
+        """Rows in lots of a bounded number of pairs, the rows of an accumulator together."""
+        first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
+        copies = -(-reads // self.source.size)
+        lot = np.cumsum(last - first) * copies // _PAIRS_A_LOT
+        ends = np.flatnonzero(np.diff(rows[0]) > 0) + 1  # where the next accumulator begins
+        cuts = ends[np.searchsorted(ends, np.flatnonzero(np.diff(lot) > 0))] if ends.size else ends
+        yield from np.split(rows, distinct(cuts), axis=1)
+
+    def _classes(self, rows: Index, reads: Index, marks: Index) -> Classes:
+        """Join rows with the entries of their element, then with the copies of each entry's input."""
         first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
         row_of, entry = expand(first, last)
         first, last = ranges(reads[0], self.map.cols[entry])
@@ -148,9 +168,7 @@ class DiagonalProblem:
         shift = (reads[2, read] - rows[2, row_of]) % self.modulus
         diagonal = (reads[1, read] * self.target.ciphertexts + rows[1, row_of]) * self.modulus + shift
         keys = distinct(self._cells(rows[0, row_of], entry) * self._diagonals + diagonal)
-        cell, diagonal = np.divmod(keys, self._diagonals)
-        self._require_complete(int((np.diff(cell) > 0).sum()) + 1 if cell.size else 0)
-        return Incidence(cell, diagonal)
+        return Classes.of(*np.divmod(keys, self._diagonals), marks)
 
     @property
     def _diagonals(self) -> int:
@@ -170,7 +188,8 @@ class DiagonalProblem:
                 so that borders of an image do not break a pattern.
         """
         incidence = self._incidence
-        counts = np.bincount(incidence.diagonal, minlength=self._diagonals).reshape(-1, self.modulus)
+        everything = np.arange(incidence.cells)
+        counts = incidence.terms_of(everything).reshape(-1, self.modulus)
         is_open = np.ones(incidence.cells, dtype=bool)
         numbers: list[int] = []
         pattern = Pattern(self.modulus)
@@ -186,9 +205,7 @@ class DiagonalProblem:
                 if cells.size:
                     numbers.append(number)
                     is_open[cells] = False
-                    counts -= np.bincount(incidence.diagonals_of(cells), minlength=self._diagonals).reshape(
-                        counts.shape
-                    )
+                    counts -= incidence.terms_of(cells).reshape(counts.shape)
         chosen = [self._diagonal(number) for number in incidence.without_redundant(numbers)]
         for target in set(range(self.target.ciphertexts)) - {d.target for d in chosen}:
             # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
@@ -198,8 +215,9 @@ class DiagonalProblem:
     @cached_property
     def least_diagonals(self) -> int:
         """A lower bound on the number of diagonals, without choosing any."""
-        most = int(np.bincount(self._incidence.diagonal).max(initial=1))
-        return -(-self._incidence.cells // most)
+        incidence = self._incidence
+        most = int(incidence.terms_of(np.arange(incidence.cells)).max(initial=1))
+        return -(-incidence.terms // most)
 
     def _require_complete(self, covered: int) -> None:
         entries_per_row = np.bincount(self.map.rows, minlength=self.target.size)

@@ -2,40 +2,103 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.planner.join import Index, expand
 
 
-class Incidence:
-    """Which diagonal can add which term, indexed both ways."""
+@dataclass(frozen=True, eq=False)
+class Classes:
+    """Terms that the same diagonals can add, as one: nothing that chooses diagonals can tell them apart.
 
-    def __init__(self, cell: Index, diagonal: Index) -> None:
-        """Take pairs sorted by cell; cells are numbered from 0 without gaps."""
-        self.cells = cells = int(cell[-1]) + 1 if cell.size else 0
-        self.diagonal = diagonal
-        self._cell = cell
-        self._cell_first = np.searchsorted(cell, np.arange(cells + 1))
-        self._by_diagonal = np.argsort(diagonal, kind="stable")
-        self._sorted_diagonal = diagonal[self._by_diagonal]
+    Attributes:
+        mark: (classes,) a hash of the diagonals of each.
+        weight: (classes,) how many terms each stands for.
+        first: (classes + 1,) where the diagonals of each begin and end in ``diagonal``.
+        diagonal: those diagonals, one class after the other.
+    """
+
+    mark: Index
+    weight: Index
+    first: Index
+    diagonal: Index
+
+    @staticmethod
+    def of(cell: Index, diagonal: Index, marks: Index) -> Classes:
+        """Classify terms given as distinct pairs sorted by cell; ``marks`` holds a random word for each diagonal."""
+        starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]])) if cell.size else cell
+        first = np.append(starts, cell.size)
+        mark = np.add.reduceat(marks[diagonal], starts) if cell.size else cell
+        return Classes(mark, np.ones(starts.size, dtype=np.int64), first, diagonal).merged()
+
+    @staticmethod
+    def joined(parts: Sequence[Classes]) -> Classes:
+        """Classes of several lots of terms."""
+        lengths = np.concatenate([np.diff(part.first) for part in parts])
+        return Classes(
+            np.concatenate([part.mark for part in parts]),
+            np.concatenate([part.weight for part in parts]),
+            np.concatenate([[0], np.cumsum(lengths)]),
+            np.concatenate([part.diagonal for part in parts]),
+        ).merged()
+
+    def merged(self) -> Classes:
+        """The same classes with equal ones made one. Equal marks with unlike diagonals: less likely than 2^-20."""
+        mark, chosen, owner = np.unique(self.mark, return_index=True, return_inverse=True)
+        weight = np.zeros(mark.size, dtype=np.int64)
+        np.add.at(weight, owner, self.weight)
+        _, places = expand(self.first[chosen], self.first[chosen + 1])
+        lengths = self.first[chosen + 1] - self.first[chosen]
+        if not (lengths[owner] == np.diff(self.first)).all():
+            raise AssertionError("two sets of diagonals have one mark")
+        return Classes(mark, weight, np.concatenate([[0], np.cumsum(lengths)]), self.diagonal[places])
+
+
+class Incidence:
+    """Which diagonal can add which class of terms, indexed both ways."""
+
+    def __init__(self, classes: Classes, diagonals: int) -> None:
+        self.weight = classes.weight
+        self.diagonals = diagonals
+        self._diagonal = classes.diagonal
+        self._first = classes.first
+        cell = np.repeat(np.arange(classes.weight.size), np.diff(classes.first))
+        by_diagonal = np.argsort(classes.diagonal, kind="stable")
+        self._cell_by_diagonal = cell[by_diagonal]
+        self._diagonal_first = np.searchsorted(classes.diagonal[by_diagonal], np.arange(diagonals + 1))
+
+    @property
+    def cells(self) -> int:
+        """Number of classes."""
+        return int(self.weight.size)
+
+    @property
+    def terms(self) -> int:
+        """Number of terms."""
+        return int(self.weight.sum())
 
     def cells_of(self, diagonal: int) -> Index:
-        first, last = np.searchsorted(self._sorted_diagonal, [diagonal, diagonal + 1])
-        return self._cell[self._by_diagonal[first:last]]
+        return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]
 
-    def diagonals_of(self, cells: Index) -> Index:
-        """Diagonals of all pairs of the given cells, with repetitions."""
-        return self.diagonal[expand(self._cell_first[cells], self._cell_first[cells + 1])[1]]
+    def terms_of(self, cells: Index) -> Index:
+        """How many terms of the given classes each diagonal can add, shape (diagonals,)."""
+        owner, places = expand(self._first[cells], self._first[cells + 1])
+        sums = np.bincount(self._diagonal[places], weights=self.weight[cells][owner], minlength=self.diagonals)
+        return sums.astype(np.int64)
 
     def without_redundant(self, chosen: list[int]) -> list[int]:
         """Drop diagonals, small ones first, all of whose terms the others can add."""
+        cells_of = {diagonal: self.cells_of(diagonal) for diagonal in chosen}
         times = np.zeros(self.cells, dtype=np.int64)
-        for diagonal in chosen:
-            times[self.cells_of(diagonal)] += 1
+        for cells in cells_of.values():
+            times[cells] += 1
         kept = set(chosen)
-        for diagonal in sorted(chosen, key=lambda d: self.cells_of(d).size):
-            cells = self.cells_of(diagonal)
+        for diagonal in sorted(chosen, key=lambda d: self.weight[cells_of[d]].sum()):
+            cells = cells_of[diagonal]
             if (times[cells] > 1).all():
                 kept.remove(diagonal)
                 times[cells] -= 1
