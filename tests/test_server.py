@@ -115,6 +115,11 @@ def test_its_interface_is_described_with_examples(http):
     assert "application/problem+json" in operation["responses"]["413"]["content"]
 
 
+def test_it_serves_no_page_with_scripts_from_elsewhere(http):
+    for path in ("/docs", "/docs/oauth2-redirect", "/redoc"):
+        assert_problem(http.get(path), 404, "not-found")
+
+
 # Keys ------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,8 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
         summary="Evaluates neural networks on encrypted images; holds no secret key.",
         version=version("heinfer"),
         lifespan=lifespan,
+        docs_url=None,  # their pages run scripts from elsewhere; /openapi.json says the same
+        redoc_url=None,
         redirect_slashes=False,  # it would redirect to whatever host the request names
     )
     app.state.service = service
@@ -65,7 +67,7 @@ async def _heinfer_error(_request: Request, error: Exception) -> Response:
 async def _bad_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     names = sorted({str(entry["loc"][-1]) for entry in error.errors()})  # of our own parameters; never their values
-    detail = f"missing or malformed: {', '.join(names)}; /docs describes the request"
+    detail = f"missing or malformed: {', '.join(names)}; /openapi.json describes the request"
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad-request", detail, request_id.get())
 
 
@@ -73,4 +75,4 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "-")
-    return problem(status, code, "/docs describes what this service answers to", request_id.get())
+    return problem(status, code, "/openapi.json describes what this service answers to", request_id.get())
