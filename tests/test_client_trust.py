@@ -10,6 +10,7 @@ from in_process import URL, Recorded, running_service
 from owner import Owner
 from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
+from heinfer.ckks.parameters import Parameters
 from heinfer.errors import (
     PayloadTooLargeError,
     ServiceError,
@@ -19,7 +20,9 @@ from heinfer.errors import (
     UntrustedManifestError,
     WorkerFailedError,
 )
+from heinfer.formats.manifest import KeysPart
 from heinfer_client import Client
+from heinfer_client.trust import trusted_manifest
 
 IMAGE = np.random.default_rng(0).random((4, 4))
 MODEL = tiny_bundle()
@@ -112,6 +115,14 @@ def test_a_manifest_that_is_not_right_is_refused_before_a_key_is_made(change):
     with scripted(answer) as client, pytest.raises(UntrustedManifestError):
         client.encrypt_and_predict(IMAGE)
     assert asked == ["/models/tiny/manifest"]
+
+
+def test_keys_of_more_than_a_gibibyte_are_not_made():
+    parameters = Parameters.create(8192, [28, 26, 26, 26, 26, 26], 30)
+    keys = KeysPart(steps=tuple(range(1, 1000)), relinearization=True)  # 1.4 GB
+    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"keys": keys})
+    with pytest.raises(UntrustedManifestError, match=f"at most {1 << 30} bytes of evaluation keys .* fewer rotation"):
+        trusted_manifest(manifest.to_bytes(), "tiny")
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff" * 100, b"[" * 100_000])

@@ -10,7 +10,7 @@ from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest, parse_manifest
 
 MAX_KEYS = 1024
-MAX_KEY_BYTES = 4 << 30
+MAX_KEY_BYTES = 1 << 30  # fifty times what the shipped models need
 MAX_INPUT_BYTES = 1 << 30
 MAX_OUTPUT_BYTES = 1 << 27
 
@@ -45,7 +45,10 @@ def _excess(manifest: Manifest) -> str | None:
         return f"at most {MAX_KEYS} rotation keys are accepted, not {len(keys.steps)}"
     key_bytes = keys_length(parameters, steps=keys.steps, relinearization=keys.relinearization)
     if key_bytes > MAX_KEY_BYTES:
-        return f"at most {MAX_KEY_BYTES} bytes of keys are accepted, not {key_bytes}"
+        return (
+            f"at most {MAX_KEY_BYTES} bytes of evaluation keys are made and sent, not {key_bytes}: if the server is "
+            "the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
+        )
     input_bytes = ciphertexts_length(parameters, count=packed.layout.ciphertexts, level=packed.level, seeded=True)
     if input_bytes > MAX_INPUT_BYTES:
         return f"at most {MAX_INPUT_BYTES} bytes of input are accepted, not {input_bytes}"
