@@ -1,5 +1,7 @@
 import json
 import lzma
+import os
+import stat
 import struct
 from dataclasses import replace
 from hashlib import sha256
@@ -96,6 +98,40 @@ def test_a_truncated_or_changed_file_is_refused():
     for position in (*range(8), *range(10, PREAMBLE), PREAMBLE + 5, len(GOOD) - 1):
         with pytest.raises(BundleError):
             from_bytes(GOOD[:position] + bytes([GOOD[position] ^ 1]) + GOOD[position + 1 :])
+
+
+def test_where_a_bundle_is_put_together_cannot_be_foreseen_and_nothing_of_it_stays(tmp_path, monkeypatch):
+    path, seen = tmp_path / "sample.heinfer", []
+    moved = Path.replace
+
+    def replace_or_fail(temporary: Path, target: Path) -> Path:
+        seen.append(temporary)
+        assert temporary.parent == tmp_path
+        if len(seen) == 2:
+            raise OSError(5, "Input/output error")
+        return moved(temporary, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_fail)
+    umask = os.umask(0o027)
+    try:
+        save(sample_bundle(), path)
+        with pytest.raises(BundleError, match="Input/output error"):
+            save(sample_bundle(), path)
+    finally:
+        os.umask(umask)
+    assert seen[0] != seen[1]
+    assert list(tmp_path.iterdir()) == [path]
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640  # what any new file would have: a server may be another user
+
+
+def test_a_bundle_is_not_written_through_a_link_that_was_laid_for_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundles.secrets, "token_hex", lambda _bytes: "guessed")
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"of another")
+    (tmp_path / ".sample.heinfer.guessed").symlink_to(victim)
+    with pytest.raises(BundleError, match="File exists"):
+        save(sample_bundle(), tmp_path / "sample.heinfer")
+    assert victim.read_bytes() == b"of another"
 
 
 def test_a_newer_bundle_says_so_with_the_way_out(tmp_path):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import lzma
-import os
+import secrets
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -69,13 +69,16 @@ def save(bundle: Bundle, path: Path) -> None:
     """
     data = to_bytes(bundle)
     from_bytes(data)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        temporary.write_bytes(data)
+        # As tempfile does it, but for the mode: a server that runs as another user is to read the bundle.
+        with temporary.open("xb") as file:
+            file.write(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BundleError(f"{path} cannot be written: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(path: Path) -> Bundle:
