@@ -201,6 +201,16 @@ def test_a_place_that_takes_no_keys_is_named(running, tmp_path):
         client.prepare()
 
 
+def test_a_registration_that_cannot_be_put_in_place_leaves_nothing(running, tmp_path):
+    (tmp_path / "key.registration").mkdir()
+    with (
+        Client(URL, model="tiny", keys_path=tmp_path / "key", transport=running.transport) as client,
+        pytest.raises(SettingError, match="cannot be kept at"),
+    ):
+        client.prepare()
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["key", "key.registration"]
+
+
 def test_progress_needs_a_terminal(client, capfd):
     client.prepare()
     assert capfd.readouterr() == ("", "")

@@ -77,9 +77,12 @@ class KeyFile:
         """Write where the keys are registered; the id lets whoever knows it use and delete them."""
         with self._place_errors():
             descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
-                file.write(registration.model_dump_json())
-            Path(temporary).replace(self._record)
+            try:
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
+                    file.write(registration.model_dump_json())
+                Path(temporary).replace(self._record)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
 
     @contextmanager
     def _place_errors(self) -> Iterator[None]:
