@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import time
+import tracemalloc
 
 import pytest
 from pydantic import ValidationError
@@ -147,6 +148,21 @@ def read(request: Request, length: int = 10, seconds: float = 5.0) -> bytes:
 def test_a_body_is_read_whole():
     assert read(request_of([b"01234", b"56789"], "10")) == b"0123456789"
     assert read(request_of([b"0123"])) == b"0123"
+
+
+def test_a_body_is_in_memory_once():
+    mib = bytes(1 << 20)
+    length = 16 * len(mib)
+
+    async def peak() -> int:
+        assert len(await read_body(request_of([mib] * 16), length, 5.0)) == length
+        return tracemalloc.get_traced_memory()[1]
+
+    tracemalloc.start()
+    try:
+        assert asyncio.run(peak()) < 1.5 * length
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("declared", ["11", "99999999999999999999999", "ten", "-1", "1_0"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from io import BytesIO
 
 from starlette.requests import Request
 
@@ -27,20 +28,22 @@ async def read_body(request: Request, length: int, seconds_per_mib: float) -> by
     declared = request.headers.get("content-length", "0")
     if len(declared) > _MAX_DIGITS or not declared.isdecimal() or int(declared) > length:
         raise _too_large(length)
-    body = bytearray()  # one buffer: a list of chunks of one byte each would take fifty times the memory
+    # One buffer: a list of chunks of one byte each would take fifty times the memory. Its bytes are its result, without
+    # a copy, as long as nothing else holds them.
+    body = BytesIO()
     try:
         async with asyncio.timeout(seconds_per_mib) as limit:
             async for chunk in request.stream():
-                if len(body) + len(chunk) > length:
+                started = body.tell() // _MIB
+                if body.tell() + len(chunk) > length:
                     raise _too_large(length)
-                started = len(body) // _MIB
-                body += chunk
-                if len(body) // _MIB > started:
+                body.write(chunk)
+                if body.tell() // _MIB > started:
                     limit.reschedule(asyncio.get_running_loop().time() + seconds_per_mib)
     except TimeoutError:
         text = f"a MiB of the body, or its rest, did not arrive within {seconds_per_mib:g} seconds: send it faster"
         raise SlowBodyError(text) from None
-    return bytes(body)
+    return body.getvalue()
 
 
 def _too_large(length: int) -> PayloadTooLargeError:
