@@ -10,6 +10,8 @@ from in_process import RunningService, running_service
 from owner import Owner
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
+from heinfer_server.heads import MAX_HEAD_BYTES
+
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY_MODEL = tiny_bundle()
 SLOW_MODEL = tiny_bundle("slow", idle_rotations=400)
@@ -196,6 +198,26 @@ def test_an_oversized_body_is_refused_and_the_connection_closed(http, owner, key
     answer = infer(http, key_id, owner.inputs(IMAGE) + b"\0")
     assert_problem(answer, 413, "payload-too-large")
     assert answer.headers["connection"] == "close"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(http, method):
+    headers = {"Content-Length": "5", "Transfer-Encoding": "chunked"}
+    answer = http.request(method, "/models/tiny/manifest", headers=headers, content=b"0\r\n\r\n")
+    assert_problem(answer, 400, "ambiguous-length")
+    assert answer.headers["connection"] == "close"
+
+
+def test_a_huge_head_is_refused_and_the_connection_closed(http):
+    for answer in (
+        http.get("/healthz", headers={"X": "y" * MAX_HEAD_BYTES}),
+        http.get("/healthz", headers=[("X", "y")] * (MAX_HEAD_BYTES // 6)),
+        http.get("/healthz", params={"x": "y" * MAX_HEAD_BYTES}),
+        http.get("/" + "y" * MAX_HEAD_BYTES),
+    ):
+        assert_problem(answer, 431, "head-too-large")
+        assert answer.headers["connection"] == "close"
+    assert http.get("/healthz", headers={"X": "y" * (MAX_HEAD_BYTES // 2)}).status_code == 200
 
 
 def test_malformed_parameters_are_named_and_not_echoed(http):

@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
+from heinfer_server.heads import HeadMiddleware
 from heinfer_server.logs import log, request_id
 from heinfer_server.middleware import RequestMiddleware
 from heinfer_server.models import ServedModel
@@ -51,7 +52,8 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     )
     app.state.service = service
     app.include_router(router)
-    app.add_middleware(RequestMiddleware)
+    app.add_middleware(HeadMiddleware)
+    app.add_middleware(RequestMiddleware)  # the last one is the outermost
     app.add_exception_handler(HeinferError, _heinfer_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

@@ -31,11 +31,25 @@ class SlowBodyError(ServiceError):
     code = "request-timeout"
 
 
+class AmbiguousLengthError(ServiceError):
+    """The head of a request gives the length of its body twice: proxies differ in which one they believe."""
+
+    code = "ambiguous-length"
+
+
+class HeadTooLargeError(ServiceError):
+    """The head of a request is longer than any that this service has use for."""
+
+    code = "head-too-large"
+
+
 _STATUS: dict[type[HeinferError], HTTPStatus] = {
     UnknownModelError: HTTPStatus.NOT_FOUND,
     UnknownKeysError: HTTPStatus.NOT_FOUND,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
+    AmbiguousLengthError: HTTPStatus.BAD_REQUEST,
+    HeadTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
     FormatError: HTTPStatus.BAD_REQUEST,

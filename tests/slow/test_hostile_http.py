@@ -35,6 +35,7 @@ CODES = {
     "unknown-keys": 404,
     "payload-too-large": 413,
     "request-timeout": 408,
+    "ambiguous-length": 400,
     "bad-request": 422,
 }
 SECONDS = 5.0
@@ -251,6 +252,16 @@ def test_a_chunk_of_malformed_size_is_no_request(attacked, size):
 )
 def test_malformed_headers_are_no_request(attacked, headers):
     assert Wire(attacked, *headers).answer().startswith(b"HTTP/1.1 4")
+    attacked.assert_still_works()
+
+
+def test_what_a_proxy_may_take_for_two_requests_is_refused_and_nothing_after_it_answered(attacked):
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+    wire = Wire(attacked, f"Content-Length: {5 + len(smuggled)}", "Transfer-Encoding: chunked")
+    wire.send(b"0\r\n\r\n" + smuggled)
+    answer = wire.answer()
+    assert_wire_refused(answer, "ambiguous-length")
+    assert answer.count(b"HTTP/1.1 ") == 1
     attacked.assert_still_works()
 
 

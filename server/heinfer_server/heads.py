@@ -1,0 +1,44 @@
+"""Heads of requests: refused before anything else when they are huge, or when a proxy may read them otherwise."""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from heinfer_server.logs import log, request_id
+from heinfer_server.problems import AmbiguousLengthError, HeadTooLargeError, problem_of
+
+_logger = logging.getLogger(__name__)
+
+MAX_HEAD_BYTES = 1 << 14
+"""Of path, query and headers. h11 has the same bound, but looks only at heads that come in pieces."""
+
+
+class HeadMiddleware:
+    """Answers a request whose head is wrong, and closes the connection: what follows may not be the body."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        error = _fault(scope) if scope["type"] == "http" else None
+        if error is None:
+            await self._app(scope, receive, send)
+            return
+        log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
+        response = problem_of(error, request_id.get())
+        response.headers["Connection"] = "close"
+        await response(scope, receive, send)
+
+
+def _fault(scope: Scope) -> AmbiguousLengthError | HeadTooLargeError | None:
+    headers: list[tuple[bytes, bytes]] = scope["headers"]
+    target = len(scope["path"]) + len(scope["query_string"])
+    if target + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
+        return HeadTooLargeError(f"path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers")
+    names = {name for name, _ in headers}
+    if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
+        # Two readers may take two ends for the body, and the rest of it for a request (RFC 9112, 6.1).
+        return AmbiguousLengthError("a body has either a Content-Length or a Transfer-Encoding of HTTP/1.1: send one")
+    return None
