@@ -1,17 +1,21 @@
+import asyncio
 import logging
 import re
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import numpy as np
 import pytest
 from in_process import RunningService, running_service
 from owner import Owner
+from server_process import wait_until
+from starlette.types import ASGIApp
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer_server.heads import MAX_HEAD_BYTES
 
+SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY_MODEL = tiny_bundle()
 SLOW_MODEL = tiny_bundle("slow", idle_rotations=400)
@@ -56,6 +60,44 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert body["request_id"] == answer.headers["x-request-id"]
 
 
+class HeldWorker:
+    """The only worker of a service, which starts on its tasks when it is let go."""
+
+    def __init__(self, running: RunningService) -> None:
+        self._pool = running.service.workers
+        (self._worker,) = self._pool._workers
+        self._go = asyncio.Event()
+        self.tasks: list[object] = []
+
+    def waiting(self) -> int:
+        """Requests that wait for the worker."""
+        return len(self._pool._free._waiters or ())
+
+    async def hold(self) -> None:
+        run = self._worker._run
+
+        async def run_later(*task: object) -> object:
+            self.tasks.append(task)
+            await self._go.wait()
+            return await run(*task)
+
+        self._worker._run = run_later
+
+    async def let_go(self) -> None:
+        del self._worker._run
+        self._go.set()
+
+
+@contextmanager
+def held_worker(running: RunningService):
+    held = HeldWorker(running)
+    running.portal.call(held.hold)
+    try:
+        yield held
+    finally:
+        running.portal.call(held.let_go)
+
+
 # What it is for --------------------------------------------------------------------------------
 
 
@@ -83,21 +125,15 @@ def test_it_lists_its_models_and_gives_their_manifests(http):
     assert answer.headers["content-type"] == "application/json"
 
 
-def test_it_is_healthy_and_answers_others_while_it_evaluates(running, http):
-    slow = Owner(SLOW_MODEL)
-    key_id = http.post("/models/slow/keys", content=slow.keys).json()["keys"]
-    body = slow.inputs(IMAGE)
+def test_it_is_healthy_and_answers_others_while_it_evaluates(running, http, owner, key_id):
     with ThreadPoolExecutor() as pool:
-        evaluation = pool.submit(infer, http, key_id, body, "slow")
-        waits = []
-        while not evaluation.done():
-            started = time.perf_counter()
+        with held_worker(running) as held:
+            evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
+            wait_until(lambda: len(held.tasks) == 1, SECONDS)
             assert http.get("/healthz").json() == {"status": "ok"}
-            waits.append(time.perf_counter() - started)
-            time.sleep(0.01)
-    assert evaluation.result().status_code == 200
-    assert len(waits) > 5
-    assert max(waits) < 0.5
+            assert http.post("/models/tiny/keys", content=owner.keys).status_code == 201
+            assert not evaluation.done()
+        assert evaluation.result().status_code == 200
 
 
 def test_its_interface_is_described_with_examples(http):
@@ -146,19 +182,19 @@ def test_keys_that_a_worker_had_to_drop_are_loaded_again(http, owner):
         assert infer(http, key_id, body).status_code == 200
 
 
-def test_keys_that_go_while_a_request_waits_are_gone_for_it(http):
-    slow = Owner(SLOW_MODEL)
-    key_ids = [http.post("/models/slow/keys", content=slow.keys).json()["keys"] for _ in range(2)]
-    body = slow.inputs(IMAGE)
+def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner):
+    key_ids = [http.post("/models/tiny/keys", content=owner.keys).json()["keys"] for _ in range(3)]
+    body = owner.inputs(IMAGE)
     with ThreadPoolExecutor() as pool:
-        under_way, waits = [], []
-        for key_id, requests in zip(key_ids, (under_way, waits), strict=True):
-            requests.append(pool.submit(infer, http, key_id, body, "slow"))
-            time.sleep(0.1)
-        for key_id in key_ids:
-            assert http.delete(f"/keys/{key_id}").status_code == 204
-    assert under_way[0].result().status_code == 200
-    assert_problem(waits[0].result(), 404, "unknown-keys")
+        with held_worker(running) as held:
+            under_way = pool.submit(infer, http, key_ids[0], body)
+            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            waiting = [pool.submit(infer, http, key_id, body) for key_id in key_ids[1:]]
+            wait_until(lambda: held.waiting() == 2, SECONDS)
+            for key_id in key_ids[:2]:
+                assert http.delete(f"/keys/{key_id}").status_code == 204
+        assert [request.result().status_code for request in (under_way, *waiting)] == [200, 404, 200]
+        assert_problem(waiting[0].result(), 404, "unknown-keys")
 
 
 def test_keys_of_another_model_are_refused(http, key_id):
@@ -172,6 +208,51 @@ def test_keys_and_inputs_of_another_parameter_set_are_refused(http, owner):
     assert_problem(http.post("/models/tiny/keys", content=wide.keys), 413, "payload-too-large")
     key_id = http.post("/models/wide/keys", content=wide.keys).json()["keys"]
     assert_problem(infer(http, key_id, owner.inputs(IMAGE), "wide"), 400, "parameter-mismatch")
+
+
+# Clients who go away ---------------------------------------------------------------------------
+
+
+async def ask_and_leave(app: ASGIApp, key_id: str, body: bytes, leave: asyncio.Event) -> None:
+    """Have the application answer a request to /infer whose client goes away when told to."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, object]:
+        if not messages:
+            await leave.wait()
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: dict[str, object]) -> None:
+        raise AssertionError("nobody is there to read it")
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/infer",
+        "query_string": f"model=tiny&keys={key_id}".encode(),
+        "headers": [],
+    }
+    await app(scope, receive, send)
+
+
+def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(running, http, owner, key_id, caplog):
+    body, leave = owner.inputs(IMAGE), asyncio.Event()
+    with ThreadPoolExecutor() as pool:
+        with held_worker(running) as held, caplog.at_level(logging.INFO):
+            under_way = pool.submit(infer, http, key_id, body)
+            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            waits = pool.submit(infer, http, key_id, body)
+            wait_until(lambda: held.waiting() == 1, SECONDS)
+            abandoned = running.portal.start_task_soon(ask_and_leave, running.app, key_id, body, leave)
+            wait_until(lambda: held.waiting() == 2, SECONDS)
+            running.portal.call(leave.set)
+            abandoned.result(SECONDS)  # while the worker is still busy with another
+            wait_until(lambda: held.waiting() == 1, SECONDS)
+            assert running.service.evaluations._inside == 2  # its place is another's
+        assert [request.result().status_code for request in (under_way, waits)] == [200, 200]
+    assert len(held.tasks) == 1
+    assert "client went away" in caplog.messages
 
 
 # Bad requests ----------------------------------------------------------------------------------

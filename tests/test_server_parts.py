@@ -23,6 +23,7 @@ from heinfer.formats import bundle as bundles
 from heinfer_server import Settings, create_app
 from heinfer_server.__main__ import main
 from heinfer_server.body import read_body
+from heinfer_server.departure import unless
 from heinfer_server.gate import Gate
 from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.logs import JsonFormatter, log, request_id
@@ -201,6 +202,44 @@ def test_a_gate_is_full_and_then_is_not():
         pass
     with gate.entered():
         pass
+
+
+# Clients who go away ---------------------------------------------------------------------------
+
+
+def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
+    async def use() -> None:
+        free = asyncio.Semaphore(1)
+        gone = asyncio.get_running_loop().create_future()
+        await unless(gone, free.acquire(), give_up=free.release)
+        waiting = asyncio.create_task(unless(gone, free.acquire(), give_up=free.release))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        free.release()
+        gone.set_result(None)
+        with pytest.raises(ClientDisconnect):
+            await waiting
+        with pytest.raises(ClientDisconnect):  # gone before it had to wait
+            await unless(gone, free.acquire(), give_up=free.release)
+        assert not free.locked()
+
+    asyncio.run(use())
+
+
+def test_a_wait_that_is_cancelled_takes_no_turn():
+    async def use() -> None:
+        free = asyncio.Semaphore(0)
+        gone = asyncio.get_running_loop().create_future()
+        waiting = asyncio.create_task(unless(gone, free.acquire(), give_up=free.release))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        free.release()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        await asyncio.sleep(0)
+        assert not free.locked()
+
+    asyncio.run(use())
 
 
 # Problems and logs -----------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from fastapi import Path as PathParameter
 
 from heinfer.formats.manifest import Manifest
 from heinfer_server.body import read_body
+from heinfer_server.departure import departure_of
 from heinfer_server.problems import documented
 from heinfer_server.schemas import Health, ModelList, ModelSummary, Registration
 from heinfer_server.service import Service
@@ -137,7 +138,8 @@ async def infer(
     with service.evaluations.entered():
         body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         started = perf_counter()
-        result = await service.evaluate(served, keys, body)
+        async with departure_of(request) as gone:
+            result = await service.evaluate(served, keys, body, gone)
         total = perf_counter() - started
     timing = ", ".join(
         f"{name};dur={seconds * 1000:.1f}"

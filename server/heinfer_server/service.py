@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 
 from heinfer.errors import KeySetError, SettingError, UnknownModelError
+from heinfer_server.departure import Departure
 from heinfer_server.gate import Gate
 from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.models import ServedModel
@@ -63,7 +64,7 @@ class Service:
         await asyncio.to_thread(model.check_keys, body)
         return self.keys.add(EvaluationKeys(model.name, body))
 
-    async def evaluate(self, model: ServedModel, key_id: str, body: bytes) -> Evaluated:
-        """Check a frame of inputs and evaluate the model; raises what its check and Worker.evaluate raise."""
+    async def evaluate(self, model: ServedModel, key_id: str, body: bytes, gone: Departure) -> Evaluated:
+        """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
         await asyncio.to_thread(model.check_inputs, body)
-        return await self.workers.evaluate(key_id, body)
+        return await self.workers.evaluate(key_id, body, gone)

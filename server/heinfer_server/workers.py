@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 
 from heinfer.formats.bundle import Bundle
+from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
 from heinfer_server.tasks import Evaluated
@@ -41,9 +42,14 @@ class WorkerPool:
         await asyncio.gather(*self._restarts, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
-    async def evaluate(self, key_id: str, inputs: bytes) -> Evaluated:
-        """Evaluate one request in a worker; see Worker.evaluate."""
-        await self._free.acquire()
+    async def evaluate(self, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
+        """Evaluate one request in a worker, unless its client goes away before that.
+
+        Raises:
+            ClientDisconnect: when it does.
+            UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
+        """
+        await unless(gone, self._free.acquire(), give_up=self._free.release)
         worker = min(self._idle, key=lambda idle: not idle.has(key_id))
         self._idle.remove(worker)
         try:

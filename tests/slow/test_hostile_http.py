@@ -1,6 +1,8 @@
 """Hostile bytes over real HTTP: each is refused with a stable code in bounded time, and the next good request works."""
 
+import os
 import resource
+import signal
 import socket
 import time
 import zlib
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from hostile import Mutation, mutations
 from owner import Owner
-from server_process import ServerProcess, server_process
+from server_process import ServerProcess, server_process, wait_until
 from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.formats.frame_fields import ciphertext_fields, key_fields
@@ -270,6 +272,24 @@ def test_a_body_that_breaks_off_leaves_nothing(attacked):
         wire = Wire(attacked, f"Content-Length: {len(attacked.inputs)}")
         wire.send(attacked.inputs[:1000])
         wire.socket.close()
+    attacked.assert_still_works()
+
+
+def test_requests_whose_clients_went_away_are_not_evaluated(attacked):
+    os.kill(attacked.pid, signal.SIGSTOP)
+    try:
+        headers = (f"Content-Length: {len(attacked.inputs)}", "Connection: close")
+        stays, *leave = (Wire(attacked, *headers) for _ in range(6))
+        for wire in (stays, *leave):
+            wire.send(attacked.inputs)
+        before = attacked.server.log.count("client went away")
+        for wire in leave:
+            wire.socket.close()
+        # One of them all is with the worker, and most likely the first.
+        wait_until(lambda: attacked.server.log.count("client went away") >= before + len(leave) - 1, 30)
+    finally:
+        os.kill(attacked.pid, signal.SIGCONT)
+    assert stays.answer().startswith(b"HTTP/1.1 200 ")
     attacked.assert_still_works()
 
 
