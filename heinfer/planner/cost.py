@@ -96,7 +96,9 @@ def save_costs(tables: Iterable[CostTable], path: Path) -> None:
         for table in tables
     ]
     text = json.dumps({"format": 1, "tables": rounded}, indent=2)
-    one_line = re.sub(r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text)
+    one_line = re.sub(
+        r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text
+    )
     path.write_text(one_line + "\n")
 
 
