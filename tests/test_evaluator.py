@@ -46,6 +46,12 @@ def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
     assert list(evaluator._sides) == ["b"]
 
 
+def test_it_forgets_keys_without_a_request(evaluator, owner):
+    evaluator.run(task(owner))
+    evaluator.forget(("a",))
+    assert evaluator._sides == {}
+
+
 def test_a_failure_of_the_library_may_be_told_and_unloads_the_keys(evaluator, owner, monkeypatch):
     def refuse(*_args: object) -> None:
         raise BackendError("SEAL failed to multiply")

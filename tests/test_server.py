@@ -13,6 +13,7 @@ from server_process import wait_until
 from starlette.types import ASGIApp
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
+from heinfer_server import worker_process
 from heinfer_server.heads import MAX_HEAD_BYTES
 
 SECONDS = 60.0
@@ -68,6 +69,10 @@ class HeldWorker:
         (self._worker,) = self._pool._workers
         self._go = asyncio.Event()
         self.tasks: list[object] = []
+
+    def forgotten(self) -> list[tuple[str, ...]]:
+        """Ids of keys that it was told to let go of, task by task."""
+        return [task[2] for task in self.tasks if task[1] is worker_process.forget]
 
     def waiting(self) -> int:
         """Requests that wait for the worker."""
@@ -195,6 +200,39 @@ def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner
                 assert http.delete(f"/keys/{key_id}").status_code == 204
         assert [request.result().status_code for request in (under_way, *waiting)] == [200, 404, 200]
         assert_problem(waiting[0].result(), 404, "unknown-keys")
+
+
+def test_keys_that_are_deleted_do_not_stay_loaded(running, http, owner, key_id):
+    (worker,) = running.service.workers._workers
+    assert infer(http, key_id, owner.inputs(IMAGE)).status_code == 200
+    assert worker.has(key_id)
+    with held_worker(running) as held:
+        assert http.delete(f"/keys/{key_id}").status_code == 204
+        wait_until(lambda: held.forgotten() == [(key_id,)], SECONDS)
+    assert not worker.has(key_id)
+    other = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    assert infer(http, other, owner.inputs(IMAGE)).status_code == 200
+
+
+def test_a_worker_lets_go_of_deleted_keys_when_it_is_done(running, http, owner, key_id):
+    with ThreadPoolExecutor() as pool:
+        with held_worker(running) as held:
+            evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
+            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            assert http.delete(f"/keys/{key_id}").status_code == 204
+            assert held.forgotten() == []
+        assert evaluation.result().status_code == 200
+    (worker,) = running.service.workers._workers
+    wait_until(lambda: not worker.has(key_id), SECONDS)
+
+
+def test_keys_that_had_to_go_for_others_do_not_stay_loaded(tmp_path, owner):
+    with running_service(tmp_path, [TINY_MODEL], key_memory=len(owner.keys)) as running:
+        first = running.http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        assert infer(running.http, first, owner.inputs(IMAGE)).status_code == 200
+        with held_worker(running) as held:
+            assert running.http.post("/models/tiny/keys", content=owner.keys).status_code == 201
+            wait_until(lambda: held.forgotten() == [(first,)], SECONDS)
 
 
 def test_keys_of_another_model_are_refused(http, key_id):

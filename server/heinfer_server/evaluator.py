@@ -62,10 +62,14 @@ class Evaluator:
         self._models: Mapping[str, _Model] = {bundle.manifest.name: _Model(bundle) for bundle in bundles}
         self._sides: dict[str, EvaluationSide] = {}
 
+    def forget(self, key_ids: Sequence[str]) -> None:
+        """Let go of loaded keys."""
+        for key_id in key_ids:
+            del self._sides[key_id]
+
     def run(self, task: EvaluationTask) -> Evaluated | TaskFailure:
         """Evaluate one request; after a failure its keys are no longer loaded."""
-        for key_id in task.forget:
-            del self._sides[key_id]
+        self.forget(task.forget)
         try:
             return self._evaluate(task)
         except Exception as error:

@@ -97,7 +97,7 @@ async def register_keys(service: TheService, model: Model, request: Request, res
     responses=documented(HTTPStatus.NOT_FOUND),
 )
 async def delete_keys(service: TheService, key_id: KeyId) -> None:
-    service.keys.remove(key_id)
+    await service.forget(key_id)
 
 
 @router.post(

@@ -62,7 +62,14 @@ class Service:
     async def register(self, model: ServedModel, body: bytes) -> str:
         """Check a frame of keys and keep it; returns the keys' id, raises what ServedModel.check_keys raises."""
         await asyncio.to_thread(model.check_keys, body)
-        return self.keys.add(EvaluationKeys(model.name, body))
+        key_id = self.keys.add(EvaluationKeys(model.name, body))
+        await self.workers.forget_gone_keys()  # others may have had to go
+        return key_id
+
+    async def forget(self, key_id: str) -> None:
+        """Forget keys, here and in the workers; UnknownKeysError when there are none under the id."""
+        self.keys.remove(key_id)
+        await self.workers.forget_gone_keys()
 
     async def evaluate(self, model: ServedModel, key_id: str, body: bytes, gone: Departure) -> Evaluated:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""

@@ -51,6 +51,11 @@ class Worker:
         """Whether the process holds these keys loaded."""
         return key_id in self._loaded
 
+    @property
+    def holds_gone_keys(self) -> bool:
+        """Whether the process holds keys loaded that nobody has registered any more."""
+        return any(key_id not in self._registered for key_id in self._loaded)
+
     async def start(self) -> None:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
         self._loaded.clear()
@@ -88,6 +93,13 @@ class Worker:
         self._loaded[key_id] = None
         self._loaded.move_to_end(key_id)
         return result
+
+    async def forget_gone_keys(self) -> None:
+        """Have the process let go of keys that nobody has registered any more; WorkerFailedError when it cannot."""
+        gone = tuple(key_id for key_id in self._loaded if key_id not in self._registered)
+        for key_id in gone:
+            del self._loaded[key_id]
+        await self._run(self._timeout, worker_process.forget, gone)
 
     def _make_room(self, key_id: str) -> tuple[str, ...]:
         """Ids of the loaded keys that nobody has registered any more, and of the least recently used ones."""

@@ -27,6 +27,12 @@ def ready() -> None:
     """Return, which a worker can only once it has started."""
 
 
+def forget(key_ids: Sequence[str]) -> None:
+    """Let go of loaded keys in this worker process."""
+    assert _evaluator is not None
+    _evaluator.forget(key_ids)
+
+
 def run(task: EvaluationTask) -> Evaluated | TaskFailure:
     """Evaluate one request in this worker process."""
     assert _evaluator is not None

@@ -24,7 +24,7 @@ class WorkerPool:
         self._idle = list(self._workers)
         self._free = asyncio.Semaphore(count)
         self._stopping = False
-        self._restarts: set[asyncio.Task[None]] = set()
+        self._preparations: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Start all workers and wait until they have loaded the models.
@@ -37,9 +37,9 @@ class WorkerPool:
     async def stop(self) -> None:
         """End all workers, whatever they are doing."""
         self._stopping = True
-        for restart in self._restarts:
-            restart.cancel()
-        await asyncio.gather(*self._restarts, return_exceptions=True)
+        for preparation in self._preparations:
+            preparation.cancel()
+        await asyncio.gather(*self._preparations, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
     async def evaluate(self, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
@@ -55,24 +55,39 @@ class WorkerPool:
         try:
             return await worker.evaluate(key_id, inputs)
         finally:
-            if worker.running:
-                self._give_back(worker)
-            elif not self._stopping:
-                self._restart(worker)
+            self._finish(worker)
+
+    async def forget_gone_keys(self) -> None:
+        """Have the workers let go of keys that nobody has registered any more: expanded, they are hundreds of MB.
+
+        It does not wait for them. A worker that has something to do looks for such keys when it is done.
+        """
+        for worker in [worker for worker in self._idle if worker.holds_gone_keys]:
+            if self._free.locked():  # those that are idle yet are promised to requests
+                return
+            await self._free.acquire()  # comes at once
+            self._idle.remove(worker)
+            self._finish(worker)
+
+    def _finish(self, worker: Worker) -> None:
+        if worker.running and not worker.holds_gone_keys:
+            self._give_back(worker)
+        elif not self._stopping:
+            task = asyncio.create_task(self._made_ready(worker))
+            self._preparations.add(task)
+            task.add_done_callback(self._preparations.discard)
 
     def _give_back(self, worker: Worker) -> None:
         self._idle.append(worker)
         self._free.release()
 
-    def _restart(self, worker: Worker) -> None:
-        task = asyncio.create_task(self._restarted(worker))
-        self._restarts.add(task)
-        task.add_done_callback(self._restarts.discard)
-
-    async def _restarted(self, worker: Worker) -> None:
+    async def _made_ready(self, worker: Worker) -> None:
         try:
-            await worker.stop()
-            await worker.start()
-        except Exception as error:  # the next request that gets this worker tries again
-            log(_logger, logging.ERROR, "worker did not start again", error=type(error).__name__)
+            if worker.running:
+                await worker.forget_gone_keys()
+            else:
+                await worker.stop()
+                await worker.start()
+        except Exception as error:  # the next request that gets this worker starts it again
+            log(_logger, logging.ERROR, "worker did not get ready", error=type(error).__name__)
         self._give_back(worker)
