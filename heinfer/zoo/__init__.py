@@ -1,12 +1,21 @@
 """Reference networks, their data and their training.
 
-This module needs no torch; ``networks``, ``training`` and ``reference`` do.
+This module needs no torch; ``registry``, ``networks``, ``training`` and ``reference`` do.
 """
 
 from heinfer.zoo.digits import DemoDigits, digits
 from heinfer.zoo.shipped import BUNDLES, bundle_path
 
-NETWORKS = ("mnist-plain", "mnist-ffconv")
-"""Names of the reference networks."""
+NETWORKS = (
+    "mnist-plain",
+    "mnist-ffconv",
+    "lola-mnist",
+    "lenet5-mnist",
+    "lola-cifar",
+    "lola-cifar-ffconv",
+    "cifar-plain",
+    "cifar-ffconv",
+)
+"""Names of the reference networks; ``registry`` says what each is."""
 
 __all__ = ["BUNDLES", "NETWORKS", "DemoDigits", "bundle_path", "digits"]

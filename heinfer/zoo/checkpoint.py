@@ -26,10 +26,11 @@ class Metadata:
         name: of the reference network.
         seed: that the training started from.
         epochs: that the last stage of training took.
-        limit: training images used; None for all.
+        images: how many it was trained on.
         recipe: of all stages, spelled out.
-        held_out_accuracy, test_accuracy: shares of images classified correctly, in [0, 1].
-        seconds: spent training, all stages and interrupted runs included.
+        held_out_accuracy: share of the held-out images classified correctly, in [0, 1]; None when trained on them.
+        test_accuracy: the same of the test images.
+        seconds: that the last stage took, interrupted runs included.
         structure: description of every layer by its path, for people: the wording is the torch version's.
         ranges: the largest |value| on the training images, by tensor: ``input`` and each layer's output by its path.
     """
@@ -37,9 +38,9 @@ class Metadata:
     name: str
     seed: int
     epochs: int
-    limit: int | None
+    images: int
     recipe: str
-    held_out_accuracy: float
+    held_out_accuracy: float | None
     test_accuracy: float
     seconds: float
     structure: Mapping[str, str]

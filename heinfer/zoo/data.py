@@ -74,6 +74,14 @@ class Mnist:
     train: Digits
     held_out: Digits
 
+    @property
+    def whole(self) -> Digits:
+        """Both parts, in the data set's order: what is trained on once the choices are made."""
+        return Digits(
+            np.concatenate((self.train.images, self.held_out.images)),
+            np.concatenate((self.train.labels, self.held_out.labels)),
+        )
+
 
 def mnist(data_dir: Path | None = None) -> Mnist:
     """Return MNIST's training images: 55,000 to train on and the last 5,000 for choices.

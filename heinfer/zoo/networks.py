@@ -1,4 +1,7 @@
-"""The reference networks. Encrypted plans are made for their structure, so it is fixed."""
+"""The reference networks. Encrypted plans are made for their structure, so it is fixed.
+
+Each takes a batch of normalised images and returns (B, 10) scores.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from torch import nn
 from heinfer.nn import FFConv2d, PolyActivation
 
 RANK = 4
-"""Of the factorized convolution."""
+"""Of the factorized convolution of ``mnist_ffconv``."""
 
 
 def mnist_plain() -> nn.Sequential:
-    """Two plain convolutions and a dense layer; takes (B, 1, 28, 28) normalised, returns (B, 10) scores.
+    """Two plain convolutions and a dense layer; takes (B, 1, 28, 28).
 
     Five levels: convolution, activation, convolution, activation, dense.
     """
@@ -25,15 +28,96 @@ def mnist_ffconv() -> nn.Sequential:
     return _mnist(FFConv2d(8, 32, 5, rank=RANK, stride=2, padding=2))
 
 
+def lola_mnist() -> nn.Sequential:
+    """The MNIST network of LoLa (arXiv 1812.10659), squares replaced by learned quadratics; takes (B, 1, 28, 28)."""
+    return _chain(
+        conv1=nn.Conv2d(1, 5, 5, stride=2, padding=1),
+        **_activated(1, nn.BatchNorm2d(5)),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(5 * 13 * 13, 100),
+        **_activated(2, nn.BatchNorm1d(100)),
+        fc2=nn.Linear(100, 10),
+    )
+
+
+def lenet5_mnist() -> nn.Sequential:
+    """LeNet-5 with average pools and learned quadratics; takes (B, 1, 28, 28)."""
+    return _chain(
+        conv1=nn.Conv2d(1, 6, 5, padding=2),
+        **_activated(1, nn.BatchNorm2d(6)),
+        pool1=nn.AvgPool2d(2),
+        conv2=nn.Conv2d(6, 16, 5),
+        **_activated(2, nn.BatchNorm2d(16)),
+        pool2=nn.AvgPool2d(2),
+        flatten=nn.Flatten(),
+        fc1=nn.Linear(16 * 5 * 5, 120),
+        **_activated(3, nn.BatchNorm1d(120)),
+        fc2=nn.Linear(120, 84),
+        **_activated(4, nn.BatchNorm1d(84)),
+        fc3=nn.Linear(84, 10),
+    )
+
+
+def lola_cifar() -> nn.Sequential:
+    """The CIFAR-10 network of LoLa, squares replaced by learned quadratics; takes (B, 3, 32, 32)."""
+    return _lola_cifar(nn.Conv2d(83, 163, 6, stride=2, padding=2))
+
+
+def lola_cifar_ffconv() -> nn.Sequential:
+    """``lola_cifar`` with its second convolution factorized at rank 16."""
+    return _lola_cifar(FFConv2d(83, 163, 6, rank=16, stride=2, padding=2))
+
+
+def cifar_plain() -> nn.Sequential:
+    """Three plain convolutions of 32, 64 and 128 channels and a dense layer; takes (B, 3, 32, 32)."""
+    return _cifar(nn.Conv2d(32, 64, 3, padding=1), nn.Conv2d(64, 128, 3, padding=1))
+
+
+def cifar_ffconv() -> nn.Sequential:
+    """``cifar_plain`` with its second and third convolution factorized at ranks 16 and 32."""
+    return _cifar(FFConv2d(32, 64, 3, rank=16, padding=1), FFConv2d(64, 128, 3, rank=32, padding=1))
+
+
 def _mnist(conv2: nn.Module) -> nn.Sequential:
-    layers: list[tuple[str, nn.Module]] = [
-        ("conv1", nn.Conv2d(1, 8, 5, stride=2, padding=2)),
-        ("bn1", nn.BatchNorm2d(8)),
-        ("act1", PolyActivation(8)),
-        ("conv2", conv2),
-        ("bn2", nn.BatchNorm2d(32)),
-        ("act2", PolyActivation(32)),
-        ("flatten", nn.Flatten()),
-        ("fc", nn.Linear(32 * 7 * 7, 10)),
-    ]
+    return _chain(
+        conv1=nn.Conv2d(1, 8, 5, stride=2, padding=2),
+        **_activated(1, nn.BatchNorm2d(8)),
+        conv2=conv2,
+        **_activated(2, nn.BatchNorm2d(32)),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(32 * 7 * 7, 10),
+    )
+
+
+def _lola_cifar(conv2: nn.Module) -> nn.Sequential:
+    return _chain(
+        conv1=nn.Conv2d(3, 83, 8, stride=2, padding=1),
+        **_activated(1, nn.BatchNorm2d(83)),
+        conv2=conv2,
+        **_activated(2, nn.BatchNorm2d(163)),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(163 * 7 * 7, 10),
+    )
+
+
+def _cifar(conv2: nn.Module, conv3: nn.Module) -> nn.Sequential:
+    return _chain(
+        conv1=nn.Conv2d(3, 32, 5, stride=2, padding=2),
+        **_activated(1, nn.BatchNorm2d(32)),
+        conv2=conv2,
+        **_activated(2, nn.BatchNorm2d(64)),
+        pool2=nn.AvgPool2d(2),
+        conv3=conv3,
+        **_activated(3, nn.BatchNorm2d(128)),
+        pool3=nn.AvgPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(128 * 4 * 4, 10),
+    )
+
+
+def _activated(number: int, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> dict[str, nn.Module]:
+    return {f"bn{number}": norm, f"act{number}": PolyActivation(norm.num_features)}
+
+
+def _chain(**layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))

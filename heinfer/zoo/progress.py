@@ -13,9 +13,9 @@ from heinfer.zoo.measure import evaluate
 
 
 class TrainingBar:
-    """A bar on stderr with epoch, loss and the accuracy on held-out images, when ``shown``; silent otherwise."""
+    """A bar on stderr, when ``shown``: epoch, loss and, if images are held out, the accuracy on them."""
 
-    def __init__(self, name: str, epochs: int, held_out: Digits, shown: bool) -> None:
+    def __init__(self, name: str, epochs: int, held_out: Digits | None, shown: bool) -> None:
         self._name, self._epochs, self._held_out, self._shown = name, epochs, held_out, shown
         self._epoch, self._accuracy = 0, ""
         self._progress = Progress(
@@ -44,6 +44,6 @@ class TrainingBar:
     def on_epoch(self, epoch: int, module: nn.Module) -> None:
         """Show that ``epoch`` epochs are through, and what they reached."""
         self._epoch = epoch
-        if self._shown:
+        if self._shown and self._held_out:
             accuracy = evaluate(module, self._held_out.images, self._held_out.labels)
             self._accuracy = f"  held-out {accuracy:.2%}"

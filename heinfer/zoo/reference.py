@@ -9,8 +9,9 @@ import numpy as np
 import heinfer
 from heinfer.compiler import CompiledModel
 from heinfer.formats.manifest import Preprocessing
-from heinfer.zoo.checkpoint import read_metadata
+from heinfer.zoo.checkpoint import Metadata, read_metadata
 from heinfer.zoo.data import DEVIATION, MEAN, mnist, normalise
+from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
 
 CALIBRATION_IMAGES = 500
@@ -42,9 +43,18 @@ def compile_reference(name: str, checkpoint: Path, data_dir: Path | None = None)
         preprocessing=mnist_preprocessing(),
         labels=tuple("0123456789"),
         metadata={
-            "made by": f"heinfer train {name} --seed {about.seed} --epochs {about.epochs}, then heinfer compile {name}",
+            "made by": f"{_command(about)}, then heinfer compile {name}",
             "recipe": about.recipe,
-            "held-out accuracy": f"{about.held_out_accuracy:.4f}",
+            "images trained on": str(about.images),
             "test accuracy": f"{about.test_accuracy:.4f}",
-        },
+        }
+        | ({} if about.held_out_accuracy is None else {"held-out accuracy": f"{about.held_out_accuracy:.4f}"}),
     )
+
+
+def _command(about: Metadata) -> str:
+    """What trained the network."""
+    recipe = reference(about.name).recipe
+    epochs = "" if recipe and about.epochs == recipe.epochs else f" --epochs {about.epochs}"
+    hold_out = "" if about.held_out_accuracy is None else " --hold-out"
+    return f"heinfer train {about.name} --seed {about.seed}{epochs}{hold_out}"

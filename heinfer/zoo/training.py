@@ -1,10 +1,10 @@
-"""Train the reference networks: ``mnist-plain``, and ``mnist-ffconv`` by factorizing it and fine-tuning."""
+"""Train the reference networks; one that is factorized from another by training that first."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pooch
@@ -13,26 +13,30 @@ from torch import nn
 
 from heinfer.convert import factorize
 from heinfer.errors import DataError, SettingError
-from heinfer.zoo import NETWORKS
+from heinfer.nn import FFConv2d
 from heinfer.zoo.checkpoint import Metadata, load_network, read_metadata, save_network, structure
 from heinfer.zoo.data import DEVIATION, MEAN, Digits, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import Labelled, fit
 from heinfer.zoo.measure import calibrate, evaluate
-from heinfer.zoo.networks import RANK, mnist_ffconv, mnist_plain
 from heinfer.zoo.progress import TrainingBar
-from heinfer.zoo.recipes import FINE_TUNING, PLAIN, Recipe
+from heinfer.zoo.registry import Reference, lineage, reference
 
 __all__ = ["TrainingResult", "calibrate", "default_out", "evaluate", "load", "train"]
-
-_PLAIN, _FFCONV = NETWORKS
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """Where the trained network is, its accuracies as shares in [0, 1], and the seconds spent on training."""
+    """Where a trained network is, its accuracies as shares in [0, 1], and what it took.
+
+    Attributes:
+        path: of the file.
+        held_out_accuracy: None when those images were trained on.
+        test_accuracy: on the test images.
+        seconds: spent on training, of the network it was factorized from as well.
+    """
 
     path: Path
-    held_out_accuracy: float
+    held_out_accuracy: float | None
     test_accuracy: float
     seconds: float
 
@@ -45,42 +49,42 @@ def train(
     out: Path,
     data_dir: Path | None = None,
     threads: int | None = None,
-    limit: int | None = None,
+    hold_out: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
     """Train a reference network into ``out``/NAME.safetensors, with its :class:`~heinfer.zoo.checkpoint.Metadata`.
 
-    ``mnist-ffconv`` is ``mnist-plain`` (trained first, or taken from ``out`` when it was trained alike) factorized
-    by SVD at rank 4 and trained on. The same arguments give the same network, on one machine and thread count.
-    An interrupted training goes on where it was, from ``out``/NAME.partial; a finished one is not repeated.
+    A factorized network is its base (trained first, or taken from ``out`` when it was trained alike) factorized by SVD
+    and trained on. The same arguments give the same network, on one machine and thread count. An interrupted training
+    goes on where it was, from ``out``/NAME.partial; a finished one is not repeated.
 
     Args:
         name: one of ``heinfer.zoo.NETWORKS``.
         seed: of the initial weights, the order of images and their augmentation; at least 0.
-        epochs: of every stage; None for the recipe's own.
+        epochs: of every stage; None for the recipes' own.
         out: folder of the results, made when it does not exist.
         data_dir: see :func:`heinfer.zoo.data.mnist`.
         threads: that torch may use; None for its own choice.
-        limit: train on this many images only.
+        hold_out: train on 55,000 images and report accuracy on the other 5,000, on which choices are made; otherwise
+            train on all 60,000.
         progress: show a progress bar on stderr.
 
     Raises:
-        SettingError: an unknown name, or a number out of its range.
+        SettingError: an unknown name, a network without a recipe, or a number out of its range.
         DataError: no data set.
     """
-    _known(name)
-    for setting, value, least in (
-        ("seed", seed, 0),
-        ("epochs", epochs, 1),
-        ("threads", threads, 1),
-        ("limit", limit, 1),
-    ):
+    stages = lineage(name)
+    if any(stage.recipe is None for stage in stages):
+        raise SettingError(f"{name} has no recipe, only its structure is of interest: build it with its function")
+    for setting, value, least in (("seed", seed, 0), ("epochs", epochs, 1), ("threads", threads, 1)):
         if value is not None and value < least:
             raise SettingError(f"{setting} must be at least {least}, got {value}")
     data = mnist(data_dir)
-    job = _Job(seed, epochs, limit, out, progress, data.train[:limit], data.held_out, mnist_test(data_dir))
+    images, held_out = (data.train, data.held_out) if hold_out else (data.whole, None)
+    job = _Job(seed, epochs, out, progress, images, held_out, mnist_test(data_dir))
     with _threads(threads):
-        return _plain(job) if name == _PLAIN else _ffconv(job)
+        results = [_trained(job, stage) for stage in stages]
+    return replace(results[-1], seconds=sum(result.seconds for result in results))
 
 
 def default_out() -> Path:
@@ -95,8 +99,7 @@ def load(name: str, path: Path) -> nn.Sequential:
         SettingError: an unknown name.
         DataError: the file is missing, damaged, or holds another network.
     """
-    _known(name)
-    module = mnist_plain() if name == _PLAIN else mnist_ffconv()
+    module = reference(name).build()
     load_network(path, name, module)
     return module.eval()
 
@@ -107,58 +110,52 @@ class _Job:
 
     seed: int
     epochs: int | None
-    limit: int | None
     out: Path
     progress: bool
     train: Digits
-    held_out: Digits
+    held_out: Digits | None
     test: Digits
 
-
-def _plain(job: _Job) -> TrainingResult:
-    def start() -> nn.Module:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(job.seed)
-            return mnist_plain()
-
-    return _stage(job, _PLAIN, PLAIN, start, str(PLAIN), 0.0)
+    def path(self, name: str) -> Path:
+        return self.out / f"{name}.safetensors"
 
 
-def _ffconv(job: _Job) -> TrainingResult:
-    base = _plain(job)
-
-    def start() -> nn.Module:
-        return factorize(load(_PLAIN, base.path), rank=RANK)
-
-    return _stage(job, _FFCONV, FINE_TUNING, start, f"{PLAIN}, {FINE_TUNING}", base.seconds)
-
-
-def _stage(
-    job: _Job, name: str, recipe: Recipe, start: Callable[[], nn.Module], recipes: str, seconds: float
-) -> TrainingResult:
-    """Train what ``start`` gives; ``recipes`` and ``seconds`` tell of the earlier stages as well."""
-    path, state = job.out / f"{name}.safetensors", job.out / f"{name}.partial"
-    epochs = job.epochs or recipe.epochs
+def _trained(job: _Job, network: Reference) -> TrainingResult:
+    """Train one network, whose base is in ``job.out``. The seconds are its own."""
+    name, recipe = network.name, network.recipe
+    assert recipe is not None
+    path, state = job.path(name), job.out / f"{name}.partial"
+    epochs, recipes = job.epochs or recipe.epochs, ", ".join(f"{one.name}: {one.recipe}" for one in lineage(name))
     found = _finished(path)
-    if found and (found.name, found.seed, found.epochs, found.limit, found.recipe) == (
-        name,
-        job.seed,
-        epochs,
-        job.limit,
-        recipes,
+    if found and (
+        (found.name, found.seed, found.epochs, found.images, found.recipe)
+        == (name, job.seed, epochs, len(job.train), recipes)
     ):
         return TrainingResult(path, found.held_out_accuracy, found.test_accuracy, found.seconds)
-    module = start()
+    module = _start(job, network)
     images = torch.from_numpy(normalise(job.train.images))
     data = Labelled(images, torch.from_numpy(job.train.labels), background=-MEAN / DEVIATION)
     with TrainingBar(name, epochs, job.held_out, job.progress) as bar:
-        seconds += fit(module, data, recipe, seed=job.seed, epochs=epochs, state=state, watcher=bar)
-    held_out, test = (evaluate(module, part.images, part.labels) for part in (job.held_out, job.test))
+        seconds = fit(module, data, recipe, seed=job.seed, epochs=epochs, state=state, watcher=bar)
+    held_out = evaluate(module, job.held_out.images, job.held_out.labels) if job.held_out else None
+    test = evaluate(module, job.test.images, job.test.labels)
     ranges = calibrate(module, job.train.images)
-    about = Metadata(name, job.seed, epochs, job.limit, recipes, held_out, test, seconds, structure(module), ranges)
+    layers = structure(module)
+    about = Metadata(name, job.seed, epochs, len(job.train), recipes, held_out, test, seconds, layers, ranges)
     save_network(path, module, about)
     state.unlink()
     return TrainingResult(path, held_out, test, seconds)
+
+
+def _start(job: _Job, network: Reference) -> nn.Module:
+    """Return the network as its training finds it: factorized from its base, or with random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(job.seed)
+        module = network.build()
+    if network.base is None:
+        return module
+    ranks = {path: part.rank for path, part in module.named_modules() if isinstance(part, FFConv2d)}
+    return factorize(load(network.base, job.path(network.base)), rank=ranks)
 
 
 def _finished(path: Path) -> Metadata | None:
@@ -166,11 +163,6 @@ def _finished(path: Path) -> Metadata | None:
         return read_metadata(path)
     except DataError:
         return None
-
-
-def _known(name: str) -> None:
-    if name not in NETWORKS:
-        raise SettingError(f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}")
 
 
 @contextmanager

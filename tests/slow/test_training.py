@@ -12,9 +12,10 @@ from heinfer.zoo import NETWORKS, digits
 from heinfer.zoo import training as training_module
 from heinfer.zoo.augment import Augmentation
 from heinfer.zoo.checkpoint import read_metadata
-from heinfer.zoo.data import DATA_DIR_SETTING, DEVIATION, MEAN, Digits, Mnist, mnist_test, normalise
+from heinfer.zoo.data import DATA_DIR_SETTING, DEVIATION, MEAN, Digits, Mnist, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import one_cycle
-from heinfer.zoo.recipes import PLAIN
+from heinfer.zoo.recipes import FULL
+from heinfer.zoo.registry import reference
 from heinfer.zoo.training import calibrate, evaluate, load, train
 
 needs_mnist = pytest.mark.skipif(
@@ -24,10 +25,10 @@ needs_mnist = pytest.mark.skipif(
 
 @pytest.fixture
 def shipped_digits_as_mnist(monkeypatch: pytest.MonkeyPatch) -> Digits:
-    """The twenty shipped digits, ten times over, are all there is to learn."""
+    """The twenty shipped digits, ten times over, are all there is to learn; the last twenty are held out."""
     shipped = digits()
     everything = Digits(np.tile(shipped.images, (10, 1, 1)), np.tile(shipped.labels, 10))
-    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(everything, everything))
+    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(everything[:-20], everything[-20:]))
     monkeypatch.setattr(training_module, "mnist_test", lambda _: everything)
     return everything
 
@@ -45,11 +46,12 @@ def quick(name: str, out: Path, *, seed: int = 0, epochs: int = 2) -> Path:
     return train(name, seed=seed, epochs=epochs, out=out, threads=1, progress=False).path
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [name for name in NETWORKS if reference(name).recipe])
 def test_a_seed_gives_one_network_and_another_seed_another(name, tmp_path, shipped_digits_as_mnist):
     first, again, other = (quick(name, tmp_path / part, seed=s) for part, s in (("a", 0), ("b", 0), ("c", 1)))
     assert_same(tensors(first), tensors(again))
-    assert not torch.equal(tensors(first)["fc.weight"], tensors(other)["fc.weight"])
+    last = next(reversed(tensors(first)))
+    assert not torch.equal(tensors(first)[last], tensors(other)[last])
 
 
 class InterruptionError(Exception):
@@ -95,22 +97,32 @@ def test_an_interrupted_training_of_other_settings_is_not_taken_up(tmp_path, mon
 
 def test_what_a_file_says_of_its_network(tmp_path, shipped_digits_as_mnist):
     data = shipped_digits_as_mnist
-    result = train("mnist-ffconv", seed=3, epochs=2, out=tmp_path, threads=1, limit=150, progress=False)
+    result = train("mnist-ffconv", seed=3, epochs=2, out=tmp_path, threads=1, hold_out=True, progress=False)
     about = read_metadata(result.path)
-    assert (about.name, about.seed, about.epochs, about.limit) == ("mnist-ffconv", 3, 2, 150)
-    assert about.test_accuracy == result.test_accuracy
+    assert (about.name, about.seed, about.epochs, about.images) == ("mnist-ffconv", 3, 2, 180)
+    assert (about.test_accuracy, about.held_out_accuracy) == (result.test_accuracy, result.held_out_accuracy)
+    assert result.seconds == pytest.approx(sum(read_metadata(file).seconds for file in tmp_path.iterdir()))
     assert about.structure["conv2.spatial"].startswith("Conv2d(8, 4,")
     module = load("mnist-ffconv", result.path)
     assert not module.training
     assert evaluate(module, data.images, data.labels) == pytest.approx(result.test_accuracy)
-    assert about.ranges == pytest.approx(calibrate(module, data.images[:150]), rel=1e-6)
-    scores = module(torch.from_numpy(normalise(data.images[:150]))).abs().max().item()
+    assert about.ranges == pytest.approx(calibrate(module, data.images[:180]), rel=1e-6)
+    scores = module(torch.from_numpy(normalise(data.images[:180]))).abs().max().item()
     assert about.ranges["fc"] == pytest.approx(scores, rel=1e-5)
     assert about.ranges["input"] == pytest.approx((1 - MEAN) / DEVIATION, rel=1e-3)
 
 
+def test_without_held_out_images_all_are_trained_on(tmp_path, shipped_digits_as_mnist):
+    held = train("mnist-plain", epochs=1, out=tmp_path, threads=1, hold_out=True, progress=False)
+    assert held.held_out_accuracy is not None
+    whole = train("mnist-plain", epochs=1, out=tmp_path, threads=1, progress=False)
+    assert whole.held_out_accuracy is None
+    about = read_metadata(whole.path)
+    assert (about.images, about.held_out_accuracy) == (200, None), "the other training's file is not taken for this one"
+
+
 def test_wrong_settings_and_files_name_the_way_out(tmp_path, shipped_digits_as_mnist):
-    with pytest.raises(SettingError, match="choose one of mnist-plain, mnist-ffconv"):
+    with pytest.raises(SettingError, match="choose one of mnist-plain, mnist-ffconv, "):
         train("lenet", out=tmp_path)
     with pytest.raises(SettingError, match="epochs must be at least 1, got 0"):
         train("mnist-plain", out=tmp_path, epochs=0)
@@ -141,18 +153,20 @@ def test_augmentation_moves_images_by_no_more_than_its_bounds():
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
-    rates = [one_cycle(step / 1000, PLAIN) for step in range(1001)]
+    rates = [one_cycle(step / 1000, FULL) for step in range(1001)]
     peak = rates.index(max(rates))
-    assert peak == 1000 * PLAIN.warm_up
-    assert rates[peak] == PLAIN.learning_rate
+    assert peak == 1000 * FULL.warm_up
+    assert rates[peak] == FULL.learning_rate
     assert rates[:peak] == sorted(rates[:peak])
     assert rates[peak:] == sorted(rates[peak:], reverse=True)
     assert rates[-1] == pytest.approx(0)
 
 
 @needs_mnist
-def test_few_images_already_teach_much(tmp_path):
-    result = train("mnist-ffconv", epochs=12, out=tmp_path, threads=1, limit=2000, progress=False)
+def test_few_images_already_teach_much(tmp_path, monkeypatch):
+    few, rest = mnist().train[:2000], mnist().held_out
+    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(few, rest))
+    result = train("mnist-ffconv", epochs=12, out=tmp_path, threads=1, hold_out=True, progress=False)
     assert result.test_accuracy > 0.93
     test = mnist_test()
     assert evaluate(load("mnist-ffconv", result.path), test.images, test.labels) == result.test_accuracy

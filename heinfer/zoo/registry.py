@@ -1,0 +1,70 @@
+"""Every reference network: how it is built, on which data, from what, and how it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from heinfer.errors import SettingError
+from heinfer.zoo import NETWORKS, networks, recipes
+from heinfer.zoo.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of ten classes, and the shape (channels, height, width) of its images."""
+
+    name: str
+    shape: tuple[int, int, int]
+
+
+MNIST = DataSet("mnist", (1, 28, 28))
+CIFAR10 = DataSet("cifar-10", (3, 32, 32))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference network.
+
+    Attributes:
+        name: that commands know it by.
+        build: makes it, with random weights.
+        data: what it classifies.
+        recipe: how it is trained; None when only its structure is of interest: what it costs, encrypted.
+        base: name of the unfactorized network whose trained weights it starts from; None to start from random ones.
+    """
+
+    name: str
+    build: Callable[[], nn.Sequential]
+    data: DataSet
+    recipe: Recipe | None = None
+    base: str | None = None
+
+
+_ALL = (
+    Reference("mnist-plain", networks.mnist_plain, MNIST, recipes.FULL),
+    Reference("mnist-ffconv", networks.mnist_ffconv, MNIST, recipes.FULL, base="mnist-plain"),
+    Reference("lola-mnist", networks.lola_mnist, MNIST, recipes.SHORT),
+    Reference("lenet5-mnist", networks.lenet5_mnist, MNIST, recipes.SHORT),
+    Reference("lola-cifar", networks.lola_cifar, CIFAR10),
+    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, base="lola-cifar"),
+    Reference("cifar-plain", networks.cifar_plain, CIFAR10),
+    Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, base="cifar-plain"),
+)
+_BY_NAME = {network.name: network for network in _ALL}
+assert tuple(_BY_NAME) == NETWORKS
+
+
+def reference(name: str) -> Reference:
+    """Return a reference network; SettingError names those there are."""
+    if name not in _BY_NAME:
+        raise SettingError(f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}")
+    return _BY_NAME[name]
+
+
+def lineage(name: str) -> tuple[Reference, ...]:
+    """Return what must be trained to have a network, in order; it comes last. SettingError for an unknown name."""
+    network = reference(name)
+    return (*lineage(network.base), network) if network.base else (network,)

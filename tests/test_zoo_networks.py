@@ -1,0 +1,87 @@
+import pytest
+import torch
+from torch import nn
+
+from heinfer.convert import factorize
+from heinfer.errors import SettingError
+from heinfer.frontend import trace
+from heinfer.nn import FFConv2d
+from heinfer.zoo import NETWORKS
+from heinfer.zoo.registry import lineage, reference
+from heinfer.zoo.training import train
+
+FACTORIZED = [name for name in NETWORKS if reference(name).base]
+
+
+def shapes(name: str) -> dict[str, tuple[int, ...]]:
+    """Of one image, after every layer."""
+    network = reference(name)
+    x, seen = torch.zeros(1, *network.data.shape), {}
+    for path, layer in network.build().eval().named_children():
+        x = layer(x)
+        seen[path] = tuple(x.shape[1:])
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("mnist-plain", {"conv1": (8, 14, 14), "conv2": (32, 7, 7), "flatten": (1568,)}),
+        ("lola-mnist", {"conv1": (5, 13, 13), "flatten": (845,), "fc1": (100,)}),
+        (
+            "lenet5-mnist",
+            {"conv1": (6, 28, 28), "pool1": (6, 14, 14), "conv2": (16, 10, 10), "flatten": (400,), "fc1": (120,)},
+        ),
+        ("lola-cifar", {"conv1": (83, 14, 14), "conv2": (163, 7, 7), "flatten": (7987,)}),
+        ("cifar-plain", {"conv1": (32, 16, 16), "conv2": (64, 16, 16), "conv3": (128, 8, 8), "flatten": (2048,)}),
+    ],
+)
+def test_tensors_have_the_sizes_that_are_compared_with_others(name, expected):
+    found = shapes(name)
+    assert {path: found[path] for path in expected} == expected
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_gives_ten_scores(name):
+    assert list(shapes(name).values())[-1] == (10,)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_has_layers_that_can_be_encrypted(name):
+    network = reference(name)
+    traced = trace(network.build().eval(), network.data.shape)
+    assert traced.output_shape == (10,)
+
+
+@pytest.mark.parametrize("name", FACTORIZED)
+def test_a_factorized_network_is_its_base_with_convolutions_factorized(name):
+    network = reference(name)
+    assert network.base is not None
+    module, base = network.build(), reference(network.base).build()
+    ranks = {path: part.rank for path, part in module.named_modules() if isinstance(part, FFConv2d)}
+    assert ranks
+    made = factorize(base, rank=ranks)
+    assert {k: v.shape for k, v in made.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
+    assert [(p.stride, p.padding) for p in made.modules() if isinstance(p, nn.Conv2d)] == [
+        (p.stride, p.padding) for p in module.modules() if isinstance(p, nn.Conv2d)
+    ]
+
+
+def test_the_ranks_are_the_documented_ones():
+    found = {n: [p.rank for p in reference(n).build().modules() if isinstance(p, FFConv2d)] for n in FACTORIZED}
+    assert found == {"mnist-ffconv": [4], "lola-cifar-ffconv": [16], "cifar-ffconv": [16, 32]}
+
+
+def test_the_base_of_a_factorized_network_is_trained_before_it():
+    assert [one.name for one in lineage("mnist-ffconv")] == ["mnist-plain", "mnist-ffconv"]
+    assert [one.name for one in lineage("mnist-plain")] == ["mnist-plain"]
+
+
+def test_an_unknown_network_names_the_known_ones():
+    with pytest.raises(SettingError, match="no network 'lenet': choose one of mnist-plain, mnist-ffconv"):
+        reference("lenet")
+
+
+def test_a_structure_cannot_be_trained(tmp_path):
+    with pytest.raises(SettingError, match="cifar-ffconv has no recipe"):
+        train("cifar-ffconv", out=tmp_path)
