@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from tenseal import sealapi
 
+from heinfer.backends.memory import PlaintextKey, plaintext_keys
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count
 from heinfer.circuit.ir import Circuit, Kind, Op, SlotVector
@@ -96,20 +97,17 @@ class _Encoder:
     def __init__(self, ring: Ring) -> None:
         self._ring = ring
         self._encoder = sealapi.CKKSEncoder(ring.context)
-        self._known: dict[tuple[int, int, float], SealObject] = {}
+        self._known: dict[PlaintextKey, SealObject] = {}
 
     def encode_all(self, circuit: Circuit, types: Sequence[ValueType]) -> dict[int, SealObject]:
         """Plaintext of every operation that has one, by the operation's number."""
         plaintexts: dict[int, SealObject] = {}
-        for number, op in circuit:
-            if op.constant >= 0:
-                argument = types[op.args[0]]
-                scale = op.scale if op.kind is Kind.MULTIPLY_PLAIN else argument.scale
-                key = op.constant, argument.level, scale
-                if key not in self._known:
-                    with library_errors(f"encode a constant of {circuit.layer_name(op)}"):
-                        self._known[key] = self._encode(circuit.constants[op.constant], argument.level, scale)
-                plaintexts[number] = self._known[key]
+        for number, key in plaintext_keys(circuit, types).items():
+            if key not in self._known:
+                constant, level, scale = key
+                with library_errors(f"encode a constant of {circuit.layer_name(circuit.ops[number])}"):
+                    self._known[key] = self._encode(circuit.constants[constant], level, scale)
+            plaintexts[number] = self._known[key]
         return plaintexts
 
     def _encode(self, vector: SlotVector, level: int, scale: float) -> SealObject:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from heinfer.backends.memory import Memory, memory_of
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
@@ -15,13 +16,14 @@ from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, decod
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes."""
+    """A compiled model, its manifest as the client gets it, the lengths of the two bodies it takes, and its memory."""
 
     bundle: Bundle
     manifest: bytes
     parameters: Parameters
     keys_length: int
     inputs_length: int
+    memory: Memory
 
     @classmethod
     def of(cls, bundle: Bundle) -> ServedModel:
@@ -36,6 +38,7 @@ class ServedModel:
             inputs_length=ciphertexts_length(
                 parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
             ),
+            memory=memory_of(bundle.circuit, parameters, manifest.input.level, manifest.input.scale),
         )
 
     @property

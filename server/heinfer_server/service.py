@@ -23,10 +23,11 @@ class Service:
     """Models, registered keys and workers.
 
     Raises:
-        SettingError: when one client's keys for a model exceed the memory for keys.
+        SettingError: when one client's keys for a model exceed the memory for keys, or the models that of a worker.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
+        _require_memory(models, int(settings.model_memory))
         for model in models.values():
             if model.keys_length > settings.key_memory:
                 raise SettingError(
@@ -75,3 +76,17 @@ class Service:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
         await asyncio.to_thread(model.check_inputs, body)
         return await self.workers.evaluate(key_id, body, gone)
+
+
+def _require_memory(models: Mapping[str, ServedModel], limit: int) -> None:
+    """Refuse, before a worker encodes any of them, models that would not fit into it."""
+    plaintexts = ciphertexts = 0
+    for model in models.values():
+        plaintexts += model.memory.plaintexts
+        ciphertexts = max(ciphertexts, model.memory.ciphertexts)  # a worker evaluates one request at a time
+        if plaintexts + ciphertexts > limit:
+            raise SettingError(
+                f"{model.name} needs {model.memory.plaintexts} bytes for its weights in every worker and "
+                f"{model.memory.ciphertexts} to evaluate: {plaintexts + ciphertexts} with the models before it, and "
+                f"models may take {limit}; serve fewer models, or raise HEINFER_SERVER_MODEL_MEMORY"
+            )

@@ -23,6 +23,8 @@ class Settings(BaseSettings):
         port: TCP port; 0 takes a free one, which the line at readiness names.
         bundles: files of compiled models; in the environment separated as in PATH.
         workers: processes that evaluate, one request each at a time.
+        model_memory: bytes that all models together may take in each worker: their encoded weights, and the
+            intermediate results of one evaluation.
         key_memory: bytes of clients' evaluation keys that are kept; the least recently used go first.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
@@ -34,6 +36,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)

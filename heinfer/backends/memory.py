@@ -1,0 +1,63 @@
+"""The memory that a circuit takes on SEAL, known before any of it is taken: SEAL's words have 64 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from heinfer.circuit.annotate import ValueType, annotate
+from heinfer.circuit.ir import Circuit, Kind
+from heinfer.ckks.parameters import Parameters
+
+PlaintextKey: TypeAlias = tuple[int, int, float]
+"""Constant, level and scale: a plaintext serves all operations that agree in them."""
+
+_WORD_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that a circuit takes.
+
+    Attributes:
+        plaintexts: its encoded constants, as long as it is loaded.
+        ciphertexts: the most that are held at once while it runs, inputs included.
+    """
+
+    plaintexts: int
+    ciphertexts: int
+
+
+def plaintext_keys(circuit: Circuit, types: Sequence[ValueType]) -> Mapping[int, PlaintextKey]:
+    """What to encode for every operation that has a constant, by the operation's number."""
+    keys: dict[int, PlaintextKey] = {}
+    for number, op in circuit:
+        if op.constant >= 0:
+            argument = types[op.args[0]]
+            scale = op.scale if op.kind is Kind.MULTIPLY_PLAIN else argument.scale
+            keys[number] = op.constant, argument.level, scale
+    return keys
+
+
+def memory_of(circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float) -> Memory:
+    """The memory of a circuit; CircuitError when its levels or scales do not fit the parameters."""
+    types = annotate(circuit, parameters, input_level, input_scale)
+    row = _WORD_BYTES * parameters.ring_degree
+    keys = set(plaintext_keys(circuit, types).values())
+    plaintexts = sum(row * (level + 1) for _, level, _ in keys)
+    sizes = [row * (value.level + 1) * value.size for value in types]
+    return Memory(plaintexts, _most_at_once(circuit, sizes))
+
+
+def _most_at_once(circuit: Circuit, sizes: Sequence[int]) -> int:
+    """The largest sum of sizes of values that are alive; inputs are alive from the start to the end."""
+    now = most = sum(size for (_, op), size in zip(circuit, sizes, strict=True) if op.kind is Kind.INPUT)
+    for number, op in circuit:
+        if op.kind is not Kind.INPUT:
+            now += sizes[number]
+            most = max(most, now)
+        for argument in set(op.args):
+            if circuit.last_use[argument] == number and circuit.ops[argument].kind is not Kind.INPUT:
+                now -= sizes[argument]
+    return most

@@ -1,0 +1,89 @@
+"""The memory that models take in a worker is known, and bounded, before a worker takes it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from samples import INPUT_SCALE, PARAMETERS, sample_circuit
+from tiny_model import tiny_bundle
+
+from heinfer.backends.memory import Memory, memory_of
+from heinfer.backends.tenseal import TensealProgram
+from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.ckks.seal import Ring
+from heinfer.errors import SettingError
+from heinfer.formats import bundle as bundles
+from heinfer.formats.bundle import Bundle
+from heinfer_server import Settings, create_app
+from heinfer_server.models import load_models
+
+ROW = 8 * PARAMETERS.ring_degree  # bytes of one polynomial at one prime
+
+
+def memory(circuit: Circuit) -> Memory:
+    return memory_of(circuit, PARAMETERS, 1, INPUT_SCALE)
+
+
+def test_plaintexts_take_what_was_predicted():
+    circuit = sample_circuit()
+    encoded = TensealProgram(circuit, Ring.secure(PARAMETERS), 1, INPUT_SCALE)._plaintexts
+    taken = sum(8 * plaintext.coeff_count() for plaintext in {id(p): p for p in encoded.values()}.values())
+    assert memory(circuit).plaintexts == taken == 2 * 2 * ROW
+
+
+def test_a_constant_counts_once_for_each_level_and_scale():
+    product = Op(Kind.MULTIPLY_PLAIN, (0,), constant=0, scale=4.0)
+    ops = [Op(Kind.INPUT, input=0), product, product, replace(product, scale=8.0)]
+    ops += [Op(Kind.RESCALE, (1,)), replace(product, args=(4,))]
+    circuit = Circuit(PARAMETERS.slots, tuple(ops), (5,), (np.array([2.0]),))
+    assert memory(circuit).plaintexts == (2 + 2 + 1) * ROW  # two at two primes, one at one; a scalar is no smaller
+
+
+def test_ciphertexts_count_as_long_as_they_are_used():
+    ops = [Op(Kind.INPUT, input=0)]
+    ops += [Op(Kind.ROTATE, (number,), step=1) for number in range(10)]  # one after the other
+    chain = Circuit(PARAMETERS.slots, tuple(ops), (10,))
+    assert memory(chain).ciphertexts == 3 * 2 * 2 * ROW  # the input, an argument and a result
+    ops = [Op(Kind.INPUT, input=0)]
+    ops += [Op(Kind.ROTATE, (0,), step=1 + number) for number in range(10)]  # all kept
+    fan = Circuit(PARAMETERS.slots, tuple(ops), tuple(range(1, 11)))
+    assert memory(fan).ciphertexts == 11 * 2 * 2 * ROW
+    ops = [Op(Kind.INPUT, input=0), Op(Kind.MULTIPLY, (0, 0))]
+    product = Circuit(PARAMETERS.slots, tuple(ops), (1,))
+    assert memory(product).ciphertexts == (2 + 3) * 2 * ROW
+
+
+def served(tmp_path, models: list[Bundle], **settings: object) -> None:
+    paths = [tmp_path / model.manifest.name for model in models]
+    for model, path in zip(models, paths, strict=True):
+        bundles.save(model, path)
+    chosen = Settings(bundles=tuple(paths), **settings)
+    create_app(chosen, load_models(chosen.bundles))
+
+
+def test_models_that_do_not_fit_into_a_worker_are_refused_by_name(tmp_path):
+    one, two = tiny_bundle("one"), tiny_bundle("two")
+    parameters, plan = one.manifest.to_parameters(), one.manifest.input
+    need = memory_of(one.circuit, parameters, plan.level, plan.scale)
+    alone, together = need.plaintexts + need.ciphertexts, 2 * need.plaintexts + need.ciphertexts
+    served(tmp_path, [one], model_memory=alone)
+    served(tmp_path, [one, two], model_memory=together)
+    with pytest.raises(SettingError, match=rf"one needs {need.plaintexts} .* take {alone - 1}; .*_MODEL_MEMORY"):
+        served(tmp_path, [one], model_memory=alone - 1)
+    with pytest.raises(
+        SettingError, match=rf"two needs .* {together} with the models before it, and .* {together - 1}"
+    ):
+        served(tmp_path, [one, two], model_memory=together - 1)
+
+
+def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
+    model = tiny_bundle()
+    *before, product, _ = model.circuit.ops
+    last = len(before) - 1
+    products = [replace(product, scale=product.scale * (1 + number / 1e9)) for number in range(60_000)]
+    ops = (*before, *products, product, Op(Kind.RESCALE, (last + len(products) + 1,)))
+    circuit = replace(model.circuit, ops=ops, outputs=(len(ops) - 1,))
+    hostile = replace(model, circuit=circuit, bounds=(16.0,) * len(ops))
+    with pytest.raises(SettingError, match="tiny needs 39"):  # 3.9 GB, and as much again twice for their products
+        served(tmp_path, [hostile])
+    assert (tmp_path / "tiny").stat().st_size < 1 << 20
