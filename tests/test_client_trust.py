@@ -1,7 +1,12 @@
 """A client against servers that lie, and errors as it tells them."""
 
+import asyncio
 import json
+import socket
+from base64 import b64encode
 from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 
 import httpx
 import numpy as np
@@ -21,7 +26,7 @@ from heinfer.errors import (
     WorkerFailedError,
 )
 from heinfer.formats.manifest import KeysPart
-from heinfer_client import Client
+from heinfer_client import AsyncClient, Client
 from heinfer_client.trust import trusted_manifest
 
 IMAGE = np.random.default_rng(0).random((4, 4))
@@ -251,10 +256,100 @@ def test_a_server_that_is_not_there_is_unavailable():
         client.prepare()
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://host", "http://", "http://[::1"])
-def test_a_malformed_url_is_refused(url):
-    with pytest.raises(SettingError, match="URL"):
-        Client(url, model="tiny")
+@contextmanager
+def dribbling_server(start: bytes):
+    """A server that answers with a start, and then a byte now and then for ever."""
+    leave = Event()
+
+    def serve() -> None:
+        with suppress(OSError), listener.accept()[0] as connection:
+            connection.sendall(start)
+            while not leave.wait(0.02):
+                connection.sendall(b"y")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = Thread(target=serve)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        leave.set()
+        thread.join()
+
+
+DRIBBLES = [b"", b"HTTP/1.1 200 OK\r\nX: ", b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n"]
+
+
+@pytest.mark.parametrize("start", DRIBBLES)
+def test_a_server_that_dribbles_is_given_up(start):
+    with (
+        dribbling_server(start) as url,
+        Client(url, model="tiny", timeout=0.5) as client,
+        pytest.raises(ServiceUnavailableError, match=r"no whole answer from http://127\.0\.0\.1:\d+ within 0\.5 sec"),
+    ):
+        client.prepare()
+
+
+@pytest.mark.parametrize("start", DRIBBLES)
+def test_the_asynchronous_twin_gives_it_up_as_well(start):
+    async def use(url: str) -> None:
+        async with AsyncClient(url, model="tiny", timeout=0.5) as client:
+            with pytest.raises(ServiceUnavailableError, match="no whole answer"):
+                await client.prepare()
+
+    with dribbling_server(start) as url:
+        asyncio.run(use(url))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_a_time_out_that_is_none_is_refused(timeout):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(SettingError, match="time-out"):
+            kind("http://elsewhere", model="tiny", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:8000",
+        "ftp://host",
+        "http://",
+        "http://[::1",
+        "http://host/?a=b",
+        "http://host/#a",
+        "http://me:secret/1@host",
+        "http://me:1234/secret@host",
+        "http://me:secret?@host",
+        "http://me:secret\0@host",
+    ],
+)
+def test_a_malformed_url_is_refused_and_not_echoed(url):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(SettingError, match="URL") as caught:
+            kind(url, model="tiny")
+        assert "secret" not in str(caught.value)
+
+
+def test_credentials_in_the_url_are_sent_and_neither_shown_nor_stored(tmp_path):
+    good = served(lambda _body: httpx.Response(502))
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append((str(request.url), request.headers["authorization"]))
+        if request.url.path.endswith("/infer"):
+            raise httpx.ConnectError("connection refused")
+        return good(request)
+
+    path, transport = tmp_path / "key", httpx.MockTransport(answer)
+    with (
+        Client("http://user:pass%40word@elsewhere", model="tiny", keys_path=path, transport=transport) as client,
+        pytest.raises(ServiceUnavailableError) as caught,
+    ):
+        client.encrypt_and_predict(IMAGE)
+    authorization = "Basic " + b64encode(b"user:pass@word").decode()
+    assert [sent for _, sent in asked] == [authorization] * 3
+    told = [str(caught.value), *(url for url, _ in asked), (tmp_path / "key.registration").read_text()]
+    assert not any("word" in text or "user" in text for text in told)
+    assert "http://elsewhere" in told[0]
 
 
 def test_nothing_is_known_before_it_is_asked():

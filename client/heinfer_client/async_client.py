@@ -15,9 +15,19 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Reply, Request
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Bars
+from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
-from heinfer_client.transfer import HEADERS, TIMEOUT, Answer, checked_url, chunks, headers_of, transport_errors
+from heinfer_client.transfer import (
+    DEADLINE,
+    HEADERS,
+    TIMEOUT,
+    Answer,
+    checked_address,
+    checked_timeout,
+    chunks,
+    headers_of,
+    transport_errors,
+)
 
 T = TypeVar("T")
 
@@ -41,11 +51,13 @@ class AsyncClient:
         keys_path: str | Path | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         progress: bool = True,
+        timeout: float = DEADLINE,
     ) -> None:
-        self._url = checked_url(url)
+        self._url, credentials = checked_address(url)
+        self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
         self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars)
-        self._http = httpx.AsyncClient(headers=HEADERS, timeout=TIMEOUT, transport=transport)
+        self._http = httpx.AsyncClient(auth=credentials, headers=HEADERS, timeout=TIMEOUT, transport=transport)
         self._preparing = asyncio.Lock()
 
     async def prepare(self) -> None:
@@ -115,20 +127,23 @@ class AsyncClient:
         return step.result
 
     async def _exchange(self, request: Request) -> Reply:
-        body = request.body or b""
-        with transport_errors(self._url), self._bars.bar(request.upload, len(body)) as advance:
+        total = len(request.body or b"")
+        with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
+            async with asyncio.timeout(self._timeout):
+                return await self._send(request, advance)
 
-            async def pieces() -> AsyncIterator[bytes]:
-                for piece in chunks(body):
-                    yield piece
-                    advance(len(piece))
+    async def _send(self, request: Request, advance: Advance) -> Reply:
+        async def pieces(body: bytes) -> AsyncIterator[bytes]:
+            for piece in chunks(body):
+                yield piece
+                advance(len(piece))
 
-            content = None if request.body is None else pieces()
-            url, headers = self._url + request.path, headers_of(request)
-            async with self._http.stream(
-                request.method, url, params=request.query, content=content, headers=headers
-            ) as response:
-                answer = Answer(request, response)
-                async for chunk in response.aiter_bytes():
-                    answer.add(chunk)
-                return answer.reply()
+        content = None if request.body is None else pieces(request.body)
+        url, headers = self._url + request.path, headers_of(request)
+        async with self._http.stream(
+            request.method, url, params=request.query, content=content, headers=headers
+        ) as response:
+            answer = Answer(request, response)
+            async for chunk in response.aiter_bytes():
+                answer.add(chunk)
+            return answer.reply()

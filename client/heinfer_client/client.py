@@ -13,9 +13,20 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Reply, Request
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Bars
+from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
-from heinfer_client.transfer import HEADERS, TIMEOUT, Answer, checked_url, chunks, headers_of, transport_errors
+from heinfer_client.transfer import (
+    DEADLINE,
+    HEADERS,
+    TIMEOUT,
+    Answer,
+    checked_address,
+    checked_timeout,
+    chunks,
+    headers_of,
+    transport_errors,
+    within,
+)
 
 T = TypeVar("T")
 
@@ -32,9 +43,11 @@ class Client:
             Without it the key is never written anywhere.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
+        timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
+            registering the keys, for each image.
 
     Raises:
-        SettingError: when the URL is malformed.
+        SettingError: when the URL or the time-out is malformed.
     """
 
     def __init__(
@@ -45,11 +58,13 @@ class Client:
         keys_path: str | Path | None = None,
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
+        timeout: float = DEADLINE,
     ) -> None:
-        self._url = checked_url(url)
+        self._url, credentials = checked_address(url)
+        self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
         self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars)
-        self._http = httpx.Client(headers=HEADERS, timeout=TIMEOUT, transport=transport)
+        self._http = httpx.Client(auth=credentials, headers=HEADERS, timeout=TIMEOUT, transport=transport)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -123,20 +138,20 @@ class Client:
             return result
 
     def _exchange(self, request: Request) -> Reply:
-        body = request.body or b""
-        with transport_errors(self._url), self._bars.bar(request.upload, len(body)) as advance:
+        total = len(request.body or b"")
+        with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
+            return within(self._timeout, lambda: self._send(request, advance))
 
-            def pieces() -> Iterator[bytes]:
-                for piece in chunks(body):
-                    yield piece
-                    advance(len(piece))
+    def _send(self, request: Request, advance: Advance) -> Reply:
+        def pieces(body: bytes) -> Iterator[bytes]:
+            for piece in chunks(body):
+                yield piece
+                advance(len(piece))
 
-            content = None if request.body is None else pieces()
-            url, headers = self._url + request.path, headers_of(request)
-            with self._http.stream(
-                request.method, url, params=request.query, content=content, headers=headers
-            ) as response:
-                answer = Answer(request, response)
-                for chunk in response.iter_bytes():
-                    answer.add(chunk)
-                return answer.reply()
+        content = None if request.body is None else pieces(request.body)
+        url, headers = self._url + request.path, headers_of(request)
+        with self._http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
+            answer = Answer(request, response)
+            for chunk in response.iter_bytes():
+                answer.add(chunk)
+            return answer.reply()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
+from threading import TIMEOUT_MAX, Thread
+from typing import NamedTuple, TypeVar
 
 import httpx
 
@@ -11,23 +14,51 @@ from heinfer.errors import ServiceError, ServiceUnavailableError, SettingError
 from heinfer_client.messages import MAX_SMALL_BYTES, Reply, Request
 
 TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
-"""Reading waits for an evaluation, and for those before it."""
+"""Of each step on the way; reading waits for an evaluation, and for those before it."""
+
+DEADLINE = 900.0
+"""Seconds that a request may take in all unless the user says otherwise."""
 
 HEADERS = {"Accept-Encoding": "identity"}
 """A compressed answer could be a bomb, and ciphertexts do not compress."""
 
 CHUNK = 1 << 16
 
+T = TypeVar("T")
 
-def checked_url(url: str) -> str:
-    """The server's URL without a trailing slash; SettingError when it is none."""
+
+class Address(NamedTuple):
+    """Where the service is: its URL without credentials, which may be shown and stored, and the credentials."""
+
+    url: str
+    credentials: tuple[str, str] | None
+
+
+def checked_address(url: str) -> Address:
+    """The address that a URL gives; SettingError, which echoes nothing of it, when it gives none."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL as error:
-        raise SettingError(f"the server's URL is malformed: {error}") from None
-    if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise SettingError("the server's URL must be like http://127.0.0.1:8000")
-    return url.rstrip("/")
+    except httpx.InvalidURL:
+        raise _malformed() from None
+    rest = (parsed.path, parsed.query.decode(), parsed.fragment)
+    # An @ after the host's part: a password that has a / in it, and what is before that would be taken for the host.
+    if parsed.scheme not in ("http", "https") or not parsed.host or any(rest[1:]) or "@" in rest[0]:
+        raise _malformed()
+    credentials = (parsed.username, parsed.password) if parsed.userinfo else None
+    return Address(str(parsed.copy_with(userinfo=b"")).rstrip("/"), credentials)
+
+
+def _malformed() -> SettingError:
+    return SettingError(
+        "the server's URL must be like http://127.0.0.1:8000, user and password in it percent-encoded, without a query"
+    )
+
+
+def checked_timeout(seconds: float) -> float:
+    """Seconds that one request may take; SettingError when they are none."""
+    if not 0 < seconds <= TIMEOUT_MAX:
+        raise SettingError(f"the time-out must be a number of seconds above 0, not {seconds}")
+    return seconds
 
 
 def chunks(body: bytes) -> Iterator[bytes]:
@@ -70,11 +101,36 @@ class Answer:
         return Reply(self._response.status_code, bytes(self._body), timing)
 
 
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """Do work in a thread of its own, and wait for it no longer than that.
+
+    A server that sends a byte now and then passes all time-outs of a socket. The thread is left to itself after that,
+    and ends with its connection or with the process.
+
+    Raises:
+        TimeoutError: when it takes longer.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:  # also what is no Exception belongs to who waits
+            outcome.set_exception(error)
+
+    Thread(target=run, daemon=True).start()
+    return outcome.result(seconds)
+
+
 @contextmanager
-def transport_errors(url: str) -> Iterator[None]:
-    """Turn httpx's errors into ServiceUnavailableError."""
+def transport_errors(url: str, seconds: float) -> Iterator[None]:
+    """Turn httpx's errors, and that a request took longer than `seconds`, into ServiceUnavailableError."""
     try:
         yield
+    except TimeoutError as error:
+        raise ServiceUnavailableError(
+            f"no whole answer from {url} within {seconds:g} seconds: try again later, or give a longer timeout"
+        ) from error
     except httpx.HTTPError as error:
         cause = str(error) or type(error).__name__
         raise ServiceUnavailableError(f"no answer from {url} ({cause}): is the service running there?") from error
