@@ -1,11 +1,15 @@
 """What the service's HTTP protocol does with connections that nobody should have to keep open."""
 
 import asyncio
+import json
+import logging
 import socket
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 import pytest
 import uvicorn
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
@@ -44,6 +48,65 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not condition():
             await asyncio.sleep(0.01)
+
+
+async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+    with suppress(ClientDisconnect):
+        await Response(await Request(scope, receive).body())(scope, receive, send)
+
+
+async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(status_code=404)(scope, receive, send)
+
+
+async def begin(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+    await send({"type": "http.response.body", "body": b"begun", "more_body": True})
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+def answers_to(app: ASGIApp, *pieces: bytes) -> bytes:
+    """Everything that a server sends until it closes, when it gets these pieces, each after an answer to the last."""
+    received = bytearray()
+
+    async def use(port: int, state: ServerState) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for piece in pieces:
+            writer.write(piece)
+            if piece is not pieces[-1]:
+                received.extend(await asyncio.wait_for(reader.read(1 << 16), SECONDS))
+        received.extend(await asyncio.wait_for(reader.read(), SECONDS))
+        writer.close()
+        await writer.wait_closed()
+        await until(lambda: not state.connections and not state.tasks)
+
+    with_server(app, use)
+    return bytes(received)
+
+
+POST = b"POST / HTTP/1.1\r\nHost: here\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent", [b"\x16\x03\x01\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n", POST + b"zz\r\n", POST + b"1\r\nxx\r\n"]
+)
+def test_what_is_no_http_is_answered_as_every_error(sent, caplog):
+    head, _, body = answers_to(echo, sent).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"connection: close" in head.lower()
+    assert b"content-type: application/problem+json" in head.lower()
+    assert json.loads(body)["code"] == "malformed-request"
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+@pytest.mark.parametrize(("app", "end"), [(refuse, b"\r\n\r\n"), (begin, b"begun")])
+def test_what_is_no_http_after_an_answer_only_closes(app, end, caplog):
+    answer = answers_to(app, POST, b"zz\r\n")
+    assert answer.count(b"HTTP/1.1 ") == 1
+    assert answer.endswith(end)
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("end", [b"\r\n", b"Connection: close\r\n\r\n", b"\r\n" + (REQUEST + b"\r\n") * 3])

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import secrets
 from typing import cast
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from heinfer_server.problems import malformed_problem
 
 HEAD_SECONDS = 15.0
 
@@ -51,6 +55,19 @@ class BoundedProtocol(H11Protocol):
     def resume_writing(self) -> None:
         self._stop_answer_timer()
         super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as every other error, and close; only close when an answer has begun or gone out."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # what waits for the rest of its body shall not answer as well
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            answer = malformed_problem(msg, secrets.token_hex(8))
+            headers = [*answer.raw_headers, (b"connection", b"close")]
+            head = h11.Response(status_code=answer.status_code, headers=headers, reason=b"Bad Request")
+            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_head_timer()

@@ -93,6 +93,11 @@ def internal_problem(request_id: str) -> Response:
     return problem(HTTPStatus.INTERNAL_SERVER_ERROR, INTERNAL_ERROR, detail, request_id)
 
 
+def malformed_problem(detail: str, request_id: str) -> Response:
+    """The answer to bytes that are no HTTP request."""
+    return problem(HTTPStatus.BAD_REQUEST, "malformed-request", detail, request_id)
+
+
 def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> Response:
     """A problem+json response."""
     body = Problem(
