@@ -71,22 +71,24 @@ def load_costs(path: Path | None = None) -> tuple[CostTable, ...]:
     Raises:
         FormatError: when it cannot be read, or is no such file; says what is wrong with it.
     """
+    file = path or resources.files("heinfer.planner").joinpath("costs.json")
     try:
-        text = path.read_text() if path else resources.files("heinfer.planner").joinpath("costs.json").read_text()
-        tables = _File.model_validate_json(text).tables
+        tables = _File.model_validate_json(file.read_text()).tables
     except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path} cannot be read: {error}") from error
+        raise FormatError(f"{file} cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors()[0]
-        raise _unusable(path, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
+        raise _unusable(file, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
     for table in tables:
         if set(table.milliseconds) != set(OPERATIONS):
-            raise _unusable(path, f"N = {table.ring_degree}: it must have just the rows {', '.join(OPERATIONS)}")
+            raise _unusable(file, f"N = {table.ring_degree}: it must have just the rows {', '.join(OPERATIONS)}")
+        if len({len(times) for times in table.milliseconds.values()}) > 1:
+            raise _unusable(file, f"N = {table.ring_degree}: its rows must have equally many levels")
     return tables
 
 
-def _unusable(path: Path | None, problem: str) -> FormatError:
-    return FormatError(f"{path} is no cost table ({problem}): make one by `heinfer calibrate --out FILE`")
+def _unusable(file: object, problem: str) -> FormatError:
+    return FormatError(f"{file} is no cost table ({problem}): make one by `heinfer calibrate --out FILE`")
 
 
 def save_costs(tables: Iterable[CostTable], path: Path) -> None:
@@ -96,10 +98,8 @@ def save_costs(tables: Iterable[CostTable], path: Path) -> None:
         for table in tables
     ]
     text = json.dumps({"format": 1, "tables": rounded}, indent=2)
-    one_line = re.sub(
-        r"\[[^\[\]{}]*\]", lambda row: re.sub(r"\s+", " ", row[0]).replace("[ ", "[").replace(" ]", "]"), text
-    )
-    path.write_text(one_line + "\n")
+    text = re.sub(r"(?<=,)\n +(?=\d)", " ", text)
+    path.write_text(re.sub(r"(?<=\[)\n +(?=\d)|(?<=\d)\n +(?=\])", "", text) + "\n")
 
 
 def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = None) -> CostTable:

@@ -1,0 +1,44 @@
+"""Predicted time of a circuit: the sum over the operations that will run, each at its level."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from heinfer.circuit.annotate import ValueType
+from heinfer.circuit.ir import Circuit, Kind
+from heinfer.planner.cost import CostTable
+
+ROWS: Mapping[Kind, str] = {
+    Kind.ROTATE: "rotation",
+    Kind.ADD: "add",
+    Kind.ADD_PLAIN: "add",
+    Kind.MULTIPLY: "square",
+    Kind.RELINEARIZE: "relinearize",
+    Kind.RESCALE: "rescale",
+    Kind.DROP_LEVEL: "drop_level",
+}
+"""Row of a cost table for each kind but INPUT, which costs nothing, and MULTIPLY_PLAIN: "hma" without its "add"."""
+
+
+def predict(circuit: Circuit, types: Sequence[ValueType], cost: CostTable) -> tuple[float, ...]:
+    """Return the milliseconds of every operation; their sum is the time of a run, constants already encoded.
+
+    Args:
+        types: as heinfer.circuit.annotate.annotate gives them.
+    """
+    return tuple(price(op.kind, types[op.args[0]].level, cost) if op.args else 0.0 for op in circuit.ops)
+
+
+def price(kind: Kind, level: int, cost: CostTable) -> float:
+    """Milliseconds of one operation whose argument is at a level."""
+    if kind is Kind.MULTIPLY_PLAIN:
+        return cost("hma", level) - cost("add", level)
+    return cost(ROWS[kind], level)
+
+
+def by_kind(circuit: Circuit, milliseconds: Sequence[float]) -> dict[str, float]:
+    """Sum the milliseconds of a circuit's operations by their kind."""
+    totals: dict[str, float] = {}
+    for op, spent in zip(circuit.ops, milliseconds, strict=True):
+        totals[op.kind.value] = totals.get(op.kind.value, 0.0) + spent
+    return totals
