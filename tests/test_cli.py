@@ -14,14 +14,16 @@ from typer.testing import CliRunner
 
 import heinfer_client
 from heinfer import zoo
+from heinfer.calibration import measure
 from heinfer.cli import comparison
 from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
+from heinfer.planner.cost import OPERATIONS, cost_table, load_costs
 
-VERBS = ("train", "compile", "plan", "serve", "predict", "demo")
+VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "demo")
 
 
 def run(*arguments: str) -> tuple[int, str, str]:
@@ -61,6 +63,9 @@ def test_the_bare_command_lists_the_verbs():
         (["plan", __file__], "bad-bundle", "no bundle of heinfer"),
         (["train", "lenet"], "bad-setting", "choose one of mnist-plain, mnist-ffconv"),
         (["compile", "missing.safetensors", "--out", "x"], "data-missing", "train the network first"),
+        (["calibrate", "--backend", "abacus"], "bad-setting", "there are tenseal"),
+        (["calibrate", "--ring-degree", "4096", "--ring-degree", "5000"], "bad-setting", "use one of 4096, 8192,"),
+        (["calibrate", "--out", "missing/costs.json"], "bad-setting", "there is no folder missing"),
         (["serve", "missing.heinfer"], "bad-setting", "there is no bundle missing.heinfer"),
         (["predict", "http://127.0.0.1:1", "missing.png"], "bad-image", "missing.png cannot be read"),
         (["predict", "http://127.0.0.1:1", __file__], "bad-image", "give a PNG file"),
@@ -124,6 +129,18 @@ def test_plan_reports_every_layer_and_the_whole():
     assert status == 0
     for word in ("conv1", "act1", "conv2", "act2", "fc", "rotations", "N = 8192", "evaluation keys", "up,", "MB"):
         assert word in out
+
+
+def test_calibrate_shows_and_writes_a_table_that_can_be_planned_with(tmp_path, monkeypatch):
+    monkeypatch.setattr(measure, "SWEEPS", 1)
+    out = tmp_path / "costs.json"
+    status, shown, _ = run("calibrate", "--ring-degree", "4096", "--out", str(out))
+    assert status == 0
+    (table,) = load_costs(out)
+    assert (table.backend, table.ring_degree, table.levels) == ("tenseal", 4096, 2)
+    for word in ("N = 4096", "level", *OPERATIONS, f"{table('rotation', 1):.3f}", table.date, "written to"):
+        assert word in shown
+    assert cost_table(4096, path=out) == table
 
 
 def test_predict_prints_a_label_for_each_image(tiny, tmp_path):

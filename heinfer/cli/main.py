@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from heinfer.cli.calibrate import calibrate
 from heinfer.cli.compile import compile_network
 from heinfer.cli.demo import demo
 from heinfer.cli.plan import plan
@@ -57,6 +58,7 @@ def _options(
 app.command("train")(train)
 app.command("compile")(compile_network)
 app.command("plan")(plan)
+app.command("calibrate")(calibrate)
 app.command("serve")(serve)
 app.command("predict")(predict)
 app.command("demo")(demo)
