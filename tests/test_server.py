@@ -15,6 +15,7 @@ from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer_server import worker_process
 from heinfer_server.heads import MAX_HEAD_BYTES
+from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_KEYS
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -70,13 +71,17 @@ class HeldWorker:
         self._go = asyncio.Event()
         self.tasks: list[object] = []
 
+    def evaluated(self) -> list[str]:
+        """Ids of the keys of its evaluations, one after the other."""
+        return [task[2].key_id for task in self.tasks if task[1] is worker_process.run]
+
     def forgotten(self) -> list[tuple[str, ...]]:
         """Ids of keys that it was told to let go of, task by task."""
         return [task[2] for task in self.tasks if task[1] is worker_process.forget]
 
     def waiting(self) -> int:
         """Requests that wait for the worker."""
-        return len(self._pool._free._waiters or ())
+        return self._pool._turns.waiting
 
     async def hold(self) -> None:
         run = self._worker._run
@@ -89,8 +94,12 @@ class HeldWorker:
         self._worker._run = run_later
 
     async def let_go(self) -> None:
-        del self._worker._run
+        """Let it start, and wait until it has nothing to do."""
         self._go.set()
+        async with asyncio.timeout(SECONDS):
+            while not self._pool._turns.free:
+                await asyncio.sleep(0.01)
+        del self._worker._run
 
 
 @contextmanager
@@ -222,8 +231,7 @@ def test_a_worker_lets_go_of_deleted_keys_when_it_is_done(running, http, owner, 
             assert http.delete(f"/keys/{key_id}").status_code == 204
             assert held.forgotten() == []
         assert evaluation.result().status_code == 200
-    (worker,) = running.service.workers._workers
-    wait_until(lambda: not worker.has(key_id), SECONDS)
+    assert held.forgotten() == [(key_id,)]
 
 
 def test_keys_that_had_to_go_for_others_do_not_stay_loaded(tmp_path, owner):
@@ -287,10 +295,24 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(runnin
             running.portal.call(leave.set)
             abandoned.result(SECONDS)  # while the worker is still busy with another
             wait_until(lambda: held.waiting() == 1, SECONDS)
-            assert running.service.evaluations._inside == 2  # its place is another's
+            assert running.service.evaluations.inside == 2  # its place is another's
         assert [request.result().status_code for request in (under_way, waits)] == [200, 200]
-    assert len(held.tasks) == 1
+    assert len(held.evaluated()) == 2
     assert "client went away" in caplog.messages
+
+
+def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http, owner):
+    greedy, other = (http.post("/models/tiny/keys", content=owner.keys).json()["keys"] for _ in range(2))
+    body = owner.inputs(IMAGE)
+    with ThreadPoolExecutor(EVALUATIONS_PER_WORKER_AND_KEYS + 1) as pool:
+        with held_worker(running) as held:
+            many = [pool.submit(infer, http, greedy, body) for _ in range(EVALUATIONS_PER_WORKER_AND_KEYS)]
+            wait_until(lambda: held.waiting() == len(many) - 1, SECONDS)
+            assert_problem(infer(http, greedy, body), 503, "service-unavailable")
+            one = pool.submit(infer, http, other, body)
+            wait_until(lambda: held.waiting() == len(many), SECONDS)
+        assert [request.result().status_code for request in (*many, one)] == [200] * (len(many) + 1)
+    assert held.evaluated().index(other) == 2  # after the one under way and one that had waited
 
 
 # Bad requests ----------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.logs import JsonFormatter, log, request_id
 from heinfer_server.models import load_models
 from heinfer_server.problems import SlowBodyError, problem_of
+from heinfer_server.turns import Turns
 from heinfer_server.worker import LOADED_KEYS, Worker
 
 # Settings and models ---------------------------------------------------------------------------
@@ -197,11 +198,72 @@ def test_a_client_that_goes_away_is_no_error_of_ours():
 
 
 def test_a_gate_is_full_and_then_is_not():
-    gate = Gate(2)
-    with gate.entered(), gate.entered(), pytest.raises(ServiceUnavailableError), gate.entered():
+    gate = Gate(2, 2)
+    with gate.entered("a"), gate.entered("b"), pytest.raises(ServiceUnavailableError, match="later"), gate.entered("c"):
         pass
-    with gate.entered():
-        pass
+    with gate.entered("c"):
+        assert gate.inside == 1
+    assert not gate._holders
+
+
+def test_a_gate_lets_nobody_have_all_of_it():
+    gate = Gate(3, 2)
+    with gate.entered("a"), gate.entered("a"):
+        with pytest.raises(ServiceUnavailableError, match="2 of your requests"), gate.entered("a"):
+            pass
+        with gate.entered("b"):
+            assert gate.inside == 3
+
+
+def test_turns_go_from_holder_to_holder():
+    async def use() -> list[str]:
+        turns, order = Turns(1), []
+
+        async def take(holder: str) -> None:
+            await turns.take(holder)
+            order.append(holder)
+            await asyncio.sleep(0)
+            turns.give_back()
+
+        await asyncio.gather(*(take(holder) for holder in "aaaabbca"))
+        assert (turns.free, turns.waiting) == (1, 0)
+        return order
+
+    assert "".join(asyncio.run(use())) == "aabcabaa"
+
+
+def test_as_many_turns_are_taken_at_once_as_there_are():
+    async def use() -> None:
+        turns = Turns(2)
+        waiting = [asyncio.create_task(turns.take(holder)) for holder in "aaab"]
+        await asyncio.sleep(0)
+        assert [turn.done() for turn in waiting] == [True, True, False, False]
+        turns.give_back()
+        turns.give_back()
+        await asyncio.gather(*waiting)
+        assert (turns.free, turns.waiting) == (0, 0)
+
+    asyncio.run(use())
+
+
+def test_a_turn_that_is_not_waited_for_any_more_is_the_next_ones():
+    async def use() -> None:
+        turns = Turns(1)
+        await turns.take("a")
+        leaves, late, stays = (asyncio.create_task(turns.take(holder)) for holder in "aab")
+        await asyncio.sleep(0)
+        leaves.cancel()
+        await asyncio.gather(leaves, return_exceptions=True)
+        assert turns.waiting == 2
+        turns.give_back()
+        late.cancel()  # in the moment of its turn
+        await asyncio.gather(late, return_exceptions=True)
+        assert late.cancelled()
+        await stays
+        turns.give_back()
+        assert (turns.free, turns.waiting) == (1, 0)
+
+    asyncio.run(use())
 
 
 # Clients who go away ---------------------------------------------------------------------------
@@ -209,35 +271,37 @@ def test_a_gate_is_full_and_then_is_not():
 
 def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
     async def use() -> None:
-        free = asyncio.Semaphore(1)
+        turns = Turns(1)
         gone = asyncio.get_running_loop().create_future()
-        await unless(gone, free.acquire(), give_up=free.release)
-        waiting = asyncio.create_task(unless(gone, free.acquire(), give_up=free.release))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        free.release()
+        await unless(gone, turns.take("a"), give_up=turns.give_back)
+        waiting = asyncio.create_task(unless(gone, turns.take("a"), give_up=turns.give_back))
+        while not turns.waiting:
+            await asyncio.sleep(0)
+        turns.give_back()
         gone.set_result(None)
         with pytest.raises(ClientDisconnect):
             await waiting
         with pytest.raises(ClientDisconnect):  # gone before it had to wait
-            await unless(gone, free.acquire(), give_up=free.release)
-        assert not free.locked()
+            await unless(gone, turns.take("a"), give_up=turns.give_back)
+        while not turns.free:
+            await asyncio.sleep(0)
 
     asyncio.run(use())
 
 
 def test_a_wait_that_is_cancelled_takes_no_turn():
     async def use() -> None:
-        free = asyncio.Semaphore(0)
+        turns = Turns(0)
         gone = asyncio.get_running_loop().create_future()
-        waiting = asyncio.create_task(unless(gone, free.acquire(), give_up=free.release))
-        await asyncio.sleep(0)
+        waiting = asyncio.create_task(unless(gone, turns.take("a"), give_up=turns.give_back))
+        while not turns.waiting:
+            await asyncio.sleep(0)
         waiting.cancel()
-        free.release()
+        turns.give_back()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        await asyncio.sleep(0)
-        assert not free.locked()
+        while not turns.free:
+            await asyncio.sleep(0)
 
     asyncio.run(use())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,19 +10,31 @@ from heinfer.errors import ServiceUnavailableError
 
 
 class Gate:
-    """Lets at most `limit` in at a time; more are refused, so that their bodies cannot fill the memory."""
+    """Lets at most `limit` in at a time, and `share` of one holder; refuses more, so that their bodies have a bound.
 
-    def __init__(self, limit: int) -> None:
+    Attributes:
+        inside: how many are in.
+    """
+
+    def __init__(self, limit: int, share: int) -> None:
         self._limit = limit
-        self._inside = 0
+        self._share = share
+        self._holders: Counter[str] = Counter()
+
+    @property
+    def inside(self) -> int:
+        return self._holders.total()
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
-        """Be inside; ServiceUnavailableError when it is full."""
-        if self._inside >= self._limit:
+    def entered(self, holder: str) -> Iterator[None]:
+        """Be inside; ServiceUnavailableError when it is full, or when the holder has its share."""
+        if self.inside >= self._limit:
             raise ServiceUnavailableError(f"{self._limit} such requests are under way: try again later")
-        self._inside += 1
+        if self._holders[holder] >= self._share:
+            raise ServiceUnavailableError(f"{self._share} of your requests are under way: wait for their answers")
+        self._holders[holder] += 1
         try:
             yield
         finally:
-            self._inside -= 1
+            self._holders[holder] -= 1
+            self._holders += Counter()  # drops who holds nothing

@@ -83,7 +83,7 @@ async def get_manifest(service: TheService, model: Model) -> Response:
 )
 async def register_keys(service: TheService, model: Model, request: Request, response: Response) -> Registration:
     served = service.model(model)
-    with service.registrations.entered():
+    with service.registrations.entered(""):
         body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
         key_id = await service.register(served, body)
     response.headers["Location"] = f"/keys/{key_id}"
@@ -135,7 +135,7 @@ async def infer(
 ) -> Response:
     served = service.model(model)
     service.require_keys(served, keys)
-    with service.evaluations.entered():
+    with service.evaluations.entered(keys):
         body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         started = perf_counter()
         async with departure_of(request) as gone:

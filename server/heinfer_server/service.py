@@ -18,6 +18,9 @@ REGISTRATIONS_AT_ONCE = 4
 EVALUATIONS_PER_WORKER = 32
 """Requests that may be under way or wait for each worker, so that their bodies have a bound."""
 
+EVALUATIONS_PER_WORKER_AND_KEYS = 8
+"""Those of them under one set of keys, so that one client alone does not fill the house."""
+
 
 class Service:
     """Models, registered keys and workers.
@@ -37,8 +40,10 @@ class Service:
         self.settings = settings
         self.models = models
         self.keys = KeyStore(settings.key_memory)
-        self.registrations = Gate(REGISTRATIONS_AT_ONCE)
-        self.evaluations = Gate(EVALUATIONS_PER_WORKER * settings.workers)
+        self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
+        self.evaluations = Gate(
+            EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_KEYS * settings.workers
+        )
         self.workers = WorkerPool(
             [model.bundle for model in models.values()], settings.workers, settings.evaluation_timeout, self.keys
         )

@@ -11,18 +11,19 @@ from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
 from heinfer_server.tasks import Evaluated
+from heinfer_server.turns import Turns
 from heinfer_server.worker import Worker
 
 _logger = logging.getLogger(__name__)
 
 
 class WorkerPool:
-    """A fixed number of workers; a request waits for a free one, if it can for one that has its keys loaded."""
+    """A fixed number of workers: they serve key set after key set, if possible where the keys are loaded."""
 
     def __init__(self, bundles: Sequence[Bundle], count: int, timeout: float, keys: KeyStore) -> None:
         self._workers = [Worker(bundles, timeout, keys) for _ in range(count)]
         self._idle = list(self._workers)
-        self._free = asyncio.Semaphore(count)
+        self._turns = Turns(count)
         self._stopping = False
         self._preparations: set[asyncio.Task[None]] = set()
 
@@ -49,7 +50,7 @@ class WorkerPool:
             ClientDisconnect: when it does.
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """
-        await unless(gone, self._free.acquire(), give_up=self._free.release)
+        await unless(gone, self._turns.take(key_id), give_up=self._turns.give_back)
         worker = min(self._idle, key=lambda idle: not idle.has(key_id))
         self._idle.remove(worker)
         try:
@@ -63,9 +64,9 @@ class WorkerPool:
         It does not wait for them. A worker that has something to do looks for such keys when it is done.
         """
         for worker in [worker for worker in self._idle if worker.holds_gone_keys]:
-            if self._free.locked():  # those that are idle yet are promised to requests
+            if not self._turns.free:  # those that are idle yet are promised to requests
                 return
-            await self._free.acquire()  # comes at once
+            await self._turns.take("")  # comes at once
             self._idle.remove(worker)
             self._finish(worker)
 
@@ -79,7 +80,7 @@ class WorkerPool:
 
     def _give_back(self, worker: Worker) -> None:
         self._idle.append(worker)
-        self._free.release()
+        self._turns.give_back()
 
     async def _made_ready(self, worker: Worker) -> None:
         try:
