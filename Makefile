@@ -31,9 +31,11 @@ check: .venv/.dev ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.dev ## measure latency and accuracy into benchmarks/results
+bench: .venv/.dev ## measure latency, accuracy and predictions into benchmarks/results, and draw them
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
+	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
+	$(BIN)/python -m benchmarks plots
 
 clean: ## remove caches and builds; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,10 +6,14 @@ import typer
 
 from benchmarks.accuracy import accuracy
 from benchmarks.latency import latency
+from benchmarks.plots import plots
+from benchmarks.prediction import prediction
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
 app.command("latency")(latency)
+app.command("prediction")(prediction)
+app.command("plots")(plots)
 
 if __name__ == "__main__":
     app()
