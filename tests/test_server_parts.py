@@ -4,6 +4,7 @@ import logging
 import os
 import time
 import tracemalloc
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -20,11 +21,14 @@ from heinfer.errors import (
     UnknownKeysError,
 )
 from heinfer.formats import bundle as bundles
-from heinfer_server import Settings, create_app
+from heinfer.formats.manifest import MAX_MANIFEST_BYTES
+from heinfer_client import transfer, trust
+from heinfer_server import Settings, connections, create_app, service
 from heinfer_server.__main__ import main
 from heinfer_server.body import read_body
 from heinfer_server.departure import unless
 from heinfer_server.gate import Gate
+from heinfer_server.heads import MAX_HEAD_BYTES
 from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.logs import JsonFormatter, log, request_id
 from heinfer_server.models import load_models
@@ -304,6 +308,31 @@ def test_a_wait_that_is_cancelled_takes_no_turn():
             await asyncio.sleep(0)
 
     asyncio.run(use())
+
+
+# Bounds ----------------------------------------------------------------------------------------
+
+
+def test_the_bounds_are_those_that_are_documented():
+    text = (Path(__file__).parent.parent / "SECURITY.md").read_text()
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    for row in (
+        f"less {connections._SPARE_FILES} files",
+        f"query and headers | {MAX_HEAD_BYTES >> 10} KiB, and {connections.HEAD_SECONDS:g} s",
+        f"`BODY_SECONDS_PER_MIB`, {defaults['body_seconds_per_mib']:g} s",
+        f"{connections.ANSWER_SECONDS_PER_MIB:g} s for each started MiB",
+        f"{service.REGISTRATIONS_AT_ONCE} at once; `KEY_MEMORY`, {defaults['key_memory'] >> 30} GiB",
+        f"those of {LOADED_KEYS} clients",
+        f"{service.EVALUATIONS_PER_WORKER} for each worker",
+        f"{service.EVALUATIONS_PER_WORKER_AND_KEYS} of them under one set of keys",
+        f"`EVALUATION_TIMEOUT`, {defaults['evaluation_timeout']:g} s",
+        f"`MODEL_MEMORY`, {defaults['model_memory'] >> 30} GiB",
+        f"at most {bundles.MAX_FILE_BYTES >> 20} MiB, inflated {bundles.MAX_INFLATED_BYTES >> 20} MiB",
+        f"{MAX_MANIFEST_BYTES >> 20} MiB of manifest, {trust.MAX_KEY_BYTES >> 30} GiB of evaluation keys",
+        f"{trust.MAX_INPUT_BYTES >> 30} GiB of input",
+        f"`timeout`, {transfer.DEADLINE:g} s",
+    ):
+        assert row in text
 
 
 # Problems and logs -----------------------------------------------------------------------------
