@@ -41,6 +41,7 @@ from heinfer.formats.manifest import (
 )
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
+from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import Plan
 from heinfer.planner.search import plan_network
 from heinfer.report import Report, report
@@ -78,14 +79,15 @@ class CompiledModel:
         return report(self.bundle)
 
     def simulate(self, x: Array) -> Simulation:
-        """Cleartext run with the noise model, on preprocessed inputs of shape (batch, *input_shape)."""
+        """Cleartext run with the noise model, on preprocessed inputs of shape (n, *input_shape), n whole batches."""
         part = self.manifest.input
-        inputs = self.plan.input.pack(x)
+        inputs = self.plan.input.pack(self.plan.in_batches(x))
         return simulate(self.bundle.circuit, self.plan.parameters, part.level, part.scale, self.bundle.bounds, inputs)
 
     def __call__(self, x: Array) -> Array:
-        """Scores that the circuit computes in cleartext, shape (batch, *output_shape)."""
-        return self.plan.output.unpack(run(self.bundle.circuit, self.plan.input.pack(x)))
+        """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole."""
+        scores = self.plan.output.unpack(run(self.bundle.circuit, self.plan.input.pack(self.plan.in_batches(x))))
+        return scores.reshape(-1, *self.network.output_shape)[: len(x)]
 
 
 def compile(  # noqa: A001  (the word users expect: heinfer.compile)
@@ -97,6 +99,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
     labels: tuple[str, ...] = (),
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
+    wishes: Wishes = DEFAULT,
 ) -> CompiledModel:
     """Compile a torch module.
 
@@ -107,6 +110,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         preprocessing: how a client turns pixels into inputs; values are clipped to its range.
         labels: a name for each score.
         model_version, metadata: free text that travels in the manifest and the bundle.
+        wishes: what the plan shall be good at, and must not exceed.
 
     Raises:
         CompileError: names the layer, the cause and the way out.
@@ -122,6 +126,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         labels=labels,
         model_version=model_version,
         metadata=metadata,
+        wishes=wishes,
     )
 
 
@@ -134,11 +139,12 @@ def compile_network(
     labels: tuple[str, ...] = (),
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
+    wishes: Wishes = DEFAULT,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
     _require_calibration(network, calibration, preprocessing)
     folded = fold(network)
-    plan = plan_network(folded)
+    plan = plan_network(folded, wishes=wishes)
     circuit = _optimise(lower(plan))
     validate_structure(circuit)
     calibrated = _calibrate(circuit, plan, calibration)
@@ -177,7 +183,7 @@ class _Calibrated:
 
 def _calibrate(circuit: Circuit, plan: Plan, calibration: Array) -> _Calibrated:
     """Observe ranges on data and choose the scales that leave the least noise."""
-    statistics = observe(circuit, plan.input.pack(calibration), MARGIN)
+    statistics = observe(circuit, plan.input.pack(plan.in_batches(calibration)), MARGIN)
     scales = choose_scales(circuit, plan.parameters, plan.input_level, statistics)
     scaled = assign_scales(circuit, plan.parameters, plan.input_level, scales)
     return _Calibrated(scaled, scales, statistics.bounds)

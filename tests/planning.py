@@ -17,12 +17,19 @@ from heinfer.circuit.lowering import lower
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
-from heinfer.planner.linear import LinearPlan, linear_plans
+from heinfer.planner.linear import LinearPlan, linear_plans, regular_sets
+from heinfer.planner.linear import diagonal_sets as small_sets
 from heinfer.planner.plan import LinearStep, Plan
 
 Integers = NDArray[np.int64]
 
 SEEDS = st.integers(0, 2**32 - 1)
+
+
+def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
+    """Every set of diagonals that the planner looks at for a problem."""
+    sets = small_sets(problem)
+    return sorted(sets + regular_sets(problem, sets), key=lambda chosen: len(chosen.diagonals))
 
 
 # Random cases ------------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ def all_plans(chosen: DiagonalSet) -> Iterator[LinearPlan]:
 def lowered(plan: LinearPlan) -> Circuit:
     """The circuit of one affine layer."""
     source = plan.problem.source
-    return lower(Plan(tiny_parameters(2 * source.slots), source, "", (LinearStep("layer", plan),), 0.0))
+    return lower(Plan(tiny_parameters(2 * source.slots), source, "", (LinearStep("layer", plan),)))
 
 
 def evaluated(plan: LinearPlan, slots: Integers) -> Integers:

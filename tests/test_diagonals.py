@@ -8,6 +8,7 @@ from planning import (
     SEEDS,
     assert_adds_each_term_once,
     assert_result_is_true,
+    diagonal_sets,
     doublings,
     problems,
     random_layout,
@@ -21,7 +22,6 @@ from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.diagonals import Diagonal, DiagonalProblem
 from heinfer.planner.incidence import Pattern
-from heinfer.planner.linear import diagonal_sets
 
 quick = settings(max_examples=40, deadline=None)
 

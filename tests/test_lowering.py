@@ -215,7 +215,7 @@ def two_layers(bias: bool = True) -> tuple[Plan, LinearMap, LinearMap]:
     one = plans_of(DiagonalProblem(first, cyclic_pack((4,), 8), middle))[0]
     two = plans_of(DiagonalProblem(second, one.target, dense_pack((2,), 8)))[0]
     steps = (LinearStep("one", one), SquareStep("square"), LinearStep("two", two))
-    return Plan(tiny_parameters(16, (28, 26, 26, 26)), cyclic_pack((4,), 8), "input", steps, 0.0), first, second
+    return Plan(tiny_parameters(16, (28, 26, 26, 26)), cyclic_pack((4,), 8), "input", steps), first, second
 
 
 def test_layers_run_one_after_the_other() -> None:

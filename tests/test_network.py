@@ -213,7 +213,7 @@ def assert_folds(network: Network) -> Network:
 def test_a_folded_network_equals_the_network(network: Network) -> None:
     folded = assert_folds(network)
     squares = sum(isinstance(node.operator, Polynomial | Square) for node in network.nodes)
-    mixers = sum(isinstance(node.operator, Convolution | Dense) for node in network.nodes)
+    mixers = sum(isinstance(node.operator, Convolution | Dense | AveragePool) for node in network.nodes)
     kinds = [type(node.operator) for node in folded.nodes]
     assert kinds.count(Square) == squares
     assert kinds.count(Affine) <= mixers + squares + 1
@@ -231,10 +231,10 @@ POOL = AveragePool((2, 2), (2, 2))
     [
         pytest.param([FIRST, NORM, ACTIVATION, SECOND], "A S A", id="batch norm joins the convolution before it"),
         pytest.param([FIRST, ACTIVATION, NORM, SECOND], "A S A", id="batch norm joins the convolution after it"),
-        pytest.param([FIRST, ACTIVATION, POOL, SECOND], "A S A", id="pool after the activation"),
-        pytest.param([FIRST, POOL, ACTIVATION, SECOND], "A S A", id="pool before the activation"),
-        pytest.param([FIRST, POOL, SECOND], "A A", id="pool between convolutions"),
-        pytest.param([POOL, FIRST], "A", id="pool first"),
+        pytest.param([FIRST, ACTIVATION, POOL, SECOND], "A S A A", id="pool after the activation"),
+        pytest.param([FIRST, POOL, ACTIVATION, SECOND], "A A S A", id="pool before the activation"),
+        pytest.param([FIRST, POOL, SECOND], "A A A", id="pool between convolutions"),
+        pytest.param([POOL, FIRST], "A A", id="pool first"),
         pytest.param([FIRST, ACTIVATION, POOL], "A S A", id="pool last"),
         pytest.param([polynomial(RNG, 1), FIRST], "A S A", id="polynomial first"),
         pytest.param([FIRST, ACTIVATION], "A S A", id="polynomial last"),
@@ -268,7 +268,7 @@ def test_the_constant_of_an_activation_becomes_a_bias_that_depends_on_position()
 def test_layers_keep_their_names() -> None:
     operators = [FIRST, NORM, ACTIVATION, POOL, SECOND, Flatten()]
     network = chain((1, 6, 6), *operators)
-    assert [n.name for n in fold(network).nodes] == ["convolution0", "polynomial2", "convolution4"]
+    assert [n.name for n in fold(network).nodes] == ["convolution0", "polynomial2", "averagepool3", "convolution4"]
 
 
 def test_folding_never_looks_at_weights() -> None:

@@ -1,5 +1,6 @@
 from functools import cache
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from heinfer.network.ir import Network, Node
 from heinfer.network.operators import AveragePool, ChannelAffine, Convolution, Dense, Flatten, Operator, Square
 from heinfer.planner.candidates import strides
 from heinfer.planner.cost import cost_table
+from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import LinearStep, Plan
 from heinfer.planner.search import plan_network
@@ -40,7 +42,7 @@ def test_a_planned_network_computes_the_network(network: Network, planes: int) -
     folded = fold(network)
     plan = planned(folded, planes * slots_for(folded))
     circuit = assert_runs(network, plan)
-    assert [layer.name for layer in circuit.layers] == [node.name for node in folded.nodes]
+    assert "+".join(layer.name for layer in circuit.layers).split("+") == [node.name for node in folded.nodes]
     for step, counts in zip(plan.steps, count_layers(circuit), strict=True):
         if isinstance(step, LinearStep):
             assert (counts.rotations, counts.hma) == (step.plan.counts.rotations, step.plan.counts.hma)
@@ -107,7 +109,6 @@ def test_plans_of_networks_of_equal_structure_are_equal() -> None:
     for one, other in pairwise(plans):
         assert one.input == other.input
         assert one.output == other.output
-        assert one.milliseconds == other.milliseconds
         circuits = circuit_of(one), circuit_of(other)
         assert circuits[0].ops == circuits[1].ops
         assert circuits[0].outputs == circuits[1].outputs
@@ -154,16 +155,16 @@ POOL = AveragePool((2, 2), (2, 2))
     ("shape", "operators", "counts"),
     [
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1)], (4, 4, 9), id="one convolution"),
-        pytest.param((1, 16, 16), [conv(1, 4, 5, 2, 2)], (10, 10, 36), id="one strided convolution"),
-        pytest.param((1, 8, 8), [conv(1, 4, 5), act(4), conv(4, 1, 3)], (18, 19, 34), id="without padding"),
+        pytest.param((1, 16, 16), [conv(1, 4, 5, 2, 2)], (6, 6, 4), id="one strided convolution"),
+        pytest.param((1, 8, 8), [conv(1, 4, 5), act(4), conv(4, 1, 3)], (20, 21, 13), id="without padding"),
         pytest.param((64,), [fc(64, 10)], (14, 14, 16), id="one dense layer"),
-        pytest.param((2, 8, 8), [conv(2, 8, 3, 1, 1), act(8), conv(8, 2, 1)], (11, 12, 26), id="1 x 1 after 3 x 3"),
+        pytest.param((2, 8, 8), [conv(2, 8, 3, 1, 1), act(8), conv(8, 2, 1)], (11, 12, 16), id="1 x 1 after 3 x 3"),
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1), act(4), Flatten(), fc(256, 10)], (18, 19, 25), id="then dense"),
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1), act(4), POOL, Flatten(), fc(64, 10)], (18, 19, 25), id="pool"),
         pytest.param(
             (1, 12, 12),
             [conv(1, 4, 3, 2, 1), act(4), conv(4, 2, 3, 1, 1), conv(2, 8, 1), act(8), Flatten(), fc(288, 10)],
-            (30, 32, 43),
+            (30, 32, 56),
             id="factorized",
         ),
     ],
@@ -175,28 +176,28 @@ def test_how_many_operations_a_small_network_takes(
 
 
 @cache
-def mnist_ffconv() -> tuple[Network, Plan]:
+def mnist_ffconv(**choices: Any) -> tuple[Network, Plan]:
     """The reference network with random weights, at 4096 slots."""
     network = chain(
         (1, 28, 28), conv(1, 8, 5, 2, 2), act(8), conv(8, 4, 5, 2, 2), conv(4, 32, 1), act(32), Flatten(), fc(1568, 10)
     )
-    return network, plan_network(fold(network))
+    return network, plan_network(fold(network), wishes=Wishes(**choices))
 
 
-def test_the_reference_network_takes_41_key_switches_at_six_levels() -> None:
-    network, plan = mnist_ffconv()
-    circuit = assert_runs(network, plan)
-    counts = count_circuit(circuit)
-    assert (counts.rotations, counts.key_switches, counts.hma) == (39, 41, 78)
-    assert (plan.parameters.ring_degree, plan.parameters.top_level, plan.input.ciphertexts) == (8192, 6, 1)
-    assert len(circuit.steps()) <= 15
+def reference_counts(**choices: Any) -> tuple[int, int, int, int]:
+    """Rotations, key switches and HMAs of a plan of the reference network, and the ciphertexts it is sent in."""
+    network, plan = mnist_ffconv(**choices)
+    counts = count_circuit(assert_runs(network, plan))
+    assert (plan.parameters.ring_degree, plan.parameters.top_level) == (8192, 6)
+    return counts.rotations, counts.key_switches, counts.hma, plan.input.ciphertexts
 
 
-def test_the_first_strided_convolution_is_36_diagonals_in_10_rotations() -> None:
-    _, plan = mnist_ffconv()
-    first = plan.steps[0]
-    assert isinstance(first, LinearStep)
-    assert (first.plan.counts.hma, first.plan.counts.rotations, len(first.plan.folds)) == (36, 10, 0)
+def test_the_reference_network_takes_40_key_switches_at_six_levels() -> None:
+    assert reference_counts() == (38, 40, 76, 2)
+
+
+def test_the_reference_network_takes_41_key_switches_when_it_is_sent_in_one_ciphertext() -> None:
+    assert reference_counts(limits=Limits(upload_bytes=300_000)) == (39, 41, 78, 1)
 
 
 # What cannot be planned ----------------------------------------------------------------------------
@@ -209,9 +210,9 @@ def test_too_few_levels_are_refused_by_the_layer_that_finds_none() -> None:
 
 
 def test_too_few_slots_are_refused_by_the_layer_that_does_not_fit() -> None:
-    network = fold(chain((1, 8, 8), conv(1, 2, 3, padding=1), act(2), Flatten(), fc(128, 70)))
-    with pytest.raises(PlanError, match=r"^dense3: no layout of \(70,\) fits 64 slots; use a larger ring degree"):
-        planned(network, 64)
+    network = fold(chain((1, 8, 8), conv(1, 2, 3, padding=1), act(2), conv(2, 2, 3, padding=9)))
+    with pytest.raises(PlanError, match=r"^convolution2: no layout of \(2, 24, 24\) fits 16 slots; use a larger ring"):
+        planned(network, 16)
 
 
 def test_a_network_that_is_not_folded_is_refused() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.ir import Circuit, Layer, SlotVector
+from heinfer.circuit.passes.interleaving import interleave
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.planner.diagonals import Diagonal
 from heinfer.planner.join import Index
@@ -15,8 +16,8 @@ from heinfer.planner.plan import LinearStep, Plan, SquareStep
 
 def lower(plan: Plan) -> Circuit:
     """Return the circuit of a plan; scales of plaintexts are left to the scale pass."""
-    builder = Builder(plan.parameters.slots)
-    values = [builder.input(i) for i in range(plan.input.ciphertexts)]
+    builder = Builder(plan.parameters.slots // plan.batch)
+    values = [builder.input(i) for i in range(plan.single_input.ciphertexts)]
     layout = plan.input_label
     for step in plan.steps:
         match step:
@@ -27,7 +28,7 @@ def lower(plan: Plan) -> Circuit:
                 builder.layer(Layer(name, _kernel_name(linear), layout, linear.label))
                 values = _LinearLowering(builder, linear).lower(values)
                 layout = linear.label
-    return builder.finish(tuple(values))
+    return interleave(builder.finish(tuple(values)), plan.batch)
 
 
 def _kernel_name(plan: LinearPlan) -> str:

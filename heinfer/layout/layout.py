@@ -115,3 +115,15 @@ class Layout:
     def shifted(self, offset: int) -> Layout:
         """The same layout with every ciphertext's content moved ``offset`` slots to the right, cyclically."""
         return Layout(self.shape, np.roll(self.index, offset, axis=1))
+
+    def interleaved(self, batch: int) -> Layout:
+        """The same layout for ``batch`` tensors at once: slot p of tensor b is slot p batch + b.
+
+        A rotation by r slots becomes one by r batch and moves all of them alike, cyclically as before. The shape
+        gets a batch axis in front, unless there is only one.
+        """
+        if batch == 1:
+            return self
+        index = np.repeat(self.index, batch, axis=1)
+        tensor = np.tile(np.arange(batch), self.slots) * self.size
+        return Layout((batch, *self.shape), np.where(index >= 0, index + tensor, index))

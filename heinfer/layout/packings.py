@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -90,49 +91,95 @@ def window_pack(
     return Layout(shape, index)
 
 
-def phase_pack(shape: tuple[int, int, int], stride: tuple[int, int], grid: Grid, slots: int) -> Layout:
-    """The stride phases of every channel (space to depth), each a plane of its own, the whole repeated to fill.
+@dataclass(frozen=True)
+class Samples:
+    """What the planes of an input take along one axis: plane j holds coordinates offsets[j] + step * i, i < length.
 
-    Under a convolution of that stride every tap then reads at a shift that is the same for all outputs.
+    Stride phases are ``step`` offsets 0, 1, ...; the taps of a kernel are its offsets, at its stride, one for each
+    output.
     """
-    height, width = (-(-n // s) for n, s in zip(shape[1:], stride, strict=True))
-    if not grid.holds(height, width):
-        raise LayoutError(f"phases of {height} x {width} do not fit {grid}")
-    phases = shape[0] * prod(stride)
-    planes = np.full((power_of_two(phases), grid.height, grid.width), ZERO)
-    c, y, x = np.indices(shape)
-    plane = (c * stride[0] + y % stride[0]) * stride[1] + x % stride[1]
-    planes[plane, y // stride[0], x // stride[1]] = np.arange(prod(shape)).reshape(shape)
+
+    step: int
+    offsets: tuple[int, ...]
+    length: int
+
+    @classmethod
+    def phases(cls, size: int, stride: int) -> Samples:
+        return cls(stride, tuple(range(stride)), -(-size // stride))
+
+
+def sample_pack(shape: tuple[int, int, int], y: Samples, x: Samples, grid: Grid, slots: int) -> Layout:
+    """Planes of samples of every channel (c, y, x in this order), repeated to fill a ciphertext, or in several.
+
+    With stride phases along an axis (space to depth) every tap of a convolution of that stride reads at a shift that
+    is the same for all outputs. With its taps (a part of im2col) it reads at no shift at all.
+    """
+    channels, height, width = shape
+    if not grid.holds(y.length, x.length):
+        raise LayoutError(f"planes of {y.length} x {x.length} do not fit {grid}")
+    c, oy, ox, i, j = np.ix_(
+        np.arange(channels), np.array(y.offsets), np.array(x.offsets), np.arange(y.length), np.arange(x.length)
+    )
+    row, column = oy + y.step * i, ox + x.step * j
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    held = np.where(inside, (c * height + row) * width + column, ZERO).reshape(-1, y.length, x.length)
+    blocks = max(1, slots // grid.block)
+    count = power_of_two(len(held)) if len(held) <= blocks else -(-len(held) // blocks) * blocks
+    planes = np.full((count, grid.height, grid.width), ZERO)
+    planes[: len(held), : y.length * grid.gap_y : grid.gap_y, : x.length * grid.gap_x : grid.gap_x] = held
     return Layout(shape, _fill(planes.reshape(-1), slots))
 
 
-def plane_pack(shape: tuple[int, int, int], grid: Grid, slots: int, turn: int = 0) -> Layout:
-    """One plane a channel; copies fill the slots, copy k in a channel order rotated by k * turn.
+def phase_pack(shape: tuple[int, int, int], stride: tuple[int, int], grid: Grid, slots: int) -> Layout:
+    """The stride phases of every channel (space to depth), each a plane of its own, the whole repeated to fill."""
+    y, x = (Samples.phases(n, s) for n, s in zip(shape[1:], stride, strict=True))
+    return sample_pack(shape, y, x, grid, slots)
 
-    Channels beyond the blocks of a ciphertext use the gaps (along x first), then further ciphertexts.
-    Slots that no channel uses are FREE.
+
+def plane_pack(
+    shape: tuple[int, int, int],
+    grid: Grid,
+    slots: int,
+    turn: int = 0,
+    phases: tuple[int, int] = (1, 1),
+    in_gaps: bool = True,
+) -> Layout:
+    """One plane a channel and stride phase; copies fill the slots, copy k in an order rotated by k * turn planes.
+
+    Planes beyond the blocks of a ciphertext use the gaps (along x first) if ``in_gaps``, then further ciphertexts.
+    Slots that no plane uses are FREE.
     """
-    channels, height, width = shape
+    planes = _planes(shape, phases)
+    count, height, width = planes.shape
     if not grid.holds(height, width):
         raise LayoutError(f"planes of {height} x {width} do not fit {grid}")
     blocks = slots // grid.block
     if not blocks:
         raise LayoutError(f"a block of {grid.block} slots does not fit {slots} slots")
-    padded = power_of_two(channels)
-    in_gaps = min(-(-channels // blocks), grid.gap_y * grid.gap_x)
-    ciphertexts = -(-channels // (blocks * in_gaps))
+    padded = power_of_two(count)
+    gaps = min(-(-count // blocks), grid.gap_y * grid.gap_x) if in_gaps else 1
+    ciphertexts = -(-count // (blocks * gaps))
     index = np.full((ciphertexts, blocks, grid.height, grid.width), FREE)
-    plane = np.arange(height * width).reshape(height, width)
-    for place in range(ciphertexts * in_gaps * blocks):
+    for place in range(ciphertexts * gaps * blocks):
         copy, within = divmod(place, padded)
-        channel = (within + copy * turn) % padded
-        if channel < channels:
-            ciphertext, rest = divmod(place, in_gaps * blocks)
+        plane = (within + copy * turn) % padded
+        if plane < count:
+            ciphertext, rest = divmod(place, gaps * blocks)
             gap, block = divmod(rest, blocks)
             rows = slice(gap // grid.gap_x, height * grid.gap_y, grid.gap_y)
             columns = slice(gap % grid.gap_x, width * grid.gap_x, grid.gap_x)
-            index[ciphertext, block, rows, columns] = channel * height * width + plane
+            index[ciphertext, block, rows, columns] = planes[plane]
     return Layout(shape, index.reshape(ciphertexts, slots))
+
+
+def _planes(shape: tuple[int, int, int], phases: tuple[int, int]) -> np.ndarray[tuple[int, int, int], np.dtype[Any]]:
+    """Elements of every channel's every phase, FREE where a phase is shorter than the first: (planes, y, x)."""
+    channels, height, width = shape
+    size = [-(-n // p) for n, p in zip((height, width), phases, strict=True)]
+    padded = np.full((channels, size[0] * phases[0], size[1] * phases[1]), FREE)
+    padded[:, :height, :width] = np.arange(channels * height * width).reshape(shape)
+    split = padded.reshape(channels, size[0], phases[0], size[1], phases[1])
+    return split.transpose(0, 2, 4, 1, 3).reshape(-1, *size)
 
 
 def cyclic_pack(shape: tuple[int, ...], slots: int) -> Layout:

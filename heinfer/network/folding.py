@@ -2,8 +2,8 @@
 
 A polynomial a x^2 + b x + c is a (x + b/2a)^2 + (c - b^2/4a): its shift joins the map before it,
 its factor and constant the map after it, and what remains is a square, which costs one level.
-Diagonal maps (batch normalisation), reshapes and pools join a neighbour. Two maps that both mix
-elements (the two halves of an FFConv) stay two: merging them is a question of cost, not of form.
+Diagonal maps (batch normalisation) and reshapes join a neighbour. Two maps that both mix elements
+(a pool and a convolution, the two halves of an FFConv) stay two: merging them is a question of cost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from heinfer.network.ir import Network, Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import (
     Affine,
-    AveragePool,
     ChannelAffine,
     Flatten,
     Linear,
@@ -26,7 +25,7 @@ from heinfer.network.operators import (
     per_channel,
 )
 
-_JOINS_NEIGHBOUR = (AveragePool, ChannelAffine, Flatten)
+_JOINS_NEIGHBOUR = (ChannelAffine, Flatten)
 
 
 def fold(network: Network) -> Network:

@@ -9,8 +9,9 @@ from math import prod
 
 import numpy as np
 
+from heinfer.errors import LayoutError
 from heinfer.layout.layout import Layout
-from heinfer.layout.packings import Grid, cyclic_pack, phase_pack, plane_pack, power_of_two
+from heinfer.layout.packings import Grid, Samples, cyclic_pack, dense_pack, plane_pack, power_of_two, sample_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.join import Index, distinct
 
@@ -26,42 +27,73 @@ class Candidate:
         folds: rotations that complete the sums of the layer before it.
         grid: in which its planes sit, None when it is flat.
         label: what it is, for reports.
-        phases: whether the planes are the phases of the next layer's stride, which then leaves no gaps.
+        phases: along each axis into how many stride phases its planes are split. A stride that divides them
+            leaves fewer phases, any other leaves gaps.
     """
 
     layout: Layout
     folds: tuple[int, ...]
     grid: Grid | None
     label: str
-    phases: bool = False
+    phases: tuple[int, int] = (1, 1)
 
 
 def input_candidates(first: LinearMap, slots: int) -> Iterator[Candidate]:
-    """Layouts in which a client may send the input of the first layer."""
+    """Layouts in which a client may send the input of the first layer.
+
+    Along each axis of an image: the phases of the first layer's stride, twice or four times as many (which later
+    strides use up, and smaller blocks), or every tap of its kernel, ready to be multiplied.
+    """
     shape = first.in_shape
     if len(shape) != 3 or len(first.out_shape) != 3:
-        yield Candidate(cyclic_pack(shape, slots), (), None, f"{_name(shape)} cyclic")
+        yield Candidate(flat_pack(shape, slots), (), None, f"{_name(shape)} cyclic")
         return
-    stride = strides(first)
-    planes = zip(shape[1:], stride, first.out_shape[1:], strict=True)
-    grid = Grid(*(power_of_two(max(-(-n // s), out)) for n, s, out in planes))
-    layout = phase_pack((shape[0], shape[1], shape[2]), stride, grid, slots)
-    label = f"{_name(shape)} DensePack, {prod(stride)} stride phases in {grid.height}x{grid.width} blocks"
-    yield Candidate(layout, (), grid, label + _copies(layout), phases=True)
+    height, width = ((shape[axis + 1], strides(first)[axis]) for axis in (0, 1))
+    phases = [Samples.phases(*axis) for axis in (height, width)]
+    kernel = [Samples(strides(first)[axis], taps(first, axis), first.out_shape[axis + 1]) for axis in (0, 1)]
+    finer = ([Samples.phases(size, stride * factor) for size, stride in (height, width)] for factor in (2, 4))
+    chosen = [phases, *(axes for axes in finer if max(axis.length for axis in axes) >= 2)]
+    chosen += [[kernel[0], phases[1]], [phases[0], kernel[1]], kernel]
+    for y, x in chosen:
+        yield from _samples(first, y, x, slots)
+
+
+def _samples(first: LinearMap, y: Samples, x: Samples, slots: int) -> Iterator[Candidate]:
+    shape = (first.in_shape[0], first.in_shape[1], first.in_shape[2])
+    # A padded convolution may have more outputs than its input has samples.
+    outputs = (-(-n * s // axis.step) for n, s, axis in zip(first.out_shape[1:], strides(first), (y, x), strict=True))
+    grid = Grid(*(power_of_two(max(axis.length, n)) for axis, n in zip((y, x), outputs, strict=True)))
+    try:
+        layout = sample_pack(shape, y, x, grid, slots)
+    except LayoutError:  # no room, or a pixel that no tap reads
+        return
+    along = [
+        f"{len(axis.offsets)} {what} {'phases' if len(axis.offsets) == axis.step else 'taps'}"
+        for axis, what in ((y, "row"), (x, "column"))
+    ]
+    label = f"{_name(shape)} as {' x '.join(along)} in {grid.height}x{grid.width} blocks" + _in_several(layout)
+    yield Candidate(layout, (), grid, label, phases=(y.step, x.step))
 
 
 def output_candidates(linear: LinearMap, source: Candidate, slots: int) -> Iterator[Candidate]:
     """Layouts that an affine layer may produce from a source."""
     shape = linear.out_shape
     if len(shape) == 3 and source.grid is not None:
-        yield from _plane_candidates(
-            (shape[0], shape[1], shape[2]), _widened(linear, source.grid, source.phases), slots
-        )
-    elif power_of_two(prod(shape)) <= slots:
+        planes = (shape[0], shape[1], shape[2])
+        yield from _plane_candidates(planes, *_natural(linear, source.grid, source.phases), slots)
+    else:
         yield _flat_candidate(shape, slots)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=256)
+def taps(linear: LinearMap, axis: int) -> tuple[int, ...]:
+    """Offsets at which the outputs of a map between planes read, relative to their stride, along one axis."""
+    outputs = np.unravel_index(linear.rows, linear.out_shape)[axis + 1]
+    reads = np.unravel_index(linear.cols, linear.in_shape)[axis + 1]
+    return tuple(distinct(reads - strides(linear)[axis] * outputs).tolist())
+
+
+@lru_cache(maxsize=256)
 def strides(linear: LinearMap) -> tuple[int, int]:
     """The strides of a map between planes: those under which its outputs read at the fewest offsets."""
     outputs = np.unravel_index(linear.rows, linear.out_shape)
@@ -75,44 +107,61 @@ def _stride(output: Index, read: Index, most: int) -> int:
     return min(range(most, 0, -1), key=lambda stride: distinct(read - stride * output).size)
 
 
+def flat_pack(shape: Shape, slots: int) -> Layout:
+    """The flattened tensor, repeated to fill a ciphertext, or in as few as hold it."""
+    return cyclic_pack(shape, slots) if power_of_two(prod(shape)) <= slots else dense_pack(shape, slots)
+
+
 def _flat_candidate(shape: Shape, slots: int) -> Candidate:
     """Every slot ends with a complete output: fold cyclically by all multiples of the padded length."""
-    length = power_of_two(prod(shape))
-    return Candidate(cyclic_pack(shape, slots), _doublings(length, slots), None, f"{_name(shape)} cyclic in every slot")
+    folds = _doublings(power_of_two(prod(shape)), slots)
+    layout = flat_pack(shape, slots)
+    return Candidate(layout, folds, None, f"{_name(shape)} cyclic in every slot" + _in_several(layout))
 
 
-def _widened(linear: LinearMap, grid: Grid, phases: bool) -> Grid:
-    """The grid of an output: its stride widens the gaps, unless it reads stride phases.
+def _natural(linear: LinearMap, grid: Grid, phases: tuple[int, int]) -> tuple[Grid, tuple[int, int]]:
+    """Grid and phases that the output of a map falls into: its stride uses up phases, or else widens the gaps.
 
     An output that outgrows the grid of its source gets larger blocks.
     """
-    _, height, width = linear.out_shape
-    grids = [grid, Grid(power_of_two(height), power_of_two(width))]
-    if len(linear.in_shape) == 3 and not phases:
-        grids.insert(0, grid.strided(*strides(linear)))
-    return next(g for g in grids if g.holds(height, width))
+    stride = strides(linear) if len(linear.in_shape) == 3 else (1, 1)
+    left = [p // s if p % s == 0 else 1 for p, s in zip(phases, stride, strict=True)]
+    gaps = [1 if p % s == 0 else -(-s // p) for p, s in zip(phases, stride, strict=True)]
+    height, width = (-(-n // p) for n, p in zip(linear.out_shape[1:], left, strict=True))
+    grids = [grid.strided(gaps[0], gaps[1]), grid, Grid(power_of_two(height), power_of_two(width))]
+    return next(g for g in grids if g.holds(height, width)), (left[0], left[1])
 
 
-def _plane_candidates(shape: tuple[int, int, int], grid: Grid, slots: int) -> Iterator[Candidate]:
-    channels = power_of_two(shape[0])
+def _plane_candidates(
+    shape: tuple[int, int, int], grid: Grid, phases: tuple[int, int], slots: int
+) -> Iterator[Candidate]:
+    planes = power_of_two(shape[0] * prod(phases))
     blocks = slots // grid.block
-    if not grid.holds(shape[1], shape[2]) or not blocks:
+    if not blocks:
         return
     base = f"{_name(shape)} in {grid.height}x{grid.width} blocks"
-    plain = plane_pack(shape, grid, slots)
-    if channels > blocks:
-        yield Candidate(plain, (), grid, f"{base}, channels in the gaps too" + _copies(plain))
+    if phases != (1, 1):
+        base += f" of {phases[0]}x{phases[1]} phases"
+    plain = plane_pack(shape, grid, slots, phases=phases)
+    if planes > blocks:
+        if not grid.gap_steps:
+            yield Candidate(plain, (), grid, base + _places(plain), phases)
+            return
+        yield Candidate(plain, (), grid, base + ", planes in the gaps too" + _places(plain), phases)
+        apart = plane_pack(shape, grid, slots, phases=phases, in_gaps=False)
+        yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", folded over gaps", phases)
         return
-    block_folds = _doublings(channels * grid.block, slots)
+    block_folds = _doublings(planes * grid.block, slots)
     for gap_folds in dict.fromkeys([(), grid.gap_steps]):
         for folds in dict.fromkeys([(), block_folds]):
             summed = [what for what, f in (("gaps", gap_folds), ("blocks", folds)) if f]
             note = f", folded over {' and '.join(summed)}" if summed else ""
-            yield Candidate(plain, gap_folds + folds, grid, base + _copies(plain) + note)
-    if channels < blocks:
-        for turn in _turns(channels):
-            turned = plane_pack(shape, grid, slots, turn)
-            yield Candidate(turned, (), grid, f"{base}{_copies(turned)}, copies rotated by {turn} channels")
+            yield Candidate(plain, gap_folds + folds, grid, base + _places(plain) + note, phases)
+    if planes < blocks:
+        for turn in _turns(planes):
+            turned = plane_pack(shape, grid, slots, turn, phases)
+            label = f"{base}{_places(turned)}, copies rotated by {turn} planes"
+            yield Candidate(turned, (), grid, label, phases)
 
 
 def _turns(channels: int) -> Iterator[int]:
@@ -135,6 +184,10 @@ def _name(shape: Shape) -> str:
     return "x".join(map(str, shape))
 
 
-def _copies(layout: Layout) -> str:
+def _places(layout: Layout) -> str:
     copies = int((layout.index >= 0).sum()) // layout.size
-    return f", {copies} copies" if copies > 1 else ""
+    return (f", {copies} copies" if copies > 1 else "") + _in_several(layout)
+
+
+def _in_several(layout: Layout) -> str:
+    return f", {layout.ciphertexts} ciphertexts" if layout.ciphertexts > 1 else ""

@@ -25,7 +25,6 @@ from heinfer.network.linear_map import LinearMap
 from heinfer.planner.incidence import Classes, Incidence, Pattern
 from heinfer.planner.join import Index, distinct, distinct_columns, expand, ranges
 
-
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""
 

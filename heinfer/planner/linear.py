@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -89,8 +88,8 @@ class LinearPlan:
         slots = self.problem.source.slots
         return frozenset(step % slots for step in (*self.cover.keys, *self.folds))
 
-    def milliseconds(self, cost: CostTable, level: int) -> float:
-        """Predicted time when the input is at ``level``."""
+    def price(self, cost: CostTable, level: int) -> float:
+        """What its operations cost when the input is at ``level``."""
         n = self.counts
         giants_at = level - 1 if self.rescale is Rescale.BEFORE_GIANTS else level
         folds_at = level if self.rescale is Rescale.AFTER_FOLDS else level - 1
@@ -139,18 +138,20 @@ _SUGGESTIONS = 6
 
 
 def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
-    """Different small sets of diagonals for one problem, fewest first; PlanError when there is none.
-
-    Chosen one by one first; their covers suggest babies, and diagonals are chosen again as translates of those.
-    """
+    """Small sets of diagonals for one problem, chosen one by one, fewest first; PlanError when there is none."""
     found = {chosen.shifts: chosen for chosen in (problem.choose(tolerance=t) for t in _TOLERANCES)}
+    return sorted(found.values(), key=lambda chosen: len(chosen.diagonals))
+
+
+def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet]) -> list[DiagonalSet]:
+    """Further sets: diagonals chosen again as translates of the babies that the covers of other sets have."""
+    known = {chosen.shifts for chosen in sets}
     suggested = sorted(
-        {c for s in found for c in covers(s, problem.modulus)}, key=lambda c: (c.rotations, c.babies.nodes)
+        {c for shifts in known for c in covers(shifts, problem.modulus)}, key=lambda c: (c.rotations, c.babies.nodes)
     )
     babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:_SUGGESTIONS])
-    for chosen in (problem.choose(nodes) for nodes in babies):
-        found.setdefault(chosen.shifts, chosen)
-    return sorted(found.values(), key=lambda chosen: len(chosen.diagonals))
+    found = {chosen.shifts: chosen for chosen in (problem.choose(nodes) for nodes in babies)}
+    return sorted((s for shifts, s in found.items() if shifts not in known), key=lambda chosen: len(chosen.diagonals))
 
 
 def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool) -> Iterator[LinearPlan]:
@@ -167,11 +168,3 @@ def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool) -> Iterator[
         late = Rescale.AFTER_FOLDS if problem.folds else Rescale.AFTER_GIANTS
         for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):
             yield LinearPlan(moved, cover, rescale, label)
-
-
-def least_milliseconds(problem: DiagonalProblem, diagonals: int, cost: CostTable, level: int) -> float:
-    """A lower bound on the time of any plan with so many diagonals: n shifts need 2 sqrt(n) - 2 rotations."""
-    shifts = -(-diagonals // (problem.source.ciphertexts * problem.target.ciphertexts))
-    folds = len(problem.folds) * problem.target.ciphertexts
-    rotation = cost("rotation", level - 1)
-    return (2 * math.sqrt(shifts) - 2 + folds) * rotation + diagonals * cost("hma", level)

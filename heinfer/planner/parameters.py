@@ -13,15 +13,33 @@ SPECIAL_BITS = 30
 """The largest prime that fits a 32-bit word with room for lazy additions; key switching noise shrinks with it."""
 
 
-def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:
-    """Return the smallest secure ring with that many levels; PlanError when there is none."""
-    bits = BASE_BITS + RESCALE_BITS * levels + SPECIAL_BITS
+def smallest_parameters(levels: int, minimum_degree: int = 4096) -> Parameters | None:
+    """Return the smallest secure ring with that many levels; None when there is none."""
+    bits = _bits(levels)
     for degree, limit in sorted(MAX_LOG_QP_128.items()):
         if degree >= minimum_degree and bits <= limit:
             return Parameters.create(degree, [BASE_BITS, *[RESCALE_BITS] * levels], SPECIAL_BITS)
+    return None
+
+
+def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:
+    """Return the smallest secure ring with that many levels; PlanError when there is none."""
+    found = smallest_parameters(levels, minimum_degree)
+    if found:
+        return found
     largest = max(MAX_LOG_QP_128)
     most = int((MAX_LOG_QP_128[largest] - BASE_BITS - SPECIAL_BITS) // RESCALE_BITS)
     raise PlanError(
-        f"the network needs {levels} levels ({bits} bits of modulus); N = {largest} gives {most} at 128-bit security: "
-        "use fewer layers, or merge the two halves of a factorized convolution"
+        f"the network needs {levels} levels ({_bits(levels)} bits of modulus); N = {largest} gives {most} at 128-bit "
+        "security: use fewer layers"
     )
+
+
+def _bits(levels: int) -> int:
+    return BASE_BITS + RESCALE_BITS * levels + SPECIAL_BITS
+
+
+def wider_parameters(parameters: Parameters) -> Parameters | None:
+    """The same levels in a ring of twice the slots; None when there is none."""
+    degree = 2 * parameters.ring_degree
+    return choose_parameters(parameters.top_level, degree) if degree in MAX_LOG_QP_128 else None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.layout.layout import Layout
@@ -33,24 +37,37 @@ class Plan:
 
     Attributes:
         parameters: with at least as many levels as there are steps.
-        input: layout in which the client sends the input.
+        single_input: layout of one image in the slots / batch that it has.
         input_label: what that layout is, for reports.
-        steps: the layers in order; each takes one level.
-        milliseconds: time that the cost model predicts.
+        steps: the layers in order, for one image in slots / batch; each takes one level.
+        batch: how many images the slots hold, interleaved: slot p of image b is slot p batch + b.
     """
 
     parameters: Parameters
-    input: Layout
+    single_input: Layout
     input_label: str
     steps: tuple[Step, ...]
-    milliseconds: float
+    batch: int = 1
 
     @property
     def input_level(self) -> int:
         """Level at which the client encrypts."""
         return len(self.steps)
 
-    @property
+    @cached_property
+    def input(self) -> Layout:
+        """Layout in which the client sends the input, of shape (batch, *shape) when there is more than one."""
+        return self.single_input.interleaved(self.batch)
+
+    @cached_property
     def output(self) -> Layout:
         """Layout of the scores; has no FREE slot."""
-        return next(step.plan.target for step in reversed(self.steps) if isinstance(step, LinearStep))
+        single = next(step.plan.target for step in reversed(self.steps) if isinstance(step, LinearStep))
+        return single.interleaved(self.batch)
+
+    def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tensors (n, *shape) as ``input`` packs them: (batches, batch, *shape); the first fill the last batch."""
+        if self.batch == 1:
+            return x
+        filled = np.resize(x, (-(-len(x) // self.batch) * self.batch, *x.shape[1:]))
+        return filled.reshape(-1, self.batch, *x.shape[1:])

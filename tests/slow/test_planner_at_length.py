@@ -9,6 +9,7 @@ from planning import (
     all_plans,
     assert_adds_each_term_once,
     assert_result_is_true,
+    diagonal_sets,
     evaluated,
     integer_input,
     naive_map,
@@ -22,7 +23,6 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.cover import covers
 from heinfer.planner.diagonals import DiagonalProblem
-from heinfer.planner.linear import diagonal_sets
 
 
 @settings(max_examples=150, deadline=None)

@@ -1,0 +1,81 @@
+"""Ways to evaluate an affine map between two layouts, solved once and priced as often as needed."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+import numpy as np
+
+from heinfer.network.linear_map import LinearMap
+from heinfer.planner.candidates import Candidate
+from heinfer.planner.cost import CostTable
+from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
+from heinfer.planner.join import ranges
+from heinfer.planner.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets
+
+
+class Kernel:
+    """One map from one layout to one candidate: its diagonals and their covers, found when they are first asked for."""
+
+    def __init__(self, linear: LinearMap, source: Candidate, target: Candidate) -> None:
+        self.target = target
+        self.problem = DiagonalProblem(linear, source.layout, target.layout, target.folds)
+        self._plans: dict[tuple[DiagonalSet, bool], list[LinearPlan]] = {}
+
+    @cached_property
+    def fewest_diagonals(self) -> int:
+        """A bound that needs no search: a diagonal adds at most one term a row. PlanError when the folds do not fit."""
+        accumulators = self.problem.accumulators
+        first, last = ranges(self.problem.map.rows, accumulators.element)
+        fewest = 0
+        for rows in accumulators.row:
+            used = rows[rows >= 0]
+            if used.size:
+                fewest += -(-int((last - first)[np.unique(used)].sum()) // used.size)
+        return max(1, fewest)
+
+    @cached_property
+    def sets(self) -> list[DiagonalSet]:
+        """Small sets of diagonals, fewest first."""
+        return diagonal_sets(self.problem)
+
+    @cached_property
+    def more_sets(self) -> list[DiagonalSet]:
+        """Sets with more of a pattern; they take longer to find."""
+        return regular_sets(self.problem, self.sets)
+
+    def plans(self, diagonals: DiagonalSet, *, last: bool) -> list[LinearPlan]:
+        """Every way to evaluate one of the sets."""
+        if (diagonals, last) not in self._plans:
+            self._plans[diagonals, last] = list(linear_plans(diagonals, self.target.label, last=last))
+        return self._plans[diagonals, last]
+
+    def least(self, operations: CostTable, level: int, diagonals: int) -> float:
+        """A lower bound on the price of any plan with so many diagonals: n shifts need 2 sqrt(n) - 2 rotations.
+
+        With s source and t target ciphertexts, b babies and g giants cost s b + t g >= 2 sqrt(s t b g).
+        """
+        sources, targets = self.problem.source.ciphertexts, self.problem.target.ciphertexts
+        shifts = -(-diagonals // (sources * targets))
+        steps = 2 * math.sqrt(sources * targets * shifts) - sources - targets
+        folds = len(self.problem.folds) * targets
+        rotation = operations("rotation", level - 1)
+        return (max(0.0, steps) + folds) * rotation + diagonals * operations("hma", level)
+
+
+class Kernels:
+    """Every kernel of one search, each made once."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[LinearMap, int, int], Kernel] = {}
+        self._layouts: dict[object, int] = {}
+
+    def __call__(self, linear: LinearMap, source: Candidate, target: Candidate) -> Kernel:
+        key = linear, self._number(source.layout), self._number((target.layout, target.folds))
+        if key not in self._made:
+            self._made[key] = Kernel(linear, source, target)
+        return self._made[key]
+
+    def _number(self, layout: object) -> int:
+        return self._layouts.setdefault(layout, len(self._layouts))

@@ -1,0 +1,140 @@
+"""What a plan shall be cheap in, and what it must not exceed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from math import inf
+from pathlib import Path
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import SettingError
+from heinfer.planner.cost import CostTable, cost_table
+
+
+class Objective(StrEnum):
+    """What the search minimises."""
+
+    TIME = "time"
+    KEY_SWITCHES = "key switches"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """The price of everything a plan needs, in one unit: milliseconds, or key switches.
+
+    Attributes:
+        operations: price of every operation at every level.
+        key: what one more Galois key may cost: keys are uploaded, stored and streamed.
+        upload: what one more input ciphertext may cost.
+    """
+
+    operations: CostTable
+    key: float
+    upload: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a plan must not exceed, in bytes; infinite for no limit.
+
+    Attributes:
+        key_bytes: evaluation keys together, as they cross the network.
+        upload_bytes: the ciphertexts of one request, as they cross the network.
+        memory_bytes: keys and encoded plaintexts of one model and client on a server, in SEAL's words.
+    """
+
+    key_bytes: float = inf
+    upload_bytes: float = inf
+    memory_bytes: float = inf
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a plan takes, in the units of :class:`Limits`."""
+
+    key_bytes: int
+    upload_bytes: int
+    memory_bytes: int
+
+    def exceeded(self, limits: Limits) -> str | None:
+        """Name of the first limit that is exceeded."""
+        for limit in fields(limits):
+            if getattr(self, limit.name) > getattr(limits, limit.name):
+                return limit.name
+        return None
+
+
+MILLISECONDS_A_KEY = 0.4
+"""What a key is worth when nobody says how scarce they are."""
+MILLISECONDS_A_MEGABYTE = 80.0
+"""An upload at 100 Mbit/s."""
+
+_TIE_BREAK = 1e-5
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a user asks of a plan.
+
+    Attributes:
+        objective: what the plan shall be cheap in.
+        limits: what it must not exceed.
+        batch: images that are evaluated together, a power of two.
+        key_price: milliseconds that one more evaluation key is worth: more for fewer keys.
+        backend: whose cost table predicts the time.
+        costs: a file of `heinfer calibrate` with other tables than the shipped.
+    """
+
+    objective: Objective = Objective.TIME
+    limits: Limits = NO_LIMITS
+    batch: int = 1
+    key_price: float = MILLISECONDS_A_KEY
+    backend: str = "tenseal"
+    costs: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.batch < 1 or self.batch & (self.batch - 1):
+            raise SettingError(f"a batch holds a power of two of images, not {self.batch}")
+        if self.key_price < 0:
+            raise SettingError(f"the price of a key must not be negative, got {self.key_price}")
+
+
+DEFAULT = Wishes()
+
+
+def prices(wishes: Wishes, parameters: Parameters, level: int, key: float) -> Prices:
+    """Return the prices under an objective for inputs at a level; a count is broken at ties by the time."""
+    table = cost_table(parameters.ring_degree, wishes.backend, wishes.costs)
+    upload = ciphertext_bytes(parameters, level) / 1e6 * MILLISECONDS_A_MEGABYTE
+    if wishes.objective is Objective.TIME:
+        return Prices(table, key, upload)
+    counted = {
+        operation: tuple(1.0 if operation in ("rotation", "relinearize") else _TIE_BREAK * time for time in times)
+        for operation, times in table.milliseconds.items()
+    }
+    return Prices(replace(table, milliseconds=counted), _TIE_BREAK * key, _TIE_BREAK * upload)
+
+
+def ciphertext_bytes(parameters: Parameters, level: int) -> int:
+    """Bytes of one fresh ciphertext on the wire: 32-bit residues of one half, the other half is a seed."""
+    return 4 * parameters.ring_degree * (level + 1)
+
+
+def key_bytes(parameters: Parameters) -> int:
+    """Bytes of one evaluation key on the wire: a digit for every data prime, each modulo all primes, half a seed."""
+    digits = len(parameters.data_primes)
+    return 4 * parameters.ring_degree * digits * (digits + 1)
+
+
+def loaded_key_bytes(parameters: Parameters) -> int:
+    """Bytes of one evaluation key in SEAL: both halves, in 64-bit words."""
+    return 4 * key_bytes(parameters)
+
+
+def plaintext_bytes(parameters: Parameters, level: int) -> int:
+    """Bytes of one encoded plaintext in SEAL."""
+    return 8 * parameters.ring_degree * (level + 1)
