@@ -9,12 +9,14 @@ import torch
 
 from heinfer.errors import DataError, SettingError
 from heinfer.zoo import NETWORKS, digits
+from heinfer.zoo import reference as reference_module
 from heinfer.zoo import training as training_module
 from heinfer.zoo.augment import Augmentation
 from heinfer.zoo.checkpoint import read_metadata
 from heinfer.zoo.data import DATA_DIR_SETTING, DEVIATION, MEAN, Digits, Mnist, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import one_cycle
 from heinfer.zoo.recipes import FULL
+from heinfer.zoo.reference import compile_reference
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import calibrate, evaluate, load, train
 
@@ -119,6 +121,25 @@ def test_without_held_out_images_all_are_trained_on(tmp_path, shipped_digits_as_
     assert whole.held_out_accuracy is None
     about = read_metadata(whole.path)
     assert (about.images, about.held_out_accuracy) == (200, None), "the other training's file is not taken for this one"
+
+
+@pytest.mark.parametrize(
+    ("epochs", "hold_out", "command"),
+    [
+        (1, True, "heinfer train mnist-plain --seed 5 --epochs 1 --hold-out, then heinfer compile mnist-plain"),
+        (None, False, "heinfer train mnist-plain --seed 5, then heinfer compile mnist-plain"),
+    ],
+)
+def test_a_compiled_network_says_what_made_it(
+    epochs, hold_out, command, tmp_path, monkeypatch, shipped_digits_as_mnist
+):
+    monkeypatch.setattr(reference_module, "mnist", training_module.mnist)
+    result = train("mnist-plain", seed=5, epochs=epochs, out=tmp_path, threads=1, hold_out=hold_out, progress=False)
+    about = compile_reference("mnist-plain", result.path).bundle.metadata
+    assert about["made by"] == command
+    assert about["images trained on"] == ("180" if hold_out else "200")
+    assert about["test accuracy"] == f"{result.test_accuracy:.4f}"
+    assert ("held-out accuracy" in about) == hold_out
 
 
 def test_wrong_settings_and_files_name_the_way_out(tmp_path, shipped_digits_as_mnist):
