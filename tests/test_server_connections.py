@@ -18,7 +18,8 @@ from heinfer_server import connections
 from heinfer_server.connections import BoundedProtocol
 
 SECONDS = 60.0
-LONG = 20 << 20  # more than the buffers on the way hold
+LONG = 4 << 20
+BUFFER = 1 << 16  # of each side: an answer of LONG does not fit into both
 REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n"
 
 
@@ -32,16 +33,25 @@ def with_server(app: ASGIApp, use: Callable[[int, ServerState], Coroutine[None, 
     async def run() -> None:
         state = ServerState()
         config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         server = await asyncio.get_running_loop().create_server(
-            lambda: BoundedProtocol(config=config, server_state=state, app_state={}), "127.0.0.1"
+            lambda: BoundedProtocol(config=config, server_state=state, app_state={}), sock=listener
         )
         try:
-            await use(server.sockets[0].getsockname()[1], state)
+            await use(listener.getsockname()[1], state)
         finally:
             server.close()
             await server.wait_closed()
 
     asyncio.run(run())
+
+
+def connect(port: int) -> socket.socket:
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+    client.connect(("127.0.0.1", port))
+    return client
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -114,7 +124,7 @@ def test_an_answer_that_is_not_taken_does_not_keep_its_connection_open(end, monk
     monkeypatch.setattr(connections, "ANSWER_SECONDS_PER_MIB", 0.001)
 
     async def use(port: int, state: ServerState) -> None:
-        with socket.create_connection(("127.0.0.1", port)) as client:
+        with connect(port) as client:
             client.sendall(REQUEST + end)
             await until(lambda: len(state.connections) == 1)
             await until(lambda: not state.connections and not state.tasks)
@@ -124,7 +134,7 @@ def test_an_answer_that_is_not_taken_does_not_keep_its_connection_open(end, monk
 
 def test_an_answer_that_is_taken_late_is_taken_whole():
     async def take(port: int, state: ServerState) -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_connection(sock=connect(port), limit=BUFFER)
         await until(lambda: len(state.connections) == 1)
         (protocol,) = state.connections
         assert isinstance(protocol, BoundedProtocol)
