@@ -10,12 +10,14 @@ from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.layout.packings import (
     Grid,
+    Samples,
     conv_pack,
     cyclic_pack,
     dense_pack,
     phase_pack,
     plane_pack,
     power_of_two,
+    sample_pack,
     window_pack,
 )
 from heinfer.network.operators import Convolution
@@ -247,3 +249,40 @@ def test_an_index_cannot_be_changed_behind_a_layout() -> None:
     assert layout.index[0, 0] == 0
     with pytest.raises(ValueError, match="read-only"):
         layout.index[0, 0] = 1
+
+
+@quick
+@given(st.sampled_from([2, 4]), st.integers(1, 5), SLOTS)
+def test_interleaved_tensors_keep_to_themselves(batch: int, size: int, slots: int) -> None:
+    layout = cyclic_pack((size,), slots)
+    both = layout.interleaved(batch)
+    x = np.random.default_rng(0).normal(size=(3, batch, size))
+    packed = both.pack(x)
+    for b in range(batch):
+        assert np.array_equal(packed[..., b::batch], layout.pack(x[:, b]))
+    np.testing.assert_allclose(both.unpack(packed), x)
+    # a rotation by r batch slots moves each as one by r slots moves the single one
+    assert np.array_equal(np.roll(packed, -batch, axis=-1)[..., ::batch], np.roll(layout.pack(x[:, 0]), -1, axis=-1))
+    assert layout.interleaved(1) is layout
+
+
+def test_sample_pack_holds_every_tap_at_the_place_of_its_output() -> None:
+    """A 1-D convolution of three taps, stride two, padding one: plane j holds what tap j reads for each output."""
+    taps, row = Samples(2, (-1, 0, 1), 3), Samples(1, (0,), 1)
+    layout = sample_pack((1, 1, 6), row, taps, Grid(1, 4), 16)
+    assert layout.index.reshape(4, 4).tolist() == [[ZERO, 1, 3, ZERO], [0, 2, 4, ZERO], [1, 3, 5, ZERO], [ZERO] * 4]
+
+
+def test_sample_pack_takes_several_ciphertexts_when_it_must() -> None:
+    phases = Samples.phases(6, 2)
+    layout = sample_pack((3, 6, 6), phases, phases, Grid(4, 4), 64)
+    assert layout.index.shape == (3, 64)  # twelve planes, four to a ciphertext
+    with pytest.raises(LayoutError, match="planes of 3 x 3 do not fit"):
+        sample_pack((3, 6, 6), phases, phases, Grid(2, 4), 64)
+
+
+def test_plane_pack_splits_planes_into_stride_phases() -> None:
+    layout = plane_pack((1, 2, 3), Grid(1, 2), 8, phases=(2, 2))
+    assert layout.index.reshape(4, 2).tolist() == [[0, 2], [1, FREE], [3, 5], [4, FREE]]
+    apart = plane_pack((4, 1, 2), Grid(2, 4, 2, 2), 16, in_gaps=False)
+    assert apart.ciphertexts == 2
