@@ -208,6 +208,7 @@ def _manifest(
             data_primes=parameters.data_primes,
             special_prime=parameters.special_prime,
         ),
+        batch=plan.batch,
         input=InputPart(
             preprocessing=preprocessing,
             layout=LayoutPart.from_layout(plan.input),

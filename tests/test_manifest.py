@@ -86,9 +86,68 @@ def test_regular_layouts_are_few_runs():
     assert (run.slot, run.slot_step, run.index, run.index_step, run.count) == (0, 4, 3, -1, 4)
 
 
+@settings(max_examples=60, deadline=None)
+@given(layout=layouts(), batch=st.sampled_from([1, 2, 4, 16]), seed=st.integers(0, 2**32))
+def test_a_layout_of_a_batch_crosses_and_packs_each_image_as_alone(layout, batch, seed):
+    images = np.random.default_rng(seed).normal(size=(batch, *layout.shape))
+    read = LayoutPart.from_layout(layout.interleaved(batch)).to_layout()
+    packed = read.pack(images.reshape(read.shape))
+    assert np.array_equal(read.unpack(packed).reshape(images.shape), layout.unpack(layout.pack(images)))
+    for place, image in enumerate(images):
+        assert np.array_equal(packed[:, place::batch], layout.pack(image))
+
+
 def test_a_layout_with_free_slots_is_not_told():
     with pytest.raises(LayoutError, match="masked"):
         LayoutPart.from_layout(Layout((1,), np.array([[0, FREE]])))
+
+
+# Batches ---------------------------------------------------------------------------------------
+
+
+def document_of_a_batch(batch: int = 4) -> dict[str, Any]:
+    """A document whose layouts hold several images; each still has one channel and two scores."""
+    manifest = sample_manifest()
+    rows = np.arange(PARAMETERS.slots)[None]
+    content = document() | {"batch": batch}
+    for part, shape in (("input", manifest.input_shape), ("output", manifest.output_shape)):
+        layout = Layout((batch, *shape), rows % (batch * prod(shape)))
+        content[part]["layout"] = json.loads(LayoutPart.from_layout(layout).model_dump_json())
+    return content
+
+
+def test_a_batch_is_the_first_axis_of_both_layouts():
+    manifest = parse_manifest(json.dumps(document_of_a_batch()).encode())
+    assert (manifest.batch, manifest.input_shape, manifest.output_shape) == (4, (1, 2, 2), (2,))
+    assert parse_manifest(manifest.to_bytes()) == manifest
+
+
+def test_a_manifest_that_says_nothing_of_a_batch_is_of_one_image():
+    content = document()
+    del content["batch"]
+    manifest = parse_manifest(json.dumps(content).encode())
+    assert manifest == sample_manifest()
+    assert (manifest.batch, manifest.input_shape, manifest.output_shape) == (1, (1, 2, 2), (2,))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("batch",), 2, "input's layout must have the batch"),
+        (("batch",), 1, "8 labels"),
+        (("output", "layout", "shape"), [2, 4], "output's layout must have the batch"),
+        (("output", "layout", "shape"), [8], "output's layout must have the batch"),
+        (("output", "labels"), ["a"] * 8, "2 labels"),
+        (
+            ("input", "preprocessing"),
+            {"divisor": 255.0, "mean": [0.0] * 4, "std": [1.0] * 4, "low": 0.0, "high": 1.0},
+            "1 entries, one a channel of the input",
+        ),
+    ],
+)
+def test_a_batch_that_does_not_fit_the_layouts_is_refused(path, value, reason):
+    with pytest.raises(ManifestError, match=reason):
+        parse(replaced(document_of_a_batch(), path, value))
 
 
 # Hostile manifests -----------------------------------------------------------------------------
@@ -161,7 +220,7 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         parent = content
         for name in path[:-1]:
             parent = parent[name]
-        if isinstance(parent, dict) and path not in {("format",), ("version",)}:
+        if isinstance(parent, dict) and path not in {("format",), ("version",), ("batch",)}:
             without = replaced(content, path, None)
             at = without
             for name in path[:-1]:
@@ -197,6 +256,8 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         (("input", "layout", "runs"), [], "has no slot"),
         (("output", "labels"), ["a"], "2 labels"),
         (("output", "labels"), ["a", "\x1b[2J"], "control characters"),
+        (("batch",), 0, "greater than or equal to 1"),
+        (("batch",), 1 << 70, "the batch as its first axis"),
         (("keys", "steps"), [5, 1], "ascend"),
         (("keys", "steps"), [1, 1], "ascend"),
         (("keys", "steps"), [2048], r"1\.\.2047"),

@@ -77,35 +77,21 @@ class Preprocessing(Part):
 
 
 class InputPart(Part):
-    """The image as the client sends it."""
+    """The image, or batch of images, as the client sends it."""
 
     preprocessing: Preprocessing
     layout: LayoutPart
     level: _Level
     scale: _Scale
 
-    @model_validator(mode="after")
-    def _has_channels(self) -> InputPart:
-        shape = self.layout.shape
-        channels = shape[0] if len(shape) == 3 else 1
-        if len(self.preprocessing.mean) != channels:
-            raise ValueError(f"mean and std must have {channels} entries, one a channel of the input")
-        return self
-
 
 class OutputPart(Part):
-    """The scores as the server returns them; `labels` names each of them, or is empty."""
+    """The scores as the server returns them; `labels` names each score of an image, or is empty."""
 
     layout: LayoutPart
     level: _Level
     scale: _Scale
     labels: tuple[_Label, ...]
-
-    @model_validator(mode="after")
-    def _has_labels(self) -> OutputPart:
-        if self.labels and len(self.labels) != prod(self.layout.shape):
-            raise ValueError(f"there must be {prod(self.layout.shape)} labels, one a score, or none")
-        return self
 
 
 class KeysPart(Part):
@@ -124,6 +110,9 @@ class KeysPart(Part):
 class Manifest(Part):
     """The client's part of a bundle. Its parameters are 128-bit secure: no manifest can be made with others.
 
+    Attributes:
+        batch: images that one request holds; when there are several, they are the first axis of both layouts.
+
     Raises:
         InsecureParametersError: when its parameters are below 128 bits.
         ParameterError: when they are malformed.
@@ -135,9 +124,24 @@ class Manifest(Part):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
     parameters: ParametersPart
+    batch: Annotated[int, Field(ge=1)] = 1
     input: InputPart
     output: OutputPart
     keys: KeysPart
+
+    @model_validator(mode="after")
+    def _describes_each_image(self) -> Manifest:
+        for what, part in (("input", self.input), ("output", self.output)):
+            shape = part.layout.shape
+            if self.batch > 1 and (len(shape) < 2 or shape[0] != self.batch):
+                raise ValueError(f"the {what}'s layout must have the batch as its first axis, and another")
+        channels = self.input_shape[0] if len(self.input_shape) == 3 else 1
+        if len(self.input.preprocessing.mean) != channels:
+            raise ValueError(f"mean and std must have {channels} entries, one a channel of the input")
+        scores = prod(self.output_shape)
+        if self.output.labels and len(self.output.labels) != scores:
+            raise ValueError(f"there must be {scores} labels, one a score, or none")
+        return self
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Manifest:
@@ -156,6 +160,19 @@ class Manifest(Part):
         if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
             raise ValueError("the input's range at its scale exceeds half the modulus")
         return self
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one image."""
+        return self._of_one(self.input.layout)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of one image's scores."""
+        return self._of_one(self.output.layout)
+
+    def _of_one(self, layout: LayoutPart) -> tuple[int, ...]:
+        return layout.shape if self.batch == 1 else layout.shape[1:]
 
     def to_parameters(self) -> Parameters:
         """The CKKS parameters.
