@@ -20,7 +20,7 @@ from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.zoo.data import Digits, mnist_test
-from heinfer_client.images import read_image
+from heinfer_client.codec import Codec
 
 EXEMPT_MARGIN = 2.0**-8
 """Of the largest |score|: images whose two largest cleartext scores are closer may be classified either way."""
@@ -90,9 +90,8 @@ def _compared(number: int, decrypted: Scores, cleartext: Scores, seconds: float)
 
 def _predicted_bits(model: Bundle, images: NDArray[np.uint8], scores: Scores) -> float:
     """Least precision that the noise model expects of images with these cleartext scores."""
-    manifest = model.manifest
-    inputs = manifest.input.layout.to_layout().pack(np.stack([read_image(image, manifest.input) for image in images]))
-    part = manifest.input
-    simulation = simulate(model.circuit, manifest.to_parameters(), part.level, part.scale, model.bounds, inputs)
-    deviation = float(manifest.output.layout.to_layout().unpack(simulation.deviation).max())
+    codec, part = Codec(model.manifest), model.manifest.input
+    inputs = codec.pack(codec.read_images(images))
+    simulation = simulate(model.circuit, codec.parameters, part.level, part.scale, model.bounds, inputs)
+    deviation = float(codec.unpack(simulation.deviation[None], model.manifest.batch).max())
     return float(-np.log2(DEVIATIONS * deviation / np.abs(scores).max(axis=1).min()))

@@ -39,10 +39,10 @@ class Subject:
 
         The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
         """
-        (values,) = self.codec.read_images(image)
-        inputs = self.codec.encrypt(self.secret, values)
+        inputs = self.codec.encrypt(self.secret, [self.codec.read_image(image)])
         result = self._evaluator.run(EvaluationTask(self._name, _KEY_ID, self._unloaded, (), inputs))
         if not isinstance(result, Evaluated):
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None
-        return self.codec.decrypt(self.secret, result.frames), result.evaluation_seconds
+        (scores,) = self.codec.decrypt(self.secret, result.frames, 1)
+        return scores, result.evaluation_seconds

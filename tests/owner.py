@@ -19,9 +19,9 @@ class Owner:
 
     def inputs(self, image: np.ndarray) -> bytes:
         """An encrypted image."""
-        (values,) = self.codec.read_images([image])
-        return self.codec.encrypt(self.secret, values)
+        return self.codec.encrypt(self.secret, [self.codec.read_image(image)])
 
     def scores(self, body: bytes) -> np.ndarray:
         """Decrypted scores."""
-        return self.codec.decrypt(self.secret, body)
+        (scores,) = self.codec.decrypt(self.secret, body, 1)
+        return scores

@@ -60,12 +60,13 @@ def test_it_predicts_what_the_cleartext_model_predicts(client, transport):
     assert prediction.download_bytes == client._session.codec.download_bytes
 
 
-def test_a_list_is_predicted_one_by_one_under_one_set_of_keys(client, transport):
-    for prediction, image in zip(client.encrypt_and_predict(IMAGES), IMAGES, strict=True):
+def test_many_are_predicted_one_by_one_under_one_set_of_keys(client, transport):
+    for prediction, image in zip(client.encrypt_and_predict_many(IMAGES), IMAGES, strict=True):
         assert_right(prediction, image)
+        assert prediction.images == 1
     assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
     assert (transport.count("/manifest"), transport.count("/keys"), transport.count("/infer")) == (1, 1, 4)
-    assert client.encrypt_and_predict([]) == []
+    assert client.encrypt_and_predict_many([]) == []
 
 
 def test_an_image_may_have_several_forms(client):
@@ -75,7 +76,7 @@ def test_an_image_may_have_several_forms(client):
 
 
 def test_what_is_sent_differs_every_time(client, transport):
-    client.encrypt_and_predict([IMAGE, IMAGE])
+    client.encrypt_and_predict_many([IMAGE, IMAGE])
     first, second = (request.content for request in transport.requests if request.url.path == "/infer")
     assert first[100:] != second[100:]
 
@@ -101,7 +102,9 @@ def test_what_is_sent_differs_every_time(client, transport):
 )
 def test_an_image_that_does_not_fit_is_refused_before_anything_of_it_is_sent(client, transport, image, reason):
     with pytest.raises(ImageError, match=reason):
-        client.encrypt_and_predict([IMAGE, image])
+        client.encrypt_and_predict(image)
+    with pytest.raises(ImageError, match=rf"^image 2 of 3: .*{reason}"):
+        client.encrypt_and_predict_many([IMAGE, image, IMAGE])
     assert transport.paths == ["/models/tiny/manifest"]
 
 
@@ -235,7 +238,7 @@ def test_the_twin_does_the_same(running):
     async def use() -> list[Prediction]:
         async with AsyncClient(URL, model="tiny", transport=transport) as client:
             one, several = await asyncio.gather(
-                client.encrypt_and_predict(IMAGES[0]), client.encrypt_and_predict(IMAGES[1:])
+                client.encrypt_and_predict(IMAGES[0]), client.encrypt_and_predict_many(IMAGES[1:])
             )
             assert client.key_bytes > client.upload_bytes > 0
             assert client.manifest == MODEL.manifest

@@ -9,6 +9,7 @@ import numpy as np
 
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.passes.interleaving import interleave
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import (
@@ -40,13 +41,18 @@ def cleartext_scores(image: np.ndarray, weights: np.ndarray = WEIGHTS) -> np.nda
 
 
 def tiny_bundle(
-    name: str = "tiny", *, parameters: Parameters = TINY, weights: np.ndarray = WEIGHTS, idle_rotations: int = 0
+    name: str = "tiny",
+    *,
+    parameters: Parameters = TINY,
+    weights: np.ndarray = WEIGHTS,
+    idle_rotations: int = 0,
+    batch: int = 1,
 ) -> Bundle:
     """A compiled model; `idle_rotations` by the period of its content change nothing but the time it takes."""
-    circuit = _circuit(parameters, weights, idle_rotations)
+    circuit = interleave(_circuit(parameters, parameters.slots // batch, weights, idle_rotations), batch)
     types = annotate(circuit, parameters, parameters.top_level, INPUT_SCALE)
     output = types[circuit.outputs[0]]
-    slots = np.arange(parameters.slots)[None]
+    slots = np.arange(parameters.slots // batch)[None]
     manifest = Manifest(
         name=name,
         model_version="1",
@@ -55,14 +61,15 @@ def tiny_bundle(
             data_primes=parameters.data_primes,
             special_prime=parameters.special_prime,
         ),
+        batch=batch,
         input=InputPart(
             preprocessing=PREPROCESSING,
-            layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16)),
+            layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16).interleaved(batch)),
             level=parameters.top_level,
             scale=INPUT_SCALE,
         ),
         output=OutputPart(
-            layout=LayoutPart.from_layout(Layout((4,), slots % 4)),
+            layout=LayoutPart.from_layout(Layout((4,), slots % 4).interleaved(batch)),
             level=output.level,
             scale=output.scale,
             labels=LABELS,
@@ -72,7 +79,7 @@ def tiny_bundle(
     return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
 
 
-def _circuit(parameters: Parameters, weights: np.ndarray, idle_rotations: int) -> Circuit:
+def _circuit(parameters: Parameters, slots: int, weights: np.ndarray, idle_rotations: int) -> Circuit:
     top = parameters.top_level
     squared_scale = INPUT_SCALE**2 / parameters.data_primes[top]
     ops = [
@@ -91,5 +98,5 @@ def _circuit(parameters: Parameters, weights: np.ndarray, idle_rotations: int) -
         Op(Kind.MULTIPLY_PLAIN, (len(ops) - 1,), constant=0, scale=weight_scale),
         Op(Kind.RESCALE, (len(ops),)),
     ]
-    constant = np.tile(weights, parameters.slots // 4)
-    return Circuit(parameters.slots, tuple(ops), (len(ops) - 1,), (constant,))
+    constant = np.tile(weights, slots // 4)
+    return Circuit(slots, tuple(ops), (len(ops) - 1,), (constant,))

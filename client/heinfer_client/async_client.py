@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar, overload
+from typing import Generic, Self, TypeVar
 
 import httpx
 
 from heinfer.formats.manifest import Manifest
+from heinfer_client.codec import Array
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Reply, Request
 from heinfer_client.prediction import Prediction
@@ -65,19 +66,16 @@ class AsyncClient:
         await self._open()
         await self._prepare()
 
-    @overload
-    async def encrypt_and_predict(self, images: Sequence[Image]) -> list[Prediction]: ...
-
-    @overload
-    async def encrypt_and_predict(self, images: Image) -> Prediction: ...
-
-    async def encrypt_and_predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
-        """Classify one image, or the images of a list one by one; see Client.encrypt_and_predict."""
+    async def encrypt_and_predict(self, image: Image) -> Prediction:
+        """Classify one image; see Client.encrypt_and_predict."""
         await self._open()
-        inputs = self._session.codec.read_images(images)
-        await self._prepare()
-        predictions = [await self._run(self._session.predict(values)) for values in inputs]
-        return predictions if isinstance(images, Sequence) else predictions[0]
+        (prediction,) = await self._predict([self._session.codec.read_image(image)])
+        return prediction
+
+    async def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
+        """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
+        await self._open()
+        return await self._predict(self._session.codec.read_images(images))
 
     @property
     def manifest(self) -> Manifest:
@@ -91,7 +89,7 @@ class AsyncClient:
 
     @property
     def upload_bytes(self) -> int:
-        """Bytes that one image sends; SettingError before prepare."""
+        """Bytes that one request sends, of an image or a batch of them; SettingError before prepare."""
         return self._session.codec.upload_bytes
 
     async def aclose(self) -> None:
@@ -113,6 +111,11 @@ class AsyncClient:
     async def _prepare(self) -> None:
         async with self._preparing:  # or two tasks would make two secret keys
             await self._run(self._session.prepare())
+
+    async def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
+        await self._prepare()
+        batches = self._session.codec.in_batches(inputs)
+        return [prediction for batch in batches for prediction in await self._run(self._session.predict(batch))]
 
     async def _run(self, flow: Flow[T]) -> T:
         def advance(reply: Reply | None) -> Request | _Done[T]:

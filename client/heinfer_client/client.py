@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar, overload
+from typing import Self, TypeVar
 
 import httpx
 
 from heinfer.formats.manifest import Manifest
+from heinfer_client.codec import Array
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Reply, Request
 from heinfer_client.prediction import Prediction
@@ -44,7 +45,7 @@ class Client:
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
         timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
-            registering the keys, for each image.
+            registering the keys, for each image or batch of images.
 
     Raises:
         SettingError: when the URL or the time-out is malformed.
@@ -77,18 +78,12 @@ class Client:
         self._run(self._session.open())
         self._run(self._session.prepare())
 
-    @overload
-    def encrypt_and_predict(self, images: Sequence[Image]) -> list[Prediction]: ...
-
-    @overload
-    def encrypt_and_predict(self, images: Image) -> Prediction: ...
-
-    def encrypt_and_predict(self, images: Image | Sequence[Image]) -> Prediction | list[Prediction]:
-        """Classify one image, or the images of a list one by one.
+    def encrypt_and_predict(self, image: Image) -> Prediction:
+        """Classify one image; of a model that takes a batch it is all of one.
 
         Args:
-            images: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 or float in [0, 1];
-                or a PIL image; or a list of such.
+            image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 or float in [0, 1]; or
+                a PIL image.
 
         Raises:
             ImageError: for an image that does not fit the model; then none has been sent.
@@ -96,10 +91,21 @@ class Client:
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
         self._run(self._session.open())
-        inputs = self._session.codec.read_images(images)
-        self._run(self._session.prepare())
-        predictions = [self._run(self._session.predict(values)) for values in inputs]
-        return predictions if isinstance(images, Sequence) else predictions[0]
+        (prediction,) = self._predict([self._session.codec.read_image(image)])
+        return prediction
+
+    def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
+        """Classify images, as many in each request as the model takes; predictions come in the order of the images.
+
+        Args:
+            images: any number, each as encrypt_and_predict takes it.
+
+        Raises:
+            ImageError: for an image that does not fit the model, by its number; then none has been sent.
+            WorkerFailedError, UntrustedManifestError, ServiceError, SettingError, FormatError: as encrypt_and_predict.
+        """
+        self._run(self._session.open())
+        return self._predict(self._session.codec.read_images(images))
 
     @property
     def manifest(self) -> Manifest:
@@ -113,7 +119,7 @@ class Client:
 
     @property
     def upload_bytes(self) -> int:
-        """Bytes that one image sends; SettingError before prepare."""
+        """Bytes that one request sends, of an image or a batch of them; SettingError before prepare."""
         return self._session.codec.upload_bytes
 
     def close(self) -> None:
@@ -127,6 +133,11 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
+        self._run(self._session.prepare())
+        batches = self._session.codec.in_batches(inputs)
+        return [prediction for batch in batches for prediction in self._run(self._session.predict(batch))]
 
     def _run(self, flow: Flow[T]) -> T:
         try:

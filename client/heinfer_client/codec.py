@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import FormatError, ServiceError
+from heinfer.errors import FormatError, ImageError, ServiceError
 from heinfer.formats.frames import (
     ciphertexts_length,
     decode_ciphertexts,
@@ -22,6 +23,8 @@ from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext
 from heinfer_client.images import Image, read_image
 from heinfer_client.progress import Advance
+
+Array = NDArray[np.float64]
 
 
 class Codec:
@@ -52,20 +55,49 @@ class Codec:
 
     @cached_property
     def upload_bytes(self) -> int:
-        """Bytes that one image sends."""
+        """Bytes that one request sends: those of an image, or of a batch of them."""
         plan = self.manifest.input
         return ciphertexts_length(self.parameters, count=plan.layout.ciphertexts, level=plan.level, seeded=True)
 
     @cached_property
     def download_bytes(self) -> int:
-        """Bytes that the scores of one image have."""
+        """Bytes that the answer to one request has."""
         plan = self.manifest.output
         return ciphertexts_length(self.parameters, count=plan.layout.ciphertexts, level=plan.level, seeded=False)
 
-    def read_images(self, images: Image | Sequence[Image]) -> list[NDArray[np.float64]]:
-        """The network's inputs from one image or several; ImageError when one does not fit the model."""
-        several = images if isinstance(images, Sequence) else [images]
-        return [read_image(image, self.manifest.input) for image in several]
+    def read_image(self, image: Image) -> Array:
+        """The network's input from an image; ImageError when it does not fit the model."""
+        return read_image(image, self.manifest)
+
+    def read_images(self, images: Iterable[Image]) -> list[Array]:
+        """The network's inputs from images; ImageError names the first that does not fit the model."""
+        several = list(images)
+        inputs = []
+        for number, image in enumerate(several, 1):
+            try:
+                inputs.append(self.read_image(image))
+            except ImageError as error:
+                raise ImageError(f"image {number} of {len(several)}: {error}") from error
+        return inputs
+
+    def in_batches(self, inputs: Sequence[Array]) -> Iterator[Sequence[Array]]:
+        """Inputs as requests take them, in order; only the last may be less than a batch."""
+        batch = self.manifest.batch
+        return (inputs[start : start + batch] for start in range(0, len(inputs), batch))
+
+    def pack(self, inputs: Sequence[Array]) -> Array:
+        """Inputs in slots, batch after batch: (batches, ciphertexts, slots).
+
+        Places that the last batch has no image for get images again: the ranges that the circuit was compiled for are
+        those of images, and a value beyond its range in any slot would spoil all of them.
+        """
+        batch, layout = self.manifest.batch, self._input_layout
+        filled = np.resize(np.stack(inputs), (-(-len(inputs) // batch) * batch, *self.manifest.input_shape))
+        return layout.pack(filled.reshape(-1, *layout.shape))
+
+    def unpack(self, slots: Array, count: int) -> Array:
+        """Scores (count, classes) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
+        return self._output_layout.unpack(slots).reshape(-1, prod(self.manifest.output_shape))[:count]
 
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""
@@ -76,15 +108,19 @@ class Codec:
             advance(1)
         return encode_keys(self.parameters, frames)
 
-    def encrypt(self, secret: SecretSide, image: NDArray[np.float64]) -> bytes:
-        """Pack a network's input and encrypt it: a frame of seeded ciphertexts."""
+    def encrypt(self, secret: SecretSide, inputs: Sequence[Array]) -> bytes:
+        """Pack a network's inputs, no more than a batch, and encrypt them: a frame of seeded ciphertexts."""
         plan = self.manifest.input
-        packed = self._input_layout.pack(image)
+        (packed,) = self.pack(inputs)
         frames = [read_ciphertext(secret.encrypt(slots, plan.level, plan.scale), self.parameters) for slots in packed]
         return encode_ciphertexts(self.parameters, frames)
 
-    def decrypt(self, secret: SecretSide, body: bytes) -> NDArray[np.float64]:
-        """Scores (classes,) from a server's frame; ServiceError when it is not the frame that the manifest promises."""
+    def decrypt(self, secret: SecretSide, body: bytes, count: int) -> Array:
+        """Scores (count, classes) of so many inputs from a server's frame.
+
+        Raises:
+            ServiceError: when it is not the frame that the manifest promises.
+        """
         plan = self.manifest.output
         try:
             frames = decode_ciphertexts(
@@ -93,9 +129,9 @@ class Codec:
         except FormatError as error:
             raise ServiceError(f"the service's answer is no result of this model: {error}", status=200) from error
         slots = np.stack([secret.decrypt(write_ciphertext(frame, self.parameters)) for frame in frames])
-        return self._output_layout.unpack(slots).reshape(-1)
+        return self.unpack(slots[None], count)
 
-    def label(self, scores: NDArray[np.float64]) -> str:
+    def label(self, scores: Array) -> str:
         """Label of the largest score; its number when the model names none."""
         best, labels = int(scores.argmax()), self.manifest.output.labels
         return labels[best] if labels else str(best)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.errors import ImageError
-from heinfer.formats.manifest import InputPart
+from heinfer.formats.manifest import Manifest
 
 
 class Image(Protocol):
@@ -22,13 +22,13 @@ class Image(Protocol):
 _PIL_MODES = {1: "L", 3: "RGB"}
 
 
-def read_image(image: object, part: InputPart) -> NDArray[np.float64]:
+def read_image(image: object, manifest: Manifest) -> NDArray[np.float64]:
     """Check an image, normalise it and clip it to the declared range.
 
     Args:
         image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 or float in [0, 1]; or a
             PIL image of mode L (one channel) or RGB (three).
-        part: the manifest's description of the input.
+        manifest: says what an image of the input is.
 
     Returns:
         float64 of the input's shape.
@@ -36,7 +36,7 @@ def read_image(image: object, part: InputPart) -> NDArray[np.float64]:
     Raises:
         ImageError: for another type, shape or dtype, a value out of range, or NaN.
     """
-    shape, preprocessing = part.layout.shape, part.preprocessing
+    shape, preprocessing = manifest.input_shape, manifest.input.preprocessing
     pixels = _pixels(image, shape)
     if pixels.shape != shape and not (shape[0] == 1 and pixels.shape == shape[1:]):
         raise ImageError(f"an image of shape {_shapes(shape)} is expected, got {pixels.shape}")

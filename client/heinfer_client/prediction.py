@@ -14,6 +14,8 @@ class Prediction:
 
     Scores let a server that sees them learn something of the secret key: share the label, not the scores.
 
+    Seconds and bytes are those of the whole request, which in a batch the image shares with others.
+
     Attributes:
         label: the manifest's label of the largest score, or its number when the model has no labels.
         scores: (classes,) float64, as the network gives them.
@@ -21,6 +23,7 @@ class Prediction:
         server_seconds: evaluation, as the server says; NaN when it does not say.
         upload_bytes: body of the request.
         download_bytes: body of the answer.
+        images: how many went in the request, this one included.
     """
 
     label: str
@@ -29,3 +32,4 @@ class Prediction:
     server_seconds: float
     upload_bytes: int
     download_bytes: int
+    images: int

@@ -5,19 +5,18 @@ Both clients run the same flows. Between two requests a flow may compute for sec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import quote
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, Field, ValidationError
 
 from heinfer.ckks.secret import SecretSide
 from heinfer.errors import ServiceError, SettingError, UnknownKeysError
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
-from heinfer_client.codec import Codec
+from heinfer_client.codec import Array, Codec
 from heinfer_client.keyfile import KeyFile, Registration
 from heinfer_client.messages import Flow, Reply, Request, evaluation_seconds, require_success
 from heinfer_client.prediction import Prediction
@@ -76,14 +75,14 @@ class Session:
         if self._key_id is None:
             yield from self._register(self._secret)
 
-    def predict(self, image: NDArray[np.float64]) -> Flow[Prediction]:
-        """Encrypt one input, have it evaluated and decrypt the scores; the session must be prepared.
+    def predict(self, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+        """Encrypt inputs, no more than a batch, have them evaluated and decrypt their scores; needs a prepared session.
 
         Keys that the server has dropped are registered again, once. Nothing here depends on decrypted values.
         """
         assert self._secret is not None
         started = perf_counter()
-        body = self.codec.encrypt(self._secret, image)
+        body = self.codec.encrypt(self._secret, inputs)
         client_seconds = perf_counter() - started
         reply = yield self._infer(body)
         try:
@@ -93,16 +92,20 @@ class Session:
             reply = yield self._infer(body)
             require_success(reply)
         started = perf_counter()
-        scores = self.codec.decrypt(self._secret, reply.body)
+        scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
         client_seconds += perf_counter() - started
-        return Prediction(
-            label=self.codec.label(scores),
-            scores=scores,
-            client_seconds=client_seconds,
-            server_seconds=evaluation_seconds(reply),
-            upload_bytes=len(body),
-            download_bytes=len(reply.body),
-        )
+        return [
+            Prediction(
+                label=self.codec.label(own),
+                scores=own,
+                client_seconds=client_seconds,
+                server_seconds=evaluation_seconds(reply),
+                upload_bytes=len(body),
+                download_bytes=len(reply.body),
+                images=len(inputs),
+            )
+            for own in scores
+        ]
 
     def _load_or_make_secret(self) -> SecretSide:
         parameters = self.codec.parameters

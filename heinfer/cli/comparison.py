@@ -17,12 +17,10 @@ Scores = NDArray[np.float64]
 
 def cleartext_scores(bundle: Bundle, images: Sequence[NDArray[Any]]) -> Scores:
     """What a bundle's circuit computes in cleartext of images as a client gets them; shape (images, classes)."""
-    from heinfer_client.images import read_image
+    from heinfer_client.codec import Codec
 
-    manifest = bundle.manifest
-    inputs = np.stack([read_image(image, manifest.input) for image in images])
-    slots = run(bundle.circuit, manifest.input.layout.to_layout().pack(inputs))
-    return manifest.output.layout.to_layout().unpack(slots).reshape(len(inputs), -1)
+    codec = Codec(bundle.manifest)
+    return codec.unpack(run(bundle.circuit, codec.pack(codec.read_images(images))), len(images))
 
 
 def precision_bits(decrypted: Scores, cleartext: Scores) -> float:

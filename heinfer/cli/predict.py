@@ -33,7 +33,7 @@ def predict(
     for column in table.columns[1:]:
         column.justify = "right"
     with Client(url, model=model, keys_path=keys) as client:
-        for path, prediction in zip(images, client.encrypt_and_predict(loaded), strict=True):
+        for path, prediction in zip(images, client.encrypt_and_predict_many(loaded), strict=True):
             table.add_row(
                 path.name,
                 prediction.label,
