@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
+from pathlib import Path
 
-from heinfer.circuit.annotate import annotate
+from heinfer.calibration.prediction import predict
+from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_circuit, count_layers
-from heinfer.circuit.ir import Circuit, Kind, Op
-from heinfer.ckks.parameters import Parameters
+from heinfer.circuit.ir import Circuit
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
-from heinfer.planner.cost import CostTable, cost_table
+from heinfer.planner.cost import cost_table
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,16 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A compiled model's costs; ``milliseconds`` are predicted by the cost table of ``backend``, one thread.
+    """A compiled model's costs.
 
-    ``peak_ciphertexts`` and ``memory_bytes`` are what a server holds for one request besides its code: live
-    ciphertexts, encoded plaintexts and evaluation keys, in the backend's 64-bit words.
+    Counts, times and bytes are those of one request, which holds ``batch`` images. ``milliseconds`` are predicted by
+    the cost table of ``backend``, one thread. ``peak_ciphertexts`` and ``memory_bytes`` are what a server holds for one
+    request besides its code: live ciphertexts, encoded plaintexts and evaluation keys, in the backend's 64-bit words.
     """
 
     name: str
     backend: str
+    batch: int
     ring_degree: int
     log_qp: float
     security_limit: int | None
@@ -52,30 +56,40 @@ class Report:
     peak_ciphertexts: int
     memory_bytes: int
 
+    @property
+    def milliseconds_an_image(self) -> float:
+        """Predicted time of a full batch, divided by its images."""
+        return self.milliseconds / self.batch
 
-def report(bundle: Bundle, backend: str = "tenseal") -> Report:
-    """Report on a bundle, for the named backend's cost table."""
+
+def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) -> Report:
+    """Report on a bundle, for the named backend's cost table from a file, by default the shipped one.
+
+    Raises:
+        FormatError: when the file is no cost table.
+        PlanError: when it has none of that backend.
+    """
     manifest, circuit = bundle.manifest, bundle.circuit
     parameters = manifest.to_parameters()
-    cost = cost_table(parameters.ring_degree, backend)
-    levels = [t.level for t in annotate(circuit, parameters, manifest.input.level, manifest.input.scale)]
-    layers = _layers(circuit, parameters, bundle, cost)
+    types = annotate(circuit, parameters, manifest.input.level, manifest.input.scale)
+    milliseconds = predict(circuit, types, cost_table(parameters.ring_degree, backend, costs))
     keys = manifest.keys
     peak = _peak_ciphertexts(circuit)
     word = 8 * parameters.ring_degree
-    plaintexts = sum(word * (levels[n] + 1) for n, op in circuit if op.constant >= 0)
+    plaintexts = sum(word * (types[n].level + 1) for n, op in circuit if op.constant >= 0)
     key_count = len(keys.steps) + keys.relinearization
     key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * key_count
     return Report(
         name=manifest.name,
         backend=backend,
+        batch=manifest.batch,
         ring_degree=parameters.ring_degree,
         log_qp=parameters.log_qp,
         security_limit=parameters.security_limit,
         levels=manifest.input.level,
-        layers=layers,
+        layers=_layers(circuit, types, milliseconds),
         counts=count_circuit(circuit),
-        milliseconds=sum(layer.milliseconds for layer in layers),
+        milliseconds=sum(milliseconds),
         key_count=key_count,
         key_bytes=keys_length(parameters, steps=keys.steps, relinearization=keys.relinearization),
         upload_bytes=ciphertexts_length(
@@ -89,41 +103,23 @@ def report(bundle: Bundle, backend: str = "tenseal") -> Report:
     )
 
 
-def _layers(circuit: Circuit, parameters: Parameters, bundle: Bundle, cost: CostTable) -> tuple[LayerReport, ...]:
-    types = annotate(circuit, parameters, bundle.manifest.input.level, bundle.manifest.input.scale)
+def _layers(circuit: Circuit, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
     reports = []
     for position, (layer, counts) in enumerate(zip(circuit.layers, count_layers(circuit), strict=True)):
         numbers = [number for number, op in circuit if op.layer == position]
-        level_in = max(types[a].level for n in numbers for a in circuit.ops[n].args)
-        spent = sum(_milliseconds(circuit.ops[n], types[circuit.ops[n].args[0]].level, cost) for n in numbers)
         reports.append(
             LayerReport(
                 layer.name,
                 layer.kernel,
                 layer.layout_in,
                 layer.layout_out,
-                level_in,
-                log2(types[numbers[-1]].scale),
-                counts,
-                spent,
+                level=max(types[a].level for n in numbers for a in circuit.ops[n].args),
+                scale_bits=log2(types[numbers[-1]].scale),
+                counts=counts,
+                milliseconds=sum(milliseconds[number] for number in numbers),
             )
         )
     return tuple(reports)
-
-
-_COST_OF = {
-    Kind.ROTATE: ("rotation",),
-    Kind.MULTIPLY_PLAIN: ("hma",),
-    Kind.ADD: ("add",),
-    Kind.MULTIPLY: ("square",),
-    Kind.RELINEARIZE: ("relinearize",),
-    Kind.RESCALE: ("rescale",),
-    Kind.DROP_LEVEL: ("drop_level",),
-}
-
-
-def _milliseconds(op: Op, level: int, cost: CostTable) -> float:
-    return sum(cost(name, level) for name in _COST_OF.get(op.kind, ()))
 
 
 def _peak_ciphertexts(circuit: Circuit) -> int:

@@ -6,15 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from in_process import URL, Recorded, RunningService, running_service
+from small_model import NETWORK, SHAPE, small_model
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 
 from heinfer.cli.comparison import cleartext_scores as scores_of_circuit
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
-from heinfer.formats.manifest import Preprocessing
-from heinfer.network.ir import Network, Node
-from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
 from heinfer.planner.objective import Wishes
 from heinfer_client import AsyncClient, Client, Prediction
 from heinfer_client.codec import Codec
@@ -25,22 +23,10 @@ RNG = np.random.default_rng(0)
 IMAGES = [np.zeros((4, 4)), np.ones((4, 4)), *RNG.random((8, 4, 4))]
 MODEL = tiny_bundle("four", batch=BATCH)
 
-NETWORK = Network(
-    (1, 8, 8),
-    (
-        Node("conv", Convolution(RNG.normal(size=(2, 1, 3, 3)), RNG.normal(size=2), (2, 2), (1, 1))),
-        Node("act", Polynomial(np.array([0.3, 0.2]), np.array([0.5, -0.4]), np.array([0.1, 0.2]))),
-        Node("flatten", Flatten()),
-        Node("fc", Dense(RNG.normal(size=(3, 32)) / 6, RNG.normal(size=3))),
-    ),
-)
-PIXELS = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
-
 
 @pytest.fixture(scope="module")
 def compiled() -> CompiledModel:
-    calibration = RNG.random((64, 1, 8, 8))
-    return compile_network(NETWORK, calibration, name="small", preprocessing=PIXELS, wishes=Wishes(batch=BATCH))
+    return small_model(Wishes(batch=BATCH))
 
 
 @pytest.fixture(scope="module")
@@ -153,16 +139,16 @@ def test_no_image_has_a_part_in_anothers_scores(batch, count, seed):
 
 def test_a_compiled_batch_says_so_in_manifest_and_file(compiled):
     manifest = compiled.manifest
-    assert (manifest.batch, manifest.input_shape, manifest.output_shape) == (BATCH, (1, 8, 8), (3,))
+    assert (manifest.batch, manifest.input_shape, manifest.output_shape) == (BATCH, SHAPE, (3,))
     again = bundles.from_bytes(bundles.to_bytes(compiled.bundle))
     assert again.manifest == manifest
-    x = RNG.random((6, 1, 8, 8))
+    x = RNG.random((6, *SHAPE))
     assert np.abs(scores_of_circuit(again, list(x)) - NETWORK(x)).max() < 1e-10
     assert np.array_equal(compiled(x), scores_of_circuit(again, list(x)))
 
 
 def test_a_compiled_batch_is_evaluated_encrypted(running, compiled):
-    x = RNG.random((6, 1, 8, 8))
+    x = RNG.random((6, *SHAPE))
     with Client(URL, model="small", transport=running.transport) as client:
         predictions = client.encrypt_and_predict_many(x)
     expected = NETWORK(x)

@@ -18,8 +18,9 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _costs(report: Report) -> Table:
+    images = "one image" if report.batch == 1 else f"{report.batch} images together"
     table = Table(
-        title=f"{report.name}: one image on {report.backend}, one thread, predicted",
+        title=f"{report.name}: {images} on {report.backend}, one thread, predicted",
         caption="HMA: ciphertext x plaintext products; ct x ct: ciphertext x ciphertext products",
     )
     table.add_column("layer")
@@ -55,10 +56,20 @@ def _totals(report: Report) -> Table:
             ),
             ("modulus", f"{report.log_qp:.1f} bits; 128-bit security allows {report.security_limit}"),
             ("evaluation keys", f"{report.key_count} keys, {report.key_bytes / _MEGA:.1f} MB, sent once"),
-            ("an image", f"{report.upload_bytes / 1000:.1f} kB up, {report.download_bytes / 1000:.1f} kB down"),
+            *_requests(report),
             ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
         ]
     )
+
+
+def _requests(report: Report) -> list[tuple[str, str]]:
+    up, down = report.upload_bytes / 1000, report.download_bytes / 1000
+    whole = f"{report.milliseconds:.0f} ms, {up:.1f} kB up, {down:.1f} kB down"
+    if report.batch == 1:
+        return [("an image", whole)]
+    up, down = up / report.batch, down / report.batch
+    share = f"{report.milliseconds_an_image:.1f} ms, {up:.1f} kB up, {down:.1f} kB down"
+    return [(f"{report.batch} images", whole), ("an image of them", share)]
 
 
 def _grid(rows: list[tuple[str, str]]) -> Table:

@@ -1,0 +1,76 @@
+"""Reports: what a request costs, predicted as the calibration predicts it, of one image or of a batch."""
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+from samples import sample_bundle
+from small_model import small_model
+from tiny_model import tiny_bundle
+
+from heinfer.calibration.prediction import predict
+from heinfer.circuit.annotate import annotate
+from heinfer.cli.report_table import print_report
+from heinfer.compiler import CompiledModel
+from heinfer.errors import FormatError
+from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, save_costs
+from heinfer.planner.objective import Wishes
+from heinfer.report import report
+
+
+@pytest.fixture(scope="module")
+def single() -> CompiledModel:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def several() -> CompiledModel:
+    return small_model(Wishes(batch=8))
+
+
+def printed(model: CompiledModel) -> str:
+    text = StringIO()
+    print_report(model.report, Console(file=text, width=100))
+    return text.getvalue()
+
+
+def test_the_time_is_that_of_the_operations_that_run(single):
+    circuit, part = single.bundle.circuit, single.manifest.input
+    types = annotate(circuit, single.plan.parameters, part.level, part.scale)
+    milliseconds = predict(circuit, types, cost_table(single.plan.parameters.ring_degree))
+    assert single.report.milliseconds == pytest.approx(sum(milliseconds))
+    assert sum(layer.milliseconds for layer in single.report.layers) == pytest.approx(sum(milliseconds))
+
+
+def test_an_addition_is_paid_once(tmp_path):
+    """The table's "hma" has the addition in it, which is an operation of its own in the circuit."""
+    rows = dict.fromkeys(OPERATIONS, (0.0, 0.0)) | {"hma": (5.0, 5.0), "add": (1.0, 1.0)}
+    costs = tmp_path / "costs.json"
+    save_costs([CostTable("tenseal", 4096, rows, "a machine", "a date")], costs)
+    facts = report(sample_bundle(), costs=costs)  # a product, an addition, a constant
+    assert facts.milliseconds == (5 - 1) + 1 + 1
+    assert [layer.milliseconds for layer in facts.layers] == [6, 0]
+
+
+def test_a_file_that_is_no_cost_table_is_refused(tmp_path):
+    with pytest.raises(FormatError, match=r"missing\.json cannot be read"):
+        report(tiny_bundle(), costs=tmp_path / "missing.json")
+
+
+def test_a_batch_shares_its_time(single, several):
+    one, eight = single.report, several.report
+    assert (one.batch, eight.batch) == (1, 8)
+    assert one.milliseconds_an_image == one.milliseconds
+    assert eight.milliseconds_an_image == eight.milliseconds / 8 < one.milliseconds
+
+
+def test_the_table_says_what_an_image_of_a_batch_takes(single, several):
+    text, facts = printed(several), several.report
+    assert "small: 8 images together on tenseal" in text
+    for share in (
+        f"{facts.milliseconds_an_image:.1f} ms, {facts.upload_bytes / 8000:.1f} kB up",
+        f"{facts.milliseconds:.0f} ms, {facts.upload_bytes / 1000:.1f} kB up",
+    ):
+        assert share in text
+    assert "small: one image on tenseal" in printed(single)
+    assert f"an image         {single.report.milliseconds:.0f} ms" in printed(single)
