@@ -4,11 +4,13 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from small_model import small_model
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
@@ -19,9 +21,12 @@ from heinfer.cli import comparison
 from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
+from heinfer.cli.options import parse_bytes
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
-from heinfer.planner.cost import OPERATIONS, cost_table, load_costs
+from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, load_costs, save_costs
+from heinfer.planner.objective import Limits, Objective, Wishes
+from heinfer.zoo import checkpoint, reference
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "demo")
 
@@ -62,7 +67,11 @@ def test_the_bare_command_lists_the_verbs():
         (["plan", "missing.heinfer"], "bad-bundle", "missing.heinfer cannot be read"),
         (["plan", __file__], "bad-bundle", "no bundle of heinfer"),
         (["train", "lenet"], "bad-setting", "choose one of mnist-plain, mnist-ffconv"),
+        (["plan", "mnist-ffconv", "--costs", "missing.json"], "bad-format", "missing.json cannot be read"),
         (["compile", "missing.safetensors", "--out", "x"], "data-missing", "train the network first"),
+        (["compile", "x", "--out", "x", "--batch", "3"], "bad-setting", "a power of two of images, not 3"),
+        (["compile", "x", "--out", "x", "--objective", "beauty"], "bad-setting", "choose time or key-switches"),
+        (["compile", "x", "--out", "x", "--max-key-bytes", "20TB"], "bad-setting", "write it like 300000, 300kB"),
         (["calibrate", "--backend", "abacus"], "bad-setting", "there are tenseal"),
         (["calibrate", "--ring-degree", "4096", "--ring-degree", "5000"], "bad-setting", "use one of 4096, 8192,"),
         (["calibrate", "--out", "missing/costs.json"], "bad-setting", "there is no folder missing"),
@@ -131,6 +140,82 @@ def test_plan_reports_every_layer_and_the_whole():
         assert word in out
 
 
+def test_plan_predicts_with_the_costs_it_is_given(tmp_path):
+    shipped = cost_table(8192)
+    costs = tmp_path / "costs.json"
+    ten = {name: tuple(10 * time for time in times) for name, times in shipped.milliseconds.items()}
+    save_costs([CostTable("tenseal", 8192, ten, "a slow machine", "today")], costs)
+    times = [
+        float(re.search(r"an image +(\d+) ms", run("plan", "mnist-ffconv", *options)[1])[1])
+        for options in ([], ["--costs", str(costs)])
+    ]
+    assert times[1] == pytest.approx(10 * times[0], abs=6)
+
+
+@pytest.fixture
+def wished(monkeypatch):
+    """What the compiler is asked for; it compiles a small network instead of a trained one."""
+    wishes = []
+
+    def compile_small(_name, _checkpoint, _data_dir, asked):
+        wishes.append(asked)
+        return small_model(asked)
+
+    monkeypatch.setattr(checkpoint, "read_metadata", lambda _path: SimpleNamespace(name="small"))
+    monkeypatch.setattr(reference, "compile_reference", compile_small)
+    return wishes
+
+
+def test_compile_wishes_for_what_the_reference_networks_ship_with(wished, tmp_path):
+    assert run("compile", "small", "--out", str(tmp_path / "small.heinfer"))[0] == 0
+    assert wished == [reference.WISHES]
+
+
+def test_compile_passes_every_wish_on(wished, tmp_path):
+    out, costs = tmp_path / "small.heinfer", tmp_path / "costs.json"
+    save_costs([cost_table(8192)], costs)
+    options = {
+        "objective": "key-switches",
+        "batch": "4",
+        "max-key-bytes": "22.5MB",
+        "max-upload-bytes": "1 gb",
+        "max-memory-bytes": "300000000",
+        "key-price": "2.5",
+        "costs": str(costs),
+    }
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    status, shown, _ = run("compile", "small", "--out", str(out), *words)
+    assert status == 0
+    assert wished == [Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs)]
+    assert re.search(r"an image of them +\d+\.\d ms", shown)
+    assert "small: 4 images together" in run("plan", str(out))[1]
+
+
+def test_an_upload_may_grow_with_the_batch(wished, tmp_path):
+    run("compile", "small", "--out", str(tmp_path / "small.heinfer"), "--batch", "8")
+    assert wished[0].limits == Limits(upload_bytes=8 * reference.WISHES.limits.upload_bytes)
+
+
+def test_a_limit_that_no_plan_keeps_is_named(wished, tmp_path):
+    status, _, err = run("compile", "small", "--out", str(tmp_path / "x.heinfer"), "--max-key-bytes", "1kB")
+    assert status == 2
+    assert "limit key_bytes = 1000" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("0", 0), ("300000", 3e5), ("300kB", 3e5), ("300 KB", 3e5), (" 1.5mb ", 1.5e6), ("2GB", 2e9)],
+)
+def test_sizes_are_numbers_with_or_without_a_suffix(text, size):
+    assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "kB", "-1", "1e6", "inf", "1 k", "1MiB", "1B", "1,5MB", "١"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(SettingError, match="write it like"):
+        parse_bytes(text)
+
+
 def test_calibrate_shows_and_writes_a_table_that_can_be_planned_with(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "SWEEPS", 1)
     out = tmp_path / "costs.json"
@@ -155,6 +240,19 @@ def test_predict_prints_a_label_for_each_image(tiny, tmp_path):
     assert re.search(r"a\.npy\W+[abcd]\W", out)
     assert re.search(r"b\.png\W+[abcd]\W", out)
     assert keys.stat().st_mode & 0o777 == 0o600
+
+
+def test_predict_sends_images_in_batches_to_a_model_that_takes_them(tmp_path):
+    names = [str(tmp_path / f"{number}.npy") for number in range(3)]
+    for seed, name in enumerate(names):
+        np.save(name, np.random.default_rng(seed).random((4, 4)))
+    path = tmp_path / "four.heinfer"
+    bundles.save(tiny_bundle("four", batch=4), path)
+    with local_server(path) as url:
+        status, out, _ = run("predict", url, *names, "--model", "four")
+    assert status == 0
+    assert all(re.search(rf"{number}\.npy\W+[abcd]\W", out) for number in range(3))
+    assert "4 images a request" in out
 
 
 def test_predict_loads_neither_torch_nor_a_web_framework():

@@ -3,39 +3,79 @@
 from __future__ import annotations
 
 import resource
+from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from heinfer.cli.extras import needs
-from heinfer.cli.options import DataDir
+from heinfer.cli.options import Costs, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
+from heinfer.errors import SettingError
+from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
 
 
-def compile_network(
+def _objective(text: str) -> Objective:
+    """The objective that an option names: its words joined by hyphens."""
+    names = {objective.replace(" ", "-"): objective for objective in Objective}
+    if text not in names:
+        raise SettingError(f"there is no objective {text!r}: choose {' or '.join(names)}")
+    return names[text]
+
+
+def _limit(of: str, default: str = "no limit") -> Any:
+    return typer.Option(parser=parse_bytes, metavar="BYTES", help=of, show_default=default)
+
+
+def compile_network(  # noqa: PLR0913 - one option for each wish
     network: Annotated[
         str, typer.Argument(metavar="NAME|CHECKPOINT", help="Network that `heinfer train` has trained, or its file.")
     ],
     out: Annotated[Path, typer.Option(help="File for the bundle.")],
+    *,
     data_dir: DataDir = None,
+    objective: Annotated[
+        str, typer.Option(metavar="time|key-switches", help="What the plan shall be cheap in.")
+    ] = "time",
+    batch: Annotated[int, typer.Option(help="Images that one request holds, a power of two.")] = 1,
+    max_key_bytes: Annotated[float | None, _limit("Of all evaluation keys, such as 20MB.")] = None,
+    max_upload_bytes: Annotated[float | None, _limit("Of one request.", "300kB an image")] = None,
+    max_memory_bytes: Annotated[float | None, _limit("Of weights and a client's keys on a server.")] = None,
+    key_price: Annotated[
+        float, typer.Option(metavar="MS", help="Milliseconds that one evaluation key less is worth.")
+    ] = MILLISECONDS_A_KEY,
+    costs: Costs = None,
 ) -> None:
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
         from heinfer.formats import bundle
+        from heinfer.report import report
         from heinfer.zoo import NETWORKS
         from heinfer.zoo.checkpoint import read_metadata
-        from heinfer.zoo.reference import compile_reference
+        from heinfer.zoo.reference import WISHES, compile_reference
         from heinfer.zoo.training import default_out
 
+    upload = WISHES.limits.upload_bytes * batch if max_upload_bytes is None else max_upload_bytes
+    wishes = Wishes(
+        objective=_objective(objective),
+        limits=Limits(
+            key_bytes=inf if max_key_bytes is None else max_key_bytes,
+            upload_bytes=upload,
+            memory_bytes=inf if max_memory_bytes is None else max_memory_bytes,
+        ),
+        batch=batch,
+        key_price=key_price,
+        costs=costs,
+    )
     checkpoint = default_out() / f"{network}.safetensors" if network in NETWORKS else Path(network)
     name = read_metadata(checkpoint).name
     started = perf_counter()
-    compiled = compile_reference(name, checkpoint, data_dir)
+    compiled = compile_reference(name, checkpoint, data_dir, wishes)
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, out)
-    print_report(compiled.report, Console())
+    print_report(report(compiled.bundle, costs=costs), Console())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s, peak memory {peak:.0f} MiB")

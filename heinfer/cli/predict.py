@@ -24,7 +24,7 @@ def predict(
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
     ] = None,
 ) -> None:
-    """Encrypt images, have them classified unseen, and print the decrypted labels."""
+    """Encrypt images, have them classified unseen, in batches if the model takes them, and print the labels."""
     with needs("client"):
         from heinfer_client import Client
 
@@ -37,10 +37,12 @@ def predict(
             table.add_row(
                 path.name,
                 prediction.label,
-                f"{prediction.client_seconds * 1000:.0f}",
-                f"{prediction.server_seconds * 1000:.0f}",
-                f"{prediction.upload_bytes + prediction.download_bytes:,}",
+                f"{prediction.client_seconds * 1000 / prediction.images:.0f}",
+                f"{prediction.server_seconds * 1000 / prediction.images:.0f}",
+                f"{(prediction.upload_bytes + prediction.download_bytes) // prediction.images:,}",
             )
+        if client.manifest.batch > 1:
+            table.caption = f"{client.manifest.batch} images a request: each with its share of time and bytes"
     Console().print(table)
 
 
