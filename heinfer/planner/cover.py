@@ -220,15 +220,16 @@ def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
 def _cover_greedily(wanted: Residues, babies: Residues, modulus: int) -> Split:
     """Shift -> (baby, giant)."""
     split: Split = {}
-    remaining = wanted
-    reached = np.zeros(modulus, dtype=bool)
-    while remaining.size:
-        giant = int(_overlaps(remaining, babies, modulus).argmax())
-        reached[:] = False
-        reached[(babies + giant) % modulus] = True
-        hit = reached[remaining]
-        split |= {int(s): (int((s - giant) % modulus), giant) for s in remaining[hit]}
-        remaining = remaining[~hit]
+    left = np.zeros(modulus, dtype=bool)
+    left[wanted] = True
+    hits = _overlaps(wanted, babies, modulus)
+    while len(split) < wanted.size:
+        giant = int(hits.argmax())
+        reached = (babies + giant) % modulus
+        hit = reached[left[reached]]
+        left[hit] = False
+        hits -= _overlaps(hit, babies, modulus)
+        split |= {shift: ((shift - giant) % modulus, giant) for shift in hit.tolist()}
     first = min(b for b, _ in split.values())  # the input itself is a baby that costs nothing
     return {s: (b - first, (g + first) % modulus) for s, (b, g) in split.items()}
 

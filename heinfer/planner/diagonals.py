@@ -144,7 +144,7 @@ class DiagonalProblem:
 
         marks = np.random.default_rng(0).integers(2**62, size=self._diagonals)
         parts = [self._classes(lot, reads, marks) for lot in self._lots(rows, reads.shape[1])]
-        incidence = Incidence(Classes.joined(parts), self._diagonals)
+        incidence = Incidence(Classes.joined(parts))
         self._require_complete(incidence.terms)
         return incidence
 
@@ -161,8 +161,9 @@ class DiagonalProblem:
         """Join rows with the entries of their element, then with the copies of each entry's input."""
         first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
         row_of, entry = expand(first, last)
-        first, last = ranges(reads[0], self.map.cols[entry])
-        pair, read = expand(first, last)
+        copies = np.searchsorted(reads[0], np.arange(self.source.size + 1))
+        column = self.map.cols[entry]
+        pair, read = expand(copies[column], copies[column + 1])
         row_of, entry = row_of[pair], entry[pair]
         shift = (reads[2, read] - rows[2, row_of]) % self.modulus
         diagonal = (reads[1, read] * self.target.ciphertexts + rows[1, row_of]) * self.modulus + shift
@@ -187,36 +188,39 @@ class DiagonalProblem:
                 so that borders of an image do not break a pattern.
         """
         incidence = self._incidence
-        everything = np.arange(incidence.cells)
-        counts = incidence.terms_of(everything).reshape(-1, self.modulus)
+        counts = incidence.terms_of(np.arange(incidence.cells))
+        giants, members = self._translates(incidence.numbers, babies)
         is_open = np.ones(incidence.cells, dtype=bool)
-        numbers: list[int] = []
+        chosen: list[int] = []
         pattern = Pattern(self.modulus)
-        while counts.max() > 0:
-            gains = np.sum([np.roll(counts, -baby, axis=1) for baby in babies], axis=0).reshape(-1)
+        while counts.any():
+            gains = np.append(counts, 0)[members].sum(axis=0)
             equals = np.flatnonzero(gains >= tolerance * gains.max())
-            best = int(equals[pattern.rank(equals % self.modulus).argmax()])
-            pair, giant = divmod(best, self.modulus)
-            pattern.add(giant)
-            for number in (pair * self.modulus + (giant + baby) % self.modulus for baby in babies):
+            best = int(equals[pattern.rank(giants[equals] % self.modulus).argmax()])
+            pattern.add(int(giants[best]) % self.modulus)
+            for number in members[members[:, best] < counts.size, best].tolist():
                 cells = incidence.cells_of(number)
                 cells = cells[is_open[cells]]
                 if cells.size:
-                    numbers.append(number)
+                    chosen.append(number)
                     is_open[cells] = False
-                    counts -= incidence.terms_of(cells).reshape(counts.shape)
-        chosen = [self._diagonal(number) for number in incidence.without_redundant(numbers)]
-        for target in set(range(self.target.ciphertexts)) - {d.target for d in chosen}:
+                    counts -= incidence.terms_of(cells)
+        numbers = incidence.numbers[incidence.without_redundant(chosen)].tolist()
+        found = [self._diagonal(number) for number in numbers]
+        for target in set(range(self.target.ciphertexts)) - {d.target for d in found}:
             # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
-            chosen.append(Diagonal(0, target, chosen[0].shift if chosen else 0))
-        return DiagonalSet(self, tuple(sorted(chosen)))
+            found.append(Diagonal(0, target, found[0].shift if found else 0))
+        return DiagonalSet(self, tuple(sorted(found)))
 
-    @cached_property
-    def least_diagonals(self) -> int:
-        """A lower bound on the number of diagonals, without choosing any."""
-        incidence = self._incidence
-        most = int(incidence.terms_of(np.arange(incidence.cells)).max(initial=1))
-        return -(-incidence.terms // most)
+    def _translates(self, numbers: Index, babies: tuple[int, ...]) -> tuple[Index, Index]:
+        """All diagonals g with a translate g + baby among ``numbers``, and where that is; beyond the end: nowhere."""
+        pair, shift = np.divmod(numbers, self.modulus)
+        giants = distinct(np.concatenate([pair * self.modulus + (shift - baby) % self.modulus for baby in babies]))
+        pair, shift = np.divmod(giants, self.modulus)
+        moved = np.stack([pair * self.modulus + (shift + baby) % self.modulus for baby in babies])
+        places = np.searchsorted(numbers, moved)
+        known = numbers[np.minimum(places, numbers.size - 1)] == moved if numbers.size else np.zeros(moved.shape, bool)
+        return giants, np.where(known, places, numbers.size)
 
     def _require_complete(self, covered: int) -> None:
         entries_per_row = np.bincount(self.map.rows, minlength=self.target.size)

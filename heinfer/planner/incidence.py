@@ -48,28 +48,36 @@ class Classes:
 
     def merged(self) -> Classes:
         """The same classes with equal ones made one. Equal marks with unlike diagonals: less likely than 2^-20."""
-        mark, chosen, owner = np.unique(self.mark, return_index=True, return_inverse=True)
-        weight = np.zeros(mark.size, dtype=np.int64)
-        np.add.at(weight, owner, self.weight)
-        _, places = expand(self.first[chosen], self.first[chosen + 1])
-        lengths = self.first[chosen + 1] - self.first[chosen]
-        if not (lengths[owner] == np.diff(self.first)).all():
+        order = np.argsort(self.mark)
+        ordered = self.mark[order]
+        starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if order.size else order
+        chosen = order[starts]
+        weight = np.add.reduceat(self.weight[order], starts) if order.size else order
+        sizes = np.diff(self.first)
+        lengths = sizes[chosen]
+        if not (np.repeat(lengths, np.diff(np.append(starts, order.size))) == sizes[order]).all():
             raise AssertionError("two sets of diagonals have one mark")
+        _, places = expand(self.first[chosen], self.first[chosen + 1])
+        mark = ordered[starts]
         return Classes(mark, weight, np.concatenate([[0], np.cumsum(lengths)]), self.diagonal[places])
 
 
 class Incidence:
-    """Which diagonal can add which class of terms, indexed both ways."""
+    """Which diagonal can add which class of terms, indexed both ways.
 
-    def __init__(self, classes: Classes, diagonals: int) -> None:
+    Attributes:
+        numbers: the diagonals that can add anything, ascending; methods take and return positions in it.
+        weight: how many terms each class stands for.
+    """
+
+    def __init__(self, classes: Classes) -> None:
         self.weight = classes.weight
-        self.diagonals = diagonals
-        self._diagonal = classes.diagonal
+        self.numbers, self._diagonal = np.unique(classes.diagonal, return_inverse=True)
         self._first = classes.first
         cell = np.repeat(np.arange(classes.weight.size), np.diff(classes.first))
-        by_diagonal = np.argsort(classes.diagonal, kind="stable")
+        by_diagonal = np.argsort(self._diagonal, kind="stable")
         self._cell_by_diagonal = cell[by_diagonal]
-        self._diagonal_first = np.searchsorted(classes.diagonal[by_diagonal], np.arange(diagonals + 1))
+        self._diagonal_first = np.searchsorted(self._diagonal[by_diagonal], np.arange(self.numbers.size + 1))
 
     @property
     def cells(self) -> int:
@@ -85,9 +93,9 @@ class Incidence:
         return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]
 
     def terms_of(self, cells: Index) -> Index:
-        """How many terms of the given classes each diagonal can add, shape (diagonals,)."""
+        """How many terms of the given classes each diagonal can add, shape (len(numbers),)."""
         owner, places = expand(self._first[cells], self._first[cells + 1])
-        sums = np.bincount(self._diagonal[places], weights=self.weight[cells][owner], minlength=self.diagonals)
+        sums = np.bincount(self._diagonal[places], weights=self.weight[cells][owner], minlength=self.numbers.size)
         return sums.astype(np.int64)
 
     def without_redundant(self, chosen: list[int]) -> list[int]:

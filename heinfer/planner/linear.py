@@ -64,18 +64,17 @@ class LinearPlan:
 
     @cached_property
     def counts(self) -> LinearCounts:
-        babies: set[tuple[int, int]] = set()
-        giants: set[tuple[int, int]] = set()
-        groups: set[tuple[int, int]] = set()
+        babies, groups = set[tuple[int, int]](), set[tuple[int, int]]()
         for diagonal in self.diagonals.diagonals:
             baby, giant = self.position(diagonal)
-            babies |= {(diagonal.source, node) for node in _path(self.cover.babies, baby)}
-            giants |= {(diagonal.target, node) for node in _path(self.cover.giants, giant)}
+            babies.add((diagonal.source, baby))
             groups.add((diagonal.target, giant))
+        rotated = {(source, node) for source, baby in babies for node in _path(self.cover.babies, baby)}
+        moved = {(target, node) for target, giant in groups for node in _path(self.cover.giants, giant)}
         targets = self.problem.target.ciphertexts
         return LinearCounts(
-            babies=len(babies),
-            giants=len(giants),
+            babies=len(rotated),
+            giants=len(moved),
             folds=len(self.folds) * targets,
             hma=len(self.diagonals.diagonals),
             groups=len(groups),
@@ -163,7 +162,7 @@ def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool) -> Iterator[
     """
     for cover in covers(diagonals.shifts, diagonals.problem.modulus):
         problem = replace(diagonals.problem, target=diagonals.problem.target.shifted(cover.offset))
-        shifted = (replace(d, shift=(d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
+        shifted = (Diagonal(d.source, d.target, (d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
         moved = DiagonalSet(problem, tuple(sorted(shifted)))
         late = Rescale.AFTER_FOLDS if problem.folds else Rescale.AFTER_GIANTS
         for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):

@@ -40,7 +40,9 @@ from heinfer.planner.parameters import choose_parameters, smallest_parameters, w
 from heinfer.planner.plan import LinearStep, Plan, SquareStep, Step
 
 _BEAM = 5
-_REFINED = 6
+_POSED = 12
+"""Kernels of one map that are solved, those of the lowest bounds."""
+_REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
 
 
@@ -231,7 +233,7 @@ class _Search:
             self.failure = self.failure or f"{node.name}: {why}; use a larger ring degree"
         found: _States = []
         solved: list[tuple[float, _State, Kernel]] = []
-        for least, state, kernel in sorted(posed, key=lambda p: p[0]):
+        for least, state, kernel in sorted(posed, key=lambda p: p[0])[:_POSED]:
             if least >= self._worst_kept(found):
                 break
             ways = list(self._evaluations(state, kernel, kernel.sets, node.name, level, found))
