@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from encrypted import EncryptedRun, precision_bits
 
+from heinfer.calibration.prediction import predict
+from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.validate import validate
 from heinfer.ckks.seal import Ring
@@ -15,6 +17,7 @@ from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
+from heinfer.planner.cost import cost_table
 
 RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
@@ -64,6 +67,13 @@ def test_encrypted_run_equals_cleartext_within_its_own_budget(model: CompiledMod
         expected = model.simulate(x[None])
         assert (np.abs(encrypted(x) - model(x[None])[0]) < 6 * model.plan.output.unpack(expected.deviation)).all()
         assert precision_bits(encrypted(x), model(x[None])[0]) > 8
+
+
+def test_the_price_of_the_plan_is_the_time_of_its_circuit(model: CompiledModel) -> None:
+    part, parameters = model.manifest.input, model.plan.parameters
+    cost = cost_table(parameters.ring_degree)
+    types = annotate(model.bundle.circuit, parameters, part.level, part.scale)
+    assert model.plan.price(cost) == pytest.approx(sum(predict(model.bundle.circuit, types, cost)), rel=0.03)
 
 
 def test_counted_is_executed(model: CompiledModel, encrypted: EncryptedRun) -> None:

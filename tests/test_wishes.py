@@ -17,6 +17,7 @@ from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
+from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import (
     DEFAULT,
     Limits,
@@ -82,6 +83,22 @@ def test_a_batch_may_leave_an_image_fewer_slots_than_it_has_pixels() -> None:
 def test_a_batch_is_a_power_of_two(batch: int) -> None:
     with pytest.raises(SettingError, match=f"a power of two of images, not {batch}"):
         Wishes(batch=batch)
+
+
+def test_throughput_takes_the_batch_of_the_least_time_an_image() -> None:
+    best = strided(Wishes(objective=Objective.THROUGHPUT, batch=64))
+    cost = cost_table(best.parameters.ring_degree)
+    singles = [strided(Wishes(batch=batch)) for batch in (1, 4, 16, 64)]
+    assert best.price(cost) / best.batch == min(plan.price(cost) / plan.batch for plan in singles)
+    assert best.batch > 1
+
+
+def test_throughput_passes_over_batches_that_break_a_limit() -> None:
+    limits = Limits(upload_bytes=4 * ciphertext_bytes(choose_parameters(3), 3))
+    best = strided(Wishes(objective=Objective.THROUGHPUT, batch=64, limits=limits))
+    assert best.input.ciphertexts <= 4
+    with pytest.raises(PlanError, match="limit upload_bytes = 1000"):
+        strided(Wishes(objective=Objective.THROUGHPUT, batch=4, limits=Limits(upload_bytes=1000)))
 
 
 # Objectives and prices -----------------------------------------------------------------------------

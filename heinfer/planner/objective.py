@@ -16,6 +16,7 @@ class Objective(StrEnum):
     """What the search minimises."""
 
     TIME = "time"
+    THROUGHPUT = "throughput"  # time an image, in batches of at most the wished
     KEY_SWITCHES = "key switches"
 
 
@@ -83,7 +84,7 @@ class Wishes:
     Attributes:
         objective: what the plan shall be cheap in.
         limits: what it must not exceed.
-        batch: images that are evaluated together, a power of two.
+        batch: images that are evaluated together, a power of two; with throughput as the objective, the most.
         key_price: milliseconds that one more evaluation key is worth: more for fewer keys.
         backend: whose cost table predicts the time.
         costs: a file of `heinfer calibrate` with other tables than the shipped.
@@ -106,11 +107,16 @@ class Wishes:
 DEFAULT = Wishes()
 
 
+def table_for(wishes: Wishes, parameters: Parameters) -> CostTable:
+    """The milliseconds that a user wants plans to be made with."""
+    return cost_table(parameters.ring_degree, wishes.backend, wishes.costs)
+
+
 def prices(wishes: Wishes, parameters: Parameters, level: int, key: float) -> Prices:
     """Return the prices under an objective for inputs at a level; a count is broken at ties by the time."""
-    table = cost_table(parameters.ring_degree, wishes.backend, wishes.costs)
+    table = table_for(wishes, parameters)
     upload = ciphertext_bytes(parameters, level) / 1e6 * MILLISECONDS_A_MEGABYTE
-    if wishes.objective is Objective.TIME:
+    if wishes.objective is not Objective.KEY_SWITCHES:
         return Prices(table, key, upload)
     counted = {
         operation: tuple(1.0 if operation in ("rotation", "relinearize") else _TIE_BREAK * time for time in times)

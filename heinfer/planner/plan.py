@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.layout.layout import Layout
+from heinfer.planner.cost import CostTable
 from heinfer.planner.linear import LinearPlan
 
 
@@ -65,9 +66,26 @@ class Plan:
         single = next(step.plan.target for step in reversed(self.steps) if isinstance(step, LinearStep))
         return single.interleaved(self.batch)
 
+    def price(self, operations: CostTable) -> float:
+        """What all its operations cost: milliseconds of one evaluation, when the table has milliseconds."""
+        total, level, ciphertexts = 0.0, self.input_level, self.single_input.ciphertexts
+        for step in self.steps:
+            if isinstance(step, LinearStep):
+                total += step.plan.price(operations, level)
+                ciphertexts = step.plan.target.ciphertexts
+            else:
+                total += ciphertexts * square_price(operations, level)
+            level -= 1
+        return total
+
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tensors (n, *shape) as ``input`` packs them: (batches, batch, *shape); the first fill the last batch."""
         if self.batch == 1:
             return x
         filled = np.resize(x, (-(-len(x) // self.batch) * self.batch, *x.shape[1:]))
         return filled.reshape(-1, self.batch, *x.shape[1:])
+
+
+def square_price(operations: CostTable, level: int) -> float:
+    """What squaring one ciphertext costs, relinearized and rescaled."""
+    return operations("square", level) + operations("relinearize", level) + operations("rescale", level)

@@ -28,6 +28,7 @@ from heinfer.planner.merging import Merging, map_of
 from heinfer.planner.objective import (
     DEFAULT,
     Needs,
+    Objective,
     Prices,
     Wishes,
     ciphertext_bytes,
@@ -35,9 +36,10 @@ from heinfer.planner.objective import (
     loaded_key_bytes,
     plaintext_bytes,
     prices,
+    table_for,
 )
 from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
-from heinfer.planner.plan import LinearStep, Plan, SquareStep, Step
+from heinfer.planner.plan import LinearStep, Plan, SquareStep, Step, square_price
 
 _BEAM = 5
 _POSED = 12
@@ -83,6 +85,8 @@ def plan_network(network: Network, parameters: Parameters | None = None, wishes:
     """
     if not isinstance(network.nodes[0].operator, Affine):
         raise PlanError(f"{network.nodes[0].name}: fold the network first, it must start with an affine map")
+    if wishes.objective is Objective.THROUGHPUT:
+        return _best_batch(network, parameters, wishes)
     merging, kernels = Merging(network), Kernels()
     best: tuple[_State, _Search] | None = None
     failures: list[_Search] = []
@@ -102,6 +106,21 @@ def plan_network(network: Network, parameters: Parameters | None = None, wishes:
         raise PlanError(_why(failures, network, parameters))
     state, search = best
     return Plan(search.ring, state.input.layout, state.input.label, state.steps, wishes.batch)
+
+
+def _best_batch(network: Network, parameters: Parameters | None, wishes: Wishes) -> Plan:
+    """The plan of the least time an image among batches of 1, 4, 16, ... up to the one wished for."""
+    plans: list[Plan] = []
+    batch, refusal = wishes.batch, None
+    while batch:
+        try:
+            plans.append(plan_network(network, parameters, replace(wishes, objective=Objective.TIME, batch=batch)))
+        except PlanError as error:
+            refusal = error
+        batch //= 4
+    if not plans:
+        raise refusal or PlanError("no batch has a plan")
+    return min(plans, key=lambda plan: plan.price(table_for(wishes, plan.parameters)) / plan.batch)
 
 
 _KEY_FACTORS = (1, 10, 100, 1000)
@@ -210,9 +229,7 @@ class _Search:
                 yield state
 
     def _squared(self, state: _State, name: str, level: int) -> _State:
-        price = self.prices.operations
-        one = price("square", level) + price("relinearize", level) + price("rescale", level)
-        spent = state.price + state.layout.ciphertexts * one
+        spent = state.price + state.layout.ciphertexts * square_price(self.prices.operations, level)
         return replace(state, steps=(*state.steps, SquareStep(name)), price=spent)
 
     def _successors(self, states: _States, node: Node, level: int) -> _States:
