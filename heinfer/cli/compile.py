@@ -17,13 +17,13 @@ from heinfer.cli.report_table import print_report
 from heinfer.errors import SettingError
 from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
 
+_OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
+
 
 def _objective(text: str) -> Objective:
-    """The objective that an option names: its words joined by hyphens."""
-    names = {objective.replace(" ", "-"): objective for objective in Objective}
-    if text not in names:
-        raise SettingError(f"there is no objective {text!r}: choose {' or '.join(names)}")
-    return names[text]
+    if text not in _OBJECTIVES:
+        raise SettingError(f"there is no objective {text!r}: choose one of {', '.join(_OBJECTIVES)}")
+    return _OBJECTIVES[text]
 
 
 def _limit(of: str, default: str = "no limit") -> Any:
@@ -38,7 +38,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     *,
     data_dir: DataDir = None,
     objective: Annotated[
-        str, typer.Option(metavar="time|key-switches", help="What the plan shall be cheap in.")
+        str, typer.Option(metavar="|".join(_OBJECTIVES), help="What the plan shall be cheap in.")
     ] = "time",
     batch: Annotated[int, typer.Option(help="Images that one request holds, a power of two.")] = 1,
     max_key_bytes: Annotated[float | None, _limit("Of all evaluation keys, such as 20MB.")] = None,
