@@ -31,10 +31,12 @@ check: .venv/.dev ## style, types, direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.dev ## measure latency, accuracy and predictions into benchmarks/results, and draw them
+bench: .venv/.dev ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
 	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
+	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
+	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
 	$(BIN)/python -m benchmarks plots
 
 clean: ## remove caches and builds; .venv stays

@@ -8,11 +8,15 @@ from benchmarks.accuracy import accuracy
 from benchmarks.latency import latency
 from benchmarks.plots import plots
 from benchmarks.prediction import prediction
+from benchmarks.rotations import rotations
+from benchmarks.sweep import sweep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
 app.command("latency")(latency)
 app.command("prediction")(prediction)
+app.command("rotations")(rotations)
+app.command("sweep")(sweep)
 app.command("plots")(plots)
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.plot_sweep import draw_sweep
+
 _PARTS = {
     "rotate": ("rotations", "#3b6fb6"),
     "relinearize": ("relinearizations", "#9dbde3"),
@@ -84,4 +86,7 @@ def _note(axes: Axes, place: float, end: float, text: str) -> None:
     axes.annotate(text, (end, place), xytext=(6, 0), textcoords="offset points", va="center", fontsize=9)
 
 
-PLOTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Figure]] = {"prediction": draw_prediction}
+PLOTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Figure]] = {
+    "prediction": draw_prediction,
+    "sweep": draw_sweep,
+}

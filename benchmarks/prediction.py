@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from statistics import median
-from time import perf_counter, thread_time
 
 from rich.progress import track
 
+from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, seconds_of, write_records
 from heinfer.calibration.benches import open_bench
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.calibration.measure import SWEEPS, Calibration
 from heinfer.calibration.prediction import by_kind, predict
-from heinfer.calibration.tenseal import TensealBench
 from heinfer.circuit.annotate import annotate
-from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.cost import cost_table
@@ -31,43 +29,6 @@ def prediction(json: Json) -> None:
     write_records([_compare(bundle.load(path)) for path in paths], json)
 
 
-class _Evaluations:
-    """A model's program, keys, and the seconds of its evaluations so far.
-
-    Attributes:
-        wall: seconds of each evaluation.
-        cpu: those for which it had the processor, which is what calibration measures: others take some of the rest.
-        rotations: seconds of the processor of one rotation at the top level, before and after each evaluation.
-    """
-
-    def __init__(self, model: Bundle) -> None:
-        self._circuit, self._input = model.circuit, model.manifest.input
-        parameters, steps = model.manifest.to_parameters(), model.circuit.steps()
-        self._bench = TensealBench(parameters, steps)
-        self._program = self._bench.encode(self._circuit, self._input.level, self._input.scale)
-        rotation = Circuit(parameters.slots, (Op(Kind.INPUT, input=0), Op(Kind.ROTATE, (0,), step=steps[0])), (1,))
-        self._rotation = self._bench.encode(rotation, parameters.top_level, self._input.scale)
-        self._rotated = self._bench.encrypt(1, parameters.top_level, self._input.scale)
-        self.wall: list[float] = []
-        self.cpu: list[float] = []
-        self.rotations: list[float] = []
-
-    def add(self) -> None:
-        """Evaluate once more, on fresh ciphertexts."""
-        inputs = self._bench.encrypt(self._circuit.inputs, self._input.level, self._input.scale)
-        self._rotate()
-        started, cpu_started = perf_counter(), thread_time()
-        self._bench.run(self._program, inputs)
-        self.cpu.append(thread_time() - cpu_started)
-        self.wall.append(perf_counter() - started)
-        self._rotate()
-
-    def _rotate(self) -> None:
-        started = thread_time()
-        self._bench.run(self._rotation, self._rotated)
-        self.rotations.append(thread_time() - started)
-
-
 def _compare(model: Bundle) -> Record:
     """Calibration and evaluations in turn, so that both meet the machine in the same states.
 
@@ -75,7 +36,7 @@ def _compare(model: Bundle) -> Record:
     """
     manifest, circuit = model.manifest, model.circuit
     parameters = manifest.to_parameters()
-    calibration, evaluations = Calibration(open_bench("tenseal", parameters.ring_degree)), _Evaluations(model)
+    calibration, evaluations = Calibration(open_bench("tenseal", parameters.ring_degree)), Evaluations(model)
     for _ in track(range(SWEEPS), description=manifest.name):
         for _level in calibration.sweep():
             pass

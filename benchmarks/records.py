@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import TypeAlias
@@ -16,6 +16,9 @@ from heinfer.report import report
 
 Value: TypeAlias = str | int | float | dict[str, float]
 Record: TypeAlias = dict[str, Value]
+
+_LEAST_WIDTH = 140
+"""Of a table: a file or a pipe has no width, and broken columns help nobody."""
 
 
 def plan_record(benchmark: str, bundle: Bundle) -> Record:
@@ -48,17 +51,35 @@ def seconds_of(times: Sequence[float]) -> dict[str, float]:
     return {"median": median(times), "min": min(times), "max": max(times), "n": len(times)}
 
 
-def write_records(records: Sequence[Record], path: Path) -> None:
-    """Write records, whole or not at all, and show them."""
+def save_records(records: Sequence[Record], path: Path) -> None:
+    """Write records, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(json.dumps(records, indent=2) + "\n")
     temporary.replace(path)
+
+
+def write_records(records: Sequence[Record], path: Path) -> None:
+    """Write records, and show all that they say."""
+    save_records(records, path)
     console = Console()
     for record in records:
         table = Table.grid(padding=(0, 2))
         for name, value in record.items():
-            shown = " ".join(f"{k} {v:.4g}" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            table.add_row(name, shown)
+            table.add_row(name, _shown(value))
         console.print(table)
     console.print(f"written to {path}")
+
+
+def show_table(records: Sequence[Record], columns: Mapping[str, str], path: Path) -> None:
+    """Show a line of each of many records: what it has under some keys, with a heading for each."""
+    table = Table(*columns.values())
+    for record in records:
+        table.add_row(*(_shown(record.get(key, "")) for key in columns))
+    console = Console()
+    console = Console(width=max(console.width, _LEAST_WIDTH))
+    console.print(table, f"written to {path}")
+
+
+def _shown(value: Value) -> str:
+    return " ".join(f"{k} {v:.4g}" for k, v in value.items()) if isinstance(value, dict) else str(value)

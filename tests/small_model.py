@@ -22,10 +22,11 @@ NETWORK = Network(
         Node("fc", Dense(_RNG.normal(size=(3, 32)) / 6, _RNG.normal(size=3))),
     ),
 )
+PIXELS = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+"""Float pixels as they are, in 0..1."""
 
 
 def small_model(wishes: Wishes = DEFAULT) -> CompiledModel:
-    """The network compiled for float pixels as they are, in 0..1."""
-    pixels = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+    """The network, compiled."""
     calibration = np.random.default_rng(1).random((64, *SHAPE))
-    return compile_network(NETWORK, calibration, name="small", preprocessing=pixels, wishes=wishes)
+    return compile_network(NETWORK, calibration, name="small", preprocessing=PIXELS, wishes=wishes)

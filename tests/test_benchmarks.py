@@ -1,20 +1,31 @@
 """The benchmarks on a handful of images: what they write, and that they go on where they were."""
 
 import json
+import math
+import os
+import re
+from dataclasses import replace
 
+import numpy as np
+import outcomes
 import pytest
 from PIL import Image
+from small_model import PIXELS, small_model
 from tiny_model import tiny_bundle
+from torch import nn
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, latency, plots, prediction
+from benchmarks import accuracy, latency, plots, prediction, rotations, sweep
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record, seconds_of
 from benchmarks.resumable import ImageResult, ResultsFile
-from heinfer import zoo
+from heinfer import compiler, zoo
 from heinfer.formats import bundle
+from heinfer.nn import PolyActivation
 from heinfer.planner.cost import OPERATIONS, CostTable, cost_table
+from heinfer.planner.objective import NO_LIMITS, Objective
 from heinfer.zoo.data import Digits
+from heinfer.zoo.registry import DataSet, Reference
 
 COMMON = {
     "benchmark",
@@ -138,6 +149,107 @@ def test_prediction_uses_the_table_of_the_same_run_and_the_shipped_one(tmp_path,
     assert record["shipped_machine"] == shipped.machine
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """Records of a sweep over a small network, and the wishes that it was compiled for."""
+    wishes = []
+
+    def compile_small(asked):
+        wishes.append(asked)
+        return small_model(asked)
+
+    out = tmp_path_factory.mktemp("sweep") / "sweep.json"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sweep, "BATCHES", (1, 4))
+        patched.setattr(sweep, "KEY_PRICES", (0.4, 50.0))
+        patched.setattr(sweep, "EVALUATIONS", 2)
+        patched.setattr(sweep, "_compile_random", compile_small)
+        assert run("sweep", "--json", str(out)) == 0
+    return json.loads(out.read_text()), wishes
+
+
+def test_sweep_times_every_plan_beside_that_of_one_image(swept):
+    records, _ = swept
+    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key price"] * 2 + ["upload limit"] * 2
+    for record in records:
+        assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "predicted_milliseconds", "machine", "weights"}
+        assert record["eval_cpu_seconds"]["n"] == 2
+        seconds = record["eval_cpu_seconds"]["median"]
+        assert record["images_per_second"] == pytest.approx(record["batch"] / seconds, rel=1e-2)
+        assert record["upload_bytes_an_image"] == round(record["upload_bytes"] / record["batch"])
+    single, four, *_ = records
+    assert (single["batch"], four["batch"]) == (1, 4)
+    assert single["ratio_to_batch_1"] == 1
+    assert four["key_bytes_an_image"] == round(four["key_bytes"] / 4)
+
+
+def test_sweep_measures_equal_wishes_once(swept):
+    records, wishes = swept
+    assert len(wishes) == len(set(wishes)) == 4  # one image, a batch, dear keys, any upload
+    assert {asked.limits.upload_bytes / asked.batch for asked in wishes} == {300_000, math.inf}
+    single, *others = (record for record in records if record["batch"] == 1)
+    assert [single | {"curve": record["curve"]} == record for record in others] == [True, False, True, False]
+
+
+def test_sweep_takes_a_trained_network(tmp_path, monkeypatch):
+    def compile_trained(name, checkpoint, data_dir, wishes):
+        return f"{name} {checkpoint} {data_dir} {wishes.batch}"
+
+    monkeypatch.setattr(sweep, "compile_reference", compile_trained)
+    monkeypatch.setattr(sweep, "_measured", lambda compile_with: iter([{"compiled": compile_with(sweep.WISHES)}]))
+    run("sweep", "--json", str(tmp_path / "sweep.json"), "--checkpoint", "a.safetensors", "--data-dir", "data")
+    (record,) = json.loads((tmp_path / "sweep.json").read_text())
+    assert record["compiled"] == "mnist-ffconv a.safetensors data 1"
+    assert record["weights"] == "trained"
+
+
+def test_without_one_it_takes_random_weights():
+    model = sweep._compile_random(replace(sweep.WISHES, batch=4, limits=NO_LIMITS))
+    assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)
+
+
+def small_module() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2, padding=1), PolyActivation(2), nn.Flatten(), nn.Linear(32, 3))
+
+
+def test_rotations_counts_what_the_circuit_of_a_plan_does(monkeypatch):
+    """Of the network in the registry's place, in this process."""
+    small = Reference("small", small_module, DataSet("small", (1, 8, 8)))
+    monkeypatch.setattr(rotations, "reference", lambda _name: small)
+    record = rotations._planned("small", "heinfer", Objective.TIME)
+    model = compiler.compile(small_module(), np.full((1, 1, 8, 8), 0.5), name="small", preprocessing=PIXELS)
+    facts = plan_record("rotations", model.bundle)
+    counts = facts.keys() - {"benchmark", "network", "policy", "backend", "threads"}
+    assert {name: record[name] for name in counts} == {name: facts[name] for name in counts}
+    assert record["keys"] == model.report.key_count
+    assert record["predicted_milliseconds"] == pytest.approx(model.report.milliseconds, abs=0.1)
+    assert record["planning_peak_mb"] > 10
+
+
+def test_rotations_has_a_record_for_every_network_and_objective(tmp_path, monkeypatch):
+    monkeypatch.setattr(rotations, "_planned", outcomes.counted)
+    out = tmp_path / "rotations.json"
+    assert run("rotations", "--json", str(out), "--network", "mnist-plain", "--network", "lola-mnist") == 0
+    records = json.loads(out.read_text())
+    assert [(r["network"], r["policy"], r["objective"], r["rotations"]) for r in records] == [
+        ("mnist-plain", "heinfer", "time", 11),
+        ("mnist-plain", "heinfer", "key switches", 11),
+        ("lola-mnist", "heinfer", "time", 10),
+        ("lola-mnist", "heinfer", "key switches", 10),
+    ]
+    assert len({r["key_switches"] for r in records} - {os.getpid()}) == 4  # processes
+
+
+@pytest.mark.parametrize(("outcome", "why"), [(outcomes.none_found, "too deep"), (outcomes.dies, "process .* died")])
+def test_rotations_goes_on_after_a_network_without_a_plan(tmp_path, monkeypatch, outcome, why):
+    monkeypatch.setattr(rotations, "_planned", outcome)
+    out = tmp_path / "rotations.json"
+    assert run("rotations", "--json", str(out), "--network", "mnist-plain") == 0
+    failures = [record["failure"] for record in json.loads(out.read_text())]
+    assert len(failures) == 2
+    assert all(re.search(why, failure) for failure in failures)
+
+
 # Plots ---------------------------------------------------------------------------------------------
 
 PREDICTION = {
@@ -154,6 +266,60 @@ PREDICTION = {
 }
 
 
+def swept_record(curve: str, **changes) -> dict:
+    record = {
+        "curve": curve,
+        "network": "net",
+        "ring_degree": 8192,
+        "machine": "one, 2 cores; Linux",
+        "batch": 1,
+        "key_price": 0.4,
+        "max_upload_bytes": 300_000,
+        "rotations": 39,
+        "keys": 12,
+        "key_bytes": 22e6,
+        "upload_bytes": 230_000,
+        "key_bytes_an_image": 22e6,
+        "upload_bytes_an_image": 230_000,
+        "images_per_second": 5.0,
+        "ratio_to_batch_1": 1.0,
+        "eval_cpu_seconds": {"median": 0.2, "min": 0.19, "max": 0.21, "n": 5},
+        "seal_rotation_cpu_seconds": {"median": 0.01, "min": 0.01, "max": 0.01, "n": 10},
+        "predicted_ratio_to_seal_rotation": 19.0,
+    }
+    return record | changes
+
+
+SWEEP = [
+    swept_record("batch"),
+    swept_record("batch", batch=64, images_per_second=30.0, ratio_to_batch_1=6.0, key_bytes_an_image=50_000, keys=5),
+    swept_record("key price", key_price=0.0),
+    swept_record("key price", key_price=2.0),
+    swept_record("key price", key_price=32.0, keys=9, key_bytes=16e6),
+    swept_record("upload limit"),
+    swept_record("upload limit", max_upload_bytes="none", upload_bytes=460_000, rotations=30),
+]
+
+
+def test_the_plot_of_a_sweep_shows_what_the_records_say():
+    figure = plots.draw_sweep(SWEEP)
+    assert figure.get_suptitle() == "net, N = 8192: processor time of one thread, one, 2 cores"
+    speed, size, keys, upload = ([text.get_text() for text in axes.texts] for axes in figure.axes)
+    assert speed == ["1.0x", "6.0x"]
+    assert size == ["22,000", "230", "230", "50"]
+    assert keys == ["12 keys\nat 0, 2 ms", "9 keys\nat 32 ms"]
+    assert upload == [
+        "200 ms, 39 rotations, 230 kB",
+        "at most 300 kB of input",
+        "200 ms, 30 rotations, 460 kB",
+        "no limit",
+    ]
+    measured, predicted = figure.axes[2].lines
+    assert list(measured.get_xdata()) == [22, 22, 16]
+    assert list(measured.get_ydata()) == pytest.approx([200] * 3)
+    assert list(predicted.get_ydata()) == pytest.approx([190] * 3)
+
+
 def test_plots_are_drawn_of_the_results_that_there_are(tmp_path):
     assert run("plots", "--results", str(tmp_path)) == 0
     assert not list(tmp_path.iterdir())
@@ -162,8 +328,11 @@ def test_plots_are_drawn_of_the_results_that_there_are(tmp_path):
     picture = (tmp_path / "prediction.png").read_bytes()
     run("plots", "--results", str(tmp_path))
     assert (tmp_path / "prediction.png").read_bytes() == picture  # nothing of the moment is in it
-    with Image.open(tmp_path / "prediction.png") as image:
-        assert len(image.getcolors(1 << 24)) > 10
+    (tmp_path / "sweep.json").write_text(json.dumps(SWEEP))
+    run("plots", "--results", str(tmp_path))
+    for name in ("prediction", "sweep"):
+        with Image.open(tmp_path / f"{name}.png") as image:
+            assert len(image.getcolors(1 << 24)) > 10
 
 
 def test_the_plot_of_predictions_has_bars_as_long_as_the_records_say():
