@@ -1,4 +1,4 @@
-"""How each reference network is trained. Every number was chosen on the held-out images."""
+"""How each reference network is trained. Every number was chosen on the held-out images, except how many epochs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class Recipe:
 
 
 FULL = Recipe(epochs=80, learning_rate=1e-2)
-"""Also for a network factorized from a trained one: rank 4 of 32 loses much, so the rate starts high again."""
+"""As long as about ten minutes on one core allow. Also for a network factorized from a trained one: rank 4 of 32
+loses much, so the rate starts high again."""
 
 SHORT = Recipe(epochs=20, learning_rate=1e-2)
 """For networks that are there to be compared with others' encrypted ones."""
