@@ -79,6 +79,13 @@ def test_default_layers_are_all_with_a_kernel_but_the_first():
     assert result(torch.randn(1, 1, 8, 8)).shape == model(torch.randn(1, 1, 8, 8)).shape
 
 
+def test_what_is_factorized_already_is_left_alone():
+    once = factorize(small_model(), rank=2)
+    assert factorize(once, rank=1).state_dict().keys() == once.state_dict().keys()
+    first = nn.Sequential(FFConv2d(1, 4, 3, rank=2), nn.Conv2d(4, 6, 3))
+    assert isinstance(factorize(first, rank=1)[1], FFConv2d)
+
+
 def test_rank_by_path_chooses_the_layers():
     result = factorize(small_model(), rank={"1": 3})
     assert isinstance(result[1], FFConv2d)
@@ -104,8 +111,8 @@ def test_vanished_weights_still_factorize():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({}, "exactly one of rank and energy"),
-        ({"rank": 1, "energy": 0.5}, "exactly one of rank and energy"),
+        ({}, "exactly one of rank, energy and budget"),
+        ({"rank": 1, "energy": 0.5}, "exactly one of rank, energy and budget"),
         ({"energy": 0.0}, "energy is a share"),
         ({"energy": 1.5}, "energy is a share"),
         ({"rank": 7}, r"1: rank 7 is outside 1\.\.6"),

@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple, overload
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from heinfer.convert.losses import Array
+from heinfer.convert.plans import Progress
+from heinfer.convert.rank_choice import choose_ranks
+from heinfer.convert.rank_report import Budget, RankReport
+from heinfer.convert.svd import default_layers, factorizable, factorized, smallest_rank
 from heinfer.errors import SettingError
-from heinfer.nn import FFConv2d
+
+
+class Factorization(NamedTuple):
+    """A model factorized to keep to a budget, and what was chosen for which reason."""
+
+    module: nn.Module
+    report: RankReport
+
+
+@overload
+def factorize(
+    module: nn.Module, *, rank: int | Mapping[str, int], layers: Sequence[str] | None = None
+) -> nn.Module: ...
+
+
+@overload
+def factorize(module: nn.Module, *, energy: float, layers: Sequence[str] | None = None) -> nn.Module: ...
+
+
+@overload
+def factorize(
+    module: nn.Module,
+    *,
+    budget: float | Budget,
+    layers: Sequence[str] | None = None,
+    example_shape: tuple[int, ...] | None = None,
+    calibration: Array | None = None,
+    progress: Progress | None = None,
+) -> Factorization: ...
 
 
 def factorize(
@@ -17,94 +49,57 @@ def factorize(
     *,
     rank: int | Mapping[str, int] | None = None,
     energy: float | None = None,
+    budget: float | Budget | None = None,
     layers: Sequence[str] | None = None,
-) -> nn.Module:
+    example_shape: tuple[int, ...] | None = None,
+    calibration: Array | None = None,
+    progress: Progress | None = None,
+) -> nn.Module | Factorization:
     """Return a copy of ``module`` in which convolutions are FFConv2d, by truncated SVD of their weights.
 
     The c_out x (c_in d^2) weight matrix W = U S V^T becomes V^T's first rows, scaled by sqrt(S), as the d x d
     factor and U's first columns, scaled by sqrt(S), as the 1 x 1 factor: at full rank exactly the same map, below
     it the nearest one of that rank in the Frobenius norm (Eckart-Young). Source: FFConv, arXiv 2102.03494.
 
+    Exactly one of ``rank``, ``energy`` and ``budget`` says how far. With a budget the ranks are chosen by
+    :func:`heinfer.convert.choose_ranks`, and the result is a :class:`Factorization`, ``(module, report)``.
+
     Args:
         module: any model; its convolutions are named by their paths, such as ``conv2`` or ``stage1.0.conv``.
         rank: rank of every factorized layer, or a rank for each path (which then also chooses the layers).
-        energy: in (0, 1]; instead of ``rank``, the smallest rank that keeps this share of the squared singular values.
-        layers: paths to factorize; by default every convolution with a kernel above 1 x 1 except the first.
+        energy: in (0, 1]; the smallest rank that keeps this share of the squared singular values.
+        budget: predicted milliseconds of one encrypted image, one thread; a Budget also says what is wished of
+            the plan besides.
+        layers: paths to factorize; by default every convolution with a kernel above 1 x 1 except the first, and with
+            a budget only those among them that can be factorized. With a budget any of them may stay as it is.
+        example_shape: shape of one input without the batch axis; a budget needs it, or calibration.
+        calibration: with a budget: (batch, *example_shape) inputs, preprocessed, on which the loss is measured.
+        progress: with a budget: called after every plan.
 
     Raises:
-        SettingError: not exactly one of rank and energy; a path that is no convolution, a rank outside
+        SettingError: not exactly one of rank, energy and budget; a path that is no convolution, a rank outside
             1..min(c_out, c_in d^2), or a grouped, dilated or not zero-padded convolution.
+        CompileError: with a budget, when the model cannot be planned; PlanError when no ranks keep to the budget.
     """
-    if (rank is None) == (energy is None):
-        raise SettingError("factorize needs exactly one of rank and energy")
+    if sum(way is not None for way in (rank, energy, budget)) != 1:
+        raise SettingError("factorize needs exactly one of rank, energy and budget")
+    if budget is not None:
+        report = choose_ranks(module, budget, example_shape, layers=layers, calibration=calibration, progress=progress)
+        return Factorization(factorized(module, report.ranks), report)
+    if example_shape is not None or calibration is not None or progress is not None:
+        raise SettingError("example_shape, calibration and progress are of use with a budget only: leave them out")
     if energy is not None and not 0 < energy <= 1:
         raise SettingError(f"energy is a share of the squared singular values, in (0, 1]; got {energy}")
     if layers is None:
-        layers = list(rank) if isinstance(rank, Mapping) else _default_layers(module)
-    result = copy.deepcopy(module)
-    for path in layers:
-        conv = _convolution(result, path)
-        wanted = rank.get(path) if isinstance(rank, Mapping) else rank
-        if wanted is None and energy is None:
-            raise SettingError(f"{path}: rank names no rank for it")
-        replacement = _factorized(path, conv, wanted, energy)
-        if not path:
-            return replacement
-        parent, _, name = path.rpartition(".")
-        setattr(result.get_submodule(parent), name, replacement)
-    return result
+        layers = list(rank) if isinstance(rank, Mapping) else default_layers(module)
+    return factorized(module, {path: _rank(module, path, rank, energy) for path in layers})
 
 
-def _default_layers(module: nn.Module) -> list[str]:
-    """Every convolution with a kernel except the first: one or few input channels leave nothing to gain."""
-    paths = [path for path, m in module.named_modules() if isinstance(m, nn.Conv2d)]
-    return [path for path in paths[1:] if max(_convolution(module, path).kernel_size) > 1]
-
-
-def _convolution(module: nn.Module, path: str) -> nn.Conv2d:
-    try:
-        found = module.get_submodule(path)
-    except AttributeError:
-        raise SettingError(f"{path}: the model has no such module") from None
-    if not isinstance(found, nn.Conv2d):
-        raise SettingError(f"{path}: only Conv2d can be factorized, this is {type(found).__name__}")
-    return found
-
-
-def _factorized(path: str, conv: nn.Conv2d, rank: int | None, energy: float | None) -> FFConv2d:
-    if conv.groups != 1 or conv.dilation != (1, 1):
-        raise SettingError(
-            f"{path}: groups {conv.groups}, dilation {conv.dilation}: only a convolution without groups and dilation "
-            "can be factorized; leave it out of layers"
-        )
-    if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
-        raise SettingError(
-            f"{path}: padding {conv.padding!r} in mode {conv.padding_mode!r}: give zero padding as numbers"
-        )
-    c_out, c_in, *kernel = conv.weight.shape
-    # In float64: the factors of a float32 weight then reproduce it to float32 rounding.
-    u, s, v = torch.linalg.svd(conv.weight.detach().double().reshape(c_out, -1), full_matrices=False)
-    if rank is None:
-        assert energy is not None
-        rank = _smallest_rank(s, energy)
-    if not 1 <= rank <= len(s):
-        raise SettingError(f"{path}: rank {rank} is outside 1..{len(s)}")
-    result = FFConv2d(
-        c_in, c_out, (kernel[0], kernel[1]), rank, _pair(conv.stride), _pair(conv.padding), conv.bias is not None
-    ).to(conv.weight)
-    root = s[:rank].sqrt()
-    with torch.no_grad():
-        result.spatial.weight.copy_((root[:, None] * v[:rank]).reshape(rank, c_in, *kernel))
-        result.pointwise.weight.copy_((u[:, :rank] * root).reshape(c_out, rank, 1, 1))
-        if conv.bias is not None and result.pointwise.bias is not None:
-            result.pointwise.bias.copy_(conv.bias)
-    return result.train(conv.training)
-
-
-def _smallest_rank(s: Tensor, energy: float) -> int:
-    kept = s.square().cumsum(0) / s.square().sum()
-    return int((kept < energy * (1 - 1e-12)).sum()) + 1
-
-
-def _pair(value: tuple[int, ...]) -> tuple[int, int]:
-    return value[0], value[1]
+def _rank(module: nn.Module, path: str, rank: int | Mapping[str, int] | None, energy: float | None) -> int:
+    conv = factorizable(module, path)
+    if energy is not None:
+        return smallest_rank(conv, energy)
+    wanted = rank.get(path) if isinstance(rank, Mapping) else rank
+    if wanted is None:
+        raise SettingError(f"{path}: rank names no rank for it")
+    return wanted
