@@ -7,14 +7,16 @@ the order in which it happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.backends.cleartext import Simulation, simulate
+from heinfer.calibration.prediction import price
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.lowering import lower
@@ -26,6 +28,7 @@ from heinfer.circuit.passes import (
     merge_common_subexpressions,
     remove_dead_code,
 )
+from heinfer.circuit.passes.key_set import compose_rotations, levels
 from heinfer.circuit.statistics import observe
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.errors import CompileError, ShapeError
@@ -41,7 +44,7 @@ from heinfer.formats.manifest import (
 )
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.objective import DEFAULT, Wishes
+from heinfer.planner.objective import DEFAULT, Wishes, key_bytes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.search import plan_network
 from heinfer.report import Report, report
@@ -144,8 +147,7 @@ def compile_network(
     """Compile a traced network; arguments as for compile()."""
     _require_calibration(network, calibration, preprocessing)
     folded = fold(network)
-    plan = plan_network(folded, wishes=wishes)
-    circuit = _optimise(lower(plan))
+    plan, circuit = _planned(folded, wishes)
     validate_structure(circuit)
     calibrated = _calibrate(circuit, plan, calibration)
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
@@ -164,10 +166,49 @@ def _require_calibration(network: Network, calibration: Array, preprocessing: Pr
         )
 
 
-def _optimise(circuit: Circuit) -> Circuit:
-    for improve in (merge_common_subexpressions, remove_dead_code, mark_hoisting):
-        circuit = improve(circuit)
-    return circuit
+_KEY_FACTORS = (1, 10, 100)
+"""By which keys become dearer, in turn, when there must not be more than so many."""
+
+
+def _planned(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
+    """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys."""
+    if wishes.limits.key_bytes == inf:
+        plan = plan_network(folded, wishes=wishes)
+        return plan, _circuit(plan, wishes)
+    ways: list[tuple[float, Plan, Circuit]] = []
+    refusals: list[CompileError] = []
+    for factor in _KEY_FACTORS:
+        dearer = replace(
+            wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
+        )  # rotations are composed afterwards, so the search need not keep to the limit
+        try:
+            plan = plan_network(folded, wishes=dearer)
+            circuit = _circuit(plan, wishes)
+        except CompileError as error:
+            refusals.append(error)
+        else:
+            ways.append((_milliseconds(circuit, plan, wishes), plan, circuit))
+    if not ways:
+        raise refusals[-1]
+    _, plan, circuit = min(ways, key=lambda way: way[0])
+    return plan, circuit
+
+
+def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
+    """Lower a plan, without repeats and dead code, and with no more keys than allowed."""
+    cost = table_for(wishes, plan.parameters)
+    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
+    most = wishes.limits.key_bytes / key_bytes(plan.parameters) - circuit.needs_relinearization
+    composed = compose_rotations(
+        circuit, plan.input_level, lambda level: cost("rotation", level), wishes.key_price, most
+    )
+    return mark_hoisting(remove_dead_code(composed))
+
+
+def _milliseconds(circuit: Circuit, plan: Plan, wishes: Wishes) -> float:
+    cost = table_for(wishes, plan.parameters)
+    at = levels(circuit, plan.input_level)
+    return sum(price(op.kind, at[op.args[0]], cost) for op in circuit.ops if op.args)
 
 
 @dataclass(frozen=True, eq=False)

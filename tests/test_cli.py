@@ -197,9 +197,9 @@ def test_an_upload_may_grow_with_the_batch(wished, tmp_path):
 
 
 def test_a_limit_that_no_plan_keeps_is_named(wished, tmp_path):
-    status, _, err = run("compile", "small", "--out", str(tmp_path / "x.heinfer"), "--max-key-bytes", "1kB")
+    status, _, err = run("compile", "small", "--out", str(tmp_path / "x.heinfer"), "--max-upload-bytes", "1kB")
     assert status == 2
-    assert "limit key_bytes = 1000" in err
+    assert "limit upload_bytes = 1000" in err
 
 
 @pytest.mark.parametrize(

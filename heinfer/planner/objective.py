@@ -112,17 +112,17 @@ def table_for(wishes: Wishes, parameters: Parameters) -> CostTable:
     return cost_table(parameters.ring_degree, wishes.backend, wishes.costs)
 
 
-def prices(wishes: Wishes, parameters: Parameters, level: int, key: float) -> Prices:
+def prices(wishes: Wishes, parameters: Parameters, level: int) -> Prices:
     """Return the prices under an objective for inputs at a level; a count is broken at ties by the time."""
     table = table_for(wishes, parameters)
     upload = ciphertext_bytes(parameters, level) / 1e6 * MILLISECONDS_A_MEGABYTE
     if wishes.objective is not Objective.KEY_SWITCHES:
-        return Prices(table, key, upload)
+        return Prices(table, wishes.key_price, upload)
     counted = {
         operation: tuple(1.0 if operation in ("rotation", "relinearize") else _TIE_BREAK * time for time in times)
         for operation, times in table.milliseconds.items()
     }
-    return Prices(replace(table, milliseconds=counted), _TIE_BREAK * key, _TIE_BREAK * upload)
+    return Prices(replace(table, milliseconds=counted), _TIE_BREAK * wishes.key_price, _TIE_BREAK * upload)
 
 
 def ciphertext_bytes(parameters: Parameters, level: int) -> int:

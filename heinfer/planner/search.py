@@ -90,18 +90,14 @@ def plan_network(network: Network, parameters: Parameters | None = None, wishes:
     merging, kernels = Merging(network), Kernels()
     best: tuple[_State, _Search] | None = None
     failures: list[_Search] = []
-    for factor in _KEY_FACTORS if wishes.limits.key_bytes < inf else _KEY_FACTORS[:1]:
-        for ring, levels in _rings(merging, network, parameters, wishes.batch):
-            to_beat = best[0].price if best else inf
-            price = prices(wishes, ring, levels, factor * wishes.key_price)
-            search = _Search(merging, kernels, ring, levels, wishes, price, to_beat)
-            found = search.run()
-            if found:
-                best = found, search
-            elif not best:
-                failures.append(search)
-        if best:
-            break
+    for ring, levels in _rings(merging, network, parameters, wishes.batch):
+        to_beat = best[0].price if best else inf
+        search = _Search(merging, kernels, ring, levels, wishes, prices(wishes, ring, levels), to_beat)
+        found = search.run()
+        if found:
+            best = found, search
+        elif not best:
+            failures.append(search)
     if best is None:
         raise PlanError(_why(failures, network, parameters))
     state, search = best
@@ -121,10 +117,6 @@ def _best_batch(network: Network, parameters: Parameters | None, wishes: Wishes)
     if not plans:
         raise refusal or PlanError("no batch has a plan")
     return min(plans, key=lambda plan: plan.price(table_for(wishes, plan.parameters)) / plan.batch)
-
-
-_KEY_FACTORS = (1, 10, 100, 1000)
-"""By which the price of a key grows while there are more than a limit allows."""
 
 
 def _rings(

@@ -1,0 +1,99 @@
+"""Fewer keys: rotations composed of others, at the price of key switches."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from planning import SEEDS
+
+from heinfer.circuit.builder import Builder
+from heinfer.circuit.interpret import run
+from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.passes import merge_common_subexpressions
+from heinfer.circuit.passes.key_set import compose_rotations, levels
+from heinfer.circuit.validate import validate_structure
+from heinfer.errors import CompileError
+
+SLOTS = 16
+
+
+def babies(*steps: int) -> Circuit:
+    """A sum of rotations of one input."""
+    builder = Builder(SLOTS)
+    total = x = builder.input(0)
+    for step in steps:
+        total = builder.add(total, builder.rotate(x, step))
+    return builder.finish((total,))
+
+
+def rotations(circuit: Circuit) -> list[tuple[int, int]]:
+    return [(op.args[0], op.step) for op in circuit.ops if op.kind is Kind.ROTATE]
+
+
+def composed(circuit: Circuit, key_price: float = -1.0, most_keys: float = np.inf) -> Circuit:
+    return compose_rotations(circuit, 3, lambda level: 1.0 + level, key_price, most_keys)
+
+
+def test_a_rotation_that_continues_another_needs_no_key_and_no_further_key_switch() -> None:
+    circuit = composed(babies(1, 2, 3), key_price=0.1)
+    assert circuit.steps() == (1,)
+    assert len(rotations(circuit)) == 3
+    assert rotations(circuit)[0] == (0, 1)
+
+
+def test_steps_that_add_up_to_nothing_else_stay() -> None:
+    assert composed(babies(5, 6, 7), key_price=100.0).steps() == (5, 6, 7)
+
+
+def test_nothing_is_dropped_that_is_worth_its_key() -> None:
+    circuit = babies(1, 4, 5)
+    assert composed(circuit, key_price=0.0) is circuit
+
+
+def test_a_dearer_key_is_dropped_for_a_key_switch() -> None:
+    circuit = babies(2, 4)
+    assert composed(circuit, key_price=0.5).steps() == (2,)  # 4 continues 2
+    alone = Builder(SLOTS)
+    x, y = alone.input(0), alone.input(1)
+    circuit = alone.finish((alone.rotate(x, 2), alone.rotate(y, 4)))
+    assert composed(circuit, key_price=3.9).steps() == (2, 4)
+    assert rotations(composed(circuit, key_price=4.1)) == [(0, 2), (1, 2), (3, 2)]  # at level 3 one more costs 4
+
+
+def test_keys_are_dropped_down_to_a_limit_those_first_that_cost_least() -> None:
+    circuit = babies(1, 2, 3, 5, 8)
+    assert len(composed(circuit, most_keys=3).steps()) == 3
+    assert composed(circuit, most_keys=1).steps() == (1,)
+    with pytest.raises(CompileError, match="1 rotation keys are the fewest that were found, 0 are allowed"):
+        composed(circuit, most_keys=0)
+
+
+def test_a_composition_is_cheap_only_at_its_level() -> None:
+    builder = Builder(SLOTS)
+    x = builder.input(0)
+    high, low = builder.rotate(x, 1), builder.rescale(x)
+    circuit = builder.finish((high, builder.rotate(low, 2)))
+    assert levels(circuit, 3) == [3, 3, 2, 2]
+    assert composed(circuit, key_price=2.9).steps() == (1, 2)
+    assert composed(circuit, key_price=3.1).steps() == (1,)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS, st.integers(1, 6), st.floats(0, 20))
+def test_composed_rotations_compute_the_same(seed: int, keys: int, key_price: float) -> None:
+    rng = np.random.default_rng(seed)
+    builder = Builder(SLOTS)
+    values = [builder.input(0), builder.input(1)]
+    for _ in range(10):
+        values.append(builder.rotate(values[rng.integers(len(values))], int(rng.integers(1, SLOTS))))
+        values.append(builder.add(values[rng.integers(len(values))], values[rng.integers(len(values))]))
+    circuit = merge_common_subexpressions(builder.finish((values[-1], values[-2])))
+    try:
+        fewer = composed(circuit, key_price, keys)
+    except CompileError:
+        return
+    assert set(fewer.steps()) <= set(circuit.steps())
+    assert len(fewer.steps()) <= keys
+    validate_structure(fewer)
+    x = rng.normal(size=(1, 2, SLOTS))
+    np.testing.assert_allclose(run(fewer, x), run(circuit, x))
