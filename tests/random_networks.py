@@ -128,12 +128,13 @@ def circuit_of(plan: Plan) -> Circuit:
 
 
 def assert_runs(network: Network, plan: Plan) -> Circuit:
-    """The circuit of a plan computes the network, in as many levels as there are steps, and hides partial sums."""
+    """The circuit of a plan, for one image or a batch, computes the network and hides partial sums."""
     circuit = circuit_of(plan)
     validate_structure(circuit)
     x = inputs_for(network)
     expected = network(x)
-    got = plan.output.unpack(run(circuit, plan.input.pack(x)))
+    got = plan.output.unpack(run(circuit, plan.input.pack(plan.in_batches(x)))).reshape(-1, *expected.shape[1:])
+    got = got[: len(x)]
     np.testing.assert_allclose(got, expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
     assert not plan.output.has_free_slots
     assert not plan.input.has_free_slots

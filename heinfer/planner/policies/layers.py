@@ -1,0 +1,105 @@
+"""What the layers of a network are to a published method: which neighbours it multiplies out, and what each becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import groupby
+from math import prod
+
+from heinfer.network.ir import Network, Node
+from heinfer.network.linear_map import LinearMap
+from heinfer.network.operators import Square
+from heinfer.planner.merging import map_of, merged
+from heinfer.planner.plan import SquareStep
+from heinfer.planner.policies.names import Policy
+
+
+class Evaluation(StrEnum):
+    """How a linear layer is evaluated."""
+
+    WINDOWS = "scalar products of windows that the client sends"
+    POINTWISE = "scalar products of channels"
+    CONVOLUTION = "a dot product over the window of every output"
+    DENSE = "a dot product over the whole tensor for every output"
+
+
+@dataclass(frozen=True, eq=False)
+class LinearLayer:
+    """A linear layer of a network, and how it is evaluated."""
+
+    name: str
+    map: LinearMap
+    evaluation: Evaluation
+
+    @property
+    def is_rows(self) -> bool:
+        """Whether every output gets a row of its own, whose sum ends in one slot of many."""
+        return self.evaluation in (Evaluation.CONVOLUTION, Evaluation.DENSE)
+
+
+Layer = LinearLayer | SquareStep
+
+
+def layers_of(network: Network, policy: Policy) -> list[Layer]:
+    """The layers of a folded network under LoLa or FFConv as published."""
+    layers: list[Layer] = []
+    for squares, run in groupby(network.nodes, key=lambda node: isinstance(node.operator, Square)):
+        if squares:
+            layers += [SquareStep(node.name) for node in run]
+            continue
+        for node in _divided(list(run), keep_pointwise=policy is Policy.FFCONV):
+            linear = map_of(node)
+            layers.append(LinearLayer(node.name, linear, _evaluation(linear, policy, first=not layers)))
+    return layers
+
+
+def levels_of(layers: list[Layer]) -> int:
+    """One for each layer, and one for the mask after rows that are not the scores."""
+    return len(layers) + sum(isinstance(layer, LinearLayer) and layer.is_rows for layer in layers[:-1])
+
+
+def unfactorized(network: Network) -> Network:
+    """The network with every convolution and the 1 x 1 convolution right after it (FFConv) multiplied out."""
+    nodes: list[Node] = []
+    for node in network.nodes:
+        if nodes and _is_pair(nodes[-1], node):
+            nodes[-1] = merged(nodes[-1], node)
+        else:
+            nodes.append(node)
+    return Network(network.input_shape, tuple(nodes))
+
+
+def _is_pair(first: Node, second: Node) -> bool:
+    if isinstance(first.operator, Square) or isinstance(second.operator, Square):
+        return False
+    return is_pointwise(map_of(second)) and not is_pointwise(map_of(first))
+
+
+def _divided(run: list[Node], *, keep_pointwise: bool) -> list[Node]:
+    """Neighbouring linear layers as one, but for 1 x 1 convolutions where these are to stay."""
+    parts = [run[0]]
+    for node in run[1:]:
+        if keep_pointwise and (is_pointwise(map_of(parts[-1])) or is_pointwise(map_of(node))):
+            parts.append(node)
+        else:
+            parts[-1] = merged(parts[-1], node)
+    return parts
+
+
+def is_pointwise(linear: LinearMap) -> bool:
+    """Whether every output of a map between planes reads at its own position only."""
+    if len(linear.in_shape) != 3 or linear.in_shape[1:] != linear.out_shape[1:]:
+        return False
+    plane = prod(linear.in_shape[1:])
+    return bool((linear.rows % plane == linear.cols % plane).all())
+
+
+def _evaluation(linear: LinearMap, policy: Policy, *, first: bool) -> Evaluation:
+    if len(linear.in_shape) != 3 or len(linear.out_shape) != 3:
+        return Evaluation.DENSE
+    if first:
+        return Evaluation.WINDOWS
+    if policy is Policy.LOLA:
+        return Evaluation.DENSE
+    return Evaluation.POINTWISE if is_pointwise(linear) else Evaluation.CONVOLUTION

@@ -1,0 +1,14 @@
+"""The policies by name."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Policy(StrEnum):
+    """Who chooses layouts and kernels."""
+
+    HEINFER = "heinfer"  # the search
+    UNFACTORIZED = "heinfer-unfactorized"  # the search, after every FFConv pair was multiplied out
+    LOLA = "lola"
+    FFCONV = "ffconv"

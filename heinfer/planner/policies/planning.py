@@ -1,0 +1,209 @@
+"""Plans by policy: the search's, or what a published method prescribes (docs/policies.md)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import LayoutError, PlanError
+from heinfer.network.ir import Network
+from heinfer.network.operators import Affine
+from heinfer.planner.cost import CostTable, cost_table
+from heinfer.planner.linear import LinearPlan
+from heinfer.planner.objective import (
+    DEFAULT,
+    Limits,
+    Needs,
+    Wishes,
+    ciphertext_bytes,
+    key_bytes,
+    loaded_key_bytes,
+    plaintext_bytes,
+)
+from heinfer.planner.parameters import choose_parameters, wider_parameters
+from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
+from heinfer.planner.policies.layers import Layer, layers_of, levels_of, unfactorized
+from heinfer.planner.policies.methods import Step, recipes_for
+from heinfer.planner.policies.names import Policy
+from heinfer.planner.policies.places import Places, Windows
+from heinfer.planner.policies.prescribed import prescribe
+from heinfer.planner.policies.recipes import Recipe
+from heinfer.planner.search import plan_network
+
+SAMPLE = 1024
+"""Ciphertexts of one step up to which counts are exact."""
+
+
+def plan_policy(
+    network: Network, policy: Policy, parameters: Parameters | None = None, wishes: Wishes = DEFAULT
+) -> Plan:
+    """Plan a folded network as a policy has it; the plan is lowered, run and counted like any other.
+
+    Args:
+        network: Affine and Square nodes only, as heinfer.network.folding.fold returns.
+        policy: who chooses layouts and kernels.
+        parameters: by default the smallest secure ring with a level for every step of the plan, and enough slots.
+        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit.
+
+    Raises:
+        PlanError: when there is no plan, or it exceeds a limit.
+    """
+    if policy is Policy.HEINFER:
+        return plan_network(network, parameters, wishes)
+    if policy is Policy.UNFACTORIZED:
+        return plan_network(unfactorized(network), parameters, wishes)
+    method = _Method.of(network, policy, parameters, wishes)
+    steps = tuple(
+        LinearStep(step.name, method.planned(step, level)) if isinstance(step, Recipe) else step
+        for step, level in method.with_levels()
+    )
+    plan = Plan(method.ring, method.sent.layout(), method.sent.label, steps, wishes.batch)
+    _require_limits(plan, policy, wishes.limits)
+    return plan
+
+
+@dataclass(frozen=True)
+class PolicyCounts:
+    """What a network takes under a published method.
+
+    Attributes:
+        parameters: the ring.
+        levels: that its steps take.
+        rotations, key_switches, hma, ct_ct_mults: operations.
+        keys: Galois keys.
+        input_ciphertexts: that the client sends.
+        milliseconds: predicted, one thread.
+        sampled: for every step that was too large to plan whole, how many of how many ciphertexts were planned; its
+            counts, key switches included, are those times the ratio.
+    """
+
+    parameters: Parameters
+    levels: int
+    rotations: int
+    key_switches: int
+    hma: int
+    ct_ct_mults: int
+    keys: int
+    input_ciphertexts: int
+    milliseconds: float
+    sampled: dict[str, tuple[int, int]]
+
+
+def count_policy(
+    network: Network,
+    policy: Policy,
+    parameters: Parameters | None = None,
+    wishes: Wishes = DEFAULT,
+    sample: int = SAMPLE,
+) -> PolicyCounts:
+    """Count a folded network under a published method without keeping its plan, sampling steps that are too large.
+
+    Args:
+        network, policy, parameters, wishes: as for plan_policy; limits are not looked at.
+        sample: a step of more ciphertexts than this is planned for so many of them, evenly spread.
+
+    Raises:
+        PlanError: when there is no plan, or the policy is no published method.
+    """
+    method = _Method.of(network, policy, parameters, wishes)
+    rotations = hma = squares = 0
+    keys: set[int] = set()
+    sampled: dict[str, tuple[int, int]] = {}
+    milliseconds = 0.0
+    ciphertexts = 0
+    for step, level in method.with_levels():
+        if isinstance(step, SquareStep):
+            squares += ciphertexts
+            milliseconds += ciphertexts * square_price(method.costs, level)
+            continue
+        part, number = step.sampled(sample)
+        plan = method.planned(part, level)
+        ratio = number / sample if number else 1
+        if number:
+            sampled[step.name] = sample, number
+        rotations += round(plan.counts.rotations * ratio)
+        hma += round(plan.counts.hma * ratio)
+        milliseconds += plan.price(method.costs, level) * ratio
+        keys |= plan.keys
+        ciphertexts = step.target.ciphertexts
+    return PolicyCounts(
+        parameters=method.ring,
+        levels=len(method.steps),
+        rotations=rotations,
+        key_switches=rotations + squares,
+        hma=hma,
+        ct_ct_mults=squares,
+        keys=len(keys),
+        input_ciphertexts=method.sent.layout().ciphertexts,
+        milliseconds=milliseconds,
+        sampled=sampled,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Method:
+    """A published method applied to one network in one ring."""
+
+    ring: Parameters
+    wishes: Wishes
+    sent: Places | Windows
+    steps: list[Step]
+
+    @classmethod
+    def of(cls, network: Network, policy: Policy, parameters: Parameters | None, wishes: Wishes) -> _Method:
+        if policy not in (Policy.LOLA, Policy.FFCONV):
+            raise PlanError(f"{policy} is no published method: count the circuit of its plan")
+        if not isinstance(network.nodes[0].operator, Affine):
+            raise PlanError(f"{network.nodes[0].name}: fold the network first, it must start with an affine map")
+        layers = layers_of(network, policy)
+        why: LayoutError | None = None
+        for ring in _rings(layers, policy, parameters):
+            try:
+                return cls(ring, wishes, *recipes_for(layers, ring.slots // wishes.batch))
+            except LayoutError as error:
+                why = error
+        raise PlanError(f"policy {policy}: {why}; use a larger ring degree") from why
+
+    @cached_property
+    def costs(self) -> CostTable:
+        return cost_table(self.ring.ring_degree, self.wishes.backend, self.wishes.costs)
+
+    def with_levels(self) -> Iterator[tuple[Step, int]]:
+        """Each step and the level of its inputs."""
+        return zip(self.steps, range(len(self.steps), 0, -1), strict=True)
+
+    def planned(self, recipe: Recipe, level: int) -> LinearPlan:
+        return prescribe(recipe, self.costs, level)
+
+
+def _rings(layers: list[Layer], policy: Policy, parameters: Parameters | None) -> Iterator[Parameters]:
+    """The ring that was asked for, or the smallest secure one and the wider ones, in case of too few slots."""
+    levels = levels_of(layers)
+    if parameters and parameters.top_level < levels:
+        raise PlanError(
+            f"policy {policy} takes {levels} levels, masks included, and the parameters give {parameters.top_level}: "
+            f"use a larger ring degree than {parameters.ring_degree}"
+        )
+    ring: Parameters | None = parameters or choose_parameters(levels)
+    while ring:
+        yield ring
+        ring = None if parameters else wider_parameters(ring)
+
+
+def _require_limits(plan: Plan, policy: Policy, limits: Limits) -> None:
+    ring = plan.parameters
+    linear = [(step.plan, len(plan.steps) - i) for i, step in enumerate(plan.steps) if isinstance(step, LinearStep)]
+    keys = len(frozenset().union(*(p.keys for p, _ in linear))) + 1  # relinearization
+    needs = Needs(
+        key_bytes=keys * key_bytes(ring),
+        upload_bytes=plan.input.ciphertexts * ciphertext_bytes(ring, plan.input_level),
+        memory_bytes=keys * loaded_key_bytes(ring) + sum(p.counts.hma * plaintext_bytes(ring, n) for p, n in linear),
+    )
+    limit = needs.exceeded(limits)
+    if limit:
+        raise PlanError(
+            f"policy {policy} has one plan, and it does not keep to the limit {limit} = {getattr(limits, limit):.0f}: "
+            f"it takes {getattr(needs, limit)}; raise the limit to that"
+        )

@@ -1,0 +1,84 @@
+"""Linear plans that are prescribed: nothing in them is searched but the place of the rescale."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from heinfer.layout.layout import Layout
+from heinfer.planner.cost import CostTable
+from heinfer.planner.cover import Cover, RotationTree
+from heinfer.planner.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
+from heinfer.planner.join import Index
+from heinfer.planner.linear import LinearPlan, Rescale
+from heinfer.planner.policies.places import subset_sums
+from heinfer.planner.policies.recipes import Recipe
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PrescribedProblem(DiagonalProblem):
+    """A problem that says itself where partial sums may live, and counts shifts modulo all slots.
+
+    The rows of thousands of ciphertexts take too long to find slot by slot.
+
+    Attributes:
+        row: (ciphertexts, slots) the output whose partial sums each row holds, -1 for none.
+    """
+
+    row: Index
+
+    @cached_property
+    def modulus(self) -> int:
+        return self.source.slots
+
+    @cached_property
+    def accumulators(self) -> Accumulators:
+        return Accumulators(self.row, np.arange(self.target.size))
+
+
+class PrescribedSet(DiagonalSet):
+    """Diagonals of which no two add the same term, for a target that is stated in full."""
+
+    def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
+        """Yield each diagonal with the entry of the map that each row multiplies by, -1 for none: shape (slots,)."""
+        for diagonal in self.diagonals:
+            shift = rotations[diagonal.shift] if rotations else diagonal.shift
+            rows, _, entries = self.problem.terms(Diagonal(diagonal.source, diagonal.target, shift))
+            added, first = np.unique(entries, return_index=True)  # of several copies in reach, the first is read
+            vector = np.full(self.problem.target.slots, -1, dtype=np.int64)
+            vector[rows[first]] = added
+            yield diagonal, vector
+
+    def result_layout(self) -> Layout:
+        return self.problem.target
+
+
+def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
+    """The plan of a step at a level: products in place, then giant steps, then folds, the rescale where it is cheapest.
+
+    At level 1, which is the last layer, it comes last, as in plans that are searched.
+    """
+    places = recipe.target
+    target = places.layout()
+    rows = np.full(target.index.shape, -1, dtype=np.int64)
+    cone = (places.slot[:, None] + subset_sums(recipe.sums)) % places.slots
+    rows[places.ciphertext[:, None], cone] = np.arange(target.size)[:, None]
+    problem = PrescribedProblem(recipe.map, recipe.source.layout(), target, recipe.folds, row=rows)
+    chosen = PrescribedSet(problem, recipe.diagonals)
+    cover = _giants_in_a_row(chosen.shifts, places.slots)
+    late = Rescale.AFTER_FOLDS if recipe.folds else Rescale.AFTER_GIANTS
+    plans = (LinearPlan(chosen, cover, rescale, places.label) for rescale in ([late] if level == 1 else Rescale))
+    return min(plans, key=lambda plan: plan.price(operations, level))
+
+
+def _giants_in_a_row(shifts: tuple[int, ...], slots: int) -> Cover:
+    """Every shift a giant step, each reached from the one before it: shifts that are equally far apart take one key."""
+    moves = sorted({0, *(-shift % slots for shift in shifts)})
+    nodes = tuple(-move % slots for move in moves)
+    steps = (0, *((nodes[i] - nodes[i - 1]) % slots for i in range(1, len(nodes))))
+    giants = RotationTree(nodes, tuple(range(-1, len(nodes) - 1)), steps)
+    at = {node: (0, position) for position, node in enumerate(nodes)}
+    return Cover(slots, 0, RotationTree((0,), (-1,), (0,)), giants, {shift: at[shift] for shift in shifts})

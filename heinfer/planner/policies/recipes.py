@@ -1,0 +1,102 @@
+"""One linear step of a published method: which places it reads from and writes to, and how it adds up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heinfer.network.linear_map import LinearMap
+from heinfer.planner.diagonals import Diagonal
+from heinfer.planner.join import Index, distinct
+from heinfer.planner.policies.places import Places, Windows
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """One linear step: each entry of the map is read where the source has its input, and written to its output.
+
+    Attributes:
+        name: of the step.
+        map: what it computes.
+        source, target: where its inputs and outputs are.
+        sums: rotations that add up partial sums, which end at the outputs.
+        in_place: whether products stay in the slot of their input: a dot product, or every slot has the input.
+    """
+
+    name: str
+    map: LinearMap
+    source: Places | Windows
+    target: Places
+    sums: tuple[int, ...] = ()
+    in_place: bool = False
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """Rotations after the products: those that add up, or else those that copy what is complete."""
+        return self.sums or tuple(-step % self.target.slots for step in self.target.copies)
+
+    @cached_property
+    def diagonals(self) -> tuple[Diagonal, ...]:
+        """From which ciphertext to which, by which shifts."""
+        slots, ciphertexts = self.target.slots, self.target.ciphertexts
+        source, read = self.source.reads(self.map)
+        target, written = self.target.ciphertext[self.map.rows], self.target.slot[self.map.rows]
+        shift = np.zeros_like(read) if self.in_place else (read - written) % slots
+        pairs, shifts = np.divmod(distinct((source * ciphertexts + target) * slots + shift), slots)
+        sources, targets = np.divmod(pairs, ciphertexts)
+        idle = np.setdiff1d(np.arange(ciphertexts), targets)  # none of their outputs reads anything
+        columns = [np.concatenate(c) for c in ((sources, 0 * idle), (targets, idle), (shifts, 0 * idle))]
+        return tuple(Diagonal(*numbers) for numbers in zip(*(c.tolist() for c in columns), strict=True))
+
+    def sampled(self, most: int) -> tuple[Recipe, int]:  # noqa: ARG002
+        """The step for at most so many of its ciphertexts, and their number, where they are many and alike.
+
+        Other steps are counted whole: the number is 0.
+        """
+        return self, 0
+
+
+class Rows(Recipe):
+    """Dot products: a plaintext product in place, then rotate-and-sum."""
+
+    def sampled(self, most: int) -> tuple[Recipe, int]:
+        number = self.target.ciphertexts
+        if number <= most:
+            return self, 0
+        kept = np.isin(self.target.ciphertext, spread(number, most))
+        return replace(self, map=_rows_of(self.map, kept), target=self.target.part(kept)), number
+
+
+class Gather(Recipe):
+    """Masks: what rows left behind, moved into few ciphertexts."""
+
+    def sampled(self, most: int) -> tuple[Recipe, int]:
+        source, target = self.source, self.target
+        assert isinstance(source, Places)
+        number = source.ciphertexts
+        if number <= most:
+            return self, 0
+        kept = np.isin(source.ciphertext, spread(number, most))
+        masks = identity((int(kept.sum()),))
+        return replace(self, map=masks, source=source.part(kept), target=target.part(kept)), number
+
+
+def spread(number: int, most: int) -> Index:
+    """At most so many of 0, 1, ..., number - 1, evenly spread."""
+    return np.arange(number) if number <= most else np.arange(most) * number // most
+
+
+def _rows_of(linear: LinearMap, kept: NDArray[np.bool_]) -> LinearMap:
+    """Some of the outputs of a map, as one axis."""
+    entries = kept[linear.rows]
+    rows = (np.cumsum(kept) - 1)[linear.rows[entries]]
+    shape = (int(kept.sum()),)
+    return LinearMap(linear.in_shape, shape, rows, linear.cols[entries], linear.values[entries], linear.bias[kept])
+
+
+def identity(shape: tuple[int, ...]) -> LinearMap:
+    return LinearMap.diagonal(shape, np.ones(prod(shape)), np.zeros(prod(shape)))
