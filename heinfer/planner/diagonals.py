@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
@@ -246,15 +247,13 @@ class DiagonalSet:
         Args:
             rotations: shift modulo the problem's modulus -> the rotation that realises it; itself by default.
         """
-        done = np.empty(0, dtype=np.int64)
-        for diagonal in self.diagonals:
-            rotation = rotations[diagonal.shift] if rotations else diagonal.shift
-            rows, accumulators, entries = self.problem.terms(Diagonal(diagonal.source, diagonal.target, rotation))
-            cells, first = np.unique(self.problem._cells(accumulators, entries), return_index=True)
-            fresh = ~np.isin(cells, done, assume_unique=True)
-            done = np.union1d(done, cells[fresh])
+        turned = [Diagonal(d.source, d.target, rotations[d.shift] if rotations else d.shift) for d in self.diagonals]
+        terms = [self.problem.terms(diagonal) for diagonal in turned]
+        cells = [self.problem._cells(accumulators, entries) for _, accumulators, entries in terms]
+        fresh = np.split(_is_first(np.concatenate(cells)), np.cumsum([c.size for c in cells])[:-1])
+        for diagonal, (rows, _, entries), added in zip(self.diagonals, terms, fresh, strict=True):
             vector = np.full(self.problem.target.slots, -1, dtype=np.int64)
-            vector[rows[first[fresh]]] = entries[first[fresh]]
+            vector[rows[added]] = entries[added]
             yield diagonal, vector
 
     def result_layout(self) -> Layout:
@@ -266,6 +265,14 @@ class DiagonalSet:
         index = self.problem.target.index
         complete = _complete(index, self.problem.accumulators, self.problem.fold_offsets)
         return Layout(self.problem.target.shape, np.where(index >= 0, index, np.where(reached, complete, ZERO)))
+
+
+def _is_first(values: Index) -> NDArray[np.bool_]:
+    """Whether no equal value comes before."""
+    order = np.argsort(values, kind="stable")
+    first = np.ones(values.size, dtype=bool)
+    first[order[1:]] = values[order[1:]] != values[order[:-1]]
+    return first
 
 
 def _row_elements(index: Index, offsets: tuple[int, ...]) -> Index:
