@@ -1,4 +1,4 @@
-"""The picture of a sweep: what a batch, dearer keys and a limit on the upload change."""
+"""The picture of a sweep: what a batch, fewer keys and a limit on the upload change."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def draw_sweep(records: Records) -> Figure:
     """Four plots: images per second and bytes an image by the batch, time by megabytes of keys, and by the upload."""
     figure = Figure(figsize=(11, 8), layout="constrained")
     ((speed, size), (keys, upload)) = figure.subplots(2, 2)
-    batches, prices, limits = ([r for r in records if r["curve"] == c] for c in ("batch", "key price", "upload limit"))
+    batches, fewer, limits = ([r for r in records if r["curve"] == c] for c in ("batch", "key limit", "upload limit"))
     _draw_speed(speed, batches)
     _draw_size(size, batches)
-    _draw_keys(keys, prices)
+    _draw_keys(keys, fewer)
     _draw_upload(upload, limits)
     for axes in (speed, size, keys, upload):
         axes.spines[["top", "right"]].set_visible(False)
@@ -71,17 +71,14 @@ def _draw_keys(axes: Axes, records: Records) -> None:
     measured, predicted = [_measured(r) for r in records], [_predicted(r) for r in records]
     axes.plot(megabytes, measured, "o-", color=_BLUE, label="measured")
     axes.plot(megabytes, predicted, "D", color=_GREY, fillstyle="none", label="predicted, in rotations of this machine")
-    for count in dict.fromkeys(r["keys"] for r in records):
-        same = [n for n, r in enumerate(records) if r["keys"] == count]
-        prices = ", ".join(f"{records[n]['key_price']:g}" for n in same)
-        highest = max(*(measured[n] for n in same), *(predicted[n] for n in same))
-        _note(axes, megabytes[same[0]], highest, f"{count} keys\nat {prices} ms", (0, 9))
+    for r, size, highest in zip(records, megabytes, map(max, measured, predicted), strict=True):
+        _note(axes, size, highest, f"{r['keys']} keys", (0, 9))
     axes.margins(x=0.14)
     axes.set_ylim(0, 1.35 * max(*measured, *predicted))
     axes.set_xlabel("MB of evaluation keys")
     axes.set_ylabel("milliseconds for one image")
     axes.legend(frameon=False, fontsize=_SMALL, loc="lower left")
-    _title(axes, "Fewer keys, the more milliseconds one is worth")
+    _title(axes, "Fewer keys, more rotations")
 
 
 def _draw_upload(axes: Axes, records: Records) -> None:

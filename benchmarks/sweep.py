@@ -1,4 +1,4 @@
-"""sweep: one network planned under several wishes (batch, price of a key, upload limit), predicted and measured."""
+"""sweep: one network planned under several wishes (batch, limits on keys and upload), predicted and measured."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from heinfer.zoo.registry import reference
 
 NETWORK = "mnist-ffconv"
 BATCHES = (1, 4, 16, 64, 256)
-KEY_PRICES = (0.0, 0.4, 2.0, 8.0, 32.0, 128.0)
+KEY_LIMITS = (inf, 20e6, 18e6, 16e6, 14e6, 12e6, 10e6)
 EVALUATIONS = 5
 """Of each plan, after one that fills the caches."""
 SEED = 0
@@ -40,7 +40,7 @@ SEED = 0
 _COLUMNS = {
     "curve": "curve",
     "batch": "batch",
-    "key_price": "key price",
+    "max_key_bytes": "key limit",
     "max_upload_bytes": "upload limit",
     "rotations": "rotations",
     "keys": "keys",
@@ -60,7 +60,7 @@ def sweep(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Plan for batches, prices of a key and upload limits, and time every plan beside that of one image.
+    """Plan for batches, limits on keys and limits on the upload, and time every plan beside that of one image.
 
     Figures derived from times are of those for which the thread has the processor.
     """
@@ -87,8 +87,8 @@ def _cases() -> Iterator[tuple[str, Wishes]]:
     limit = WISHES.limits.upload_bytes
     for batch in BATCHES:
         yield "batch", replace(WISHES, batch=batch, limits=Limits(upload_bytes=batch * limit))
-    for price in KEY_PRICES:
-        yield "key price", replace(WISHES, key_price=price)
+    for most in KEY_LIMITS:
+        yield "key limit", replace(WISHES, limits=replace(WISHES.limits, key_bytes=most))
     for most in (limit, inf):
         yield "upload limit", replace(WISHES, limits=Limits(upload_bytes=most))
 
@@ -123,11 +123,10 @@ def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, sing
     facts, batch = model.report, model.plan.batch
     seconds, rotation = median(evaluations.cpu), median(evaluations.rotations)
     predicted_rotation = cost_table(facts.ring_degree)("rotation", model.plan.parameters.top_level)
-    limit = wishes.limits.upload_bytes
     return plan_record("sweep", model.bundle) | {
         "batch": batch,
-        "key_price": wishes.key_price,
-        "max_upload_bytes": "none" if limit == inf else limit,
+        "max_key_bytes": _limit(wishes.limits.key_bytes),
+        "max_upload_bytes": _limit(wishes.limits.upload_bytes),
         "keys": facts.key_count,
         "upload_bytes_an_image": round(facts.upload_bytes / batch),
         "key_bytes_an_image": round(facts.key_bytes / batch),
@@ -140,3 +139,7 @@ def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, sing
         "images_per_second": round(batch / seconds, 3),
         "ratio_to_batch_1": round(batch * median(single.cpu) / seconds, 3),
     }
+
+
+def _limit(most: float) -> float | str:
+    return "none" if most == inf else most

@@ -161,7 +161,7 @@ def swept(tmp_path_factory):
     out = tmp_path_factory.mktemp("sweep") / "sweep.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sweep, "BATCHES", (1, 4))
-        patched.setattr(sweep, "KEY_PRICES", (0.4, 50.0))
+        patched.setattr(sweep, "KEY_LIMITS", (math.inf, 6e6))
         patched.setattr(sweep, "EVALUATIONS", 2)
         patched.setattr(sweep, "_compile_random", compile_small)
         assert run("sweep", "--json", str(out)) == 0
@@ -170,7 +170,7 @@ def swept(tmp_path_factory):
 
 def test_sweep_times_every_plan_beside_that_of_one_image(swept):
     records, _ = swept
-    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key price"] * 2 + ["upload limit"] * 2
+    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key limit"] * 2 + ["upload limit"] * 2
     for record in records:
         assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "predicted_milliseconds", "machine", "weights"}
         assert record["eval_cpu_seconds"]["n"] == 2
@@ -185,7 +185,7 @@ def test_sweep_times_every_plan_beside_that_of_one_image(swept):
 
 def test_sweep_measures_equal_wishes_once(swept):
     records, wishes = swept
-    assert len(wishes) == len(set(wishes)) == 4  # one image, a batch, dear keys, any upload
+    assert len(wishes) == len(set(wishes)) == 4  # one image, a batch, fewer keys, any upload
     assert {asked.limits.upload_bytes / asked.batch for asked in wishes} == {300_000, math.inf}
     single, *others = (record for record in records if record["batch"] == 1)
     assert [single | {"curve": record["curve"]} == record for record in others] == [True, False, True, False]
@@ -273,7 +273,7 @@ def swept_record(curve: str, **changes) -> dict:
         "ring_degree": 8192,
         "machine": "one, 2 cores; Linux",
         "batch": 1,
-        "key_price": 0.4,
+        "max_key_bytes": "none",
         "max_upload_bytes": 300_000,
         "rotations": 39,
         "keys": 12,
@@ -293,9 +293,8 @@ def swept_record(curve: str, **changes) -> dict:
 SWEEP = [
     swept_record("batch"),
     swept_record("batch", batch=64, images_per_second=30.0, ratio_to_batch_1=6.0, key_bytes_an_image=50_000, keys=5),
-    swept_record("key price", key_price=0.0),
-    swept_record("key price", key_price=2.0),
-    swept_record("key price", key_price=32.0, keys=9, key_bytes=16e6),
+    swept_record("key limit"),
+    swept_record("key limit", max_key_bytes=16e6, keys=9, key_bytes=16e6),
     swept_record("upload limit"),
     swept_record("upload limit", max_upload_bytes="none", upload_bytes=460_000, rotations=30),
 ]
@@ -307,7 +306,7 @@ def test_the_plot_of_a_sweep_shows_what_the_records_say():
     speed, size, keys, upload = ([text.get_text() for text in axes.texts] for axes in figure.axes)
     assert speed == ["1.0x", "6.0x"]
     assert size == ["22,000", "230", "230", "50"]
-    assert keys == ["12 keys\nat 0, 2 ms", "9 keys\nat 32 ms"]
+    assert keys == ["12 keys", "9 keys"]
     assert upload == [
         "200 ms, 39 rotations, 230 kB",
         "at most 300 kB of input",
@@ -315,9 +314,9 @@ def test_the_plot_of_a_sweep_shows_what_the_records_say():
         "no limit",
     ]
     measured, predicted = figure.axes[2].lines
-    assert list(measured.get_xdata()) == [22, 22, 16]
-    assert list(measured.get_ydata()) == pytest.approx([200] * 3)
-    assert list(predicted.get_ydata()) == pytest.approx([190] * 3)
+    assert list(measured.get_xdata()) == [22, 16]
+    assert list(measured.get_ydata()) == pytest.approx([200] * 2)
+    assert list(predicted.get_ydata()) == pytest.approx([190] * 2)
 
 
 def test_plots_are_drawn_of_the_results_that_there_are(tmp_path):
