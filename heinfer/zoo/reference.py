@@ -50,7 +50,7 @@ def compile_reference(
         labels=tuple("0123456789"),
         wishes=wishes,
         metadata={
-            "made by": f"{_command(about)}, then heinfer compile {name}",
+            "made by": f"{_command(about)}, then heinfer compile {name}{_upload(wishes)}",
             "recipe": about.recipe,
             "images trained on": str(about.images),
             "test accuracy": f"{about.test_accuracy:.4f}",
@@ -65,3 +65,8 @@ def _command(about: Metadata) -> str:
     epochs = "" if recipe and about.epochs == recipe.epochs else f" --epochs {about.epochs}"
     hold_out = "" if about.held_out_accuracy is None else " --hold-out"
     return f"heinfer train {about.name} --seed {about.seed}{epochs}{hold_out}"
+
+
+def _upload(wishes: Wishes) -> str:
+    most = wishes.limits.upload_bytes
+    return "" if most == WISHES.limits.upload_bytes else f" --max-upload-bytes {most:.0f}"
