@@ -1,4 +1,4 @@
-"""Small random networks of every operator, and the planning of them at tiny rings."""
+"""Small random networks of every operator, chains and others, and the planning of them at tiny rings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, r
 from heinfer.circuit.validate import validate_structure
 from heinfer.errors import ShapeError
 from heinfer.layout.packings import power_of_two
-from heinfer.network.ir import Network, Node
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import Add, Concat, Joint
 from heinfer.network.operators import (
     AveragePool,
     ChannelAffine,
@@ -106,6 +107,69 @@ def networks(draw: st.DrawFn, *, most: int = 5, side: int = 10) -> Network:
     if draw(st.booleans()) or not operators:
         operators += [Flatten(), dense(rng, prod(shape), draw(st.integers(1, 6)))]
     return chain(input_shape, *operators)
+
+
+def branching(input_shape: tuple[int, ...], *nodes: tuple[Operator | Joint, *tuple[int, ...]]) -> Network:
+    """A network of operators with the positions of the nodes that they read, named after the operators."""
+    named = (Node(f"{type(op).__name__.lower()}{i}", op, tuple(reads)) for i, (op, *reads) in enumerate(nodes))
+    return Network(input_shape, tuple(named))
+
+
+class _Growing:
+    """A network under construction; every method returns a position, that of its argument where nothing fits."""
+
+    def __init__(self, draw: st.DrawFn, rng: np.random.Generator, input_shape: tuple[int, ...]) -> None:
+        self.draw, self.rng = draw, rng
+        self.nodes: list[tuple[Operator | Joint, *tuple[int, ...]]] = []
+        self.shapes = {INPUT: input_shape}
+
+    def put(self, operator: Operator | Joint, *reads: int) -> int:
+        nodes = [*self.nodes, (operator, *reads)]
+        self.shapes[len(self.nodes)] = branching(self.shapes[INPUT], *nodes).output_shape
+        self.nodes = nodes
+        return len(nodes) - 1
+
+    def after(self, x: int) -> int:
+        """Any operator of one tensor, or several."""
+        for operator in _drawn(self.draw, self.rng, self.shapes[x]):
+            try:
+                x = self.put(operator, x)
+            except ShapeError:  # a kernel larger than what is left
+                break
+        return x
+
+    def branch(self, x: int) -> int:
+        """As large as x: nothing, or one or two convolutions with an activation or not."""
+        channels = self.shapes[x][0]
+        for _ in range(self.draw(st.integers(0, 2))):
+            x = self.put(convolution(self.rng, channels, channels, 3, 1, 1), x)
+            if self.draw(st.booleans()):
+                x = self.put(polynomial(self.rng, channels), x)
+        return x
+
+    def block(self, x: int) -> int:
+        """Two or three branches, which a block may follow inside, and their sum or concatenation."""
+        ends = [self.branch(x) for _ in range(self.draw(st.integers(2, 3)))]
+        if self.draw(st.integers(0, 3)) == 0:
+            ends.append(self.put(Add(), ends[0], ends[-1]))
+        return self.put(self.draw(st.sampled_from([Add(), Concat()])), *ends)
+
+
+@st.composite
+def branching_networks(draw: st.DrawFn, *, blocks: int = 2, side: int = 6) -> Network:
+    """Residual and other blocks with operators around them; the end may join what was left open on the way."""
+    rng = np.random.default_rng(draw(SEEDS))
+    growing = _Growing(draw, rng, (draw(st.integers(1, 2)), draw(st.integers(4, side)), draw(st.integers(4, side))))
+    kept = [growing.after(INPUT)]
+    for _ in range(draw(st.integers(1, blocks))):
+        kept.append(growing.block(kept[-1]))
+        if draw(st.booleans()):
+            kept.append(growing.after(kept[-1]))
+    ends = {kept[-1], draw(st.sampled_from(kept))} - {INPUT}
+    flat = [growing.put(Flatten(), end) for end in sorted(ends)]
+    joined = growing.put(Concat(), *flat)
+    growing.put(dense(rng, growing.shapes[joined][0], draw(st.integers(1, 4))), joined)
+    return branching(growing.shapes[INPUT], *growing.nodes)
 
 
 def inputs_for(network: Network, batch: int = 2, seed: int = 0) -> Array:

@@ -1,5 +1,8 @@
 """Tracing: every supported layer equals torch; everything else is named."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +12,7 @@ from heinfer.convert import factorize
 from heinfer.errors import ShapeError, UnsupportedOperatorError
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
+from heinfer.network.ir import Network
 from heinfer.network.operators import Affine, Square
 from heinfer.nn import FFConv2d, PolyActivation
 
@@ -105,19 +109,102 @@ def test_unsupported_function_is_named() -> None:
         trace(Net(), (3,))
 
 
-def test_branches_are_refused() -> None:
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a = nn.Linear(3, 3)
-            self.b = nn.Linear(3, 3)
+def traced_equals_torch(module: nn.Module, shape: tuple[int, ...]) -> Network:
+    settled(module)
+    network = trace(module, shape)
+    x = np.random.default_rng(0).normal(size=(3, *shape))
+    expected = module(torch.tensor(x)).detach().numpy()
+    assert np.abs(network(x) - expected).max() < 1e-10
+    assert np.abs(fold(network)(x) - expected).max() < 1e-10
+    return network
 
+
+class Branches(nn.Module):
+    """Two convolutions of one input, and what is made of them."""
+
+    def __init__(self, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(2, 3, 3, padding=1)
+        self.b = nn.Conv2d(2, 3, 1)
+        self.join = join
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.join(self.a(x), self.b(x))
+
+
+class Inside(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.block = module
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.block(x)
+
+
+def grown(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    x += y
+    x += y
+    return x
+
+
+JOINED = {
+    "operator": lambda x, y: x + y,
+    "torch.add": torch.add,
+    "torch.add by name": lambda x, y: torch.add(input=x, other=y),
+    "method": lambda x, y: x.add(y),
+    "in place, read by nobody else": grown,
+    "twice the same": lambda x, y: x + x,
+    "three": lambda x, y: x + y + x,
+    "torch.cat": lambda x, y: torch.cat([x, y], 1),
+    "torch.cat by name": lambda x, y: torch.cat(tensors=(y, x), dim=1),
+    "torch.concat": lambda x, y: torch.concat((x, y, x), dim=1),
+    "sum of concatenations": lambda x, y: torch.cat([x, y], dim=1) + torch.cat([y, y], dim=1),
+    "concatenation of sums": lambda x, y: torch.cat([x + y, y], dim=1),
+    "flat": lambda x, y: torch.cat([torch.flatten(x, 1), torch.flatten(y, 1)], dim=1),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_where_branches_meet_equals_torch(name: str) -> None:
+    network = traced_equals_torch(Branches(JOINED[name]), (2, 4, 5))
+    assert len(fold(network).nodes) == 1  # maps of one tensor are one map, at no cost
+
+
+def test_a_dead_branch_is_left_out() -> None:
+    class Net(Branches):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             self.a(x)
             return self.b(x)
 
-    with pytest.raises(UnsupportedOperatorError, match="b: reads something else than the layer before it"):
-        trace(Net(), (3,))
+    assert [node.name for node in fold(traced_equals_torch(Net(grown), (2, 4, 4))).nodes] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("join", "message"),
+    [
+        (lambda x, y: x.add_(y), r"block\.add_: add_ changes a tensor in place; write x = x \+ y"),
+        (lambda x, y: grown(x, y) + grown(x, x), r"block\.add: iadd changes a tensor in place that may be read"),
+        (lambda x, y: grown(torch.flatten(x, 1), x), r"block\.add: iadd changes a tensor in place that may be read"),
+        (lambda x, y: torch.add(x, y, alpha=2), r"block\.add: add is supported of two tensors without factor"),
+        (lambda x, y: x + 1, r"block\.add: reads 1, which is no tensor of the network"),
+        (lambda x, y: 1 + x, r"block\.add: reads 1, which is no tensor of the network"),
+        (lambda x, y: torch.cat([x, y]), r"block\.cat: cat is supported along the channels only, dim=1"),
+        (lambda x, y: torch.cat([x, y], 2), r"block\.cat: cat is supported along the channels only"),
+        (lambda x, y: torch.cat([x, y], dim=-1), r"block\.cat: cat is supported along the channels only"),
+        (lambda x, y: x * y, r"block\.mul: the operator mul has no encrypted form.*x \+ y, torch.cat"),
+        (lambda x, y: (x, y), r"output: reads \(block_a, block_b\), which is no tensor of the network"),
+    ],
+)
+def test_unsupported_joints_are_named_with_their_path(join: Any, message: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=f"^{message}"):
+        trace(Inside(Branches(join)), (2, 4, 4))
+
+
+def test_joints_of_shapes_that_do_not_fit_are_named() -> None:
+    with pytest.raises(ShapeError, match=r"^block\.add: .* one shape, not \(3, 4, 4\) and \(48,\)"):
+        trace(Inside(Branches(lambda x, y: x + torch.flatten(y, 1))), (2, 4, 4))
+    with pytest.raises(ShapeError, match=r"^block\.cat: .* agree in all else, unlike \(3, 4, 4\) and \(48,\)"):
+        trace(Inside(Branches(lambda x, y: torch.cat([x, torch.flatten(y, 1)], 1))), (2, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ _CONVERTERS: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any],
     (nn.Identity, nn.Dropout, nn.Dropout2d): _nothing,
 }
 
+MAKES_NEW_TENSOR = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, PolyActivation)
+"""Modules whose result shares no memory with what they read."""
+
 LEAVES = (PolyActivation,)
 """Modules outside torch.nn that have an operator of their own: the tracer does not look inside them."""
 

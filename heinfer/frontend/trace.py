@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import fx, nn
 
 from heinfer.errors import UnsupportedOperatorError
+from heinfer.frontend.functions import function_operator, makes_new_tensor, tensors_read
 from heinfer.frontend.modules import LEAVES, module_operator
-from heinfer.network.ir import Network, Node
-from heinfer.network.operators import Flatten, Operator
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import Joint
+from heinfer.network.operators import Operator
 
 
 def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     """Return the network that a module in evaluation mode computes.
 
     Args:
-        module: a chain of supported layers, put in evaluation mode; its weights are read as float64.
+        module: supported layers, their sums (``+``) and concatenations of channels, put in evaluation mode; its weights
+            are read as float64.
         input_shape: shape of one input without the batch axis.
 
     Raises:
@@ -29,23 +32,17 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     if tracer.is_leaf_module(module, ""):
         module = nn.Sequential(module)  # the tracer always looks inside what it is given
     graph = tracer.trace(module.eval())
-    modules = dict(module.named_modules())
-    nodes: list[Node] = []
-    previous: fx.Node | None = None
-    for node in graph.nodes:
-        if node.op == "placeholder":
-            previous = _first_input(node, previous)
-        elif node.op == "output":
-            _require_chain(node, node.args[0], previous)
-        else:
-            _require_chain(node, node.args[0] if node.args else None, previous)
-            operator = _operator(node, modules)
-            previous = node
-            if operator is not None:
-                nodes.append(Node(_path(node), operator))
-    network = Network(input_shape, tuple(nodes))
-    _ = network.output_shape  # shapes are checked here, where the error can name the layer
+    network = _Translation(dict(module.named_modules()), input_shape).network(graph)
+    if network.nodes:
+        _ = network.output_shape  # shapes are checked here, where the error can name the layer
     return network
+
+
+class _Proxy(fx.Proxy):
+    """Tells ``x += y`` from ``x + y``, which torch.fx does not."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
 
 
 class _Tracer(fx.Tracer):
@@ -54,40 +51,72 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, LEAVES) or super().is_leaf_module(m, module_qualified_name)
 
-
-def _operator(node: fx.Node, modules: Mapping[str, nn.Module]) -> Operator | None:
-    if node.op == "call_module":
-        return module_operator(_path(node), modules[str(node.target)])
-    if _is_flatten(node):
-        return Flatten()
-    raise UnsupportedOperatorError(
-        f"{_path(node)}: the operator {_operator_name(node)} has no encrypted form; "
-        "use Conv2d, Linear, BatchNorm, AvgPool2d, Flatten or heinfer.nn layers"
-    )
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
 
-def _is_flatten(node: fx.Node) -> bool:
-    named = node.target is torch.flatten if node.op == "call_function" else node.target == "flatten"
-    positions = [*node.args[1:], *node.kwargs.values()]
-    return named and positions in ([1], [1, -1])
+class _Translation:
+    """From a graph of calls to nodes; what does nothing at inference stands for what it reads."""
 
+    def __init__(self, modules: Mapping[str, nn.Module], input_shape: tuple[int, ...]) -> None:
+        self.modules = modules
+        self.input_shape = input_shape
+        self.nodes: list[Node] = []
+        self.position: dict[fx.Node, int] = {}
 
-def _first_input(node: fx.Node, previous: fx.Node | None) -> fx.Node:
-    if previous is not None:
-        raise UnsupportedOperatorError(f"{node.name}: a network takes one input, this is a second one")
-    return node
+    def network(self, graph: fx.Graph) -> Network:
+        for node in graph.nodes:
+            if node.op == "placeholder":
+                self._take_input(node)
+            elif node.op == "output":
+                return Network(self.input_shape, self._leading_to(node.args[0]))
+            else:
+                self._take_call(node)
+        raise UnsupportedOperatorError("the module returns nothing")
 
+    def _take_input(self, node: fx.Node) -> None:
+        if self.position:
+            raise UnsupportedOperatorError(f"{node.name}: a network takes one input, this is a second one")
+        self.position[node] = INPUT
 
-def _require_chain(node: fx.Node, argument: Any, previous: fx.Node | None) -> None:
-    if argument is not previous:
-        raise UnsupportedOperatorError(
-            f"{_path(node)}: reads something else than the layer before it; branches and sums are not supported yet"
-        )
+    def _take_call(self, node: fx.Node) -> None:
+        path = _path(node)
+        if node.op == "call_module":
+            found: Operator | Joint | None = module_operator(path, self.modules[str(node.target)])
+        else:
+            found = function_operator(path, node)
+        inputs = tuple(self._position(path, x) for x in tensors_read(node))
+        if node.target is operator.iadd:
+            self._require_unread(path, node)
+        if found is None:
+            self.position[node] = inputs[0]
+            return
+        self.position[node] = len(self.nodes)
+        self.nodes.append(Node(path, found, None if inputs == (len(self.nodes) - 1,) else inputs))
+
+    def _position(self, path: str, x: Any) -> int:
+        if not isinstance(x, fx.Node) or x not in self.position:
+            raise UnsupportedOperatorError(f"{path}: reads {x}, which is no tensor of the network")
+        return self.position[x]
+
+    def _require_unread(self, path: str, node: fx.Node) -> None:
+        """``x += y`` is x + y only where nobody reads x afterwards, by whatever name."""
+        changed = node.args[0]
+        assert isinstance(changed, fx.Node)
+        if len(changed.users) > 1 or not makes_new_tensor(changed, self.modules):
+            raise UnsupportedOperatorError(
+                f"{path}: iadd changes a tensor in place that may be read elsewhere; write x = x + y"
+            )
+
+    def _leading_to(self, result: Any) -> tuple[Node, ...]:
+        """The nodes up to the one that makes the result, which nothing may follow in a network."""
+        last = self._position("output", result)
+        return tuple(self.nodes[: last + 1])
 
 
 def _path(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_module" else node.name
-
-
-def _operator_name(node: fx.Node) -> str:
-    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", str(node.target))
+    """The path of a module, or that of the module a function is called in and the function's name."""
+    if node.op == "call_module":
+        return str(node.target)
+    inside = list(node.meta.get("nn_module_stack", {}))
+    return f"{inside[-1]}.{node.name}" if inside and inside[-1] else node.name

@@ -4,105 +4,224 @@ A polynomial a x^2 + b x + c is a (x + b/2a)^2 + (c - b^2/4a): its shift joins t
 its factor and constant the map after it, and what remains is a square, which costs one level.
 Diagonal maps (batch normalisation) and reshapes join a neighbour. Two maps that both mix elements
 (a pool and a convolution, the two halves of an FFConv) stay two: merging them is a question of cost.
+
+Where branches meet, a sum or a concatenation takes the maps that end in it with it: f(x) + g(x) is (F + G) x, one map
+of one tensor, when F and G are linear, and a sum of maps of the branches' last squares otherwise.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 
-from heinfer.network.ir import Network, Node
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import Joint
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import (
-    Affine,
-    ChannelAffine,
-    Flatten,
-    Linear,
-    Polynomial,
-    Square,
-    per_channel,
-)
+from heinfer.network.operators import ChannelAffine, Flatten, Linear, Polynomial, Square, per_channel
+from heinfer.network.terms import Terms, collected, composed, operator_of, substituted
 
 _JOINS_NEIGHBOUR = (ChannelAffine, Flatten)
 
 
 def fold(network: Network) -> Network:
-    """Return an equal network of Affine and Square nodes that starts and ends with an Affine."""
-    nodes = _as_maps_and_squares(network)
-    for join in (_join_with_next, _join_with_previous):
-        nodes = _merge(nodes, join)
-    return Network(network.input_shape, tuple(Node(name, operator) for name, operator, _ in nodes))
+    """Return an equal network of Affine, AffineSum and Square nodes, whose input and output only maps read and make.
+
+    What does not lead to the output is left out.
+    """
+    graph = _Graph.of(network)
+    graph.join_shared_with_previous()
+    graph.absorb_into_joints()
+    graph.join_with_next()
+    graph.join_with_previous()
+    return graph.network(network.input_shape)
 
 
-_Item = tuple[str, Affine | Square, bool]  # the flag: joins a neighbour
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A map (terms) or a square (of one tensor, ``terms`` has no map to it).
+
+    Attributes:
+        joins: whether it may go into any neighbour.
+        joint: whether it is a sum or concatenation that no mixing map has gone into.
+    """
+
+    name: str
+    terms: Terms
+    square: int | None = None
+    joins: bool = False
+    joint: bool = False
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        return tuple(source for source, _ in self.terms) if self.square is None else (self.square,)
 
 
-def _as_maps_and_squares(network: Network) -> list[_Item]:
-    items: list[_Item] = []
-    shapes = (network.input_shape, *network.shapes)
-    for node, shape in zip(network.nodes, shapes, strict=False):
+class _Graph:
+    """The items of a network by their numbers, each after what it reads; the last makes the output."""
+
+    def __init__(self) -> None:
+        self.items: dict[int, _Item] = {}
+
+    @classmethod
+    def of(cls, network: Network) -> _Graph:
+        graph, made, shapes = cls(), {INPUT: INPUT}, {INPUT: network.input_shape}
+        for position, (node, reads) in enumerate(zip(network.nodes, network.reads, strict=True)):
+            made[position] = graph._append(node, [made[i] for i in reads], [shapes[i] for i in reads])
+            shapes[position] = network.shapes[position]
+        last = made[len(network.nodes) - 1]
+        if last == INPUT or graph.items[last].square is not None:
+            last = graph._add(_map("output", last, _identity(network.output_shape), joins=True))
+        graph._keep_only_what_leads_to(last)
+        return graph
+
+    def _append(self, node: Node, inputs: list[int], shapes: list[tuple[int, ...]]) -> int:
+        name, source, shape = node.name, inputs[0], shapes[0]
         match node.operator:
             case Polynomial() as polynomial:
-                items += _split(node.name, polynomial, shape)
-            case Square() as square:
-                items.append((node.name, square, False))
+                before, after = _split(polynomial, shape)
+                square = self._square(name, self._add(_map(name, source, before, joins=True)))
+                return self._add(_map(name, square, after, joins=True))
+            case Square():
+                if source == INPUT:
+                    source = self._add(_map("input", source, _identity(shape), joins=True))
+                return self._square(name, source)
             case Linear() as linear:
                 joins = isinstance(linear, _JOINS_NEIGHBOUR)
-                items.append((node.name, Affine(linear.linear_map(shape)), joins))
+                return self._add(_map(name, source, linear.linear_map(shape), joins=joins))
+            case Joint() as joint:
+                terms = collected(zip(inputs, joint.linear_maps(shapes), strict=True))
+                return self._add(_Item(name, terms, joint=True))
             case other:
-                raise TypeError(f"{node.name}: folding does not know {type(other).__name__}")
-    return _with_affine_ends(items, network.input_shape, network.output_shape)
+                raise TypeError(f"{name}: folding does not know {type(other).__name__}")
+
+    def _add(self, item: _Item) -> int:
+        number = len(self.items)
+        self.items[number] = item
+        return number
+
+    def _square(self, name: str, source: int) -> int:
+        return self._add(_Item(name, (), square=source))
+
+    def _keep_only_what_leads_to(self, last: int) -> None:
+        needed = {last}
+        for number in sorted(self.items, reverse=True):
+            if number in needed:
+                needed |= set(self.items[number].reads)
+        self.items = {number: item for number, item in self.items.items() if number in needed}
+
+    @property
+    def _readers(self) -> Counter[int]:
+        return Counter(source for item in self.items.values() for source in item.reads)
+
+    def _is_map(self, number: int) -> bool:
+        return number != INPUT and self.items[number].square is None
+
+    def join_shared_with_previous(self) -> None:
+        """A map that joins a neighbour and is read by several goes into the map before it, to be made only once."""
+        for number in list(self.items):
+            if self._readers[number] > 1:
+                self._go_into_previous(number)
+
+    def absorb_into_joints(self) -> None:
+        """What ends in a sum or concatenation goes into it: other joints, maps that join, then the first that mixes."""
+        for takes in (_is_joint, _is_anything):
+            for number in [n for n, item in self.items.items() if item.joint]:
+                item = self.items[number]
+                mixers: list[str] = []
+                terms = self._absorbed(item.terms, self._readers, mixers, takes, alone=True)
+                name = "+".join([*dict.fromkeys(mixers), item.name])
+                joins = len(terms) == 1 and not mixers and terms[0][1].is_diagonal
+                self.items[number] = replace(item, name=name, terms=terms, joins=joins, joint=not mixers)
+            self._keep_only_what_leads_to(max(self.items))
+
+    def _absorbed(
+        self, terms: Terms, readers: Counter[int], mixers: list[str], takes: Callable[[_Item], bool], *, alone: bool
+    ) -> Terms:
+        """Terms with the maps that they read replaced by what these read; collects the names of those that mix.
+
+        Args:
+            takes: which maps may be replaced besides those that join: only such as nothing else reads.
+            alone: whether nothing else reads the terms.
+        """
+        found: list[tuple[int, LinearMap]] = []
+        for source, linear in terms:
+            inner = self.items.get(source)
+            only = alone and readers[source] == 1
+            if inner is None or inner.square is not None or not (inner.joins or (only and takes(inner))):
+                found.append((source, linear))
+                continue
+            mixes = not (inner.joins or inner.joint)
+            if mixes:
+                mixers.append(inner.name)
+            if only:
+                del self.items[source]
+            further = _is_nothing if mixes else takes
+            found += self._absorbed(composed(inner.terms, linear), readers, mixers, further, alone=only)
+        return collected(found)
+
+    def join_with_next(self) -> None:
+        """A map that joins a neighbour goes into what reads it, unless that is a square or nothing."""
+        for number in list(self.items):
+            item = self.items[number]
+            readers = [n for n, reader in self.items.items() if number in reader.reads]
+            if not item.joins or not readers or not all(self._is_map(n) for n in readers):
+                continue
+            for n in readers:
+                reader = self.items[n]
+                name = item.name if reader.joins else reader.name
+                self.items[n] = replace(reader, name=name, terms=substituted(reader.terms, number, item.terms))
+            del self.items[number]
+
+    def join_with_previous(self) -> None:
+        """What is left of them, the shifts of activations above all, goes into the map before it."""
+        for number in list(self.items):
+            self._go_into_previous(number)
+
+    def _go_into_previous(self, number: int) -> None:
+        item = self.items[number]
+        if not item.joins or len(item.terms) > 1:
+            return
+        [(source, linear)] = item.terms
+        if self._is_map(source) and self._readers[source] == 1:
+            previous = self.items.pop(source)
+            self.items[number] = replace(previous, terms=composed(previous.terms, linear))
+
+    def network(self, input_shape: tuple[int, ...]) -> Network:
+        positions = {INPUT: INPUT} | {number: position for position, number in enumerate(self.items)}
+        nodes = []
+        for number, item in self.items.items():
+            inputs = tuple(positions[source] for source in item.reads)
+            operator = Square() if item.square is not None else operator_of(item.terms)
+            nodes.append(Node(item.name, operator, None if inputs == (positions[number] - 1,) else inputs))
+        return Network(input_shape, tuple(nodes))
 
 
-def _split(name: str, polynomial: Polynomial, shape: tuple[int, ...]) -> list[_Item]:
+def _is_joint(item: _Item) -> bool:
+    return item.joint
+
+
+def _is_anything(_: _Item) -> bool:
+    return True
+
+
+def _is_nothing(_: _Item) -> bool:
+    return False
+
+
+def _map(name: str, source: int, linear: LinearMap, *, joins: bool) -> _Item:
+    return _Item(name, ((source, linear),), joins=joins)
+
+
+def _split(polynomial: Polynomial, shape: tuple[int, ...]) -> tuple[LinearMap, LinearMap]:
+    """The maps before and after the square of a polynomial."""
     a, b, c = (per_channel(v, shape) for v in (polynomial.a, polynomial.b, polynomial.c))
     before = LinearMap.diagonal(shape, np.ones(prod(shape)), b / (2 * a))
-    after = LinearMap.diagonal(shape, a, c - b * b / (4 * a))
-    return [(name, Affine(before), True), (name, Square(), False), (name, Affine(after), True)]
-
-
-def _with_affine_ends(items: list[_Item], first: tuple[int, ...], last: tuple[int, ...]) -> list[_Item]:
-    if not items or isinstance(items[0][1], Square):
-        items = [("input", Affine(_identity(first)), True), *items]
-    if isinstance(items[-1][1], Square):
-        items = [*items, ("output", Affine(_identity(last)), True)]
-    return items
+    return before, LinearMap.diagonal(shape, a, c - b * b / (4 * a))
 
 
 def _identity(shape: tuple[int, ...]) -> LinearMap:
     return LinearMap.diagonal(shape, np.ones(prod(shape)), np.zeros(prod(shape)))
-
-
-_Join = Callable[[_Item, _Item], _Item | None]
-
-
-def _merge(items: list[_Item], join: _Join) -> list[_Item]:
-    merged: list[_Item] = []
-    for item in items:
-        joined = join(merged[-1], item) if merged else None
-        if joined is None:
-            merged.append(item)
-        else:
-            merged[-1] = joined
-    return merged
-
-
-def _join_with_previous(previous: _Item, item: _Item) -> _Item | None:
-    """A map that joins a neighbour goes into the map before it."""
-    return _joined(previous, item, previous[0]) if item[2] else None
-
-
-def _join_with_next(previous: _Item, item: _Item) -> _Item | None:
-    """A map that joins a neighbour goes into the map after it, unless that is the shift of an activation."""
-    if not previous[2]:
-        return None
-    return _joined(previous, item, item[0] if not item[2] else previous[0])
-
-
-def _joined(previous: _Item, item: _Item, name: str) -> _Item | None:
-    first, second = previous[1], item[1]
-    if isinstance(first, Square) or isinstance(second, Square):
-        return None
-    return name, Affine(first.map.then(second.map)), previous[2] and item[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -65,6 +66,11 @@ class LinearMap:
         index = np.arange(prod(shape))
         return cls(shape, shape, index, index, np.asarray(scale, dtype=np.float64), np.asarray(shift, dtype=np.float64))
 
+    @property
+    def is_diagonal(self) -> bool:
+        """Whether every element is made of that at its own place only, by declared structure."""
+        return self.in_shape == self.out_shape and bool((self.rows == self.cols).all())
+
     @cached_property
     def matrix(self) -> csr_array:
         return csr_array((self.values, (self.rows, self.cols)), shape=(prod(self.out_shape), prod(self.in_shape)))
@@ -90,8 +96,32 @@ class LinearMap:
         bias = after.matrix @ self.bias + after.bias
         return LinearMap.from_entries(self.in_shape, after.out_shape, rows, cols, values, bias)
 
+    def plus(self, other: LinearMap) -> LinearMap:
+        """x -> this map of x + the other map of x; structure is the union of structures."""
+        if (prod(other.in_shape), prod(other.out_shape)) != (prod(self.in_shape), prod(self.out_shape)):
+            shapes = f"{self.in_shape} to {self.out_shape} and {other.in_shape} to {other.out_shape}"
+            raise ShapeError(f"maps of other sizes do not add: {shapes}")
+        parts = [(self.rows, other.rows), (self.cols, other.cols)]
+        rows, cols = (np.concatenate(part) for part in parts)
+        values = np.concatenate([self.values, other.values])
+        return LinearMap.from_entries(self.in_shape, self.out_shape, rows, cols, values, self.bias + other.bias)
+
+    @classmethod
+    def side_by_side(cls, maps: Sequence[LinearMap]) -> LinearMap:
+        """(W1 | W2 | ...): a sum of maps of several tensors, as one map of all their elements, one after the other."""
+        sizes = [prod(linear.in_shape) for linear in maps]
+        first = np.cumsum([0, *sizes])
+        cols = np.concatenate([linear.cols + offset for linear, offset in zip(maps, first, strict=False)])
+        rows = np.concatenate([linear.rows for linear in maps])
+        values = np.concatenate([linear.values for linear in maps])
+        bias = np.sum([linear.bias for linear in maps], axis=0)
+        return cls.from_entries((sum(sizes),), maps[0].out_shape, rows, cols, values, bias)
+
     def with_bias_added(self, bias: Vector) -> LinearMap:
         return LinearMap(self.in_shape, self.out_shape, self.rows, self.cols, self.values, self.bias + bias.reshape(-1))
+
+    def without_bias(self) -> LinearMap:
+        return LinearMap(self.in_shape, self.out_shape, self.rows, self.cols, self.values, np.zeros(self.bias.size))
 
     def with_rows_scaled(self, scale: Vector) -> LinearMap:
         """diag(scale) after this map, bias included."""
