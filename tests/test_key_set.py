@@ -10,7 +10,7 @@ from heinfer.circuit.builder import Builder
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import merge_common_subexpressions
-from heinfer.circuit.passes.key_set import compose_rotations, levels
+from heinfer.circuit.passes.key_set import compose_rotations, key_sets, levels
 from heinfer.circuit.validate import validate_structure
 from heinfer.errors import CompileError
 
@@ -97,3 +97,14 @@ def test_composed_rotations_compute_the_same(seed: int, keys: int, key_price: fl
     validate_structure(fewer)
     x = rng.normal(size=(1, 2, SLOTS))
     np.testing.assert_allclose(run(fewer, x), run(circuit, x))
+
+
+def test_every_set_has_one_key_less_and_takes_the_time_of_its_circuit() -> None:
+    circuit = babies(1, 2, 3, 4, 7)
+    sets = list(key_sets(circuit, 3, lambda level: 1.0 + level))
+    assert [len(keys.kept) for keys in sets] == [5, 4, 3, 2, 1]
+    assert [keys.milliseconds for keys in sets] == sorted(keys.milliseconds for keys in sets)
+    for keys in sets:
+        fewer = composed(circuit, most_keys=len(keys.kept), key_price=0.0)
+        assert set(fewer.steps()) == keys.kept
+        assert len(rotations(fewer)) * 4 == keys.milliseconds

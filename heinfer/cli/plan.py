@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from heinfer.cli.key_table import print_key_curve
 from heinfer.cli.models import bundle_file
 from heinfer.cli.options import Costs
 from heinfer.cli.report_table import print_report
@@ -16,8 +17,11 @@ def plan(
     model: Annotated[str, typer.Argument(metavar="NAME|BUNDLE", help="Model that ships with heinfer, or a bundle.")],
     costs: Costs = None,
 ) -> None:
-    """Report layouts, kernels and costs of a compiled model; makes no key and runs nothing."""
+    """Report layouts, kernels, costs and the key curve of a compiled model; makes no key and runs nothing."""
     from heinfer.formats import bundle
+    from heinfer.key_curve import key_curve
     from heinfer.report import report
 
-    print_report(report(bundle.load(bundle_file(model)), costs=costs), Console())
+    compiled = bundle.load(bundle_file(model))
+    print_report(report(compiled, costs=costs), Console())
+    print_key_curve(key_curve(compiled, costs=costs), Console())

@@ -6,9 +6,8 @@ Keys are dropped greedily, those first whose absence costs the least time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from math import inf
 
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.passes.common_subexpressions import merge_common_subexpressions
@@ -26,6 +25,34 @@ def levels(circuit: Circuit, input_level: int) -> list[int]:
     return found
 
 
+@dataclass(frozen=True)
+class KeySet:
+    """Rotation keys that are enough for a circuit.
+
+    Attributes:
+        made: every step of the circuit -> the kept steps that it is made of.
+        kept: steps that have a key.
+        milliseconds: time of all rotations.
+    """
+
+    made: Mapping[int, Steps]
+    kept: frozenset[int]
+    milliseconds: float
+
+
+def key_sets(circuit: Circuit, input_level: int, milliseconds: Callable[[int], float]) -> Iterator[KeySet]:
+    """Yield a key for every step, and then one key less at a time, the cheapest to do without first."""
+    tree = _Rotations.of(circuit, input_level, milliseconds)
+    made: Mapping[int, Steps] = {step: (step,) for step in circuit.steps()}
+    kept = frozenset(made)
+    way: tuple[float, int, Mapping[int, Steps]] | None = tree.milliseconds(made), 0, made
+    while way:
+        time, step, made = way
+        kept -= {step}
+        yield KeySet(made, kept, time)
+        way = min(tree.ways(made, kept), default=None, key=lambda found: found[:2])
+
+
 def compose_rotations(
     circuit: Circuit, input_level: int, milliseconds: Callable[[int], float], key_price: float, most_keys: float
 ) -> Circuit:
@@ -40,23 +67,20 @@ def compose_rotations(
     Raises:
         CompileError: when so few keys cannot make all rotations.
     """
-    tree = _Rotations.of(circuit, input_level, milliseconds)
-    made: dict[int, Steps] = {step: (step,) for step in circuit.steps()}
-    kept = set(made)
-    while kept:
-        extra, step, way = min(tree.ways(made, kept), default=(inf, 0, ()))
-        if extra >= key_price and len(kept) <= most_keys:
+    sets = key_sets(circuit, input_level, milliseconds)
+    chosen = next(sets)
+    for fewer in sets:
+        if len(chosen.kept) <= most_keys and fewer.milliseconds - chosen.milliseconds >= key_price:
             break
-        if extra == inf:
-            raise CompileError(
-                f"{len(kept)} rotation keys are the fewest that were found, {most_keys:.0f} are allowed: "
-                "raise the limit on key bytes"
-            )
-        made = _without(step, way, made)
-        kept.remove(step)
-    if len(kept) == len(made):
+        chosen = fewer
+    if len(chosen.kept) > most_keys:
+        raise CompileError(
+            f"{len(chosen.kept)} rotation keys are the fewest that were found, {most_keys:.0f} are allowed: "
+            "raise the limit on key bytes"
+        )
+    if len(chosen.kept) == len(chosen.made):
         return circuit
-    return merge_common_subexpressions(_composed(circuit, made))
+    return merge_common_subexpressions(_composed(circuit, chosen.made))
 
 
 @dataclass(frozen=True)
@@ -84,15 +108,14 @@ class _Rotations:
                 done[base, steps[:length]] = time
         return sum(done.values())
 
-    def ways(self, made: Mapping[int, Steps], kept: set[int]) -> Iterator[tuple[float, int, Steps]]:
-        """Kept steps that two others add up to: the milliseconds that costs, the step, and the steps instead."""
-        before = self.milliseconds(made)
+    def ways(self, made: Mapping[int, Steps], kept: Iterable[int]) -> Iterator[tuple[float, int, Mapping[int, Steps]]]:
+        """Kept steps that two others add up to: the time of all then, the step, and what steps are made of."""
         for step in sorted(kept):
             for first in made:
                 second = (step - first) % self.slots
                 if second in made and step not in (*made[first], *made[second]):
-                    way = made[first] + made[second]
-                    yield self.milliseconds(_without(step, way, made)) - before, step, way
+                    without = _without(step, made[first] + made[second], made)
+                    yield self.milliseconds(without), step, without
 
 
 def _without(step: int, way: Steps, made: Mapping[int, Steps]) -> dict[int, Steps]:

@@ -1,0 +1,40 @@
+"""What it costs to ship fewer evaluation keys: the curve a user picks a point of with a limit on key bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from heinfer.calibration.prediction import predict
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.passes.key_set import key_sets
+from heinfer.formats.bundle import Bundle
+from heinfer.formats.frames import keys_length
+from heinfer.planner.cost import cost_table
+
+
+@dataclass(frozen=True)
+class KeyPoint:
+    """Evaluation keys, relinearization included: how many, their bytes as a client sends them, the predicted time."""
+
+    keys: int
+    key_bytes: int
+    milliseconds: float
+
+
+def key_curve(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) -> Iterator[KeyPoint]:
+    """Yield the bundle as it is, then with one key less at a time, until rotations can be composed no further.
+
+    A limit on key bytes makes the search plan for fewer keys too, which may do better than a point of this curve.
+    """
+    manifest, circuit = bundle.manifest, bundle.circuit
+    parameters = manifest.to_parameters()
+    table = cost_table(parameters.ring_degree, backend, costs)
+    whole = predict(circuit, annotate(circuit, parameters, manifest.input.level, manifest.input.scale), table)
+    others: float | None = None
+    for keys in key_sets(circuit, manifest.input.level, lambda level: table("rotation", level)):
+        others = sum(whole) - keys.milliseconds if others is None else others
+        count = len(keys.kept) + manifest.keys.relinearization
+        size = keys_length(parameters, steps=tuple(sorted(keys.kept)), relinearization=manifest.keys.relinearization)
+        yield KeyPoint(count, size, others + keys.milliseconds)
