@@ -28,7 +28,7 @@ def plan_record(benchmark: str, bundle: Bundle) -> Record:
     return {
         "benchmark": benchmark,
         "network": facts.name,
-        "policy": "heinfer",
+        "policy": facts.policy,
         "backend": "tenseal",
         "threads": 1,
         "ring_degree": facts.ring_degree,

@@ -46,7 +46,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.objective import DEFAULT, Wishes, key_bytes, table_for
 from heinfer.planner.plan import Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.policies.planning import plan_policy
 from heinfer.report import Report, report
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def compile_network(
     calibrated = _calibrate(circuit, plan, calibration)
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
     manifest = _manifest(plan, calibrated, name, model_version, preprocessing, labels)
-    return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, dict(metadata or {})))
+    told = {"policy": wishes.policy.value} | dict(metadata or {})
+    return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
 
 
 def _require_calibration(network: Network, calibration: Array, preprocessing: Preprocessing) -> None:
@@ -173,16 +174,16 @@ _KEY_FACTORS = (1, 10, 100)
 def _planned(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
     """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys."""
     if wishes.limits.key_bytes == inf:
-        plan = plan_network(folded, wishes=wishes)
+        plan = plan_policy(folded, wishes.policy, wishes=wishes)
         return plan, _circuit(plan, wishes)
     ways: list[tuple[float, Plan, Circuit]] = []
     refusals: list[CompileError] = []
-    for factor in _KEY_FACTORS:
+    for factor in _KEY_FACTORS[:1] if wishes.policy.is_published else _KEY_FACTORS:
         dearer = replace(
             wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
         )  # rotations are composed afterwards, so the search need not keep to the limit
         try:
-            plan = plan_network(folded, wishes=dearer)
+            plan = plan_policy(folded, wishes.policy, wishes=dearer)
             circuit = _circuit(plan, wishes)
         except CompileError as error:
             refusals.append(error)
@@ -199,9 +200,8 @@ def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
     cost = table_for(wishes, plan.parameters)
     circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
     most = wishes.limits.key_bytes / key_bytes(plan.parameters) - circuit.needs_relinearization
-    composed = compose_rotations(
-        circuit, plan.input_level, lambda level: cost("rotation", level), wishes.key_price, most
-    )
+    price = -inf if wishes.policy.is_published else wishes.key_price  # rotations as published, but for a limit
+    composed = compose_rotations(circuit, plan.input_level, lambda level: cost("rotation", level), price, most)
     return mark_hoisting(remove_dead_code(composed))
 
 

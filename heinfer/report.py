@@ -34,12 +34,14 @@ class LayerReport:
 class Report:
     """A compiled model's costs.
 
-    Counts, times and bytes are those of one request, which holds ``batch`` images. ``milliseconds`` are predicted by
-    the cost table of ``backend``, one thread. ``peak_ciphertexts`` and ``memory_bytes`` are what a server holds for one
-    request besides its code: live ciphertexts, encoded plaintexts and evaluation keys, in the backend's 64-bit words.
+    ``policy`` chose layouts and kernels. Counts, times and bytes are those of one request, which holds ``batch``
+    images. ``milliseconds`` are predicted by the cost table of ``backend``, one thread. ``peak_ciphertexts`` and
+    ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
+    evaluation keys, in the backend's 64-bit words.
     """
 
     name: str
+    policy: str
     backend: str
     batch: int
     ring_degree: int
@@ -81,6 +83,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
     key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * key_count
     return Report(
         name=manifest.name,
+        policy=bundle.metadata.get("policy", "heinfer"),
         backend=backend,
         batch=manifest.batch,
         ring_degree=parameters.ring_degree,

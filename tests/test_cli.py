@@ -25,7 +25,8 @@ from heinfer.cli.options import parse_bytes
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
 from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, load_costs, save_costs
-from heinfer.planner.objective import Limits, Objective, Wishes
+from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
+from heinfer.planner.policies.names import Policy
 from heinfer.zoo import checkpoint, reference
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "demo")
@@ -65,6 +66,11 @@ def test_the_bare_command_lists_the_verbs():
     [
         (["plan", "no-such-model"], "bad-setting", "there are"),
         (["plan", "missing.heinfer"], "bad-bundle", "missing.heinfer cannot be read"),
+        (
+            ["plan", "no-such-network", "--policy", "lola"],
+            "bad-setting",
+            "choose one of mnist-plain,",
+        ),
         (["plan", __file__], "bad-bundle", "no bundle of heinfer"),
         (["train", "lenet"], "bad-setting", "choose one of mnist-plain, mnist-ffconv"),
         (["plan", "mnist-ffconv", "--costs", "missing.json"], "bad-format", "missing.json cannot be read"),
@@ -152,6 +158,20 @@ def test_plan_predicts_with_the_costs_it_is_given(tmp_path):
     assert times[1] == pytest.approx(10 * times[0], abs=6)
 
 
+@pytest.mark.parametrize(("policy", "words"), [("lola", ["402", "400 rotations", "8192"]), ("heinfer", ["N = "])])
+def test_plan_under_a_policy_counts_a_reference_network(policy, words):
+    status, out, _ = run("plan", "lola-mnist", "--policy", policy)
+    assert status == 0
+    for word in ("lola-mnist with random weights", "policy", policy, "ms predicted", *words):
+        assert word in out
+
+
+def test_plan_under_a_policy_says_what_it_sampled(tmp_path):
+    status, out, _ = run("plan", "lenet5-mnist", "--policy", "ffconv")
+    assert status == 0
+    assert re.search(r"sampled +pool1\+conv2: 1024 of 1600 ciphertexts", out)
+
+
 @pytest.fixture
 def wished(monkeypatch):
     """What the compiler is asked for; it compiles a small network instead of a trained one."""
@@ -181,12 +201,15 @@ def test_compile_passes_every_wish_on(wished, tmp_path):
         "max-upload-bytes": "1 gb",
         "max-memory-bytes": "300000000",
         "key-price": "2.5",
+        "policy": "heinfer-unfactorized",
         "costs": str(costs),
     }
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     status, shown, _ = run("compile", "small", "--out", str(out), *words)
     assert status == 0
-    assert wished == [Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs)]
+    assert wished == [
+        Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs, policy=Policy.UNFACTORIZED)
+    ]
     assert re.search(r"an image of them +\d+\.\d ms", shown)
     assert "small: 4 images together" in run("plan", str(out))[1]
 
@@ -194,6 +217,12 @@ def test_compile_passes_every_wish_on(wished, tmp_path):
 def test_an_upload_may_grow_with_the_batch(wished, tmp_path):
     run("compile", "small", "--out", str(tmp_path / "small.heinfer"), "--batch", "8")
     assert wished[0].limits == Limits(upload_bytes=8 * reference.WISHES.limits.upload_bytes)
+
+
+def test_a_published_method_uploads_what_it_must(wished, tmp_path):
+    status, shown, _ = run("compile", "small", "--out", str(tmp_path / "small.heinfer"), "--policy", "lola")
+    assert (status, wished[0].limits) == (0, NO_LIMITS)
+    assert re.search(r"policy +lola", shown)
 
 
 def test_a_limit_that_no_plan_keeps_is_named(wished, tmp_path):

@@ -25,7 +25,8 @@ from heinfer.errors import PlanError
 from heinfer.layout.layout import ZERO
 from heinfer.layout.packings import Grid, conv_pack, cyclic_pack, dense_pack, plane_pack, window_pack
 from heinfer.network.folding import fold
-from heinfer.network.ir import Network
+from heinfer.network.ir import Network, Node
+from heinfer.network.joints import Add
 from heinfer.network.operators import AveragePool, Flatten, Operator, Square
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.plan import LinearStep
@@ -175,3 +176,11 @@ def test_only_planes_that_convolutions_read_are_padded() -> None:
     shape = (1, 70, 70)
     assert raster_for(shape, []) == Raster(70, 70)
     assert raster_for(shape, [conv(1, 1, 3).linear_map(shape)]) == Raster(128, 128)
+
+
+@pytest.mark.parametrize("policy", [Policy.LOLA, Policy.FFCONV, Policy.UNFACTORIZED])
+def test_branches_are_left_to_the_search(policy: Policy) -> None:
+    nodes = Node("conv", conv(1, 1, 3, 1, 1)), Node("act", act(1)), Node("next", conv(1, 1, 3, 1, 1))
+    network = Network((1, 4, 4), (*nodes, Node("square", Square()), Node("sum", Add(), (1, 3))))
+    with pytest.raises(PlanError, match=rf"policy {policy} takes chains, and \w+ reads others .* use policy heinfer"):
+        plan_policy(fold(network), policy)

@@ -16,6 +16,7 @@ from heinfer.cli.options import Costs, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import SettingError
 from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
+from heinfer.planner.policies.names import Policy
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
 
@@ -42,12 +43,15 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     ] = "time",
     batch: Annotated[int, typer.Option(help="Images that one request holds, a power of two.")] = 1,
     max_key_bytes: Annotated[float | None, _limit("Of all evaluation keys, such as 20MB.")] = None,
-    max_upload_bytes: Annotated[float | None, _limit("Of one request.", "300kB an image")] = None,
+    max_upload_bytes: Annotated[float | None, _limit("Of one request.", "300kB an image of a search")] = None,
     max_memory_bytes: Annotated[float | None, _limit("Of weights and a client's keys on a server.")] = None,
     key_price: Annotated[
         float, typer.Option(metavar="MS", help="Milliseconds that one evaluation key less is worth.")
     ] = MILLISECONDS_A_KEY,
     costs: Costs = None,
+    policy: Annotated[
+        Policy, typer.Option(help="Who chooses layouts: the search, or a published method.")
+    ] = Policy.HEINFER,
 ) -> None:
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
@@ -58,17 +62,19 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         from heinfer.zoo.reference import WISHES, compile_reference
         from heinfer.zoo.training import default_out
 
-    upload = WISHES.limits.upload_bytes * batch if max_upload_bytes is None else max_upload_bytes
+    if max_upload_bytes is None:
+        max_upload_bytes = inf if policy.is_published else WISHES.limits.upload_bytes * batch
     wishes = Wishes(
         objective=_objective(objective),
         limits=Limits(
             key_bytes=inf if max_key_bytes is None else max_key_bytes,
-            upload_bytes=upload,
+            upload_bytes=max_upload_bytes,
             memory_bytes=inf if max_memory_bytes is None else max_memory_bytes,
         ),
         batch=batch,
         key_price=key_price,
         costs=costs,
+        policy=policy,
     )
     checkpoint = default_out() / f"{network}.safetensors" if network in NETWORKS else Path(network)
     name = read_metadata(checkpoint).name

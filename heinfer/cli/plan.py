@@ -1,23 +1,40 @@
-"""heinfer plan: what a compiled model will cost, before it is paid."""
+"""heinfer plan: what a model will cost, before it is paid: one that is compiled, or a network under some policy."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from heinfer.cli.extras import needs
 from heinfer.cli.key_table import print_key_curve
 from heinfer.cli.models import bundle_file
 from heinfer.cli.options import Costs
-from heinfer.cli.report_table import print_report
+from heinfer.cli.report_table import print_estimate, print_report
+from heinfer.planner.policies.names import Policy
 
 
 def plan(
     model: Annotated[str, typer.Argument(metavar="NAME|BUNDLE", help="Model that ships with heinfer, or a bundle.")],
     costs: Costs = None,
+    policy: Annotated[
+        Policy | None,
+        typer.Option(
+            help="Plan the reference network of that name anew, as a published method or the search would.",
+            show_default="as it was compiled",
+        ),
+    ] = None,
 ) -> None:
     """Report layouts, kernels, costs and the key curve of a compiled model; makes no key and runs nothing."""
+    if policy is None:
+        _print_compiled(model, costs)
+    else:
+        _print_planned(model, policy, costs)
+
+
+def _print_compiled(model: str, costs: Path | None) -> None:
     from heinfer.formats import bundle
     from heinfer.key_curve import key_curve
     from heinfer.report import report
@@ -25,3 +42,17 @@ def plan(
     compiled = bundle.load(bundle_file(model))
     print_report(report(compiled, costs=costs), Console())
     print_key_curve(key_curve(compiled, costs=costs), Console())
+
+
+def _print_planned(name: str, policy: Policy, costs: Path | None) -> None:
+    """Counts do not depend on weights, so the network has random ones."""
+    with needs("train"):
+        from heinfer.estimate import estimate
+        from heinfer.frontend import trace
+        from heinfer.network.folding import fold
+        from heinfer.planner.objective import Wishes
+        from heinfer.zoo.registry import reference
+
+    about = reference(name)
+    folded = fold(trace(about.build(), about.data.shape))
+    print_estimate(name, estimate(folded, Wishes(policy=policy, costs=costs)), Console())

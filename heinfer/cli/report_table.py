@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heinfer.circuit.counts import Counts
+from heinfer.planner.policies.planning import PolicyCounts
 from heinfer.report import Report
 
 _MEGA = 1e6
@@ -15,6 +16,21 @@ def print_report(report: Report, console: Console) -> None:
     """Print what every layer does and costs, and what the whole takes."""
     for part in (_costs(report), _layouts(report), _totals(report)):
         console.print(part, "")
+
+
+def print_estimate(name: str, counts: PolicyCounts, console: Console) -> None:
+    """Print what a network takes under a policy."""
+    ring = counts.parameters
+    rows = [
+        ("policy", counts.policy.value),
+        ("parameters", f"N = {ring.ring_degree}, {counts.levels} levels"),
+        ("key switches", f"{counts.key_switches}, of them {counts.rotations} rotations"),
+        ("products", f"{counts.hma} HMA, {counts.ct_ct_mults} ct x ct"),
+        ("rotation keys", f"{counts.keys}"),
+        ("an image", f"{counts.milliseconds:.0f} ms predicted, one thread; {counts.input_ciphertexts} ciphertexts up"),
+        *(("sampled", f"{step}: {some} of {all_} ciphertexts") for step, (some, all_) in counts.sampled.items()),
+    ]
+    console.print(f"{name} with random weights: counts do not depend on them", _grid(rows), "")
 
 
 def _costs(report: Report) -> Table:
@@ -50,6 +66,7 @@ def _layouts(report: Report) -> Table:
 def _totals(report: Report) -> Table:
     return _grid(
         [
+            ("policy", report.policy),
             (
                 "parameters",
                 f"N = {report.ring_degree}, {report.levels} levels, {report.counts.key_switches} key switches",

@@ -10,6 +10,7 @@ from pathlib import Path
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.planner.cost import CostTable, cost_table
+from heinfer.planner.policies.names import Policy
 
 
 class Objective(StrEnum):
@@ -88,6 +89,7 @@ class Wishes:
         key_price: milliseconds that one more evaluation key is worth: more for fewer keys.
         backend: whose cost table predicts the time.
         costs: a file of `heinfer calibrate` with other tables than the shipped.
+        policy: who chooses layouts and kernels; a published method keeps to limits or is refused.
     """
 
     objective: Objective = Objective.TIME
@@ -96,6 +98,7 @@ class Wishes:
     key_price: float = MILLISECONDS_A_KEY
     backend: str = "tenseal"
     costs: Path | None = None
+    policy: Policy = Policy.HEINFER
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.batch & (self.batch - 1):

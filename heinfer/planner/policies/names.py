@@ -12,3 +12,8 @@ class Policy(StrEnum):
     UNFACTORIZED = "heinfer-unfactorized"  # the search, after every FFConv pair was multiplied out
     LOLA = "lola"
     FFCONV = "ffconv"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is a published method, which leaves nothing to choose."""
+        return self in (Policy.LOLA, Policy.FFCONV)

@@ -10,7 +10,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import LayoutError, PlanError
 from heinfer.network.ir import Network
 from heinfer.network.operators import Affine
-from heinfer.planner.cost import CostTable, cost_table
+from heinfer.planner.cost import CostTable
 from heinfer.planner.linear import LinearPlan
 from heinfer.planner.objective import (
     DEFAULT,
@@ -21,6 +21,7 @@ from heinfer.planner.objective import (
     key_bytes,
     loaded_key_bytes,
     plaintext_bytes,
+    table_for,
 )
 from heinfer.planner.parameters import choose_parameters, wider_parameters
 from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
@@ -45,13 +46,15 @@ def plan_policy(
         network: Affine and Square nodes only, as heinfer.network.folding.fold returns.
         policy: who chooses layouts and kernels.
         parameters: by default the smallest secure ring with a level for every step of the plan, and enough slots.
-        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit.
+        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit. The policy
+            that they name is not looked at.
 
     Raises:
         PlanError: when there is no plan, or it exceeds a limit.
     """
     if policy is Policy.HEINFER:
         return plan_network(network, parameters, wishes)
+    _require_chain(network, policy)
     if policy is Policy.UNFACTORIZED:
         return plan_network(unfactorized(network), parameters, wishes)
     method = _Method.of(network, policy, parameters, wishes)
@@ -66,19 +69,21 @@ def plan_policy(
 
 @dataclass(frozen=True)
 class PolicyCounts:
-    """What a network takes under a published method.
+    """What a network takes under a policy.
 
     Attributes:
+        policy: under which it was counted.
         parameters: the ring.
         levels: that its steps take.
         rotations, key_switches, hma, ct_ct_mults: operations.
         keys: Galois keys.
-        input_ciphertexts: that the client sends.
+        input_ciphertexts, output_ciphertexts: that the client sends, and gets back.
         milliseconds: predicted, one thread.
         sampled: for every step that was too large to plan whole, how many of how many ciphertexts were planned; its
             counts, key switches included, are those times the ratio.
     """
 
+    policy: Policy
     parameters: Parameters
     levels: int
     rotations: int
@@ -87,6 +92,7 @@ class PolicyCounts:
     ct_ct_mults: int
     keys: int
     input_ciphertexts: int
+    output_ciphertexts: int
     milliseconds: float
     sampled: dict[str, tuple[int, int]]
 
@@ -107,6 +113,7 @@ def count_policy(
     Raises:
         PlanError: when there is no plan, or the policy is no published method.
     """
+    _require_chain(network, policy)
     method = _Method.of(network, policy, parameters, wishes)
     rotations = hma = squares = 0
     keys: set[int] = set()
@@ -129,6 +136,7 @@ def count_policy(
         keys |= plan.keys
         ciphertexts = step.target.ciphertexts
     return PolicyCounts(
+        policy=policy,
         parameters=method.ring,
         levels=len(method.steps),
         rotations=rotations,
@@ -137,6 +145,7 @@ def count_policy(
         ct_ct_mults=squares,
         keys=len(keys),
         input_ciphertexts=method.sent.layout().ciphertexts,
+        output_ciphertexts=ciphertexts,
         milliseconds=milliseconds,
         sampled=sampled,
     )
@@ -153,7 +162,7 @@ class _Method:
 
     @classmethod
     def of(cls, network: Network, policy: Policy, parameters: Parameters | None, wishes: Wishes) -> _Method:
-        if policy not in (Policy.LOLA, Policy.FFCONV):
+        if not policy.is_published:
             raise PlanError(f"{policy} is no published method: count the circuit of its plan")
         if not isinstance(network.nodes[0].operator, Affine):
             raise PlanError(f"{network.nodes[0].name}: fold the network first, it must start with an affine map")
@@ -168,7 +177,7 @@ class _Method:
 
     @cached_property
     def costs(self) -> CostTable:
-        return cost_table(self.ring.ring_degree, self.wishes.backend, self.wishes.costs)
+        return table_for(self.wishes, self.ring)
 
     def with_levels(self) -> Iterator[tuple[Step, int]]:
         """Each step and the level of its inputs."""
@@ -190,6 +199,14 @@ def _rings(layers: list[Layer], policy: Policy, parameters: Parameters | None) -
     while ring:
         yield ring
         ring = None if parameters else wider_parameters(ring)
+
+
+def _require_chain(network: Network, policy: Policy) -> None:
+    for node, reads, position in zip(network.nodes, network.reads, range(len(network.nodes)), strict=True):
+        if reads != (position - 1,):
+            raise PlanError(
+                f"policy {policy} takes chains, and {node.name} reads others than the one before it: use policy heinfer"
+            )
 
 
 def _require_limits(plan: Plan, policy: Policy, limits: Limits) -> None:
