@@ -1,4 +1,4 @@
-"""The picture of a sweep: what a batch, fewer keys and a limit on the upload change."""
+"""The picture of a sweep: what the rank, a batch, fewer keys and a limit on the upload change."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ _SMALL = 9
 
 
 def draw_sweep(records: Records) -> Figure:
-    """Four plots: images per second and bytes an image by the batch, time by megabytes of keys, and by the upload."""
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    ((speed, size), (keys, upload)) = figure.subplots(2, 2)
-    batches, fewer, limits = ([r for r in records if r["curve"] == c] for c in ("batch", "key limit", "upload limit"))
+    """Images per second and bytes an image by the batch; time by megabytes of keys, by the upload, by the rank."""
+    figure = Figure(figsize=(11, 11), layout="constrained")
+    places = figure.subplot_mosaic([["speed", "size"], ["keys", "upload"], ["ranks", "ranks"]])
+    speed, size, keys, upload, ranks = (places[name] for name in ("speed", "size", "keys", "upload", "ranks"))
+    curves = ("batch", "key limit", "upload limit", "rank")
+    batches, fewer, limits, factorized = ([r for r in records if r["curve"] == curve] for curve in curves)
     _draw_speed(speed, batches)
     _draw_size(size, batches)
     _draw_keys(keys, fewer)
     _draw_upload(upload, limits)
-    for axes in (speed, size, keys, upload):
+    _draw_ranks(ranks, factorized)
+    for axes in (speed, size, keys, upload, ranks):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(visible=True, color="#e6e6e6", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -100,6 +103,19 @@ def _draw_upload(axes: Axes, records: Records) -> None:
     axes.set_xlim(0, 1.8 * max(_measured(r) for r in records))
     axes.set_xlabel("milliseconds for one image")
     _title(axes, "More ciphertexts of input, less time")
+
+
+def _draw_ranks(axes: Axes, records: Records) -> None:
+    names = [f"rank {r['rank']}" if isinstance(r["rank"], int) else str(r["rank"]) for r in records]
+    times = [_measured(r) for r in records]
+    axes.barh(names, times, color=_BLUE, height=0.6)
+    for place, r in enumerate(records):
+        accuracy = f", {100 * r['accuracy']:.1f} %" if "accuracy" in r else ""
+        _note(axes, times[place], place, f"{r['rotations']} rotations{accuracy}", (6, 0), "left", "center")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.3 * max(times))
+    axes.set_xlabel("milliseconds for one image; accuracy where it was measured, before any fine-tuning")
+    _title(axes, "The rank of the factorized convolution")
 
 
 def _measured(record: Mapping[str, Any]) -> float:

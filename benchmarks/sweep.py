@@ -1,10 +1,9 @@
-"""sweep: one network planned under several wishes (batch, limits on keys and upload), predicted and measured."""
+"""sweep: what the rank of the factorization, a batch, and limits on keys and upload change, predicted and measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from statistics import median
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 import typer
 from rich.progress import track
+from torch import nn
 
 import heinfer
 from benchmarks.evaluations import Evaluations
@@ -23,14 +23,18 @@ from benchmarks.records import Record, plan_record, save_records, seconds_of, sh
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.cli.options import DataDir
 from heinfer.compiler import CompiledModel
+from heinfer.convert import factorize
 from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo import digits
-from heinfer.zoo.data import normalise
-from heinfer.zoo.reference import WISHES, compile_reference, mnist_preprocessing
+from heinfer.zoo.data import mnist_test, normalise
+from heinfer.zoo.measure import evaluate
+from heinfer.zoo.reference import WISHES, mnist_preprocessing
 from heinfer.zoo.registry import reference
+from heinfer.zoo.training import load
 
-NETWORK = "mnist-ffconv"
+NETWORK, UNFACTORIZED = "mnist-ffconv", "mnist-plain"
+RANKS = (1, 2, 4, 8, 16)
 BATCHES = (1, 4, 16, 64, 256)
 KEY_LIMITS = (inf, 20e6, 18e6, 16e6, 14e6, 12e6, 10e6)
 EVALUATIONS = 5
@@ -39,6 +43,8 @@ SEED = 0
 
 _COLUMNS = {
     "curve": "curve",
+    "rank": "rank",
+    "accuracy": "accuracy",
     "batch": "batch",
     "max_key_bytes": "key limit",
     "max_upload_bytes": "upload limit",
@@ -56,57 +62,87 @@ def sweep(
     json: Json,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help=f"{NETWORK} as trained.", show_default="random weights: times are the same"),
+        typer.Option(
+            metavar="FILE",
+            help=f"{UNFACTORIZED} as trained, for the accuracy at every rank.",
+            show_default="random weights, and no accuracy",
+        ),
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Plan for batches, limits on keys and limits on the upload, and time every plan beside that of one image.
+    """Plan for ranks, batches, limits on keys and on the upload, and time every plan beside that of one image.
 
-    Figures derived from times are of those for which the thread has the processor.
+    Times do not depend on weights. Figures derived from times are of those for which the thread has the processor.
     """
-    weights = "trained" if checkpoint else f"random, seed {SEED}"
-    compile_with = partial(compile_reference, NETWORK, checkpoint, data_dir) if checkpoint else _compile_random
     records: list[Record] = []
-    for record in _measured(compile_with):
-        records.append(record | {"weights": weights, "machine": describe_machine(), "date": today()})
+    for record in _measured(_cases(_factorized(checkpoint, data_dir))):
+        records.append(record | {"machine": describe_machine(), "date": today()})
         save_records(records, json)
     show_table(records, _COLUMNS, json)
 
 
-def _compile_random(wishes: Wishes) -> CompiledModel:
-    """The network with random weights, calibrated on the digits that ship with heinfer."""
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One point of a curve: a network, what is wished of its plan, and what else its record says."""
+
+    curve: str
+    wishes: Wishes
+    facts: Record
+    module: nn.Module
+
+    def compile(self) -> CompiledModel:
+        """The network, calibrated on the digits that ship with heinfer."""
+        images = normalise(digits().images).astype(np.float64)
+        return heinfer.compile(
+            self.module, images, name=NETWORK, preprocessing=mnist_preprocessing(), wishes=self.wishes
+        )
+
+
+def _factorized(checkpoint: Path | None, data_dir: Path | None) -> Iterator[tuple[nn.Module, Record]]:
+    """The unfactorized network, and its factorization at every rank, not trained any further."""
     torch.manual_seed(SEED)
-    images = normalise(digits().images).astype(np.float64)
-    return heinfer.compile(
-        reference(NETWORK).build(), images, name=NETWORK, preprocessing=mnist_preprocessing(), wishes=wishes
-    )
+    whole = load(UNFACTORIZED, checkpoint) if checkpoint else reference(UNFACTORIZED).build().eval()
+    images = mnist_test(data_dir) if checkpoint else None
+    for rank in (*RANKS, None):
+        module = factorize(whole, rank=rank) if rank else whole
+        facts: Record = {
+            "rank": rank or "not factorized",
+            "weights": "trained" if checkpoint else f"random, seed {SEED}",
+        }
+        yield module, facts | ({"accuracy": evaluate(module, images.images, images.labels)} if images else {})
 
 
-def _cases() -> Iterator[tuple[str, Wishes]]:
+def _cases(factorized: Iterator[tuple[nn.Module, Record]]) -> Iterator[Case]:
     """The points of every curve. A batch may upload for each image what one image may."""
     limit = WISHES.limits.upload_bytes
+    torch.manual_seed(SEED)
+    network = reference(NETWORK).build().eval()
+    random: Record = {"weights": f"random, seed {SEED}"}
     for batch in BATCHES:
-        yield "batch", replace(WISHES, batch=batch, limits=Limits(upload_bytes=batch * limit))
+        yield Case("batch", replace(WISHES, batch=batch, limits=Limits(upload_bytes=batch * limit)), random, network)
     for most in KEY_LIMITS:
-        yield "key limit", replace(WISHES, limits=replace(WISHES.limits, key_bytes=most))
+        yield Case("key limit", replace(WISHES, limits=replace(WISHES.limits, key_bytes=most)), random, network)
     for most in (limit, inf):
-        yield "upload limit", replace(WISHES, limits=Limits(upload_bytes=most))
+        yield Case("upload limit", replace(WISHES, limits=Limits(upload_bytes=most)), random, network)
+    for module, facts in factorized:
+        yield Case("rank", WISHES, facts, module)
 
 
-def _measured(compile_with: Callable[[Wishes], CompiledModel]) -> Iterator[Record]:
-    """A record for each point; points of equal wishes share a measurement. The first point is that of one image."""
+def _measured(cases: Iterable[Case]) -> Iterator[Record]:
+    """A record for each case; cases of equal wishes share a measurement. The first is that of one image."""
     single: Evaluations | None = None
-    known: dict[Wishes, Record] = {}
-    for curve, wishes in track(list(_cases()), description="sweeping"):
-        if wishes not in known:
+    known: dict[tuple[nn.Module, Wishes], Record] = {}
+    for case in track(list(cases), description="sweeping"):
+        if (case.module, case.wishes) not in known:
             started = perf_counter()
-            model = compile_with(wishes)
+            model = case.compile()
             compiled = perf_counter() - started
             evaluations = Evaluations(model.bundle)
             single = single or evaluations
             _evaluate(evaluations, single)
-            known[wishes] = _record(model, wishes, evaluations, single) | {"compile_seconds": round(compiled, 2)}
-        yield known[wishes] | {"curve": curve}
+            record = _record(model, case.wishes, evaluations, single) | {"compile_seconds": round(compiled, 2)}
+            known[case.module, case.wishes] = record
+        yield known[case.module, case.wishes] | case.facts | {"curve": case.curve}
 
 
 def _evaluate(evaluations: Evaluations, single: Evaluations) -> None:

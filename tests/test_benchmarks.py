@@ -24,8 +24,10 @@ from heinfer.formats import bundle
 from heinfer.nn import PolyActivation
 from heinfer.planner.cost import OPERATIONS, CostTable, cost_table
 from heinfer.planner.objective import NO_LIMITS, Objective
+from heinfer.zoo import digits
 from heinfer.zoo.data import Digits
-from heinfer.zoo.registry import DataSet, Reference
+from heinfer.zoo.measure import evaluate
+from heinfer.zoo.registry import DataSet, Reference, reference
 
 COMMON = {
     "benchmark",
@@ -154,23 +156,27 @@ def swept(tmp_path_factory):
     """Records of a sweep over a small network, and the wishes that it was compiled for."""
     wishes = []
 
-    def compile_small(asked):
-        wishes.append(asked)
-        return small_model(asked)
+    def compile_small(case):
+        wishes.append(case.wishes)
+        return small_model(case.wishes)
 
     out = tmp_path_factory.mktemp("sweep") / "sweep.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sweep, "BATCHES", (1, 4))
         patched.setattr(sweep, "KEY_LIMITS", (math.inf, 6e6))
         patched.setattr(sweep, "EVALUATIONS", 2)
-        patched.setattr(sweep, "_compile_random", compile_small)
+        patched.setattr(sweep.Case, "compile", compile_small)
+        patched.setattr(sweep, "RANKS", (2,))
         assert run("sweep", "--json", str(out)) == 0
     return json.loads(out.read_text()), wishes
 
 
 def test_sweep_times_every_plan_beside_that_of_one_image(swept):
     records, _ = swept
-    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key limit"] * 2 + ["upload limit"] * 2
+    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key limit"] * 2 + ["upload limit"] * 2 + [
+        "rank"
+    ] * 2
+    assert [record.get("rank") for record in records[-2:]] == [2, "not factorized"]
     for record in records:
         assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "predicted_milliseconds", "machine", "weights"}
         assert record["eval_cpu_seconds"]["n"] == 2
@@ -185,26 +191,34 @@ def test_sweep_times_every_plan_beside_that_of_one_image(swept):
 
 def test_sweep_measures_equal_wishes_once(swept):
     records, wishes = swept
-    assert len(wishes) == len(set(wishes)) == 4  # one image, a batch, fewer keys, any upload
+    assert len(wishes) == len(set(wishes)) + 2 == 6  # one image, a batch, fewer keys, any upload; two further networks
     assert {asked.limits.upload_bytes / asked.batch for asked in wishes} == {300_000, math.inf}
     single, *others = (record for record in records if record["batch"] == 1)
-    assert [single | {"curve": record["curve"]} == record for record in others] == [True, False, True, False]
+    assert [single | {"curve": record["curve"]} == record for record in others] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
-def test_sweep_takes_a_trained_network(tmp_path, monkeypatch):
-    def compile_trained(name, checkpoint, data_dir, wishes):
-        return f"{name} {checkpoint} {data_dir} {wishes.batch}"
+def test_sweep_says_how_good_every_rank_is_when_a_trained_network_is_given(tmp_path, monkeypatch):
+    plain = reference(sweep.UNFACTORIZED).build().eval()
+    monkeypatch.setattr(sweep, "load", lambda name, path: plain if (name, path.name) == ("mnist-plain", "a") else None)
+    monkeypatch.setattr(sweep, "mnist_test", lambda _dir: digits())
+    monkeypatch.setattr(sweep, "_measured", lambda cases: (case.facts for case in cases))
+    run("sweep", "--json", str(tmp_path / "sweep.json"), "--checkpoint", "a")
+    records = [record for record in json.loads((tmp_path / "sweep.json").read_text()) if "rank" in record]
+    assert [record["rank"] for record in records] == [*sweep.RANKS, "not factorized"]
+    assert {record["weights"] for record in records} == {"trained"}
+    assert records[-1]["accuracy"] == evaluate(plain, digits().images, digits().labels)
 
-    monkeypatch.setattr(sweep, "compile_reference", compile_trained)
-    monkeypatch.setattr(sweep, "_measured", lambda compile_with: iter([{"compiled": compile_with(sweep.WISHES)}]))
-    run("sweep", "--json", str(tmp_path / "sweep.json"), "--checkpoint", "a.safetensors", "--data-dir", "data")
-    (record,) = json.loads((tmp_path / "sweep.json").read_text())
-    assert record["compiled"] == "mnist-ffconv a.safetensors data 1"
-    assert record["weights"] == "trained"
 
-
-def test_without_one_it_takes_random_weights():
-    model = sweep._compile_random(replace(sweep.WISHES, batch=4, limits=NO_LIMITS))
+def test_a_case_is_compiled_as_it_wishes():
+    wishes = replace(sweep.WISHES, batch=4, limits=NO_LIMITS)
+    model = sweep.Case("batch", wishes, {}, reference(sweep.NETWORK).build().eval()).compile()
     assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)
 
 
@@ -297,13 +311,17 @@ SWEEP = [
     swept_record("key limit", max_key_bytes=16e6, keys=9, key_bytes=16e6),
     swept_record("upload limit"),
     swept_record("upload limit", max_upload_bytes="none", upload_bytes=460_000, rotations=30),
+    swept_record("rank", rank=4, accuracy=0.97),
+    swept_record("rank", rank="not factorized", accuracy=0.992, rotations=48),
 ]
 
 
 def test_the_plot_of_a_sweep_shows_what_the_records_say():
     figure = plots.draw_sweep(SWEEP)
     assert figure.get_suptitle() == "net, N = 8192: processor time of one thread, one, 2 cores"
-    speed, size, keys, upload = ([text.get_text() for text in axes.texts] for axes in figure.axes)
+    speed, size, keys, upload, ranks = ([text.get_text() for text in axes.texts] for axes in figure.axes)
+    assert ranks == ["39 rotations, 97.0 %", "48 rotations, 99.2 %"]
+    assert [label.get_text() for label in figure.axes[4].get_yticklabels()] == ["rank 4", "not factorized"]
     assert speed == ["1.0x", "6.0x"]
     assert size == ["22,000", "230", "230", "50"]
     assert keys == ["12 keys", "9 keys"]
