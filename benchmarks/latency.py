@@ -2,54 +2,103 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from statistics import median
 from time import perf_counter
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.options import Json, Network
-from benchmarks.records import plan_record, seconds_of, write_records
+from benchmarks.records import Record, plan_record, seconds_of, write_records
 from benchmarks.rotation import Rotation
 from benchmarks.subject import Subject
+from benchmarks.untrained import SEED, compile_random
 from heinfer.cli.local_server import local_server
 from heinfer.cli.models import bundle_file
+from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
+from heinfer.formats.bundle import Bundle
+from heinfer.planner.objective import NO_LIMITS
+from heinfer.planner.policies.names import Policy
 from heinfer.zoo import digits
+from heinfer.zoo.reference import WISHES, compile_reference
 from heinfer_client import Client
 
 EVALUATIONS = 12
+ROTATIONS = 20
+"""At least so many of SEAL, however few the evaluations."""
 REQUESTS = 6
 
 
-def latency(json: Json, network: Network = "mnist-ffconv") -> None:
-    """Time one image: evaluation in SEAL rotations, and what HTTP, encryption and decryption add."""
-    path = bundle_file(network)
-    model = bundle.load(path)
-    image = digits().images[0]
-    evaluations, rotations = _interleaved(Subject(model), image)
-    overheads = _http_overheads(path, model.manifest.name, image)
-    record = plan_record("latency", model) | {
-        "eval_seconds": seconds_of(evaluations),
-        "seal_rotation_seconds": seconds_of(rotations),
-        "ratio_to_seal_rotation": round(median(evaluations) / median(rotations), 2),
-        "http_second_request_overhead_seconds": overheads[1],
-        "http_overhead_seconds": seconds_of(overheads[1:]),
-    }
+def latency(
+    json: Json,
+    network: Network = "mnist-ffconv",
+    policy: Annotated[
+        Policy | None,
+        typer.Option(help="Compile the reference network anew under a policy.", show_default="as it ships"),
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="Timed, after one that loads the keys.")] = EVALUATIONS,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The network as trained, for --policy.", show_default="random weights"),
+    ] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Time one image: evaluation in SEAL rotations, and what HTTP, encryption and decryption add.
+
+    Under a policy, evaluation alone is timed: it may take minutes, and HTTP does not depend on the policy.
+    """
+    if policy is None:
+        path = bundle_file(network)
+        model = bundle.load(path)
+        record = _evaluated(model, evaluations) | _requested(path, model.manifest.name)
+    else:
+        weights = "trained" if checkpoint else f"random, seed {SEED}"
+        record = _evaluated(_compiled(network, policy, checkpoint, data_dir), evaluations) | {"weights": weights}
     write_records([record], json)
 
 
-def _interleaved(subject: Subject, image: NDArray[Any]) -> tuple[list[float], list[float]]:
+def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: Path | None) -> Bundle:
+    """A reference network under a policy; a published method cannot choose to upload less."""
+    limits = NO_LIMITS if policy.is_published else WISHES.limits
+    wishes = replace(WISHES, policy=policy, limits=limits)
+    if checkpoint:
+        return compile_reference(network, checkpoint, data_dir, wishes).bundle
+    return compile_random(network, wishes).bundle
+
+
+def _evaluated(model: Bundle, number: int) -> Record:
+    evaluations, rotations = _interleaved(Subject(model), digits().images[0], number)
+    return plan_record("latency", model) | {
+        "eval_seconds": seconds_of(evaluations),
+        "seal_rotation_seconds": seconds_of(rotations),
+        "ratio_to_seal_rotation": round(median(evaluations) / median(rotations), 2),
+    }
+
+
+def _requested(path: Path, name: str) -> Record:
+    overheads = _http_overheads(path, name, digits().images[0])
+    return {
+        "http_second_request_overhead_seconds": overheads[1],
+        "http_overhead_seconds": seconds_of(overheads[1:]),
+    }
+
+
+def _interleaved(subject: Subject, image: NDArray[Any], number: int) -> tuple[list[float], list[float]]:
     """Seconds of evaluations, and of rotations right before and after each: machines are noisy, and change."""
     rotation = Rotation(subject)
     subject.classify(image)  # loads the keys
     evaluations, rotations = [], []
-    for _ in track(range(EVALUATIONS), description="evaluating"):
-        rotations.append(rotation.seconds())
+    a_side = ceil(ROTATIONS / (2 * number))
+    for _ in track(range(number), description="evaluating"):
+        rotations += [rotation.seconds() for _ in range(a_side)]
         evaluations.append(subject.classify(image)[1])
-        rotations.append(rotation.seconds())
+        rotations += [rotation.seconds() for _ in range(a_side)]
     return evaluations, rotations
 
 

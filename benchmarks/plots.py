@@ -11,6 +11,7 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.plot_rotations import draw_rotations
 from benchmarks.plot_sweep import draw_sweep
 
 _PARTS = {
@@ -88,5 +89,6 @@ def _note(axes: Axes, place: float, end: float, text: str) -> None:
 
 PLOTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Figure]] = {
     "prediction": draw_prediction,
+    "rotations": draw_rotations,
     "sweep": draw_sweep,
 }

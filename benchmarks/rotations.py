@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import product
 from pathlib import Path
 from time import process_time
 from typing import Annotated
@@ -25,21 +24,21 @@ from heinfer.circuit.ir import Circuit
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.errors import PlanError
+from heinfer.formats import bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
-from heinfer.network.ir import Network
 from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Objective, Wishes
 from heinfer.planner.plan import Plan
-from heinfer.planner.search import plan_network
-from heinfer.zoo import NETWORKS
+from heinfer.planner.policies.names import Policy
+from heinfer.planner.policies.planning import PolicyCounts, count_policy, plan_policy
+from heinfer.zoo import BUNDLES, NETWORKS
 from heinfer.zoo.registry import reference
 
-POLICIES: Mapping[str, Callable[[Network, Wishes], Plan]] = {
-    "heinfer": lambda network, wishes: plan_network(network, wishes=wishes),
-}
 OBJECTIVES = Objective.TIME, Objective.KEY_SWITCHES
+PRESCRIBED = "prescribed"
+"""The objective of a published method: it has nothing to choose."""
 SEED = 0
 """Of the weights: counts do not depend on them."""
 
@@ -55,6 +54,7 @@ _COLUMNS = {
     "hma": "HMA",
     "keys": "keys",
     "predicted_milliseconds": "ms",
+    "sampled": "sampled",
     "planning_seconds": "planned in s",
     "planning_peak_mb": "peak MB",
     "failure": "",
@@ -68,29 +68,39 @@ def rotations(
         list[str] | None, typer.Option(metavar="NAME", help="Of a network; may be repeated.", show_default="all")
     ] = None,
 ) -> None:
-    """Plan every reference network, each in a process of its own, and count what its circuit does.
+    """Plan every reference network under every policy, each in a process of its own, and count what is executed.
 
-    Seconds of planning are the processor's. A network that a policy has no plan for gets a record that says why.
+    Seconds of planning are the processor's. A network that a policy has no plan for gets a record that says why. Steps
+    of published methods that are too large to be planned whole are sampled: the records name them.
     Records are written as they come.
     """
     names = [reference(name).name for name in network or NETWORKS]
     records: list[Record] = []
-    for case in track(list(product(names, POLICIES, OBJECTIVES)), description="planning"):
+    for case in track([case for name in names for case in _cases(name)], description="planning"):
         records.append(_in_a_process(*case))
         save_records(records, json)
     show_table(records, _COLUMNS, json)
 
 
-def _in_a_process(name: str, policy: str, objective: Objective) -> Record:
+def _cases(name: str) -> Iterator[tuple[str, Policy, str]]:
+    """What a network is planned under; one with nothing to multiply out has no unfactorized twin."""
+    for policy in Policy:
+        if policy.is_published:
+            yield name, policy, PRESCRIBED
+        elif policy is Policy.HEINFER or reference(name).base:
+            yield from ((name, policy, objective.value) for objective in OBJECTIVES)
+
+
+def _in_a_process(name: str, policy: Policy, objective: str) -> Record:
     """The record of one plan: memory is measured of a whole process, and a process that dies takes no other along."""
     head: Record = {
         "benchmark": "rotations",
         "network": name,
-        "policy": policy,
-        "objective": objective.value,
+        "policy": policy.value,
+        "objective": objective,
         "backend": "tenseal",
         "threads": 1,
-    }
+    } | _accuracy(name)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
             return head | pool.submit(_planned, name, policy, objective).result()
@@ -100,18 +110,54 @@ def _in_a_process(name: str, policy: str, objective: Objective) -> Record:
             return head | {"failure": "the process that planned it died"}
 
 
-def _planned(name: str, policy: str, objective: Objective) -> Record:
+def _accuracy(name: str) -> Record:
+    """On all test images, in cleartext, of the network that ships trained; a policy does not change it."""
+    path = BUNDLES / f"{name}.heinfer"
+    return {"accuracy": float(bundle.load(path).metadata["test accuracy"])} if path.exists() else {}
+
+
+def _planned(name: str, policy: Policy, objective: str) -> Record:
     torch.manual_seed(SEED)
     about = reference(name)
     network = fold(trace(about.build(), about.data.shape))
     started = process_time()
-    plan = POLICIES[policy](network, Wishes(objective=objective))
-    seconds = process_time() - started
-    peak = _peak_megabytes()
-    circuit = lower(plan)
+    if policy.is_published:
+        result: Plan | PolicyCounts = count_policy(network, policy)
+    else:
+        result = plan_policy(network, policy, wishes=Wishes(objective=Objective(objective)))
+    planning: Record = {"planning_seconds": round(process_time() - started, 2), "planning_peak_mb": _peak_megabytes()}
+    if isinstance(result, PolicyCounts):
+        return _prescribed(result) | planning
+    circuit = lower(result)
     for improve in (merge_common_subexpressions, remove_dead_code, mark_hoisting):
         circuit = improve(circuit)
-    return _counted(plan, circuit) | {"planning_seconds": round(seconds, 2), "planning_peak_mb": peak}
+    return _counted(result, circuit) | planning
+
+
+def _prescribed(counts: PolicyCounts) -> Record:
+    """Counts of a published method, but for the plaintexts of biases."""
+    parameters, relinearization = counts.parameters, counts.ct_ct_mults > 0
+    steps = tuple(range(1, counts.keys + 1))  # any: all keys are equally large
+    sampled = (f"{step} {some} of {number}" for step, (some, number) in counts.sampled.items())
+    return {
+        "ring_degree": parameters.ring_degree,
+        "log_qp": round(parameters.log_qp, 3),
+        "levels": counts.levels,
+        "rotations": counts.rotations,
+        "rotations_hoisted": 0,
+        "key_switches": counts.key_switches,
+        "hma": counts.hma,
+        "ct_ct_mults": counts.ct_ct_mults,
+        "input_ciphertexts": counts.input_ciphertexts,
+        "keys": counts.keys + relinearization,
+        "key_bytes": keys_length(parameters, steps=steps, relinearization=relinearization),
+        "upload_bytes": ciphertexts_length(
+            parameters, count=counts.input_ciphertexts, level=counts.levels, seeded=True
+        ),
+        "download_bytes": ciphertexts_length(parameters, count=counts.output_ciphertexts, level=0, seeded=False),
+        "predicted_milliseconds": round(counts.milliseconds, 1),
+        "sampled": ", ".join(sampled) or "nothing",
+    }
 
 
 def _counted(plan: Plan, circuit: Circuit) -> Record:
@@ -136,6 +182,7 @@ def _counted(plan: Plan, circuit: Circuit) -> Record:
         "upload_bytes": ciphertexts_length(parameters, count=circuit.inputs, level=plan.input_level, seeded=True),
         "download_bytes": ciphertexts_length(parameters, count=len(circuit.outputs), level=output, seeded=False),
         "predicted_milliseconds": round(sum(milliseconds), 1),
+        "sampled": "nothing",
     }
 
 

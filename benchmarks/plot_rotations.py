@@ -1,0 +1,63 @@
+"""The picture of the benchmark rotations: what every policy makes of every network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from heinfer.planner.policies.names import Policy
+
+Records: TypeAlias = Sequence[Mapping[str, Any]]
+
+_STYLES = {
+    Policy.LOLA: ("LoLa", "#b0b0b0"),
+    Policy.FFCONV: ("FFConv", "#e08a2e"),
+    Policy.UNFACTORIZED: ("heinfer, FFConv pairs multiplied out", "#9dbde3"),
+    Policy.HEINFER: ("heinfer", "#3b6fb6"),
+}
+_BAR = 0.8 / len(_STYLES)
+_SMALL = 8
+
+
+def draw_rotations(records: Records) -> Figure:
+    """Two plots, logarithmic: key switches and predicted seconds, a group of bars for each network.
+
+    Of plans that are searched, those for the least time. What was sampled has a ~ before it.
+    """
+    shown = [r for r in records if r["objective"] != "key switches" and "failure" not in r]
+    names = list(dict.fromkeys(r["network"] for r in records))
+    figure = Figure(figsize=(11, 1.2 + 0.85 * len(names)), layout="constrained")
+    switches, seconds = figure.subplots(1, 2, sharey=True)
+    _draw(switches, names, shown, "key_switches", 1)
+    _draw(seconds, names, shown, "predicted_milliseconds", 1000)
+    switches.set_yticks(range(len(names)), names)
+    switches.invert_yaxis()
+    switches.set_xlabel("key switches of an image")
+    seconds.set_xlabel("seconds an image, predicted by the shipped cost table, one thread")
+    handles, labels = switches.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=len(_STYLES), frameon=False, fontsize=9)
+    return figure
+
+
+def _draw(axes: Axes, names: Sequence[str], records: Records, key: str, unit: float) -> None:
+    for place, (policy, (label, colour)) in enumerate(_STYLES.items()):
+        rows = [r for r in records if r["policy"] == policy]
+        at = [names.index(r["network"]) + (place - (len(_STYLES) - 1) / 2) * _BAR for r in rows]
+        values = [r[key] / unit for r in rows]
+        axes.barh(at, values, _BAR, color=colour, label=label)
+        for y, value, r in zip(at, values, rows, strict=True):
+            text = ("" if r["sampled"] == "nothing" else "~") + _figures(value)
+            axes.annotate(
+                text, (value, y), xytext=(4, 0), textcoords="offset points", va="center_baseline", fontsize=_SMALL
+            )
+    axes.set_xscale("log")
+    axes.margins(x=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _figures(value: float) -> str:
+    """Whole from a hundred on, else two figures."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.2g}"

@@ -1,0 +1,25 @@
+"""Reference networks with random weights, compiled: what they take does not depend on the weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import heinfer
+from heinfer.compiler import CompiledModel
+from heinfer.planner.objective import Wishes
+from heinfer.zoo import digits
+from heinfer.zoo.data import normalise
+from heinfer.zoo.reference import mnist_preprocessing
+from heinfer.zoo.registry import reference
+
+SEED = 0
+
+
+def compile_random(name: str, wishes: Wishes) -> CompiledModel:
+    """A network for MNIST with random weights, calibrated on the digits that ship with heinfer."""
+    torch.manual_seed(SEED)
+    images = normalise(digits().images).astype(np.float64)
+    return heinfer.compile(
+        reference(name).build(), images, name=name, preprocessing=mnist_preprocessing(), wishes=wishes
+    )
