@@ -10,7 +10,7 @@ from pathlib import Path
 from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_circuit, count_layers
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.ir import Circuit, Kind
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.planner.cost import cost_table
@@ -116,7 +116,12 @@ def _layers(circuit: Circuit, types: Sequence[ValueType], milliseconds: Sequence
                 layer.kernel,
                 layer.layout_in,
                 layer.layout_out,
-                level=max(types[a].level for n in numbers for a in circuit.ops[n].args),
+                level=max(
+                    types[a].level
+                    for n in numbers
+                    if circuit.ops[n].kind is not Kind.DROP_LEVEL
+                    for a in circuit.ops[n].args
+                ),
                 scale_bits=log2(types[numbers[-1]].scale),
                 counts=counts,
                 milliseconds=sum(milliseconds[number] for number in numbers),

@@ -5,14 +5,25 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from random_networks import assert_runs, chain, convolution, dense, networks, polynomial
+from random_networks import (
+    assert_runs,
+    branching,
+    branching_networks,
+    chain,
+    convolution,
+    dense,
+    inputs_for,
+    networks,
+    polynomial,
+)
 from rings import tiny_parameters
 
 from heinfer.errors import PlanError
 from heinfer.network.folding import fold
-from heinfer.network.ir import Network, Node
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import Add, Concat
 from heinfer.network.operators import AveragePool, Square
-from heinfer.planner.merging import Merging, divisions, map_of, merged, product_entries
+from heinfer.planner.merging import Merging, map_of, merged, product_entries
 from heinfer.planner.search import plan_network
 
 RNG = np.random.default_rng(0)
@@ -20,8 +31,10 @@ POOL = AveragePool((2, 2), (2, 2))
 POOLED = chain((1, 8, 8), convolution(RNG, 1, 2, 3, 1, 1), polynomial(RNG, 2), POOL, convolution(RNG, 2, 2, 3, 1, 1))
 
 
-def names(network: Network) -> list[list[str]]:
-    return [[node.name for node in division] for division in divisions(list(fold(network).nodes))]
+def names(network: Network, stage: int = 0) -> list[list[str]]:
+    """Of the parts of every division of a run."""
+    divisions = Merging(fold(network)).stages[stage].divisions
+    return [[part.node.name for part in division.parts] for division in divisions]
 
 
 def test_every_division_of_a_run_is_tried_most_levels_first() -> None:
@@ -57,8 +70,9 @@ def test_a_merged_pair_is_the_pair(network: Network) -> None:
 def test_a_network_has_as_many_levels_as_maps_and_squares_at_most() -> None:
     merging = Merging(fold(POOLED))
     assert (merging.levels.start, merging.levels[-1]) == (3, 4)
-    assert merging.levels_from(2) == range(1, 3)
+    assert merging.levels_from(1) == range(1, 3)  # the tensor that node 1 makes, a square
     assert merging.levels_from(3) == range(1)
+    assert not merging.may_wait
 
 
 def test_maps_are_merged_when_the_ring_has_too_few_levels_for_them_apart() -> None:
@@ -70,3 +84,52 @@ def test_maps_are_merged_when_the_ring_has_too_few_levels_for_them_apart() -> No
 def test_a_square_has_no_matrix() -> None:
     with pytest.raises(PlanError, match=r"^square: fold the network first; Square has no kernel"):
         map_of(Node("square", Square()))
+
+
+# Where branches meet -------------------------------------------------------------------------------
+
+SHAPE = (2, 4, 4)
+CONV, ACT = convolution(RNG, 2, 2, 3, 1, 1), polynomial(RNG, 2)
+ACT_1 = polynomial(RNG, 1)
+THIN, WIDE = convolution(RNG, 2, 1, 3, 1, 1), convolution(RNG, 1, 2, 1)
+
+
+def test_the_run_into_a_sum_is_a_tree_of_maps() -> None:
+    """An FFConv in a residual block: its halves may be multiplied out inside the sum, and a pool after it, too."""
+    nodes = [(CONV, INPUT), (ACT, 0), (CONV, 1), (ACT, 2), (THIN, 3), (WIDE, 4), (Add(), 5, 1), (POOL, 6)]
+    network = branching(SHAPE, *nodes)
+    assert names(network, stage=4) == [
+        ["convolution4", "convolution5+add6", "averagepool7"],
+        ["convolution4", "convolution5+add6+averagepool7"],
+        ["convolution4+convolution5+add6", "averagepool7"],
+        ["convolution4+convolution5+add6+averagepool7"],
+    ]
+    assert Merging(fold(network)).levels == range(5, 8)
+
+
+@settings(max_examples=15, deadline=None)
+@given(branching_networks(blocks=1, side=5))
+def test_every_division_of_every_run_is_the_run(network: Network) -> None:
+    folded = fold(network)
+    values = {INPUT: inputs_for(network)}
+    for stage in Merging(folded).stages:
+        for division in stage.divisions:
+            made = dict(values)
+            for part in division.parts:
+                assert all(tensor in made for tensor in part.reads)
+                x = [made[tensor] for tensor in part.reads]
+                made[part.makes] = x[0] ** 2 if part.is_square else sum(m(v) for m, v in zip(part.maps, x, strict=True))
+                if len(x) > 1:
+                    flat = np.concatenate([v.reshape(len(v), -1) for v in x], axis=1)
+                    np.testing.assert_allclose(part.map(flat), made[part.makes], atol=1e-9)
+            values.setdefault(stage.makes, made[stage.makes])
+            np.testing.assert_allclose(made[stage.makes], values[stage.makes], atol=1e-9)
+            assert max(division.distance.values()) <= len(division.parts)
+    np.testing.assert_allclose(values[stage.makes], network(values[INPUT]), atol=1e-9)
+
+
+def test_a_tensor_beside_a_longer_way_may_wait() -> None:
+    nodes = [(CONV, INPUT), (ACT, 0), (CONV, 1), (ACT, 2), (CONV, 3), (ACT, 4), (THIN, 1), (ACT_1, 6)]
+    network = fold(branching(SHAPE, *nodes, (Concat(), 5, 7), (convolution(RNG, 3, 1, 1), 8)))
+    merging = Merging(network)
+    assert {network.nodes[i].name for i in merging.may_wait} == {"convolution6", "polynomial7"}

@@ -33,6 +33,7 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
             {"conv1": (6, 28, 28), "pool1": (6, 14, 14), "conv2": (16, 10, 10), "flatten": (400,), "fc1": (120,)},
         ),
         ("lola-cifar", {"conv1": (83, 14, 14), "conv2": (163, 7, 7), "flatten": (7987,)}),
+        ("cifar-resnet", {"conv1": (16, 16, 16), "block1": (16, 16, 16), "block2": (32, 8, 8), "flatten": (512,)}),
         ("cifar-plain", {"conv1": (32, 16, 16), "conv2": (64, 16, 16), "conv3": (128, 8, 8), "flatten": (2048,)}),
     ],
 )

@@ -46,6 +46,9 @@ class Builder:
     def rescale(self, x: int) -> int:
         return self._append(Op(Kind.RESCALE, (x,)))
 
+    def drop_level(self, x: int) -> int:
+        return self._append(Op(Kind.DROP_LEVEL, (x,)))
+
     def finish(self, outputs: tuple[int, ...]) -> Circuit:
         return Circuit(self.slots, tuple(self._ops), outputs, tuple(self._constants), tuple(self._layers))
 

@@ -2,33 +2,64 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.ir import Circuit, Layer, SlotVector
 from heinfer.circuit.passes.interleaving import interleave
 from heinfer.layout.layout import FREE, ZERO
+from heinfer.network.ir import INPUT
 from heinfer.planner.diagonals import Diagonal
 from heinfer.planner.join import Index
 from heinfer.planner.linear import LinearPlan, Rescale, rotations
-from heinfer.planner.plan import LinearStep, Plan, SquareStep
+from heinfer.planner.plan import LinearStep, Plan
 
 
 def lower(plan: Plan) -> Circuit:
     """Return the circuit of a plan; scales of plaintexts are left to the scale pass."""
     builder = Builder(plan.parameters.slots // plan.batch)
-    values = [builder.input(i) for i in range(plan.single_input.ciphertexts)]
-    layout = plan.input_label
-    for step in plan.steps:
-        match step:
-            case SquareStep(name):
-                builder.layer(Layer(name, "square", layout, layout))
-                values = [builder.rescale(builder.square(x)) for x in values]
-            case LinearStep(name, linear):
-                builder.layer(Layer(name, _kernel_name(linear), layout, linear.label))
-                values = _LinearLowering(builder, linear).lower(values)
-                layout = linear.label
-    return interleave(builder.finish(tuple(values)), plan.batch)
+    inputs = tuple(builder.input(i) for i in range(plan.single_input.ciphertexts))
+    tensors = {INPUT: _Tensor(inputs, "the input", plan.input_label)}
+    for position, (step, reads) in enumerate(zip(plan.steps, plan.reads, strict=True)):
+        sources = [tensors[tensor] for tensor in reads]
+        label = step.plan.label if isinstance(step, LinearStep) else sources[0].label
+        kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else "square"
+        builder.layer(Layer(step.name, kernel, _labels(sources), label))
+        level = plan.levels[position] + 1
+        values = [
+            x
+            for tensor, source in zip(reads, sources, strict=True)
+            for x in _brought_down(builder, source.values, plan.levels[tensor] - level)
+        ]
+        if isinstance(step, LinearStep):
+            values = _LinearLowering(builder, step.plan).lower(values)
+        else:
+            values = [builder.rescale(builder.square(x)) for x in values]
+        tensors[position] = _Tensor(tuple(values), step.name, label)
+    return interleave(builder.finish(tensors[len(plan.steps) - 1].values), plan.batch)
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """The ciphertexts of a tensor, what made it, and how it is laid out."""
+
+    values: tuple[int, ...]
+    maker: str
+    label: str
+
+
+def _labels(sources: list[_Tensor]) -> str:
+    if len(sources) == 1:
+        return sources[0].label
+    return " and ".join(f"{source.label} (of {source.maker})" for source in sources)
+
+
+def _brought_down(builder: Builder, values: tuple[int, ...], levels: int) -> tuple[int, ...]:
+    for _ in range(levels):
+        values = tuple(builder.drop_level(x) for x in values)
+    return values
 
 
 def _kernel_name(plan: LinearPlan) -> str:

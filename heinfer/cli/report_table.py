@@ -55,11 +55,15 @@ def _counts(counts: Counts) -> tuple[str, ...]:
 
 
 def _layouts(report: Report) -> Table:
-    rows = [("input", report.layers[0].layout_in)]
+    before = report.layers[0].layout_in
+    rows = [("input", before)]
     for layer in report.layers:
         rows.append((layer.name, layer.kernel))
+        if layer.layout_in != before:  # it reads several tensors, or another than that of the layer above
+            rows.append(("", f"from {layer.layout_in}"))
         if layer.layout_out != layer.layout_in:
             rows.append(("", f"to {layer.layout_out}"))
+        before = layer.layout_out
     return _grid(rows)
 
 

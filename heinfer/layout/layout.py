@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -115,6 +116,22 @@ class Layout:
     def shifted(self, offset: int) -> Layout:
         """The same layout with every ciphertext's content moved ``offset`` slots to the right, cyclically."""
         return Layout(self.shape, np.roll(self.index, offset, axis=1))
+
+    @classmethod
+    def side_by_side(cls, layouts: Sequence[Layout]) -> Layout:
+        """Several tensors, each in its own ciphertexts, as one of all their elements, those of the first tensor first.
+
+        Returns:
+            Layout: of shape (elements,).
+        """
+        if len(layouts) == 1:
+            return layouts[0]
+        first = np.cumsum([0, *(layout.size for layout in layouts)])
+        parts = [
+            np.where(layout.index >= 0, layout.index + offset, layout.index)
+            for layout, offset in zip(layouts, first, strict=False)
+        ]
+        return cls((int(first[-1]),), np.concatenate(parts))
 
     def interleaved(self, batch: int) -> Layout:
         """The same layout for ``batch`` tensors at once: slot p of tensor b is slot p batch + b.

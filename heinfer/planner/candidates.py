@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -83,6 +83,19 @@ def output_candidates(linear: LinearMap, source: Candidate, slots: int) -> Itera
         yield from _plane_candidates(planes, *_natural(linear, source.grid, source.phases), slots)
     else:
         yield _flat_candidate(shape, slots)
+
+
+def target_candidates(maps: Sequence[LinearMap], sources: Sequence[Candidate], slots: int) -> Iterator[Candidate]:
+    """Layouts that an affine layer may produce from all that it reads: what any of it suggests, and as that is."""
+    if len(sources) == 1:
+        yield from output_candidates(maps[0], sources[0], slots)
+        return
+    found: dict[object, Candidate] = {}
+    for linear, source in zip(maps, sources, strict=True):
+        for candidate in output_candidates(linear, source, slots):
+            found.setdefault((candidate.layout, candidate.folds), candidate)
+    planes = [candidate for candidate in found.values() if candidate.grid]
+    yield from planes or found.values()
 
 
 @lru_cache(maxsize=256)

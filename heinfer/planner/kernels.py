@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 
+from heinfer.layout.layout import Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.candidates import Candidate
 from heinfer.planner.cost import CostTable
@@ -18,9 +19,9 @@ from heinfer.planner.linear import LinearPlan, diagonal_sets, linear_plans, regu
 class Kernel:
     """One map from one layout to one candidate: its diagonals and their covers, found when they are first asked for."""
 
-    def __init__(self, linear: LinearMap, source: Candidate, target: Candidate) -> None:
+    def __init__(self, linear: LinearMap, source: Layout, target: Candidate) -> None:
         self.target = target
-        self.problem = DiagonalProblem(linear, source.layout, target.layout, target.folds)
+        self.problem = DiagonalProblem(linear, source, target.layout, target.folds)
         self._plans: dict[tuple[DiagonalSet, bool], list[LinearPlan]] = {}
 
     @cached_property
@@ -71,8 +72,8 @@ class Kernels:
         self._made: dict[tuple[LinearMap, int, int], Kernel] = {}
         self._layouts: dict[object, int] = {}
 
-    def __call__(self, linear: LinearMap, source: Candidate, target: Candidate) -> Kernel:
-        key = linear, self._number(source.layout), self._number((target.layout, target.folds))
+    def __call__(self, linear: LinearMap, source: Layout, target: Candidate) -> Kernel:
+        key = linear, self._number(source), self._number((target.layout, target.folds))
         if key not in self._made:
             self._made[key] = Kernel(linear, source, target)
         return self._made[key]

@@ -2,75 +2,185 @@
 
 Between two activations a network has a run of linear maps (a pool, the two halves of an FFConv). Any neighbours in it
 may be multiplied out: that saves a level, and usually costs diagonals. The search tries the divisions of each run.
+Where branches meet, a run is a tree: several maps may end in a sum or concatenation.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
-from itertools import groupby, product
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import product
 
 import numpy as np
 
 from heinfer.errors import PlanError
-from heinfer.network.ir import Network, Node
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import AffineSum
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine, Square
+from heinfer.network.terms import Terms, operator_of, substituted
 
 _MOST_ENTRIES = 3_000_000
 """Of a product that the search tries on its own account."""
 _MOST_GROWTH = 16
 """How many times the entries of its factors a product may have."""
 _MOST_DIVIDED = 5
-"""A longer run of maps is multiplied out in its first part."""
+"""Of a run of more maps, the first are multiplied out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A node of a folded network, or several multiplied out. Tensors go by the position of the node that makes them.
+
+    Attributes:
+        node: a square or a map; named after all that went into it.
+        reads: the tensors it reads.
+        makes: the tensor it makes.
+    """
+
+    node: Node
+    reads: tuple[int, ...]
+    makes: int
+
+    @property
+    def is_square(self) -> bool:
+        return isinstance(self.node.operator, Square)
+
+    @property
+    def maps(self) -> tuple[LinearMap, ...]:
+        """One for each tensor that it reads."""
+        operator = self.node.operator
+        return operator.maps if isinstance(operator, AffineSum) else (map_of(self.node),)
+
+    @property
+    def map(self) -> LinearMap:
+        """The one map of all elements that it reads."""
+        operator = self.node.operator
+        return operator.map if isinstance(operator, AffineSum) else map_of(self.node)
+
+    @cached_property
+    def terms(self) -> Terms:
+        return tuple(zip(self.reads, self.maps, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Division:
+    """One way to evaluate a run: its parts, each after those that it reads."""
+
+    parts: tuple[Part, ...]
+
+    @cached_property
+    def distance(self) -> dict[int, int]:
+        """Levels from each tensor that is read or made to the result of the last part."""
+        found = {self.parts[-1].makes: 0}
+        for part in reversed(self.parts):
+            for tensor in part.reads:
+                found[tensor] = max(found.get(tensor, 0), found[part.makes] + 1)
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """A run of maps with all its divisions, or a square with one."""
+
+    divisions: tuple[Division, ...]
+    reads: tuple[int, ...]
+    makes: int
+
+    @classmethod
+    def of(cls, parts: list[Part]) -> Stage:
+        made = {part.makes for part in parts}
+        reads = dict.fromkeys(tensor for part in parts for tensor in part.reads if tensor not in made)
+        return cls(divisions(parts), tuple(reads), parts[-1].makes)
 
 
 class Merging:
-    """The divisions of every run of linear maps of a folded network."""
+    """A folded network as stages, and how many levels each tensor may be from the output."""
 
     def __init__(self, network: Network) -> None:
-        self.runs: list[Node | list[tuple[Node, ...]]] = []
-        for squares, group in groupby(network.nodes, key=lambda node: isinstance(node.operator, Square)):
-            nodes = list(group)
-            self.runs += nodes if squares else [divisions(nodes)]
+        parts = [Part(*node) for node in zip(network.nodes, network.reads, range(len(network.nodes)), strict=True)]
+        self.stages = [Stage.of(run) for run in _runs(parts)]
+        self.last_stage = {tensor: number for number, stage in enumerate(self.stages) for tensor in stage.reads}
+        self._fewest, self._most = self._levels_left(min), self._levels_left(max)
+
+    def _levels_left(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
+        """Levels from every tensor to the output along its longest way, every run at its fewest or most."""
+        left = {self.stages[-1].makes: 0}
+        for stage in reversed(self.stages):
+            for tensor in stage.reads:
+                way = left[stage.makes] + choose(division.distance[tensor] for division in stage.divisions)
+                left[tensor] = max(left.get(tensor, 0), way)
+        return left
+
+    def _levels_used(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
+        used = {INPUT: 0}
+        for stage in self.stages:
+            ways = (used[t] + choose(division.distance[t] for division in stage.divisions) for t in stage.reads)
+            used[stage.makes] = max(ways)
+        return used
 
     @property
     def levels(self) -> range:
         """How many levels the network can be evaluated in."""
-        return self.levels_from(0)
+        return self.levels_from(INPUT)
 
-    def levels_from(self, number: int) -> range:
-        """How many levels the runs from that number on can be evaluated in."""
-        fewest = most = 0
-        for run in self.runs[number:]:
-            lengths = [1] if isinstance(run, Node) else [len(division) for division in run]
-            fewest += min(lengths)
-            most += max(lengths)
-        return range(fewest, most + 1)
+    def levels_from(self, tensor: int) -> range:
+        """In how many levels the output can be made of a tensor."""
+        return range(self._fewest[tensor], self._most[tensor] + 1)
+
+    @cached_property
+    def may_wait(self) -> frozenset[int]:
+        """Tensors beside a longer way: they may be made at a lower, cheaper level than they could."""
+        ways = ((self._fewest, self._levels_used(min)), (self._most, self._levels_used(max)))
+        return frozenset(
+            stage.makes
+            for stage in self.stages
+            if any(used[stage.makes] + left[stage.makes] < left[INPUT] for left, used in ways)
+        )
 
 
-def divisions(nodes: list[Node]) -> list[tuple[Node, ...]]:
-    """All ways to merge neighbours, most nodes first."""
-    while len(nodes) > _MOST_DIVIDED:
-        nodes = [merged(nodes[0], nodes[1]), *nodes[2:]]
-    found: list[tuple[Node, ...]] = []
-    for joints in product([False, True], repeat=len(nodes) - 1):
-        division = _divided(nodes, joints)
+def _runs(parts: list[Part]) -> Iterator[list[Part]]:
+    """Maps with those that only they read, and squares, each after what it reads."""
+    reader = {tensor: part for part in parts for tensor in part.reads}
+    readers = Counter(tensor for part in parts for tensor in part.reads)
+    end: dict[int, int] = {}
+    for part in reversed(parts):
+        after = reader.get(part.makes)
+        goes_on = after and readers[part.makes] == 1 and not part.is_square and not after.is_square
+        end[part.makes] = end[after.makes] if after and goes_on else part.makes
+    for last in sorted(set(end.values())):
+        yield [part for part in parts if end[part.makes] == last]
+
+
+def divisions(parts: list[Part]) -> tuple[Division, ...]:
+    """All ways to merge the neighbours of a run, most parts first."""
+    while len(parts) > _MOST_DIVIDED:
+        first = parts[0]
+        parts = [multiplied(first, part) if first.makes in part.reads else part for part in parts[1:]]
+    found: list[Division] = []
+    for joints in product([False, True], repeat=len(parts) - 1):
+        division = _divided(parts, joints)
         if division:
             found.append(division)
-    return sorted(found, key=len, reverse=True)
+    return tuple(sorted(found, key=lambda division: len(division.parts), reverse=True))
 
 
-def _divided(nodes: list[Node], joints: tuple[bool, ...]) -> tuple[Node, ...] | None:
-    """Merge at the joints; None when a product would be too large."""
-    parts = [nodes[0]]
-    for joint, node in zip(joints, nodes[1:], strict=True):
-        if not joint:
-            parts.append(node)
-        elif product_entries(map_of(parts[-1]), map_of(node)) > _worth(map_of(parts[-1]), map_of(node)):
-            return None
-        else:
-            parts[-1] = merged(parts[-1], node)
-    return tuple(parts)
+def _divided(parts: list[Part], joints: tuple[bool, ...]) -> Division | None:
+    """Merge each part but the last into its reader where its joint says so; None when a product would be too large."""
+    goes_on = dict(zip((part.makes for part in parts[:-1]), joints, strict=True))
+    kept: dict[int, Part] = {}
+    for part in parts:
+        whole = part
+        for tensor in part.reads:
+            if goes_on.get(tensor):
+                first, after = kept.pop(tensor), dict(whole.terms)[tensor]
+                if product_entries(first.map, after) > _worth(first.map, after):
+                    return None
+                whole = multiplied(first, whole)
+        kept[part.makes] = whole
+    return Division(tuple(kept.values()))
 
 
 def _worth(first: LinearMap, second: LinearMap) -> int:
@@ -85,13 +195,25 @@ def product_entries(first: LinearMap, second: LinearMap) -> int:
 
 
 @lru_cache(maxsize=64)
+def multiplied(first: Part, second: Part) -> Part:
+    """Two parts as one, the first of which makes a tensor that the second reads."""
+    if len(first.reads) == len(second.reads) == 1:
+        return Part(merged(first.node, second.node), first.reads, second.makes)
+    terms = substituted(second.terms, first.makes, first.terms)
+    node = Node(f"{first.node.name}+{second.node.name}", operator_of(terms))
+    return Part(node, tuple(tensor for tensor, _ in terms), second.makes)
+
+
+@lru_cache(maxsize=64)
 def merged(first: Node, second: Node) -> Node:
-    """Two adjacent affine nodes as one, named after both."""
+    """Two affine nodes of a chain as one, named after both."""
     return Node(f"{first.name}+{second.name}", Affine(map_of(first).then(map_of(second))))
 
 
 def map_of(node: Node) -> LinearMap:
-    """The matrix of an affine node; PlanError for any other."""
+    """The matrix of an affine node that reads one tensor; PlanError for any other."""
+    if isinstance(node.operator, AffineSum):
+        raise PlanError(f"{node.name}: branches meet here, and this takes a chain of layers only")
     if not isinstance(node.operator, Affine):
         raise PlanError(f"{node.name}: fold the network first; {type(node.operator).__name__} has no kernel")
     return node.operator.map

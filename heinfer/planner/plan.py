@@ -10,23 +10,32 @@ from numpy.typing import NDArray
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.layout.layout import Layout
+from heinfer.network.ir import INPUT
 from heinfer.planner.cost import CostTable
 from heinfer.planner.linear import LinearPlan
 
 
 @dataclass(frozen=True, eq=False)
 class LinearStep:
-    """An affine layer and its plan; takes one level."""
+    """An affine layer and its plan; takes one level.
+
+    Attributes:
+        name: of the layer.
+        plan: for the elements of all tensors that it reads, those of the first tensor first.
+        reads: positions of the steps that make these tensors, or INPUT; by default the step before it.
+    """
 
     name: str
     plan: LinearPlan
+    reads: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class SquareStep:
-    """Squares every slot and relinearizes; takes one level."""
+    """Squares every slot of a tensor and relinearizes; takes one level. ``reads`` as for LinearStep."""
 
     name: str
+    reads: tuple[int, ...] | None = None
 
 
 Step = LinearStep | SquareStep
@@ -37,7 +46,7 @@ class Plan:
     """A network as steps over layouts.
 
     Attributes:
-        parameters: with at least as many levels as there are steps.
+        parameters: with at least as many levels as there are steps one after the other.
         single_input: layout of one image in the slots / batch that it has.
         input_label: what that layout is, for reports.
         steps: the layers in order, for one image in slots / batch; each takes one level.
@@ -50,10 +59,27 @@ class Plan:
     steps: tuple[Step, ...]
     batch: int = 1
 
+    @cached_property
+    def reads(self) -> tuple[tuple[int, ...], ...]:
+        """Positions of the steps that make what each step reads, or INPUT."""
+        return tuple((position - 1,) if step.reads is None else step.reads for position, step in enumerate(self.steps))
+
+    @cached_property
+    def levels(self) -> dict[int, int]:
+        """The level of what each step makes, and of the INPUT: as low as what follows from it allows.
+
+        A step works one level above its result; what it reads is brought down to that.
+        """
+        found = {len(self.steps) - 1: 0}
+        for position in range(len(self.steps) - 1, -1, -1):
+            for tensor in self.reads[position]:
+                found[tensor] = max(found.get(tensor, 0), found[position] + 1)
+        return found
+
     @property
     def input_level(self) -> int:
         """Level at which the client encrypts."""
-        return len(self.steps)
+        return self.levels[INPUT]
 
     @cached_property
     def input(self) -> Layout:
@@ -68,14 +94,16 @@ class Plan:
 
     def price(self, operations: CostTable) -> float:
         """What all its operations cost: milliseconds of one evaluation, when the table has milliseconds."""
-        total, level, ciphertexts = 0.0, self.input_level, self.single_input.ciphertexts
-        for step in self.steps:
+        total, ciphertexts = 0.0, {INPUT: self.single_input.ciphertexts}
+        for position, (step, reads) in enumerate(zip(self.steps, self.reads, strict=True)):
+            level = self.levels[position] + 1
+            total += sum(ciphertexts[t] * drop_price(operations, self.levels[t], level) for t in reads)
             if isinstance(step, LinearStep):
                 total += step.plan.price(operations, level)
-                ciphertexts = step.plan.target.ciphertexts
+                ciphertexts[position] = step.plan.target.ciphertexts
             else:
-                total += ciphertexts * square_price(operations, level)
-            level -= 1
+                ciphertexts[position] = ciphertexts[reads[0]]
+                total += ciphertexts[position] * square_price(operations, level)
         return total
 
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -89,3 +117,8 @@ class Plan:
 def square_price(operations: CostTable, level: int) -> float:
     """What squaring one ciphertext costs, relinearized and rescaled."""
     return operations("square", level) + operations("relinearize", level) + operations("rescale", level)
+
+
+def drop_price(operations: CostTable, level: int, wanted: int) -> float:
+    """What bringing one ciphertext down to a wanted level costs."""
+    return sum(operations("drop_level", at) for at in range(wanted + 1, level + 1))

@@ -2,29 +2,29 @@
 
 A plan is made for every number of levels in which the network can be evaluated (neighbouring linear maps merged or
 kept, :mod:`heinfer.planner.merging`), in the smallest secure ring and, where tensors overflow its slots, the next.
-State: the layout of the one live tensor, the levels used and the keys in use. Each affine layer is tried from every
+State: the layouts of the live tensors, their levels and the keys in use. Each affine layer is tried from every
 kept state to every candidate layout; lower bounds discard most pairs before any cover is solved, and a complete
-plan discards every state that already costs more.
+plan discards every state that already costs more. Where branches meet, the tensors that a layer reads are planned as
+one, in the ciphertexts of all of them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from math import inf, prod
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import PlanError
 from heinfer.layout.layout import Layout
-from heinfer.network.ir import Network, Node
-from heinfer.network.linear_map import LinearMap
+from heinfer.network.ir import INPUT, Network
 from heinfer.network.operators import Affine
-from heinfer.planner.candidates import Candidate, input_candidates, output_candidates
+from heinfer.planner.candidates import input_candidates, target_candidates
 from heinfer.planner.diagonals import DiagonalSet
 from heinfer.planner.kernels import Kernel, Kernels
 from heinfer.planner.linear import LinearPlan
-from heinfer.planner.merging import Merging, map_of
+from heinfer.planner.merging import Division, Merging, Part, Stage
 from heinfer.planner.objective import (
     DEFAULT,
     Needs,
@@ -39,37 +39,16 @@ from heinfer.planner.objective import (
     table_for,
 )
 from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
-from heinfer.planner.plan import LinearStep, Plan, SquareStep, Step, square_price
+from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
+from heinfer.planner.states import BEAM, State, beam
 
-_BEAM = 5
 _POSED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
 
-
-@dataclass(frozen=True, eq=False)
-class _State:
-    """A plan of the first layers.
-
-    Attributes:
-        input: how the client sends the input.
-        candidate: what the last layer was meant to produce; ``layout`` is what it does, moved or fuller.
-        price: in the unit of the objective, keys and upload included.
-        keys: Galois keys in use.
-        plaintext_bytes: of all constants, encoded.
-    """
-
-    input: Candidate
-    candidate: Candidate
-    layout: Layout
-    steps: tuple[Step, ...] = ()
-    price: float = 0.0
-    keys: frozenset[int] = frozenset()
-    plaintext_bytes: int = 0
-
-
-_States = list[_State]
+_Levels = tuple[tuple[int, int], ...]
+"""The level of every tensor that is still read."""
 
 
 def plan_network(network: Network, parameters: Parameters | None = None, wishes: Wishes = DEFAULT) -> Plan:
@@ -88,7 +67,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, wishes:
     if wishes.objective is Objective.THROUGHPUT:
         return _best_batch(network, parameters, wishes)
     merging, kernels = Merging(network), Kernels()
-    best: tuple[_State, _Search] | None = None
+    best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
     for ring, levels in _rings(merging, network, parameters, wishes.batch):
         to_beat = best[0].price if best else inf
@@ -139,9 +118,10 @@ def _rings(
 
 def _why(failures: list[_Search], network: Network, parameters: Parameters | None) -> str:
     if not failures and parameters:
-        late = network.nodes[parameters.top_level] if parameters.top_level < len(network.nodes) else network.nodes[-1]
+        depth = _depths(network)
+        late = next((i for i, d in enumerate(depth) if d > parameters.top_level), len(depth) - 1)
         return (
-            f"{late.name} is layer {parameters.top_level + 1} of {len(network.nodes)} that take a level each, and the "
+            f"{network.nodes[late].name} is layer {depth[late]} of {max(depth)} that take a level each, and the "
             f"parameters give {parameters.top_level}: use a larger ring degree than {parameters.ring_degree}, "
             "or a network with fewer layers"
         )
@@ -153,7 +133,15 @@ def _why(failures: list[_Search], network: Network, parameters: Parameters | Non
             f"no plan keeps to the limit {limit} = {getattr(failures[0].limits, limit):.0f}: the search found none "
             f"that takes less than {least}; raise the limit to that"
         )
-    return next(search.failure for search in failures if search.failure)
+    return next((search.failure for search in failures if search.failure), "the network has no plan")
+
+
+def _depths(network: Network) -> list[int]:
+    """The number of every layer along the longest way to it."""
+    found = {INPUT: 0}
+    for position, reads in enumerate(network.reads):
+        found[position] = 1 + max(found[tensor] for tensor in reads)
+    return [found[position] for position in range(len(network.nodes))]
 
 
 class _Search:
@@ -180,57 +168,71 @@ class _Search:
         self.refused: dict[str, int] = {}
         self.failure = ""
 
-    def run(self) -> _State | None:
+    def run(self) -> State | None:
         """The cheapest complete plan that beats what there is, None when there is none."""
-        at: dict[int, _States] = {0: []}  # states by the levels used
-        for number, run in enumerate(self.merging.runs):
-            after: defaultdict[int, _States] = defaultdict(list)
-            for used, states in at.items():
-                if isinstance(run, Node):
-                    after[used + 1] += [self._squared(state, run.name, self.levels - used) for state in states]
-                    continue
-                for division in run:
-                    if self._can_end(number + 1, used + len(division)):
-                        after[used + len(division)] += self._through(
-                            division, states, self.levels - used, first=number == 0
-                        )
-            at = {used: _beam(states) for used, states in after.items()}
-        complete = (state for state in at.get(self.levels, []) if not state.layout.has_free_slots)
+        at: dict[_Levels, list[State]] = {((INPUT, self.levels),): []}
+        for number, stage in enumerate(self.merging.stages):
+            after: defaultdict[_Levels, list[State]] = defaultdict(list)
+            done = [tensor for tensor in stage.reads if self.merging.last_stage[tensor] == number]
+            for levels, states in at.items():
+                for division in stage.divisions:
+                    if number == 0:
+                        states = list(self._inputs(division))  # noqa: PLW2901
+                    for end in self._ends(stage, division, dict(levels)):
+                        left = {tensor: level for tensor, level in levels if tensor not in done}
+                        key = tuple(sorted((left | {stage.makes: end}).items()))
+                        after[key] += self._through(division, states, dict(levels), end, done)
+            at = {levels: beam(states) for levels, states in after.items()}
+        complete = (s for s in at.get(((self.merging.stages[-1].makes, 0),), []) if not s.layouts[0].has_free_slots)
         return min(complete, key=lambda s: s.price, default=None)
 
-    def _can_end(self, number: int, used: int) -> bool:
-        """Whether the runs from that number on can use up exactly the levels that are left."""
-        left = self.merging.levels_from(number)
-        return used + left[0] <= self.levels <= used + left[-1]
+    def _ends(self, stage: Stage, division: Division, levels: dict[int, int]) -> Iterator[int]:
+        """Levels at which a stage may end so that what follows can use up exactly those that are left."""
+        left = self.merging.levels_from(stage.makes)
+        top = min(levels[tensor] - division.distance[tensor] for tensor in stage.reads)
+        if stage.makes in self.merging.may_wait:
+            yield from (end for end in left if end <= top)
+        elif top in left:
+            yield top
 
-    def _through(self, division: tuple[Node, ...], states: _States, level: int, *, first: bool) -> _States:
-        """Take states through the maps of a division; the first of all starts from the inputs it suggests."""
-        if first:
-            states = list(self._inputs(map_of(division[0])))
-        for node in division:
-            states = _beam(self._successors(states, node, level))
-            level -= 1
+    def _through(
+        self, division: Division, states: list[State], levels: dict[int, int], end: int, done: list[int]
+    ) -> list[State]:
+        """Take states through the parts of a division, which ends at a level."""
+        levels = dict(levels)
+        for number, part in enumerate(division.parts):
+            level = end + division.distance[part.makes] + 1
+            later = {tensor for after in division.parts[number + 1 :] for tensor in after.reads}
+            read = [t for t in part.reads if t not in later and (t in done or t not in self.merging.last_stage)]
+            found = self._squared(states, part, level) if part.is_square else self._successors(states, part, level)
+            states = beam(state.without(read) for state in found)
         return states
 
-    def _inputs(self, first: LinearMap) -> Iterator[_State]:
+    def _inputs(self, division: Division) -> Iterator[State]:
+        """The inputs that the first map of a division suggests."""
+        first = next(linear for part in division.parts for tensor, linear in part.terms if tensor == INPUT)
         for candidate in input_candidates(first, self.slots):
-            state = _State(
-                candidate, candidate, candidate.layout, price=candidate.layout.ciphertexts * self.prices.upload
-            )
+            state = State.sent(candidate, candidate.layout.ciphertexts * self.prices.upload)
             if self._allowed(state):
                 yield state
 
-    def _squared(self, state: _State, name: str, level: int) -> _State:
-        spent = state.price + state.layout.ciphertexts * square_price(self.prices.operations, level)
-        return replace(state, steps=(*state.steps, SquareStep(name)), price=spent)
+    def _squared(self, states: list[State], part: Part, level: int) -> list[State]:
+        price = square_price(self.prices.operations, level)
+        found = []
+        for state in states:
+            [place] = state.places(part.reads)
+            step = SquareStep(part.node.name, state.steps_of(part.reads))
+            found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
+        return found
 
-    def _successors(self, states: _States, node: Node, level: int) -> _States:
-        linear = map_of(node)
-        posed: list[tuple[float, _State, Kernel]] = []
+    def _successors(self, states: list[State], part: Part, level: int) -> list[State]:
+        posed: list[tuple[float, State, Kernel]] = []
         refusals: list[str] = []
         for state in states:
-            for candidate in output_candidates(linear, state.candidate, self.slots):
-                kernel = self.kernels(linear, replace(state.candidate, layout=state.layout), candidate)
+            places = state.places(part.reads)
+            source = Layout.side_by_side([place.layout for place in places])
+            for candidate in target_candidates(part.maps, places, self.slots):
+                kernel = self.kernels(part.map, source, candidate)
                 try:
                     least = kernel.least(self.prices.operations, level, kernel.fewest_diagonals)
                 except PlanError as error:
@@ -238,26 +240,28 @@ class _Search:
                 else:
                     posed.append((state.price + least, state, kernel))
         if states and not posed:
-            why = refusals[0] if refusals else f"no layout of {linear.out_shape} fits {self.slots} slots"
-            self.failure = self.failure or f"{node.name}: {why}; use a larger ring degree"
-        found: _States = []
-        solved: list[tuple[float, _State, Kernel]] = []
+            why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
+            self.failure = self.failure or f"{part.node.name}: {why}; use a larger ring degree"
+        found: list[State] = []
+        solved: list[tuple[float, State, Kernel]] = []
         for least, state, kernel in sorted(posed, key=lambda p: p[0])[:_POSED]:
             if least >= self._worst_kept(found):
                 break
-            ways = list(self._evaluations(state, kernel, kernel.sets, node.name, level, found))
+            ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found))
             found += ways
             solved.append((min((way.price for way in ways), default=inf), state, kernel))
         for price, state, kernel in sorted(solved, key=lambda s: s[0])[:_REFINED]:
             if price < inf:
-                found += self._evaluations(state, kernel, kernel.more_sets, node.name, level, found)
+                found += self._evaluations(state, kernel, kernel.more_sets, part, level, found)
         if posed and not found:
-            self.failure = self.failure or f"{node.name}: every plan leaves partial sums in the output's unused slots"
+            self.failure = (
+                self.failure or f"{part.node.name}: every plan leaves partial sums in the output's unused slots"
+            )
         return found
 
     def _evaluations(
-        self, state: _State, kernel: Kernel, sets: list[DiagonalSet], name: str, level: int, found: _States
-    ) -> Iterator[_State]:
+        self, state: State, kernel: Kernel, sets: list[DiagonalSet], part: Part, level: int, found: list[State]
+    ) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
         last = level == 1  # the input starts at just the level that the network needs
         for diagonals in sets:
@@ -265,30 +269,26 @@ class _Search:
             if state.price + least >= self._worst_kept(found):
                 continue
             plan = min(kernel.plans(diagonals, last=last), key=lambda p: self._price(p, state, level))
-            successor = self._successor(state, plan, kernel, name, level)
-            if (level > 1 or not successor.layout.has_free_slots) and self._allowed(successor):
+            successor = self._successor(state, plan, kernel, part, level)
+            if (level > 1 or not plan.target.has_free_slots) and self._allowed(successor):
                 yield successor
 
-    def _price(self, plan: LinearPlan, state: _State, level: int) -> float:
+    def _price(self, plan: LinearPlan, state: State, level: int) -> float:
         return plan.price(self.prices.operations, level) + self.prices.key * len(plan.keys - state.keys)
 
-    def _successor(self, state: _State, plan: LinearPlan, kernel: Kernel, name: str, level: int) -> _State:
-        return _State(
-            state.input,
-            kernel.target,
-            plan.target,
-            (*state.steps, LinearStep(name, plan)),
-            state.price + self._price(plan, state, level),
-            state.keys | plan.keys,
-            state.plaintext_bytes + plan.counts.hma * plaintext_bytes(self.ring, level),
-        )
+    def _successor(self, state: State, plan: LinearPlan, kernel: Kernel, part: Part, level: int) -> State:
+        step = LinearStep(part.node.name, plan, state.steps_of(part.reads))
+        place = replace(kernel.target, layout=plan.target)
+        successor = state.followed_by(step, part.makes, place, self._price(plan, state, level))
+        constants = plan.counts.hma * plaintext_bytes(self.ring, level)
+        return replace(successor, keys=state.keys | plan.keys, plaintext_bytes=state.plaintext_bytes + constants)
 
-    def _worst_kept(self, found: _States) -> float:
+    def _worst_kept(self, found: list[State]) -> float:
         """Price from which on a further state is of no use."""
-        kept = _beam(found)
-        return min(self.to_beat, kept[-1].price if len(kept) == _BEAM else inf)
+        kept = beam(found)
+        return min(self.to_beat, kept[-1].price if len(kept) == BEAM else inf)
 
-    def _allowed(self, state: _State) -> bool:
+    def _allowed(self, state: State) -> bool:
         keys = len(state.keys) + 1  # relinearization
         needs = Needs(
             key_bytes=keys * key_bytes(self.ring),
@@ -300,11 +300,3 @@ class _Search:
             need = getattr(needs, limit)
             self.refused[limit] = min(need, self.refused.get(limit, need))
         return limit is None
-
-
-def _beam(states: Iterable[_State]) -> _States:
-    """Keep the cheapest states, one for each layout."""
-    kept: dict[Layout, _State] = {}
-    for state in sorted(states, key=lambda s: s.price):
-        kept.setdefault(state.layout, state)
-    return list(kept.values())[:_BEAM]

@@ -15,6 +15,7 @@ NETWORKS = (
     "lola-cifar-ffconv",
     "cifar-plain",
     "cifar-ffconv",
+    "cifar-resnet",
 )
 """Names of the reference networks; ``registry`` says what each is."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from heinfer.nn import FFConv2d, PolyActivation
 
@@ -76,6 +77,48 @@ def cifar_plain() -> nn.Sequential:
 def cifar_ffconv() -> nn.Sequential:
     """``cifar_plain`` with its second and third convolution factorized at ranks 16 and 32."""
     return _cifar(FFConv2d(32, 64, 3, rank=16, padding=1), FFConv2d(64, 128, 3, rank=32, padding=1))
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3 x 3 with an activation between them, added to a shortcut: x, or a convolution of 1 x 1.
+
+    Args:
+        c_in, c_out: channels.
+        stride: of the first convolution, and of the shortcut.
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1)
+        self.bn1 = nn.BatchNorm2d(c_out)
+        self.act1 = PolyActivation(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        alike = stride == 1 and c_in == c_out
+        self.shortcut: nn.Module = nn.Identity() if alike else nn.Conv2d(c_in, c_out, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(self.act1(self.bn1(self.conv1(x)))))
+        return torch.add(y, self.shortcut(x))
+
+
+def cifar_resnet() -> nn.Sequential:
+    """Two residual blocks of 16 and 32 channels; takes (B, 3, 32, 32).
+
+    Eleven levels: convolution, activation, twice (convolution, activation, convolution with the sum, activation), pool
+    and dense layer in one.
+    """
+    return _chain(
+        conv1=nn.Conv2d(3, 16, 5, stride=2, padding=2),
+        **_activated(1, nn.BatchNorm2d(16)),
+        block1=Residual(16, 16),
+        act2=PolyActivation(16),
+        block2=Residual(16, 32, stride=2),
+        act3=PolyActivation(32),
+        pool=nn.AvgPool2d(2),
+        flatten=nn.Flatten(),
+        fc=nn.Linear(32 * 4 * 4, 10),
+    )
 
 
 def _mnist(conv2: nn.Module) -> nn.Sequential:

@@ -52,6 +52,7 @@ _ALL = (
     Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, base="lola-cifar"),
     Reference("cifar-plain", networks.cifar_plain, CIFAR10),
     Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, base="cifar-plain"),
+    Reference("cifar-resnet", networks.cifar_resnet, CIFAR10),
 )
 _BY_NAME = {network.name: network for network in _ALL}
 assert tuple(_BY_NAME) == NETWORKS

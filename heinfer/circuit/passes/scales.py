@@ -4,8 +4,10 @@ The input scale is fixed and the output scale follows from the declared range of
 manifest, which names both, tells nothing of the weights. In between, the objective is the predicted noise
 of the outputs; the constraint is that no value can reach half the modulus at its level.
 
-All plaintexts of a layer are encoded at the one scale that makes their products land on the target after
-the rescale, in the very doubles that SEAL computes.
+All plaintexts of a layer are encoded at the scale that makes their products land on the target after the rescale, in
+the very doubles that SEAL computes. A layer that reads tensors of several scales has one such scale for each, and its
+products, which are added up, agree to the last bit or nearly so: half a step of the factor is below the relative
+2^-52 that SEAL takes for equal.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ INPUT_BITS = 34.0
 """Scale of a fresh ciphertext: its noise is then 2^-26 of one, far below that of the first rescale."""
 
 _FIRST_BITS = 24.0
+_SPARE_BITS = 4
+"""That the output scale may give up where sums on the way to the scores, or their bias, need more room than they."""
 _FACTOR_BITS = (8.0, 30.0)
 _STEPS = (4.0, 2.0, 1.0, 0.5)
 _WORTHWHILE = 0.99  # a move must lower the noise by one percent
@@ -53,12 +57,21 @@ def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: 
     """
     types: list[ValueType] = []
     ops: list[Op] = []
+    products: dict[
+        int, tuple[float, float]
+    ] = {}  # of each layer: the first scale it multiplies, and that of its product
     for _, op in circuit:
         arguments = [types[a] for a in op.args]
         scaled = op
         if op.kind is Kind.MULTIPLY_PLAIN:
-            prime = parameters.data_primes[arguments[0].level]
-            scaled = replace(op, scale=_factor_scale(arguments[0].scale, prime, 2.0 ** scales.layer_bits[op.layer]))
+            prime, scale = parameters.data_primes[arguments[0].level], arguments[0].scale
+            first, product = products.get(op.layer, (scale, 0.0))
+            if scale == first:
+                factor = _factor_scale(scale, prime, 2.0 ** scales.layer_bits[op.layer])
+                products[op.layer] = scale, scale * factor
+            else:
+                factor = _factor_scale(scale, 1, product)
+            scaled = replace(op, scale=factor)
         ops.append(scaled)
         types.append(type_of(scaled, arguments, parameters, level, 2.0**scales.input_bits))
     return replace(circuit, ops=tuple(ops))
@@ -82,10 +95,13 @@ def choose_scales(circuit: Circuit, parameters: Parameters, level: int, statisti
     bits = [0.0] * len(circuit.layers)
     for layer in layers:
         bits[layer] = _FIRST_BITS
-    bits[layers[-1]] = search.output_bits()
-    best = Scales(INPUT_BITS, tuple(bits))
-    noise = search.noise(best)
-    if noise is None:
+    for less in range(_SPARE_BITS + 1):
+        bits[layers[-1]] = search.output_bits() - less
+        best = Scales(INPUT_BITS, tuple(bits))
+        noise = search.noise(best)
+        if noise is not None:
+            break
+    else:
         raise RangeError(
             f"the calibrated values leave no room for even {_FIRST_BITS:.0f}-bit scales: "
             "train with smaller activations or use a larger ring degree"

@@ -7,6 +7,7 @@ from enum import StrEnum
 from itertools import groupby
 from math import prod
 
+from heinfer.errors import PlanError
 from heinfer.network.ir import Network, Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
@@ -42,7 +43,8 @@ Layer = LinearLayer | SquareStep
 
 
 def layers_of(network: Network, policy: Policy) -> list[Layer]:
-    """The layers of a folded network under LoLa or FFConv as published."""
+    """The layers of a folded network under LoLa or FFConv as published; PlanError for a network with branches."""
+    _require_chain(network)
     layers: list[Layer] = []
     for squares, run in groupby(network.nodes, key=lambda node: isinstance(node.operator, Square)):
         if squares:
@@ -60,7 +62,12 @@ def levels_of(layers: list[Layer]) -> int:
 
 
 def unfactorized(network: Network) -> Network:
-    """The network with every convolution and the 1 x 1 convolution right after it (FFConv) multiplied out."""
+    """The network with every convolution and the 1 x 1 convolution right after it (FFConv) multiplied out.
+
+    Raises:
+        PlanError: for a network with branches.
+    """
+    _require_chain(network)
     nodes: list[Node] = []
     for node in network.nodes:
         if nodes and _is_pair(nodes[-1], node):
@@ -68,6 +75,12 @@ def unfactorized(network: Network) -> Network:
         else:
             nodes.append(node)
     return Network(network.input_shape, tuple(nodes))
+
+
+def _require_chain(network: Network) -> None:
+    if not network.is_chain:
+        name = next(node.name for node, reads in zip(network.nodes, network.reads, strict=True) if len(reads) > 1)
+        raise PlanError(f"{name}: branches meet here, and this policy plans chains of layers only")
 
 
 def _is_pair(first: Node, second: Node) -> bool:
