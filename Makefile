@@ -12,26 +12,26 @@ PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check -
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-setup: .venv/.dev ## install everything that development needs into .venv (nothing to do when it is up to date)
+setup: .venv/.dev .venv/.native ## install everything that development needs into .venv (nothing to do when it is up to date)
 
-demo: .venv/.runtime ## classify 20 encrypted digits over HTTP; needs neither torch nor a data set
+demo: .venv/.runtime .venv/.native ## classify 20 encrypted digits over HTTP; needs neither torch nor a data set
 	@$(BIN)/python -m heinfer demo --started $(STARTED)
 
-test: .venv/.dev ## the tests that run on every change
+test: .venv/.dev .venv/.native ## the tests that run on every change
 	@$(BIN)/python -m pytest tests --ignore=tests/slow
 	@$(ELAPSED)
 
-test-slow: .venv/.dev ## the tests that start processes, train, attack the service or build environments
+test-slow: .venv/.dev .venv/.native ## the tests that start processes, train, attack the service or build environments
 	@$(BIN)/python -m pytest tests/slow
 	@$(ELAPSED)
 
-check: .venv/.dev ## style, types, direction of imports
+check: .venv/.dev .venv/.native ## style, types, direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/.dev ## measure everything that documents quote into benchmarks/results, and draw it
+bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
 	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
@@ -54,6 +54,12 @@ clean: ## remove caches and builds; .venv stays
 	@echo "installing the development environment into .venv (with PyTorch: a few minutes) ..."
 	@$(PIP_INSTALL) '.[dev]'
 	@touch .venv/.runtime $@
+
+# The fast evaluator, where a C++ compiler is; heinfer works without it.
+.venv/.native: $(shell find native -type f -not -path 'native/build/*') | $(BIN)/python
+	@if command -v c++ >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native; \
+	then touch $@; \
+	else echo "heinfer-native is not built (no working C++ compiler): the tenseal backend serves, about eight times slower"; fi
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heinfer needs Python 3.11 or newer: make PYTHON=python3.11 ...")'

@@ -82,6 +82,12 @@ class BackendError(HeinferError):
     code = "backend-error"
 
 
+class CancelledError(BackendError):
+    """A run was given up because somebody asked for it."""
+
+    code = "cancelled"
+
+
 class MissingKeyError(BackendError):
     """The evaluation keys lack one that the circuit needs."""
 

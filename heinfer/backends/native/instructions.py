@@ -1,0 +1,158 @@
+"""What the native library does in one step: larger than a circuit's operations, so that work is shared inside.
+
+A value is a number; a circuit's values keep theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a value: `rows` residue rows for each polynomial; an extended value's last one is modulo the special prime."""
+
+    rows: int
+    polynomials: int = 2
+    extended: bool = False
+
+    @property
+    def size(self) -> int:
+        """Rows in all."""
+        return self.rows * self.polynomials
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Number of a circuit's constant and the scale to encode it at."""
+
+    number: int
+    scale: float
+
+
+@dataclass(frozen=True)
+class Sum:
+    """out = sum of values times constants, of values, and of constants."""
+
+    out: int
+    factors: tuple[tuple[int, Constant], ...] = ()
+    addends: tuple[int, ...] = ()
+    plains: tuple[Constant, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target:
+    """One rotation of several: out = the input rotated by `step`, plus `after` unless that is None."""
+
+    step: int
+    out: int
+    after: int | None = None
+
+
+@dataclass(frozen=True)
+class Rotations:
+    """Rotations of one input with the digits shared; `exact`: with SEAL's own digits, for a single target."""
+
+    input: int
+    targets: tuple[Target, ...]
+    exact: bool = True
+
+
+@dataclass(frozen=True)
+class Product:
+    """out = x y, of three polynomials unless relinearized."""
+
+    out: int
+    x: int
+    y: int
+    relinearized: bool
+
+
+@dataclass(frozen=True)
+class Relinearization:
+    """out = input with two polynomials instead of three."""
+
+    out: int
+    input: int
+
+
+@dataclass(frozen=True)
+class Division:
+    """out = input divided by its last prime, rounded; by the special prime and then the last one when `twice`."""
+
+    out: int
+    input: int
+    twice: bool = False
+
+
+@dataclass(frozen=True)
+class Extension:
+    """out = input times the special prime, extended by a row modulo it."""
+
+    out: int
+    input: int
+
+
+Instruction: TypeAlias = Sum | Rotations | Product | Relinearization | Division | Extension
+
+
+def outputs_of(instruction: Instruction) -> tuple[int, ...]:
+    """Values that an instruction makes."""
+    if isinstance(instruction, Rotations):
+        return tuple(target.out for target in instruction.targets)
+    return (instruction.out,)
+
+
+def inputs_of(instruction: Instruction) -> tuple[int, ...]:
+    """Values that an instruction reads, as often as it does."""
+    match instruction:
+        case Sum():
+            return (*(value for value, _ in instruction.factors), *instruction.addends)
+        case Rotations():
+            return (instruction.input, *(t.after for t in instruction.targets if t.after is not None))
+        case Product():
+            return instruction.x, instruction.y
+        case _:
+            return (instruction.input,)
+
+
+def steps_of(instruction: Instruction) -> tuple[int, ...]:
+    """Steps of the keys that an instruction uses, 0 for relinearization."""
+    match instruction:
+        case Rotations():
+            return tuple(target.step for target in instruction.targets)
+        case Product(relinearized=True) | Relinearization():
+            return (0,)
+        case _:
+            return ()
+
+
+def scratch_rows(instruction: Instruction, shapes: Sequence[Shape]) -> int:
+    """Rows that an instruction needs while it runs (native/src/operations)."""
+    match instruction:
+        case Rotations():
+            digits = shapes[instruction.input].rows
+            return digits + 2 * (digits + 1) * len(instruction.targets)
+        case Relinearization() | Product(relinearized=True):
+            digits = shapes[instruction.out].rows
+            product = 3 * digits if isinstance(instruction, Product) else 0
+            return product + digits + 2 * (digits + 1)
+        case Division():
+            return shapes[instruction.out].polynomials * (2 if instruction.twice else 1)
+        case _:
+            return 0
+
+
+def thread_rows(instruction: Instruction, shapes: Sequence[Shape]) -> int:
+    """Rows that every thread needs for an instruction."""
+    match instruction:
+        case Rotations():
+            return shapes[instruction.input].rows
+        case Relinearization() | Product(relinearized=True):
+            return shapes[instruction.out].rows
+        case Division():
+            return 2 if instruction.twice else 1
+        case _:
+            return 0

@@ -1,0 +1,156 @@
+"""A circuit as the native library takes it: instructions in waves, places in memory, and all of it as flat arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heinfer.backends.native.arena import Arena, place
+from heinfer.backends.native.fusion import fuse
+from heinfer.backends.native.instructions import (
+    Constant,
+    Division,
+    Extension,
+    Instruction,
+    Product,
+    Relinearization,
+    Rotations,
+    Shape,
+    Sum,
+    inputs_of,
+    steps_of,
+    thread_rows,
+)
+from heinfer.backends.native.waves import Wave, in_waves
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.ir import Circuit, Kind
+from heinfer.ckks.parameters import Parameters
+
+Numbers = NDArray[np.int64]
+
+_WORD_BYTES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class NativePlan:
+    """A circuit, ready to be loaded.
+
+    Attributes:
+        circuit: what it computes.
+        parameters: of the ring.
+        waves: its instructions.
+        shapes: of the values, by number.
+        arena: where they lie.
+        constants: what is encoded.
+    """
+
+    circuit: Circuit
+    parameters: Parameters
+    waves: tuple[Wave, ...]
+    shapes: tuple[Shape, ...]
+    arena: Arena
+    constants: tuple[Constant, ...]
+
+    @property
+    def instructions(self) -> Iterator[Instruction]:
+        """All instructions, in order."""
+        return (instruction for wave in self.waves for instruction in wave)
+
+    @cached_property
+    def inputs(self) -> tuple[int, ...]:
+        """Values of the input ciphertexts, by ciphertext."""
+        numbers = {op.input: number for number, op in self.circuit if op.kind is Kind.INPUT}
+        return tuple(numbers[ciphertext] for ciphertext in range(len(numbers)))
+
+    @cached_property
+    def key_levels(self) -> Mapping[int, int]:
+        """Step of every key that is needed, 0 for relinearization, -> the highest level at which it is used."""
+        levels: dict[int, int] = {}
+        for instruction in self.instructions:
+            for step in steps_of(instruction):
+                level = self.shapes[inputs_of(instruction)[0]].rows - 1
+                levels[step] = max(levels.get(step, 0), level)
+        return dict(sorted(levels.items()))
+
+    @cached_property
+    def constant_bytes(self) -> int:
+        """Memory of the encoded constants."""
+        return sum(self._constant_words(i) for i in self.instructions if isinstance(i, Sum)) * _WORD_BYTES
+
+    def run_bytes(self, threads: int = 1) -> int:
+        """Memory of a run: every value at its place, and what threads need for themselves."""
+        own = max((thread_rows(instruction, self.shapes) for instruction in self.instructions), default=0)
+        return (self.arena.rows + threads * own) * self.parameters.ring_degree * _WORD_BYTES
+
+    def is_scalar(self, instruction: Sum) -> bool:
+        """Whether all constants of a sum are one value for all slots: then they take a word a row."""
+        used = [*(constant for _, constant in instruction.factors), *instruction.plains]
+        return all(self.circuit.constants[constant.number].size == 1 for constant in used)
+
+    def _constant_words(self, instruction: Sum) -> int:
+        words = 1 if self.is_scalar(instruction) else self.parameters.ring_degree
+        return words * self.shapes[instruction.out].rows * (len(instruction.factors) + len(instruction.plains))
+
+    # Flat arrays, as native/src/program.h describes them
+
+    @property
+    def value_array(self) -> Numbers:
+        """Offset, rows, polynomials and whether extended of every value; nothing of those that are never there."""
+        rows = [
+            (self.arena.values[value], shape.rows, shape.polynomials, int(shape.extended))
+            if value in self.arena.values
+            else (0, shape.rows + shape.extended, 2, 0)
+            for value, shape in enumerate(self.shapes)
+        ]
+        return np.array(rows, dtype=np.int64).reshape(-1)
+
+    @property
+    def code_array(self) -> Numbers:
+        """The instructions."""
+        numbers = {constant: number for number, constant in enumerate(self.constants)}
+        code: list[int] = []
+        for index, (wave, scratch) in enumerate(zip(self.waves, self.arena.scratch, strict=True)):
+            for instruction, start in zip(wave, scratch, strict=True):
+                kind, *rest = self._code(instruction, numbers)
+                code += [kind, index, start, *rest]
+        return np.array(code, dtype=np.int64)
+
+    def _code(self, instruction: Instruction, numbers: Mapping[Constant, int]) -> list[int]:
+        match instruction:
+            case Sum(out, factors, addends, plains):
+                pairs = [number for value, constant in factors for number in (value, numbers[constant])]
+                sizes = [len(factors), len(addends), len(plains), int(self.is_scalar(instruction))]
+                return [0, out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
+            case Rotations(value, targets, exact):
+                triples = [n for t in targets for n in (t.step, t.out, -1 if t.after is None else t.after)]
+                return [1, value, int(exact), len(targets), *triples]
+            case Product(out, x, y, relinearized):
+                return [4 if relinearized else 2, out, x, y]
+            case Relinearization(out, value):
+                return [3, out, value]
+            case Division(out, value, twice):
+                return [6 if twice else 5, out, value]
+            case Extension(out, value):
+                return [7, out, value]
+
+
+def plan_circuit(
+    circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float, *, exact: bool = False
+) -> NativePlan:
+    """Plan a circuit; CircuitError when its levels or scales do not fit the parameters.
+
+    Args:
+        exact: compute what SEAL computes, word for word: rotations share nothing.
+    """
+    types = annotate(circuit, parameters, input_level, input_scale)
+    shapes = tuple(Shape(value.level + 1, value.size) for value in types)
+    instructions = fuse(circuit, types, exact=exact)
+    waves = in_waves(instructions)
+    inputs = [number for number, op in circuit if op.kind is Kind.INPUT]
+    arena = place(waves, shapes, inputs, circuit.outputs)
+    used = (c for i in instructions if isinstance(i, Sum) for c in (*(c for _, c in i.factors), *i.plains))
+    return NativePlan(circuit, parameters, waves, shapes, arena, tuple(dict.fromkeys(used)))

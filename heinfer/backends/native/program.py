@@ -1,0 +1,117 @@
+"""A circuit on the native backend, ready to run under any client's keys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from heinfer.backends.native.instructions import Rotations
+from heinfer.backends.native.keys import NativeKeys
+from heinfer.backends.native.library import LibraryObject, library
+from heinfer.backends.native.plan import NativePlan, plan_circuit
+from heinfer.backends.native.ring import NativeRing, Words
+from heinfer.circuit.counts import Counts, count_circuit
+from heinfer.circuit.ir import Circuit
+from heinfer.errors import BackendError, CancelledError
+
+
+class Progress:
+    """What another thread may know and do of a run."""
+
+    def __init__(self) -> None:
+        self.handle: LibraryObject = library().Control()
+
+    @property
+    def instructions_done(self) -> int:
+        """Instructions that are finished, of NativeProgram.instructions."""
+        return int(self.handle.done)
+
+    def cancel(self) -> None:
+        """Have the run end soon, with CancelledError."""
+        self.handle.cancel()
+
+
+class NativeProgram:
+    """A circuit with its constants encoded.
+
+    Attributes:
+        circuit: what runs.
+        plan: how.
+        executed: counts of the last run.
+    """
+
+    def __init__(
+        self,
+        circuit: Circuit,
+        ring: NativeRing,
+        input_level: int,
+        input_scale: float,
+        *,
+        threads: int = 1,
+        exact: bool = False,
+    ) -> None:
+        """Encode all constants; CircuitError when levels or scales of the circuit do not fit the parameters.
+
+        Args:
+            threads: that a run is spread over.
+            exact: compute what SEAL computes, word for word: rotations share nothing.
+        """
+        self.circuit = circuit
+        self.executed = Counts()
+        self.plan: NativePlan = plan_circuit(circuit, ring.parameters, input_level, input_scale, exact=exact)
+        self._threads = threads
+        plan = self.plan
+        self._handle: LibraryObject = library().Program(
+            ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
+        )
+        vectors = [np.ascontiguousarray(circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
+        self._handle.load(vectors, [c.scale for c in plan.constants], threads)
+
+    @property
+    def instructions(self) -> int:
+        """Instructions that a run has."""
+        return int(self._handle.operations)
+
+    @property
+    def run_bytes(self) -> int:
+        """Memory that a run takes; it is kept for the next one."""
+        return int(self._handle.run_bytes(self._threads))
+
+    @property
+    def constant_bytes(self) -> int:
+        """Memory of the encoded constants."""
+        return int(self._handle.constant_bytes)
+
+    def run(
+        self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys, progress: Progress | None = None
+    ) -> list[Words]:
+        """Evaluate on input ciphertexts, (c0, c1) of (level + 1, N) words each, below their primes.
+
+        Returns:
+            (polynomials, level + 1, N) words of every output.
+
+        Raises:
+            MissingKeyError: when the keys lack one.
+            BackendError: when there are too few or too many inputs.
+            CancelledError: when that was asked for.
+        """
+        keys.require_all()
+        if len(inputs) != self.circuit.inputs:
+            raise BackendError(f"the circuit takes {self.circuit.inputs} ciphertexts, got {len(inputs)}")
+        rows = [np.ascontiguousarray(half, dtype=np.uint32) for pair in inputs for half in pair]
+        control = (progress or Progress()).handle
+        try:
+            outputs = self._handle.run(rows, keys.handle, self._threads, control)
+        except ValueError as error:
+            raise BackendError("the native library failed to run the circuit") from error
+        if outputs is None:
+            raise CancelledError("the run was cancelled")
+        self.executed = self._counts()
+        return list(outputs)
+
+    def _counts(self) -> Counts:
+        groups = [i for i in self.plan.instructions if isinstance(i, Rotations)]
+        shared = sum(len(group.targets) for group in groups if len(group.targets) > 1)
+        return replace(count_circuit(self.circuit), rotations_hoisted=shared)

@@ -1,0 +1,84 @@
+// The operations of a program: what each does in phases, and the tasks of a phase that may run side by side.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <memory>
+#include <vector>
+
+#include "keys.h"
+#include "ring.h"
+
+namespace heinfer {
+
+/// Where a value lies in the arena: `polynomials` times `rows` rows. An extended value's last row is modulo the
+/// special prime.
+struct Value {
+    std::size_t offset;
+    std::size_t rows;
+    std::size_t polynomials;
+    bool extended;
+};
+
+/// What a run has.
+struct Run {
+    const Ring& ring;
+    const Keys& keys;
+    Word* arena;
+    std::vector<Word*> thread_rows;
+
+    Word* row(const Value& value, std::size_t polynomial, std::size_t row) const {
+        return arena + ring.n() * (value.offset + polynomial * value.rows + row);
+    }
+    /// Index of the prime that a row of a value is modulo.
+    std::size_t prime(const Value& value, std::size_t row) const {
+        return value.extended && row + 1 == value.rows ? ring.special() : row;
+    }
+};
+
+class Operation {
+  public:
+    virtual ~Operation() = default;
+    virtual std::size_t phases() const = 0;
+    virtual std::size_t tasks(std::size_t phase) const = 0;
+    virtual void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const = 0;
+    /// Rows of the arena that it needs besides its values.
+    virtual std::size_t scratch_rows() const { return 0; }
+    /// Rows that every thread needs for itself.
+    virtual std::size_t thread_rows() const { return 0; }
+    /// Steps of keys that it uses, each with the number of data primes.
+    virtual std::vector<std::array<std::size_t, 2>> keys() const { return {}; }
+};
+
+/// out = sum of values times constants, of values and of constants.
+struct SumOf {
+    Value out;
+    std::vector<Value> factors, addends;
+    std::size_t plains;
+    bool scalar;
+    const Word* constants;  ///< for each row: tile by tile a tile of each factor's constant and of each plain
+};
+std::unique_ptr<Operation> make_sum(const SumOf& sum, std::size_t n);
+
+struct Target {
+    std::size_t step;
+    Value out;
+    bool has_after;
+    Value after;  ///< added to what is rotated
+};
+/// Rotations of one input that share its digits. `exact`: the digits of the rotated polynomial, as SEAL takes them,
+/// which only a rotation alone can have. Extended outputs are not divided by the special prime.
+std::unique_ptr<Operation> make_rotations(const Value& input, const std::vector<Target>& targets, bool exact,
+                                          std::size_t scratch);
+std::unique_ptr<Operation> make_relinearization(const Value& out, const Value& input, std::size_t scratch);
+/// out = relinearized x * y.
+std::unique_ptr<Operation> make_relinearized_product(const Value& out, const Value& x, const Value& y,
+                                                     std::size_t scratch);
+std::unique_ptr<Operation> make_product(const Value& out, const Value& x, const Value& y);
+/// Divides by the last prime; the special one of an extended value.
+std::unique_ptr<Operation> make_division(const Value& out, const Value& input, std::size_t scratch);
+/// Divides an extended value by the special prime and then by the last data prime, each rounded.
+std::unique_ptr<Operation> make_double_division(const Value& out, const Value& input, std::size_t scratch);
+/// out = input times the special prime, extended.
+std::unique_ptr<Operation> make_extension(const Value& out, const Value& input);
+
+}  // namespace heinfer

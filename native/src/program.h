@@ -1,0 +1,102 @@
+// A circuit as flat arrays, checked once, and run whole: its operations in waves, its values in one arena.
+#pragma once
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "encode.h"
+#include "memory.h"
+#include "operation.h"
+#include "pool.h"
+
+namespace heinfer {
+
+/// What another thread may know and do of a run.
+struct Control {
+    std::atomic<std::size_t> done{0};  ///< operations that are finished
+    std::atomic<bool> cancelled{false};
+};
+
+/// A constant: slots, or one value for all of them, at a scale.
+struct Constant {
+    const double* values;
+    bool scalar;
+    double scale;
+};
+
+/// Numbers of operations in the arrays; heinfer.backends.native.plan writes them. All are followed by the operation's wave, the
+/// first row of its scratch, and the values:
+enum class Code : std::int64_t {
+    sum = 0,                 ///< out, factors, addends, plains, scalar; (value, constant)..., value..., constant...
+    rotate = 1,              ///< input, exact, targets; (step, out, after or -1)...
+    multiply = 2,            ///< out, x, y
+    relinearize = 3,         ///< out, input
+    multiply_relinearize = 4,  ///< out, x, y
+    divide = 5,              ///< out, input
+    divide_twice = 6,        ///< out, input
+    extend = 7,              ///< out, input
+};
+
+class Program {
+  public:
+    /// `values`: offset, rows, polynomials, extended for each value. std::invalid_argument for arrays that are no
+    /// program, or would leave the arena.
+    Program(std::shared_ptr<const Ring> ring, const std::vector<std::int64_t>& values,
+            const std::vector<std::int64_t>& code, std::vector<std::size_t> inputs, std::vector<std::size_t> outputs,
+            std::size_t arena_rows);
+
+    /// Encodes the constants that the code names by their numbers.
+    void load(const std::vector<Constant>& constants, std::size_t threads);
+
+    /// Runs on input rows (pointers to the rows of each polynomial of each input); false when it was cancelled.
+    /// One run at a time: others wait. std::invalid_argument when a key is missing.
+    bool run(const std::vector<const Word*>& inputs, const Keys& keys, std::size_t threads, Control& control,
+             const std::vector<Word*>& outputs);
+
+    const Ring& ring() const { return *ring_; }
+    const std::vector<std::size_t>& inputs() const { return inputs_; }
+    const std::vector<std::size_t>& outputs() const { return outputs_; }
+    const Value& value(std::size_t number) const { return values_[number]; }
+    std::size_t operations() const { return operations_.size(); }
+    std::size_t constant_bytes() const { return constants_.bytes(); }
+    /// Of the arena and every thread's own rows.
+    std::size_t run_bytes(std::size_t threads) const;
+
+  private:
+    class Reader;
+    struct Use {
+        std::size_t constant, place, stride, rows, offset;
+        bool scalar, extended;
+    };
+    struct PendingSum {
+        std::size_t operation, offset;
+        SumOf sum;
+    };
+
+    void read(const std::vector<std::int64_t>& code);
+    std::unique_ptr<Operation> read_sum(Reader& reader);
+    std::unique_ptr<Operation> read_rotations(Reader& reader, std::size_t scratch);
+    void encode(const Encoder& encoder, const Use& use, const Constant& constant);
+    void require_keys(const Keys& keys) const;
+    void perform(const Run& run, std::size_t first, std::size_t last, Pool& pool) const;
+
+    std::shared_ptr<const Ring> ring_;
+    std::vector<Value> values_;
+    std::vector<std::size_t> inputs_, outputs_;
+    std::size_t arena_rows_, thread_rows_ = 0;
+    std::vector<std::unique_ptr<Operation>> operations_;
+    std::vector<std::size_t> wave_ends_;
+    std::vector<Use> uses_;
+    std::vector<PendingSum> sums_;
+    std::size_t constant_words_ = 0;
+    Rows constants_;
+    bool loaded_ = false;
+
+    std::mutex running_;
+    std::unique_ptr<Pool> pool_;
+    Rows arena_;
+};
+
+}  // namespace heinfer
