@@ -12,7 +12,7 @@ from heinfer.formats.bundle import Bundle
 from heinfer_client.codec import Codec
 from heinfer_server.evaluator import Evaluator
 from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
 
 _KEY_ID = "benchmark"
 
@@ -26,12 +26,12 @@ class Subject:
         keys: the frame of the evaluation keys.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, backend: str = "tenseal", threads: int = 1) -> None:
         self.codec = Codec(bundle.manifest)
         self.secret = SecretSide.generate(self.codec.parameters)
         self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
         self._name = bundle.manifest.name
-        self._evaluator = Evaluator([bundle])
+        self._evaluator = Evaluator(Setup((bundle,), backend, threads))
         self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:

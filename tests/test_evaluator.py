@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+from installed import INSTALLED
 from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError
 from heinfer_server.evaluator import Evaluator
 from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
@@ -19,9 +20,9 @@ def owner() -> Owner:
     return Owner(MODEL)
 
 
-@pytest.fixture
-def evaluator() -> Evaluator:
-    return Evaluator([MODEL])
+@pytest.fixture(params=INSTALLED)
+def evaluator(request) -> Evaluator:
+    return Evaluator(Setup((MODEL,), request.param))
 
 
 def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
@@ -43,25 +44,25 @@ def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
 def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
     evaluator.run(task(owner))
     evaluator.run(task(owner, key_id="b", forget=("a",)))
-    assert list(evaluator._sides) == ["b"]
+    assert list(evaluator._keys) == ["b"]
 
 
 def test_it_forgets_keys_without_a_request(evaluator, owner):
     evaluator.run(task(owner))
     evaluator.forget(("a",))
-    assert evaluator._sides == {}
+    assert evaluator._keys == {}
 
 
 def test_a_failure_of_the_library_may_be_told_and_unloads_the_keys(evaluator, owner, monkeypatch):
     def refuse(*_args: object) -> None:
-        raise BackendError("SEAL failed to multiply")
+        raise BackendError("the library failed to multiply")
 
     monkeypatch.setattr(evaluator._models["tiny"], "evaluate", refuse)
     failure = evaluator.run(task(owner))
     assert isinstance(failure, TaskFailure)
     assert isinstance(failure.error, BackendError)
     assert "Traceback" in failure.trace
-    assert evaluator._sides == {}
+    assert evaluator._keys == {}
 
 
 def test_a_failure_of_ours_may_not(evaluator, owner):

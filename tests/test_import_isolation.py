@@ -3,6 +3,9 @@
 import subprocess
 import sys
 
+import pytest
+from installed import INSTALLED
+
 LOADED = "import {module}, sys; print(*sorted(sys.modules))"
 
 
@@ -29,11 +32,25 @@ def test_the_client_loads_no_compiler_no_web_framework_and_no_server():
 
 def test_the_server_loads_no_secret_key_no_compiler_no_client_and_no_crypto_library():
     modules = loaded_by("heinfer_server.__main__")
-    assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer_client", "tenseal"})
+    assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer_client", "tenseal", "heinfer_native"})
     assert "fastapi" in modules
 
 
-def test_a_worker_loads_the_crypto_library_and_no_secret_key():
-    modules = loaded_by("heinfer_server.evaluator")
+def worker_modules(backend: str) -> set[str]:
+    """What a worker process has loaded once its model is encoded."""
+    open_runtime = (
+        "from heinfer.formats import bundle; from heinfer.zoo import bundle_path; "
+        "from heinfer_server import worker_process as w; from heinfer_server.tasks import Setup; "
+        "import sys; w.start(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
+        "print(*sorted(sys.modules))"
+    )
+    command = [sys.executable, "-c", open_runtime.format(backend=backend)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_worker_loads_its_backend_alone_and_no_secret_key(backend):
+    modules = worker_modules(backend)
     assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer.ckks.secret_file", "heinfer_client"})
-    assert "tenseal" in modules
+    assert ("tenseal" in modules, "heinfer_native" in modules) == (backend == "tenseal", backend == "native")

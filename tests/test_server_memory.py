@@ -4,16 +4,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from installed import INSTALLED
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 from tiny_model import tiny_bundle
 
 from heinfer.backends.memory import Memory, memory_of
+from heinfer.backends.native import NativeProgram, NativeRing
 from heinfer.backends.tenseal import TensealProgram
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.seal import Ring
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
+from heinfer.runtime import runtime_memory
 from heinfer_server import Settings, create_app
 from heinfer_server.models import load_models
 
@@ -57,7 +60,7 @@ def served(tmp_path, models: list[Bundle], **settings: object) -> None:
     paths = [tmp_path / model.manifest.name for model in models]
     for model, path in zip(models, paths, strict=True):
         bundles.save(model, path)
-    chosen = Settings(bundles=tuple(paths), **settings)
+    chosen = Settings(bundles=tuple(paths), **{"backend": "tenseal", **settings})
     create_app(chosen, load_models(chosen.bundles))
 
 
@@ -87,3 +90,15 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
     with pytest.raises(SettingError, match="tiny needs 39"):  # 3.9 GB, and as much again twice for their products
         served(tmp_path, [hostile])
     assert (tmp_path / "tiny").stat().st_size < 1 << 20
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
+def test_the_native_backend_takes_what_was_predicted(tmp_path):
+    model = tiny_bundle()
+    parameters, plan = model.manifest.to_parameters(), model.manifest.input
+    need = runtime_memory(model.circuit, parameters, plan.level, plan.scale, backend="native", threads=2)
+    program = NativeProgram(model.circuit, NativeRing.secure(parameters), plan.level, plan.scale, threads=2)
+    assert need == Memory(program.constant_bytes, program.run_bytes)
+    served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts, backend="native", threads=2)
+    with pytest.raises(SettingError, match=f"tiny needs {need.plaintexts} "):
+        served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts - 1, backend="native", threads=2)

@@ -25,6 +25,7 @@ from heinfer.layout.layout import Layout
 
 TINY = Parameters.create(4096, [28, 24, 24], 30)
 WIDE = Parameters.create(8192, [28, 26, 26, 26], 30)
+DEEP = Parameters.create(16384, [28] + 9 * [26], 30)  # a rotation takes milliseconds on every backend
 
 SHAPE = (1, 4, 4)
 LABELS = ("a", "b", "c", "d")

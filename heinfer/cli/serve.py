@@ -16,6 +16,10 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8000")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that evaluate.", show_default="one a core")] = None,
+    backend: Annotated[
+        str | None, typer.Option(help="native or tenseal.", show_default="native where it is installed")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of one evaluation, on native.", show_default="1")] = None,
 ) -> None:
     """Serve compiled models over HTTP. HEINFER_SERVER_* variables set what no option does."""
     with needs("server"):
@@ -23,7 +27,13 @@ def serve(
 
         from heinfer_server import Settings, run
 
-    given: dict[str, Any] = {"host": host, "port": port, "workers": workers}
+    given: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "workers": workers,
+        "backend": backend,
+        "threads": threads,
+    }
     chosen = {name: value for name, value in given.items() if value is not None}
     try:
         settings = Settings(bundles=tuple(map(bundle_file, bundles)), **chosen)

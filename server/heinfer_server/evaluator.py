@@ -1,6 +1,6 @@
-"""What a worker process does: the models' programs, clients' loaded keys, and SEAL.
+"""What a worker process does: the models' circuits on a backend, and clients' loaded keys.
 
-SEAL holds the interpreter lock while it computes, and a fault in it ends the process: no other process loads it.
+On SEAL, a computation holds the interpreter lock and a fault ends the process: no other process loads it.
 """
 
 from __future__ import annotations
@@ -9,63 +9,59 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from traceback import format_exc
 
-from heinfer.backends.tenseal import TensealProgram
-from heinfer.ckks.evaluation import EvaluationSide
-from heinfer.ckks.seal import Ring, SealObject
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.formats.seal_reader import read_ciphertext
-from heinfer.formats.seal_writer import write_ciphertext, write_keys
-from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+from heinfer.runtime import Handle, open_runtime
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 
 class _Model:
-    """A model's program, and its frames as SEAL's objects."""
+    """A model on a backend, between frames."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, backend: str, threads: int) -> None:
         self._manifest = bundle.manifest
         self._parameters = bundle.manifest.to_parameters()
-        self._ring = Ring.secure(self._parameters)
         plan = self._manifest.input
-        self._program = TensealProgram(bundle.circuit, self._ring, plan.level, plan.scale)
+        self._runtime = open_runtime(
+            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, threads=threads
+        )
 
-    def open_keys(self, frame: bytes) -> EvaluationSide:
+    def open_keys(self, frame: bytes) -> Handle:
         listed = self._manifest.keys
         keys = decode_keys(frame, self._parameters, steps=listed.steps, relinearization=listed.relinearization)
-        side = EvaluationSide(self._ring)
-        side.load_keys(*write_keys(keys, self._parameters))
-        return side
+        return self._runtime.load_keys(keys)
 
-    def open_inputs(self, frame: bytes, side: EvaluationSide) -> list[SealObject]:
+    def open_inputs(self, frame: bytes) -> Handle:
         plan = self._manifest.input
         inputs = decode_ciphertexts(
             frame, self._parameters, count=plan.layout.ciphertexts, level=plan.level, scale=plan.scale, seeded=True
         )
-        return [side.load_ciphertext(write_ciphertext(ciphertext, self._parameters)) for ciphertext in inputs]
+        return self._runtime.load_inputs(inputs)
 
-    def evaluate(self, inputs: list[SealObject], side: EvaluationSide) -> list[SealObject]:
-        return self._program.run(inputs, side)
+    def evaluate(self, inputs: Handle, keys: Handle) -> Handle:
+        return self._runtime.run(inputs, keys)
 
-    def close_outputs(self, outputs: list[SealObject], side: EvaluationSide) -> bytes:
-        frames = [read_ciphertext(side.save_ciphertext(output), self._parameters) for output in outputs]
-        return encode_ciphertexts(self._parameters, frames)
+    def close_outputs(self, outputs: Handle) -> bytes:
+        return encode_ciphertexts(self._parameters, self._runtime.save_outputs(outputs))
 
 
 class Evaluator:
-    """Programs by model, and evaluation sides with their keys loaded by key id.
+    """Models by name, and clients' loaded keys by key id.
 
     Which keys to load and to forget is the parent's to say: it alone knows who is still registered.
     """
 
-    def __init__(self, bundles: Sequence[Bundle]) -> None:
-        self._models: Mapping[str, _Model] = {bundle.manifest.name: _Model(bundle) for bundle in bundles}
-        self._sides: dict[str, EvaluationSide] = {}
+    def __init__(self, setup: Setup) -> None:
+        self._models: Mapping[str, _Model] = {
+            bundle.manifest.name: _Model(bundle, setup.backend, setup.threads) for bundle in setup.bundles
+        }
+        self._keys: dict[str, Handle] = {}
 
     def forget(self, key_ids: Sequence[str]) -> None:
         """Let go of loaded keys."""
         for key_id in key_ids:
-            del self._sides[key_id]
+            del self._keys[key_id]
 
     def run(self, task: EvaluationTask) -> Evaluated | TaskFailure:
         """Evaluate one request; after a failure its keys are no longer loaded."""
@@ -73,18 +69,18 @@ class Evaluator:
         try:
             return self._evaluate(task)
         except Exception as error:
-            self._sides.pop(task.key_id, None)
+            self._keys.pop(task.key_id, None)
             return TaskFailure(error if isinstance(error, HeinferError) else None, format_exc())
 
     def _evaluate(self, task: EvaluationTask) -> Evaluated:
         model = self._models[task.model]
         started = perf_counter()
         if task.keys is not None:
-            self._sides[task.key_id] = model.open_keys(task.keys.frame)
-        side = self._sides[task.key_id]
+            self._keys[task.key_id] = model.open_keys(task.keys.frame)
+        keys = self._keys[task.key_id]
         keys_seconds = perf_counter() - started
-        inputs = model.open_inputs(task.inputs, side)
+        inputs = model.open_inputs(task.inputs)
         started = perf_counter()
-        outputs = model.evaluate(inputs, side)
+        outputs = model.evaluate(inputs, keys)
         evaluation_seconds = perf_counter() - started
-        return Evaluated(model.close_outputs(outputs, side), keys_seconds, evaluation_seconds)
+        return Evaluated(model.close_outputs(outputs), keys_seconds, evaluation_seconds)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import sys
 from contextlib import suppress
 
 import uvicorn
 
+from heinfer.runtime import BACKENDS, WITHOUT_NATIVE, choose_backend
 from heinfer_server.app import create_app
 from heinfer_server.connections import BACKLOG, BoundedProtocol
 from heinfer_server.logs import configure_logging
@@ -39,6 +41,8 @@ def run(settings: Settings) -> None:
         BundleError: when a file is no bundle.
     """
     models = load_models(settings.bundles)
+    if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
+        print(WITHOUT_NATIVE, file=sys.stderr, flush=True)
     config = uvicorn.Config(
         create_app(settings, models),
         host=settings.host,

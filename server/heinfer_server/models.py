@@ -6,24 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from heinfer.backends.memory import Memory, memory_of
+from heinfer.backends.memory import Memory
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, decode_keys, keys_length
+from heinfer.runtime import runtime_memory
 
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A compiled model, its manifest as the client gets it, the lengths of the two bodies it takes, and its memory."""
+    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes."""
 
     bundle: Bundle
     manifest: bytes
     parameters: Parameters
     keys_length: int
     inputs_length: int
-    memory: Memory
 
     @classmethod
     def of(cls, bundle: Bundle) -> ServedModel:
@@ -38,12 +38,18 @@ class ServedModel:
             inputs_length=ciphertexts_length(
                 parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
             ),
-            memory=memory_of(bundle.circuit, parameters, manifest.input.level, manifest.input.scale),
         )
 
     @property
     def name(self) -> str:
         return self.bundle.manifest.name
+
+    def memory(self, backend: str, threads: int) -> Memory:
+        """What it takes in a worker."""
+        plan = self.bundle.manifest.input
+        return runtime_memory(
+            self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, threads=threads
+        )
 
     def check_keys(self, body: bytes) -> None:
         """Raise what decode_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import Mapping
 
 from heinfer.errors import KeySetError, SettingError, UnknownModelError
+from heinfer.runtime import choose_backend
 from heinfer_server.departure import Departure
 from heinfer_server.gate import Gate
 from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.models import ServedModel
 from heinfer_server.settings import Settings
-from heinfer_server.tasks import Evaluated
+from heinfer_server.tasks import Evaluated, Setup
 from heinfer_server.workers import WorkerPool
 
 REGISTRATIONS_AT_ONCE = 4
@@ -26,11 +27,14 @@ class Service:
     """Models, registered keys and workers.
 
     Raises:
-        SettingError: when one client's keys for a model exceed the memory for keys, or the models that of a worker.
+        SettingError: when one client's keys for a model exceed the memory for keys, or the models that of a worker; or
+            the backend is not installed.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
-        _require_memory(models, int(settings.model_memory))
+        self.backend = choose_backend(None if settings.backend == "auto" else settings.backend)
+        setup = Setup(tuple(model.bundle for model in models.values()), self.backend, settings.threads)
+        _require_memory(models, setup, int(settings.model_memory))
         for model in models.values():
             if model.keys_length > settings.key_memory:
                 raise SettingError(
@@ -44,9 +48,7 @@ class Service:
         self.evaluations = Gate(
             EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_KEYS * settings.workers
         )
-        self.workers = WorkerPool(
-            [model.bundle for model in models.values()], settings.workers, settings.evaluation_timeout, self.keys
-        )
+        self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys)
 
     def model(self, name: str) -> ServedModel:
         """The model of that name; UnknownModelError when there is none."""
@@ -83,15 +85,16 @@ class Service:
         return await self.workers.evaluate(key_id, body, gone)
 
 
-def _require_memory(models: Mapping[str, ServedModel], limit: int) -> None:
+def _require_memory(models: Mapping[str, ServedModel], setup: Setup, limit: int) -> None:
     """Refuse, before a worker encodes any of them, models that would not fit into it."""
     plaintexts = ciphertexts = 0
     for model in models.values():
-        plaintexts += model.memory.plaintexts
-        ciphertexts = max(ciphertexts, model.memory.ciphertexts)  # a worker evaluates one request at a time
+        need = model.memory(setup.backend, setup.threads)
+        plaintexts += need.plaintexts
+        ciphertexts = max(ciphertexts, need.ciphertexts)  # a worker evaluates one request at a time
         if plaintexts + ciphertexts > limit:
             raise SettingError(
-                f"{model.name} needs {model.memory.plaintexts} bytes for its weights in every worker and "
-                f"{model.memory.ciphertexts} to evaluate: {plaintexts + ciphertexts} with the models before it, and "
+                f"{model.name} needs {need.plaintexts} bytes for its weights in every worker and "
+                f"{need.ciphertexts} to evaluate: {plaintexts + ciphertexts} with the models before it, and "
                 f"models may take {limit}; serve fewer models, or raise HEINFER_SERVER_MODEL_MEMORY"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ByteSize, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -22,7 +22,10 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
         bundles: files of compiled models; in the environment separated as in PATH.
+        backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         workers: processes that evaluate, one request each at a time.
+        threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
+            there are fewer requests at a time than cores.
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
             intermediate results of one evaluation.
         key_memory: bytes of clients' evaluation keys that are kept; the least recently used go first.
@@ -35,7 +38,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
+    backend: Literal["auto", "native", "tenseal"] = "auto"
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
+    threads: int = Field(default=1, ge=1, le=256)
     model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)

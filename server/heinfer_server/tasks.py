@@ -5,7 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heinfer.errors import HeinferError
+from heinfer.formats.bundle import Bundle
 from heinfer_server.keystore import EvaluationKeys
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker process is started with.
+
+    Attributes:
+        bundles: the models.
+        backend: one that heinfer.runtime.choose_backend named.
+        threads: that one evaluation is spread over.
+    """
+
+    bundles: tuple[Bundle, ...]
+    backend: str
+    threads: int = 1
 
 
 @dataclass(frozen=True)

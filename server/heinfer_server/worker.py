@@ -6,17 +6,16 @@ import asyncio
 import logging
 import multiprocessing
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 from pebble import ProcessPool
 
 from heinfer.errors import WorkerFailedError
-from heinfer.formats.bundle import Bundle
 from heinfer_server import worker_process
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
-from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 _logger = logging.getLogger(__name__)
 
@@ -34,8 +33,8 @@ class Worker:
     It runs one task at a time. After a failure it must be stopped and started again.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], timeout: float, registered: KeyStore) -> None:
-        self._bundles = tuple(bundles)
+    def __init__(self, setup: Setup, timeout: float, registered: KeyStore) -> None:
+        self._setup = setup
         self._timeout = timeout
         self._registered = registered
         self._pool: ProcessPool | None = None
@@ -60,7 +59,7 @@ class Worker:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
         self._loaded.clear()
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(1, initializer=worker_process.start, initargs=(self._bundles,), context=context)
+        self._pool = ProcessPool(1, initializer=worker_process.start, initargs=(self._setup,), context=context)
         await self._run(_START_SECONDS, worker_process.ready)
 
     async def stop(self) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from heinfer.formats.bundle import Bundle
-from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 if TYPE_CHECKING:
     from heinfer_server.evaluator import Evaluator
@@ -14,13 +13,13 @@ if TYPE_CHECKING:
 _evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
 
 
-def start(bundles: Sequence[Bundle]) -> None:
+def start(setup: Setup) -> None:
     """Load the models; runs once in a new worker process."""
-    # Imported here, because the parent imports this module: its process never loads SEAL.
+    # Imported here, because the parent imports this module: its process loads no backend.
     from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
 
     global _evaluator  # noqa: PLW0603
-    _evaluator = Evaluator(bundles)
+    _evaluator = Evaluator(setup)
 
 
 def ready() -> None:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 
-from heinfer.formats.bundle import Bundle
 from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
-from heinfer_server.tasks import Evaluated
+from heinfer_server.tasks import Evaluated, Setup
 from heinfer_server.turns import Turns
 from heinfer_server.worker import Worker
 
@@ -20,8 +18,8 @@ _logger = logging.getLogger(__name__)
 class WorkerPool:
     """A fixed number of workers: they serve key set after key set, if possible where the keys are loaded."""
 
-    def __init__(self, bundles: Sequence[Bundle], count: int, timeout: float, keys: KeyStore) -> None:
-        self._workers = [Worker(bundles, timeout, keys) for _ in range(count)]
+    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore) -> None:
+        self._workers = [Worker(setup, timeout, keys) for _ in range(count)]
         self._idle = list(self._workers)
         self._turns = Turns(count)
         self._stopping = False

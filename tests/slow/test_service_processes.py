@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from owner import Owner
 from server_process import ServerProcess, alive, launch, server_process, wait_until
-from tiny_model import cleartext_scores, tiny_bundle
+from tiny_model import DEEP, cleartext_scores, tiny_bundle
 
 from heinfer.errors import WorkerFailedError
 from heinfer_client import Client
 
-TOLERANCE = 0.3  # thousands of rotations add noise, a wrong result is further off
+TOLERANCE = 0.3  # hundreds of rotations add noise, a wrong result is further off
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY = tiny_bundle()
-LONG = tiny_bundle("long", idle_rotations=6_000)  # seconds
-ENDLESS = tiny_bundle("endless", idle_rotations=20_000)  # more seconds
+LONG = tiny_bundle("long", parameters=DEEP, idle_rotations=700)  # seconds
+ENDLESS = tiny_bundle("endless", parameters=DEEP, idle_rotations=3_000)  # more seconds
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,61 @@
+"""A circuit on the native backend: words of frames go in and come out as they are; no byte of them reaches SEAL."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native.ring import Words
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.counts import Counts
+from heinfer.circuit.ir import Circuit
+from heinfer.formats.residues import CiphertextFrame, KeyFrame
+
+
+class NativeRuntime:
+    """See heinfer.runtime.Runtime; its constants are encoded when it is made.
+
+    Args:
+        threads: that one evaluation is spread over.
+    """
+
+    backend = "native"
+
+    def __init__(
+        self, circuit: Circuit, ring: NativeRing, input_level: int, input_scale: float, threads: int = 1
+    ) -> None:
+        """CircuitError when levels or scales of the circuit do not fit the parameters."""
+        self._ring = ring
+        self._threads = threads
+        self._program = NativeProgram(circuit, ring, input_level, input_scale, threads=threads)
+        types = annotate(circuit, ring.parameters, input_level, input_scale)
+        self._outputs = [types[number] for number in circuit.outputs]
+
+    @property
+    def executed(self) -> Counts:
+        return self._program.executed
+
+    def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:
+        keys = NativeKeys(self._ring, self._program.plan.key_levels, self._threads)
+        for frame in frames:
+            keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
+        return keys
+
+    def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[tuple[Words, Words]]:
+        return [(frame.c0, self._second(frame)) for frame in frames]
+
+    def run(self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys) -> list[Words]:
+        return self._program.run(inputs, keys)
+
+    def save_outputs(self, outputs: Sequence[Words]) -> list[CiphertextFrame]:
+        return [
+            CiphertextFrame(kind.level, kind.scale, output[0], output[1])
+            for kind, output in zip(self._outputs, outputs, strict=True)
+        ]
+
+    def _second(self, frame: CiphertextFrame) -> Words:
+        """The second polynomial, from its seed where there is one."""
+        if frame.seed is None:
+            assert frame.c1 is not None
+            return frame.c1
+        return self._ring.expand(frame.seed.data, self._ring.parameters.primes_at(frame.level))

@@ -1,0 +1,44 @@
+"""A circuit on SEAL: frames to SEAL's own bytes, which are written from checked words, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heinfer.backends.tenseal import TensealProgram
+from heinfer.circuit.counts import Counts
+from heinfer.circuit.ir import Circuit
+from heinfer.ckks.evaluation import EvaluationSide
+from heinfer.ckks.seal import Ring, SealObject
+from heinfer.formats.residues import CiphertextFrame, KeyFrame
+from heinfer.formats.seal_reader import read_ciphertext
+from heinfer.formats.seal_writer import write_ciphertext, write_keys
+
+
+class TensealRuntime:
+    """See heinfer.runtime.Runtime; its constants are encoded when it is made."""
+
+    backend = "tenseal"
+
+    def __init__(self, circuit: Circuit, ring: Ring, input_level: int, input_scale: float) -> None:
+        """CircuitError when levels or scales of the circuit do not fit the parameters."""
+        self._ring = ring
+        self._border = EvaluationSide(ring)  # without keys: ciphertexts need none to come in and go out
+        self._program = TensealProgram(circuit, ring, input_level, input_scale)
+
+    @property
+    def executed(self) -> Counts:
+        return self._program.executed
+
+    def load_keys(self, frames: Sequence[KeyFrame]) -> EvaluationSide:
+        side = EvaluationSide(self._ring)
+        side.load_keys(*write_keys(frames, self._ring.parameters))
+        return side
+
+    def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[SealObject]:
+        return [self._border.load_ciphertext(write_ciphertext(frame, self._ring.parameters)) for frame in frames]
+
+    def run(self, inputs: Sequence[SealObject], keys: EvaluationSide) -> list[SealObject]:
+        return self._program.run(inputs, keys)
+
+    def save_outputs(self, outputs: Sequence[SealObject]) -> list[CiphertextFrame]:
+        return [read_ciphertext(self._border.save_ciphertext(output), self._ring.parameters) for output in outputs]
