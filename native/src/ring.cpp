@@ -15,7 +15,9 @@ void require_ring(std::size_t n, const std::vector<Word>& primes) {
     }
     if (primes.size() < 2) throw std::invalid_argument("a data prime and a special prime are needed");
     for (const Word q : primes) {
-        if (q >= Word{1} << 30 || q % (2 * n) != 1) throw std::invalid_argument("primes are below 2^30 and 1 mod 2N");
+        if (q == 1 || q >= Word{1} << 30 || q % (2 * n) != 1) {
+            throw std::invalid_argument("primes are below 2^30 and 1 mod 2N");
+        }
         for (Word divisor = 3; std::uint64_t{divisor} * divisor <= q; divisor += 2) {
             if (q % divisor == 0) throw std::invalid_argument("a modulus is not prime");
         }
