@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeAlias
 from unittest.mock import patch
 
 import numpy as np
@@ -33,6 +33,9 @@ from heinfer.formats.residues import CiphertextFrame, KeyFrame, Seed, Words
 from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 pytest.importorskip("heinfer_native", reason="heinfer-native is not built: make setup does where a C++ compiler is")
+
+Pair: TypeAlias = tuple[Words, Words]
+"""A ciphertext's polynomials, (level + 1, N) each."""
 
 Draw = Literal["random", "extreme"]
 
@@ -104,37 +107,20 @@ class Twin:
         side.load_keys(*write_keys(self.keys, self.parameters))
         return side
 
-    def ciphertexts(self, count: int, level: int) -> list[tuple[Words, Words]]:
+    def ciphertexts(self, count: int, level: int) -> list[Pair]:
         """Input ciphertexts of chosen words."""
         rng = np.random.default_rng(self.seed + 1)
         primes, size = self.parameters.primes_at(level), (self.parameters.ring_degree,)
         return [tuple(words_below(rng, primes, size, self.draw) for _ in range(2)) for _ in range(count)]  # type: ignore[misc]
 
-    def load(self, words: tuple[Words, Words], level: int, scale: float) -> SealObject:
-        frame = CiphertextFrame(level, scale, *words)
-        return self.seal.load_ciphertext(write_ciphertext(frame, self.parameters))
-
-    def on_seal(self, circuit: Circuit, inputs: Sequence[tuple[Words, Words]], level: int, scale: float) -> list[Words]:
-        """Outputs of SEAL, its plaintexts encoded by the native library: encoders may round differently."""
-        plaintexts = self._plaintexts(circuit, level, scale)
-        with patch("heinfer.backends.tenseal._Encoder.encode_all", return_value=plaintexts):
-            program = TensealProgram(circuit, self.seal.ring, level, scale)
-        return [words_of(c) for c in program.run([self.load(x, level, scale) for x in inputs], self.seal)]
-
-    def _plaintexts(self, circuit: Circuit, level: int, scale: float) -> dict[int, SealObject]:
-        ring = NativeRing(self.parameters)
-        types = annotate(circuit, self.parameters, level, scale)
-        plaintexts: dict[int, SealObject] = {}
-        for number, (constant, at, encoded_scale) in plaintext_keys(circuit, types).items():
-            primes = self.parameters.primes_at(at)
-            words = encoded(ring, circuit.constants[constant], encoded_scale, primes)
-            plaintexts[number] = plaintext_of(words, encoded_scale, self.parameters.parms_id(primes), self.seal.context)
-        return plaintexts
+    def on_seal(self, circuit: Circuit, inputs: Sequence[Pair], level: int, scale: float) -> list[Words]:
+        """Outputs of SEAL, its plaintexts encoded by the native library."""
+        return run_on_seal(self.seal, circuit, inputs, level, scale)
 
     def on_native(
         self,
         circuit: Circuit,
-        inputs: Sequence[tuple[Words, Words]],
+        inputs: Sequence[Pair],
         level: int,
         scale: float,
         *,
@@ -162,6 +148,29 @@ class Twin:
             for output, mine, theirs in zip(circuit.outputs, got, expected, strict=True):
                 kind = circuit.ops[output].kind
                 np.testing.assert_array_equal(mine, theirs, err_msg=f"{kind} at level {level}, {name or 'default'}")
+
+
+def run_on_seal(
+    side: EvaluationSide, circuit: Circuit, inputs: Sequence[Pair], level: int, scale: float
+) -> list[Words]:
+    """Output words of SEAL, its plaintexts encoded by the native library: encoders may round differently."""
+    plaintexts = _plaintexts(side, circuit, level, scale)
+    with patch("heinfer.backends.tenseal._Encoder.encode_all", return_value=plaintexts):
+        program = TensealProgram(circuit, side.ring, level, scale)
+    frames = [CiphertextFrame(level, scale, *words) for words in inputs]
+    loaded = [side.load_ciphertext(write_ciphertext(frame, side.parameters)) for frame in frames]
+    return [words_of(c) for c in program.run(loaded, side)]
+
+
+def _plaintexts(side: EvaluationSide, circuit: Circuit, level: int, scale: float) -> dict[int, SealObject]:
+    parameters, ring = side.parameters, NativeRing(side.parameters)
+    types = annotate(circuit, parameters, level, scale)
+    plaintexts: dict[int, SealObject] = {}
+    for number, (constant, at, encoded_scale) in plaintext_keys(circuit, types).items():
+        primes = parameters.primes_at(at)
+        words = encoded(ring, circuit.constants[constant], encoded_scale, primes)
+        plaintexts[number] = plaintext_of(words, encoded_scale, parameters.parms_id(primes), side.context)
+    return plaintexts
 
 
 def encoded(ring: NativeRing, vector: SlotVector, scale: float, primes: Sequence[int]) -> Words:

@@ -1,0 +1,199 @@
+"""Arrays that are no program: refused by ValueError, or run without touching memory that is not theirs.
+
+`make sanitize` runs these with the address sanitizer, which ends the process at the first wrong access.
+"""
+
+import numpy as np
+import pytest
+from circuits import SCALE, Builder, every_operation
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rings import tiny_parameters
+from twin import Twin
+
+from heinfer.backends.native import NativeProgram, NativeRing, plan_circuit
+from heinfer.backends.native.library import library
+from heinfer.circuit.ir import Circuit, Kind
+
+PARAMETERS = tiny_parameters(64, (30, 24, 28), 30)
+LEVEL = PARAMETERS.top_level
+TWIN = Twin(PARAMETERS, (1, 7))
+RING = NativeRing(PARAMETERS)
+
+
+def hoisting_circuit() -> Circuit:
+    b = Builder(PARAMETERS.slots)
+    x = b.input()
+    turned = [b.op(Kind.ROTATE, x, step=step, hoist=0) for step in (1, 7)]
+    weighed = [b.with_constant(Kind.MULTIPLY_PLAIN, t, np.array([1.5]), 2.0) for t in turned]
+    return b.circuit(b.op(Kind.RESCALE, b.total(weighed)))
+
+
+CIRCUITS = {"every operation": every_operation(PARAMETERS.slots, LEVEL, TWIN.steps), "hoisting": hoisting_circuit()}
+PLANS = {name: plan_circuit(circuit, PARAMETERS, LEVEL, SCALE) for name, circuit in CIRCUITS.items()}
+KEYS = {name: TWIN.native_keys(RING, NativeProgram(circuit, RING, LEVEL, SCALE)) for name, circuit in CIRCUITS.items()}
+
+numbers = st.one_of(
+    st.integers(-2, 12), st.sampled_from([63, 64, 2**16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, -(2**63)])
+)
+
+
+@st.composite
+def arrays(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
+    """A few numbers replaced or moved, or numbers removed, repeated or put in."""
+    values = array.tolist()
+    for _ in range(draw(st.integers(0, 4))):
+        at = draw(st.integers(0, len(values) - 1)) if values else 0
+        change = draw(st.sampled_from(["replace", "nudge", "remove", "insert", "repeat", "cut"]))
+        if change == "replace":
+            values[at : at + 1] = [draw(numbers)]
+        elif change == "nudge" and values:
+            values[at] = int(np.clip(values[at] + draw(st.sampled_from([-1, 1, 2, 7])), -(2**63), 2**63 - 1))
+        elif change == "insert":
+            values.insert(at, draw(numbers))
+        else:
+            length = draw(st.integers(1, 9))
+            piece = values[at : at + length]
+            values[at : at + length] = [] if change == "remove" else piece * 2
+            if change == "cut":
+                values = values[:at]
+    return np.array(values, dtype=np.int64)
+
+
+def run(name: str, values: np.ndarray, code: np.ndarray, threads: int = 1, **changes: object) -> bool:
+    """Whether the library takes a program and runs it; ValueError is the only error there may be."""
+    plan = PLANS[name]
+    ports = {"inputs": list(plan.inputs), "outputs": list(plan.circuit.outputs), "arena_rows": plan.arena.rows}
+    try:
+        program = library().Program(RING.handle, values, code, *(ports | changes).values())
+        vectors = [np.ascontiguousarray(plan.circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
+        program.load(vectors, [c.scale for c in plan.constants])
+        inputs = [half for pair in TWIN.ciphertexts(2, LEVEL) for half in pair][: 2 * len(plan.inputs)]
+        outputs = program.run(inputs, KEYS[name].handle, threads, library().Control())
+    except ValueError:
+        return False
+    assert all(np.asarray(output).dtype == np.uint32 for output in outputs)
+    return True
+
+
+@settings(max_examples=1000, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(PLANS)))
+def test_changed_code_is_refused_or_runs(data, name):
+    plan = PLANS[name]
+    run(name, plan.value_array, data.draw(arrays(plan.code_array)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(data=st.data(), name=st.sampled_from(sorted(PLANS)))
+def test_changed_values_are_refused_or_used(data, name):
+    plan = PLANS[name]
+    run(name, data.draw(arrays(plan.value_array)), plan.code_array)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    name=st.sampled_from(sorted(PLANS)),
+    inputs=st.lists(st.integers(0, 100), max_size=3),
+    outputs=st.lists(st.integers(0, 100), max_size=3),
+    arena_rows=st.integers(0, 400),
+    threads=st.integers(1, 3),
+)
+def test_other_inputs_outputs_and_arenas_are_refused_or_used(name, inputs, outputs, arena_rows, threads):
+    plan = PLANS[name]
+    for changes in ({"inputs": inputs}, {"outputs": outputs}, {"arena_rows": arena_rows}):
+        run(name, plan.value_array, plan.code_array, threads, **changes)
+
+
+@settings(max_examples=300, deadline=None)
+@given(code=st.lists(numbers, max_size=40), values=st.lists(numbers, max_size=12))
+def test_any_numbers_are_refused_or_run(code, values):
+    run("hoisting", np.array(values, dtype=np.int64), np.array(code, dtype=np.int64))
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_single_number_is_looked_at(name):
+    # Of every place in the code there is some number that the library refuses: nothing is taken unread.
+    plan = PLANS[name]
+    assert run(name, plan.value_array, plan.code_array)
+    for array, place in [("code", i) for i in range(plan.code_array.size)] + [
+        ("values", i) for i in range(plan.value_array.size) if i % 4 != 3
+    ]:
+        changed = {"code": plan.code_array.copy(), "values": plan.value_array.copy()}
+        changed[array][place] = 2**40
+        assert not run(name, changed["values"], changed["code"]), (array, place)
+
+
+# The other arguments ---------------------------------------------------------------------------
+
+
+def simple_program() -> NativeProgram:
+    b = Builder(PARAMETERS.slots)
+    x = b.input()
+    return NativeProgram(b.circuit(b.op(Kind.ROTATE, x, step=1)), RING, LEVEL, SCALE)
+
+
+@pytest.mark.parametrize("shape", [(2, 64), (4, 64), (3, 32), (3, 128), (0, 64)])
+def test_inputs_of_another_shape_are_refused(shape):
+    program = simple_program()
+    rows = [np.zeros(shape, dtype=np.uint32)] * 2
+    with pytest.raises(ValueError, match="shape"):
+        program._handle.run(rows, TWIN.native_keys(RING, program).handle, 1, library().Control())
+
+
+@pytest.mark.parametrize("threads", [0, 257, 2**40])
+def test_numbers_of_threads_are_bounded(threads):
+    program = simple_program()
+    rows = [np.zeros((3, 64), dtype=np.uint32)] * 2
+    with pytest.raises(ValueError, match="thread"):
+        program._handle.run(rows, TWIN.native_keys(RING, program).handle, threads, library().Control())
+
+
+def test_rows_that_are_not_contiguous_are_read_as_what_they_are():
+    program = simple_program()
+    keys, rows = TWIN.native_keys(RING, program).handle, list(TWIN.ciphertexts(1, LEVEL)[0])
+    (expected,) = program._handle.run(rows, keys, 1, library().Control())
+    (strided,) = program._handle.run([row.repeat(2, axis=1)[:, ::2] for row in rows], keys, 1, library().Control())
+    np.testing.assert_array_equal(strided, expected)
+
+
+def test_keys_of_another_ring_and_missing_keys_are_refused():
+    program = simple_program()
+    rows = [np.zeros((3, 64), dtype=np.uint32)] * 2
+    other = NativeRing(PARAMETERS)
+    with pytest.raises(ValueError, match="another ring"):
+        program._handle.run(rows, TWIN.native_keys(other, program).handle, 1, library().Control())
+    with pytest.raises(ValueError, match="missing"):
+        program._handle.run(rows, library().Keys(RING.handle), 1, library().Control())
+
+
+@pytest.mark.parametrize(
+    ("step", "rows", "shape", "seeds"),
+    [
+        (32, 3, (3, 4, 64), 3),
+        (2**40, 3, (3, 4, 64), 3),
+        (1, 0, (3, 4, 64), 3),
+        (1, 4, (3, 4, 64), 3),
+        (1, 3, (2, 4, 64), 3),
+        (1, 3, (3, 3, 64), 3),
+        (1, 3, (3, 4, 32), 3),
+        (1, 3, (3, 4, 64), 2),
+        (1, 3, (3, 4, 64), 4),
+    ],
+)
+def test_bad_keys_are_refused(step, rows, shape, seeds):
+    keys = library().Keys(RING.handle)
+    with pytest.raises(ValueError, match=r"key|step"):
+        keys.add(step, rows, np.zeros(shape, dtype=np.uint32), bytes(64 * seeds))
+    assert keys.bytes == 0
+
+
+def test_a_program_without_its_constants_does_not_run():
+    plan = PLANS["hoisting"]
+    program = library().Program(
+        RING.handle, plan.value_array, plan.code_array, plan.inputs, plan.circuit.outputs, plan.arena.rows
+    )
+    rows = [np.zeros((3, 64), dtype=np.uint32)] * 2
+    with pytest.raises(ValueError, match="not loaded"):
+        program.run(rows, KEYS["hoisting"].handle, 1, library().Control())
+    with pytest.raises(ValueError, match="constant"):
+        program.load([], [])
