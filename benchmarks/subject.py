@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bundle import Bundle
+from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec
 from heinfer_server.evaluator import Evaluator
 from heinfer_server.keystore import EvaluationKeys
@@ -31,7 +32,7 @@ class Subject:
         self.secret = SecretSide.generate(self.codec.parameters)
         self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
         self._name = bundle.manifest.name
-        self._evaluator = Evaluator(Setup((bundle,), backend, threads))
+        self._evaluator = Evaluator(Setup((bundle,), backend, {self._name: NativeOptions(threads)}))
         self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:

@@ -16,8 +16,9 @@ from heinfer.ckks.seal import Ring
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
-from heinfer.runtime import runtime_memory
+from heinfer.runtime import NativeOptions, runtime_memory
 from heinfer_server import Settings, create_app
+from heinfer_server.model_memory import model_options
 from heinfer_server.models import load_models
 
 ROW = 8 * PARAMETERS.ring_degree  # bytes of one polynomial at one prime
@@ -94,11 +95,26 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
 def test_the_native_backend_takes_what_was_predicted(tmp_path):
-    model = tiny_bundle()
+    model, options = tiny_bundle(), NativeOptions(threads=2)
     parameters, plan = model.manifest.to_parameters(), model.manifest.input
-    need = runtime_memory(model.circuit, parameters, plan.level, plan.scale, backend="native", threads=2)
+    need = runtime_memory(model.circuit, parameters, plan.level, plan.scale, backend="native", options=options)
     program = NativeProgram(model.circuit, NativeRing.secure(parameters), plan.level, plan.scale, threads=2)
     assert need == Memory(program.constant_bytes, program.run_bytes)
     served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts, backend="native", threads=2)
-    with pytest.raises(SettingError, match=f"tiny needs {need.plaintexts} "):
-        served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts - 1, backend="native", threads=2)
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
+def test_what_does_not_fit_is_encoded_in_every_evaluation_and_what_cannot_run_is_refused(tmp_path):
+    paths = [tmp_path / name for name in ("one", "two")]
+    for path in paths:
+        bundles.save(tiny_bundle(path.name), path)
+    models, options = load_models(paths), NativeOptions()
+    one = models["one"].memory("native", options)
+    most = 2 * one.plaintexts + one.ciphertexts
+    assert model_options(models, "native", options, most) == {"one": options, "two": options}
+    chosen = model_options(models, "native", options, most - 1)
+    needs = [model.memory("native", chosen[name]) for name, model in models.items()]
+    assert sum(need.plaintexts for need in needs) + max(need.ciphertexts for need in needs) < most
+    assert [need.plaintexts for need in needs] == [0, 0]
+    with pytest.raises(SettingError, match=r"one needs 0 bytes for its weights .* may take 1000; .*_MODEL_MEMORY"):
+        model_options(models, "native", options, 1000)

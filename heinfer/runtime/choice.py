@@ -7,7 +7,7 @@ from heinfer.backends.native import NativeRing, is_installed, plan_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
-from heinfer.runtime.native import NativeRuntime
+from heinfer.runtime.native import DEFAULTS, NativeOptions, NativeRuntime
 from heinfer.runtime.runtime import Runtime
 
 BACKENDS = ("native", "tenseal")
@@ -35,19 +35,26 @@ def choose_backend(wanted: str | None = None) -> str:
 
 
 def open_runtime(
-    circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float, *, backend: str, threads: int = 1
+    circuit: Circuit,
+    parameters: Parameters,
+    input_level: int,
+    input_scale: float,
+    *,
+    backend: str,
+    options: NativeOptions = DEFAULTS,
 ) -> Runtime:
     """Encode a circuit's constants for a backend that :func:`choose_backend` named.
 
     Args:
-        threads: that one evaluation is spread over; SEAL takes one.
+        options: of the native backend; SEAL has none.
 
     Raises:
         InsecureParametersError: below 128 bits.
         CircuitError: when levels or scales of the circuit do not fit the parameters.
+        SettingError: when encoded constants cannot be written where the options say.
     """
     if backend == "native":
-        return NativeRuntime(circuit, NativeRing.secure(parameters), input_level, input_scale, threads)
+        return NativeRuntime(circuit, NativeRing.secure(parameters), input_level, input_scale, options)
     from heinfer.ckks.seal import Ring  # noqa: PLC0415 - a worker on the native backend never loads SEAL
     from heinfer.runtime.tenseal import TensealRuntime  # noqa: PLC0415
 
@@ -55,10 +62,18 @@ def open_runtime(
 
 
 def runtime_memory(
-    circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float, *, backend: str, threads: int = 1
+    circuit: Circuit,
+    parameters: Parameters,
+    input_level: int,
+    input_scale: float,
+    *,
+    backend: str,
+    options: NativeOptions = DEFAULTS,
 ) -> Memory:
     """What :func:`open_runtime` and a run will take, before either; CircuitError as there."""
     if backend == "native":
-        plan = plan_circuit(circuit, parameters, input_level, input_scale)
-        return Memory(plan.constant_bytes, plan.run_bytes(threads))
+        plan = plan_circuit(
+            circuit, parameters, input_level, input_scale, most_constant_bytes=options.most_constant_bytes
+        )
+        return Memory(plan.constant_bytes, plan.run_bytes(options.threads))
     return memory_of(circuit, parameters, input_level, input_scale)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
 
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
@@ -12,22 +15,53 @@ from heinfer.circuit.ir import Circuit
 from heinfer.formats.residues import CiphertextFrame, KeyFrame
 
 
+@dataclass(frozen=True)
+class NativeOptions:
+    """How the native backend runs.
+
+    Attributes:
+        threads: that one evaluation is spread over.
+        most_constant_bytes: that a model's encoded constants may take; the others are encoded in every evaluation.
+        constants_folder: where encoded constants are kept, and mapped from by all processes; None for nowhere.
+    """
+
+    threads: int = 1
+    most_constant_bytes: float = inf
+    constants_folder: Path | None = None
+
+
+DEFAULTS = NativeOptions()
+
+
 class NativeRuntime:
     """See heinfer.runtime.Runtime; its constants are encoded when it is made.
 
     Args:
-        threads: that one evaluation is spread over.
+        options: threads, memory for constants, and where they are kept.
     """
 
     backend = "native"
 
     def __init__(
-        self, circuit: Circuit, ring: NativeRing, input_level: int, input_scale: float, threads: int = 1
+        self,
+        circuit: Circuit,
+        ring: NativeRing,
+        input_level: int,
+        input_scale: float,
+        options: NativeOptions = DEFAULTS,
     ) -> None:
         """CircuitError when levels or scales of the circuit do not fit the parameters."""
         self._ring = ring
-        self._threads = threads
-        self._program = NativeProgram(circuit, ring, input_level, input_scale, threads=threads)
+        self._threads = options.threads
+        self._program = NativeProgram(
+            circuit,
+            ring,
+            input_level,
+            input_scale,
+            threads=options.threads,
+            most_constant_bytes=options.most_constant_bytes,
+            folder=options.constants_folder,
+        )
         types = annotate(circuit, ring.parameters, input_level, input_scale)
         self._outputs = [types[number] for number in circuit.outputs]
 

@@ -90,17 +90,36 @@ NewArray<Word> encode(const std::shared_ptr<Ring>& ring, const Array<double, 1>&
     return out;
 }
 
-void load(Program& program, const std::vector<Array<double, 1>>& vectors, const std::vector<double>& scales,
-          std::size_t threads) {
-    require(vectors.size() == scales.size() && threads >= 1 && threads <= most_threads, "every constant has a scale");
+std::vector<Constant> constants_of(const Program& program, const std::vector<Array<double, 1>>& vectors,
+                                   const std::vector<double>& scales) {
+    require(vectors.size() == scales.size(), "every constant has a scale");
     std::vector<Constant> constants;
     for (std::size_t i = 0; i < vectors.size(); ++i) {
         const std::size_t length = vectors[i].shape(0);
         require(length == 1 || length == program.ring().n() / 2, "a constant has one value, or one for each slot");
         constants.push_back({vectors[i].data(), length == 1, scales[i]});
     }
+    return constants;
+}
+
+void load(Program& program, const std::vector<Array<double, 1>>& vectors, const std::vector<double>& scales,
+          std::size_t threads) {
+    require(threads >= 1 && threads <= most_threads, "there is at least one thread");
+    auto constants = constants_of(program, vectors, scales);
     const nb::gil_scoped_release released;
-    program.load(constants, threads);
+    program.constants().load(std::move(constants), threads);
+}
+
+void load_encoded(Program& program, const std::vector<Array<double, 1>>& vectors, const std::vector<double>& scales,
+                  const Array<Word, 1>& words) {
+    program.constants().load(constants_of(program, vectors, scales), words.data(), words.shape(0));
+}
+
+/// A view, for whoever wants to store them.
+nb::object encoded(nb::handle self) {
+    const Constants& constants = nb::cast<const Program&>(self).constants();
+    require(constants.loaded(), "the constants are not loaded");
+    return nb::cast(nb::ndarray<nb::numpy, const Word>(constants.data(), {constants.resident_words()}, self));
 }
 
 nb::object run(Program& program, const std::vector<Array<Word, 2>>& inputs, const Keys& keys, std::size_t threads,
@@ -184,7 +203,11 @@ NB_MODULE(_native, m) {
                                     {code.data(), code.data() + code.shape(0)}, std::move(inputs), std::move(outputs),
                                     arena_rows);
              })
-        .def("load", &load, nb::arg("vectors"), nb::arg("scales"), nb::arg("threads") = 1)
+        // The arrays stay: constants that are not resident are encoded of them in every run.
+        .def("load", &load, nb::arg("vectors"), nb::arg("scales"), nb::arg("threads") = 1, nb::keep_alive<1, 2>())
+        .def("load_encoded", &load_encoded, nb::arg("vectors"), nb::arg("scales"), nb::arg("words"),
+             nb::keep_alive<1, 2>(), nb::keep_alive<1, 4>())
+        .def_prop_ro("encoded", &encoded)
         .def("run", &run, nb::arg("inputs"), nb::arg("keys"), nb::arg("threads"), nb::arg("control"))
         .def_prop_ro("operations", &Program::operations)
         .def_prop_ro("constant_bytes", &Program::constant_bytes)

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "constants.h"
 #include "keys.h"
 #include "ring.h"
 
@@ -49,15 +50,16 @@ class Operation {
     virtual std::vector<std::array<std::size_t, 2>> keys() const { return {}; }
 };
 
-/// out = sum of values times constants, of values and of constants.
+/// out = sum of values times constants, of values and of constants: a block's, first those of the factors.
 struct SumOf {
     Value out;
     std::vector<Value> factors, addends;
     std::size_t plains;
-    bool scalar;
-    const Word* constants;  ///< for each row: tile by tile a tile of each factor's constant and of each plain
+    std::size_t block;
+    std::size_t scratch;  ///< for a block that is not resident
 };
-std::unique_ptr<Operation> make_sum(const SumOf& sum, std::size_t n);
+std::unique_ptr<Operation> make_sum(const SumOf& sum, const Constants& constants, bool scalar, bool resident,
+                                    std::size_t n);
 
 struct Target {
     std::size_t step;

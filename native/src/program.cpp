@@ -59,7 +59,8 @@ class Program::Reader {
 Program::Program(std::shared_ptr<const Ring> ring, const std::vector<std::int64_t>& values,
                  const std::vector<std::int64_t>& code, std::vector<std::size_t> inputs,
                  std::vector<std::size_t> outputs, std::size_t arena_rows)
-    : ring_(std::move(ring)), inputs_(std::move(inputs)), outputs_(std::move(outputs)), arena_rows_(arena_rows) {
+    : ring_(std::move(ring)), inputs_(std::move(inputs)), outputs_(std::move(outputs)), arena_rows_(arena_rows),
+      constants_(ring_) {
     require(values.size() % 4 == 0 && arena_rows < most_rows, "the values are not four numbers each");
     for (std::size_t i = 0; i < values.size(); i += 4) {
         const bool extended = values[i + 3] != 0;
@@ -95,7 +96,7 @@ void Program::read(const std::vector<std::int64_t>& code) {
         std::unique_ptr<Operation> operation;
         switch (kind) {
             case Code::sum:
-                operation = read_sum(reader);
+                operation = read_sum(reader, scratch);
                 break;
             case Code::rotate:
                 operation = read_rotations(reader, scratch);
@@ -149,15 +150,12 @@ void Program::read(const std::vector<std::int64_t>& code) {
     if (!operations_.empty()) wave_ends_.push_back(operations_.size());
 }
 
-std::unique_ptr<Operation> Program::read_sum(Reader& reader) {
-    SumOf sum{reader.value(), {}, {}, 0, false, nullptr};
+std::unique_ptr<Operation> Program::read_sum(Reader& reader, std::size_t scratch) {
+    SumOf sum{reader.value(), {}, {}, 0, 0, scratch};
     const std::size_t factors = reader.length(), addends = reader.length();
     sum.plains = reader.length();
-    sum.scalar = reader.count() != 0;
-    const std::size_t stride = factors + sum.plains, n = ring_->n();
-    const auto use = [&](std::size_t place) {
-        uses_.push_back({reader.count(), place, stride, sum.out.rows, constant_words_, sum.scalar, sum.out.extended});
-    };
+    const bool scalar = reader.count() != 0, resident = reader.count() != 0;
+    std::vector<std::size_t> constants;
     std::size_t polynomials = 0;
     const auto operand = [&]() -> const Value& {
         const Value& value = reader.value();
@@ -171,14 +169,13 @@ std::unique_ptr<Operation> Program::read_sum(Reader& reader) {
     for (std::size_t k = 0; k < factors; ++k) {
         sum.factors.push_back(operand());
         require(k == 0 || sum.factors[k].polynomials <= sum.factors[k - 1].polynomials, "a sum's factors are out of order");
-        use(k);
+        constants.push_back(reader.count());
     }
     for (std::size_t k = 0; k < addends; ++k) sum.addends.push_back(operand());
-    for (std::size_t k = 0; k < sum.plains; ++k) use(factors + k);
+    for (std::size_t k = 0; k < sum.plains; ++k) constants.push_back(reader.count());
     require(polynomials == sum.out.polynomials, "a sum has another size than its operands");
-    sums_.push_back({operations_.size(), constant_words_, sum});
-    constant_words_ += sum.out.rows * stride * (sum.scalar ? 1 : n);
-    return make_sum(sum, n);
+    sum.block = constants_.add(std::move(constants), sum.out.rows, sum.out.extended, scalar, resident);
+    return make_sum(sum, constants_, scalar, resident, ring_->n());
 }
 
 std::unique_ptr<Operation> Program::read_rotations(Reader& reader, std::size_t scratch) {
@@ -202,68 +199,6 @@ std::unique_ptr<Operation> Program::read_rotations(Reader& reader, std::size_t s
     return make_rotations(input, targets, exact, scratch);
 }
 
-void Program::load(const std::vector<Constant>& constants, std::size_t threads) {
-    const std::lock_guard lock(running_);
-    for (const Use& use : uses_) {
-        require(use.constant < constants.size(), "the code names a constant that there is not");
-        require(!use.scalar || constants[use.constant].scalar, "a sum of scalars has a constant that is none");
-    }
-    constants_ = Rows(constant_words_);
-    const Encoder encoder(ring_);
-    Pool pool(threads);
-    std::vector<std::exception_ptr> failures(uses_.size());
-    pool.run(uses_.size(), [&](std::size_t number, std::size_t) {
-        try {
-            encode(encoder, uses_[number], constants[uses_[number].constant]);
-        } catch (...) {
-            failures[number] = std::current_exception();
-        }
-    });
-    for (const auto& failure : failures) {
-        if (failure) std::rethrow_exception(failure);
-    }
-    for (PendingSum& pending : sums_) {
-        pending.sum.constants = constants_.data() + pending.offset;
-        operations_[pending.operation] = make_sum(pending.sum, ring_->n());
-    }
-    loaded_ = true;
-}
-
-void Program::encode(const Encoder& encoder, const Use& use, const Constant& constant) {
-    const std::size_t n = ring_->n();
-    Word* out = constants_.data() + use.offset;
-    std::vector<double> coefficients;
-    if (!constant.scalar) coefficients = encoder.coefficients(constant.values, constant.scale);
-    // A plaintext that rounds to zero becomes one unit in one coefficient, as on SEAL, which refuses to multiply by 0.
-    const bool zero = !constant.scalar &&
-                      std::all_of(coefficients.begin(), coefficients.end(), [](double c) { return c == 0; });
-    std::vector<Word> row(n);
-    bool scalar_zero = constant.scalar;
-    for (std::size_t i = 0; i < use.rows && scalar_zero; ++i) {
-        const std::size_t prime = use.extended && i + 1 == use.rows ? ring_->special() : i;
-        scalar_zero = encoder.scalar(*constant.values, constant.scale, prime) == 0;
-    }
-    for (std::size_t i = 0; i < use.rows; ++i) {
-        const std::size_t prime = use.extended && i + 1 == use.rows ? ring_->special() : i;
-        if (constant.scalar) {
-            const Word word = scalar_zero ? 1 : encoder.scalar(*constant.values, constant.scale, prime);
-            if (use.scalar) {
-                out[i * use.stride + use.place] = word;
-                continue;
-            }
-            std::fill(row.begin(), row.end(), word);
-        } else if (zero) {
-            std::fill(row.begin(), row.end(), 1);
-        } else {
-            encoder.row(coefficients, prime, row.data());
-        }
-        Word* to = out + i * use.stride * n + use.place * tile_words;
-        for (std::size_t tile = 0; tile < n; tile += tile_words, to += use.stride * tile_words) {
-            std::memcpy(to, row.data() + tile, tile_words * sizeof(Word));
-        }
-    }
-}
-
 void Program::require_keys(const Keys& keys) const {
     require(&keys.ring() == ring_.get(), "the keys are of another ring");
     for (const auto& operation : operations_) {
@@ -276,7 +211,7 @@ void Program::require_keys(const Keys& keys) const {
 bool Program::run(const std::vector<const Word*>& inputs, const Keys& keys, std::size_t threads, Control& control,
                   const std::vector<Word*>& outputs) {
     const std::lock_guard lock(running_);
-    require(loaded_ || uses_.empty(), "the constants are not loaded");
+    require(constants_.loaded(), "the constants are not loaded");
     require(inputs.size() == 2 * inputs_.size() && outputs.size() == outputs_.size(), "inputs or outputs are missing");
     require_keys(keys);
     const std::size_t n = ring_->n(), words = n * (arena_rows_ + threads * thread_rows_);

@@ -6,7 +6,7 @@
 #include <mutex>
 #include <vector>
 
-#include "encode.h"
+#include "constants.h"
 #include "memory.h"
 #include "operation.h"
 #include "pool.h"
@@ -19,17 +19,11 @@ struct Control {
     std::atomic<bool> cancelled{false};
 };
 
-/// A constant: slots, or one value for all of them, at a scale.
-struct Constant {
-    const double* values;
-    bool scalar;
-    double scale;
-};
-
 /// Numbers of operations in the arrays; heinfer.backends.native.plan writes them. All are followed by the operation's wave, the
 /// first row of its scratch, and the values:
 enum class Code : std::int64_t {
-    sum = 0,                 ///< out, factors, addends, plains, scalar; (value, constant)..., value..., constant...
+    sum = 0,                 ///< out, factors, addends, plains, scalar, resident; (value, constant)..., value...,
+                             ///< constant...
     rotate = 1,              ///< input, exact, targets; (step, out, after or -1)...
     multiply = 2,            ///< out, x, y
     relinearize = 3,         ///< out, input
@@ -47,8 +41,9 @@ class Program {
             const std::vector<std::int64_t>& code, std::vector<std::size_t> inputs, std::vector<std::size_t> outputs,
             std::size_t arena_rows);
 
-    /// Encodes the constants that the code names by their numbers.
-    void load(const std::vector<Constant>& constants, std::size_t threads);
+    /// Those that the code names by their numbers; to be loaded before a run.
+    Constants& constants() { return constants_; }
+    const Constants& constants() const { return constants_; }
 
     /// Runs on input rows (pointers to the rows of each polynomial of each input); false when it was cancelled.
     /// One run at a time: others wait. std::invalid_argument when a key is missing.
@@ -60,25 +55,15 @@ class Program {
     const std::vector<std::size_t>& outputs() const { return outputs_; }
     const Value& value(std::size_t number) const { return values_[number]; }
     std::size_t operations() const { return operations_.size(); }
-    std::size_t constant_bytes() const { return constants_.bytes(); }
+    std::size_t constant_bytes() const { return constants_.resident_words() * sizeof(Word); }
     /// Of the arena and every thread's own rows.
     std::size_t run_bytes(std::size_t threads) const;
 
   private:
     class Reader;
-    struct Use {
-        std::size_t constant, place, stride, rows, offset;
-        bool scalar, extended;
-    };
-    struct PendingSum {
-        std::size_t operation, offset;
-        SumOf sum;
-    };
-
     void read(const std::vector<std::int64_t>& code);
-    std::unique_ptr<Operation> read_sum(Reader& reader);
+    std::unique_ptr<Operation> read_sum(Reader& reader, std::size_t scratch);
     std::unique_ptr<Operation> read_rotations(Reader& reader, std::size_t scratch);
-    void encode(const Encoder& encoder, const Use& use, const Constant& constant);
     void require_keys(const Keys& keys) const;
     void perform(const Run& run, std::size_t first, std::size_t last, Pool& pool) const;
 
@@ -88,11 +73,7 @@ class Program {
     std::size_t arena_rows_, thread_rows_ = 0;
     std::vector<std::unique_ptr<Operation>> operations_;
     std::vector<std::size_t> wave_ends_;
-    std::vector<Use> uses_;
-    std::vector<PendingSum> sums_;
-    std::size_t constant_words_ = 0;
-    Rows constants_;
-    bool loaded_ = false;
+    Constants constants_;
 
     std::mutex running_;
     std::unique_ptr<Pool> pool_;

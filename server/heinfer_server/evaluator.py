@@ -12,19 +12,19 @@ from traceback import format_exc
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.runtime import Handle, open_runtime
+from heinfer.runtime import Handle, NativeOptions, open_runtime
 from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 
 class _Model:
     """A model on a backend, between frames."""
 
-    def __init__(self, bundle: Bundle, backend: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, backend: str, options: NativeOptions) -> None:
         self._manifest = bundle.manifest
         self._parameters = bundle.manifest.to_parameters()
         plan = self._manifest.input
         self._runtime = open_runtime(
-            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, threads=threads
+            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, options=options
         )
 
     def open_keys(self, frame: bytes) -> Handle:
@@ -54,7 +54,8 @@ class Evaluator:
 
     def __init__(self, setup: Setup) -> None:
         self._models: Mapping[str, _Model] = {
-            bundle.manifest.name: _Model(bundle, setup.backend, setup.threads) for bundle in setup.bundles
+            bundle.manifest.name: _Model(bundle, setup.backend, setup.options_of(bundle.manifest.name))
+            for bundle in setup.bundles
         }
         self._keys: dict[str, Handle] = {}
 

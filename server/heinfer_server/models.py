@@ -12,7 +12,7 @@ from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, decode_keys, keys_length
-from heinfer.runtime import runtime_memory
+from heinfer.runtime import NativeOptions, runtime_memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +44,11 @@ class ServedModel:
     def name(self) -> str:
         return self.bundle.manifest.name
 
-    def memory(self, backend: str, threads: int) -> Memory:
+    def memory(self, backend: str, options: NativeOptions) -> Memory:
         """What it takes in a worker."""
         plan = self.bundle.manifest.input
         return runtime_memory(
-            self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, threads=threads
+            self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, options=options
         )
 
     def check_keys(self, body: bytes) -> None:

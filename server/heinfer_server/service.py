@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from math import inf
 
 from heinfer.errors import KeySetError, SettingError, UnknownModelError
-from heinfer.runtime import choose_backend
+from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.departure import Departure
 from heinfer_server.gate import Gate
 from heinfer_server.keystore import EvaluationKeys, KeyStore
+from heinfer_server.model_memory import model_options
 from heinfer_server.models import ServedModel
 from heinfer_server.settings import Settings
 from heinfer_server.tasks import Evaluated, Setup
@@ -33,8 +35,10 @@ class Service:
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
         self.backend = choose_backend(None if settings.backend == "auto" else settings.backend)
-        setup = Setup(tuple(model.bundle for model in models.values()), self.backend, settings.threads)
-        _require_memory(models, setup, int(settings.model_memory))
+        options = model_options(
+            models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
+        )
+        setup = Setup(tuple(model.bundle for model in models.values()), self.backend, options)
         for model in models.values():
             if model.keys_length > settings.key_memory:
                 raise SettingError(
@@ -83,18 +87,3 @@ class Service:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
         await asyncio.to_thread(model.check_inputs, body)
         return await self.workers.evaluate(key_id, body, gone)
-
-
-def _require_memory(models: Mapping[str, ServedModel], setup: Setup, limit: int) -> None:
-    """Refuse, before a worker encodes any of them, models that would not fit into it."""
-    plaintexts = ciphertexts = 0
-    for model in models.values():
-        need = model.memory(setup.backend, setup.threads)
-        plaintexts += need.plaintexts
-        ciphertexts = max(ciphertexts, need.ciphertexts)  # a worker evaluates one request at a time
-        if plaintexts + ciphertexts > limit:
-            raise SettingError(
-                f"{model.name} needs {need.plaintexts} bytes for its weights in every worker and "
-                f"{need.ciphertexts} to evaluate: {plaintexts + ciphertexts} with the models before it, and "
-                f"models may take {limit}; serve fewer models, or raise HEINFER_SERVER_MODEL_MEMORY"
-            )

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, field_validator
+from pydantic import ByteSize, DirectoryPath, Field, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -27,7 +27,10 @@ class Settings(BaseSettings):
         threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
             there are fewer requests at a time than cores.
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
-            intermediate results of one evaluation.
+            intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
+            evaluation.
+        constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
+            the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept; the least recently used go first.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
@@ -42,6 +45,7 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
     threads: int = Field(default=1, ge=1, le=256)
     model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
+    constants_folder: DirectoryPath | None = None
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
+from heinfer.runtime import NativeOptions
 from heinfer_server.keystore import EvaluationKeys
 
 
@@ -16,12 +18,15 @@ class Setup:
     Attributes:
         bundles: the models.
         backend: one that heinfer.runtime.choose_backend named.
-        threads: that one evaluation is spread over.
+        options: for every model, by its name; those of the native backend.
     """
 
     bundles: tuple[Bundle, ...]
     backend: str
-    threads: int = 1
+    options: Mapping[str, NativeOptions] = field(default_factory=dict)
+
+    def options_of(self, model: str) -> NativeOptions:
+        return self.options.get(model, NativeOptions())
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,18 @@ class Constant:
 
 @dataclass(frozen=True)
 class Sum:
-    """out = sum of values times constants, of values, and of constants."""
+    """out = sum of values times constants, of values, and of constants; encoded in every run if not `resident`."""
 
     out: int
     factors: tuple[tuple[int, Constant], ...] = ()
     addends: tuple[int, ...] = ()
     plains: tuple[Constant, ...] = ()
+    resident: bool = True
+
+    @property
+    def constants(self) -> int:
+        """Number of constants."""
+        return len(self.factors) + len(self.plains)
 
 
 @dataclass(frozen=True)
@@ -132,6 +138,8 @@ def steps_of(instruction: Instruction) -> tuple[int, ...]:
 def scratch_rows(instruction: Instruction, shapes: Sequence[Shape]) -> int:
     """Rows that an instruction needs while it runs (native/src/operations)."""
     match instruction:
+        case Sum(resident=False):
+            return shapes[instruction.out].rows * instruction.constants
         case Rotations():
             digits = shapes[instruction.input].rows
             return digits + 2 * (digits + 1) * len(instruction.targets)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ from heinfer.backends.native.instructions import (
     steps_of,
     thread_rows,
 )
+from heinfer.backends.native.residents import constant_words, is_scalar, within
 from heinfer.backends.native.waves import Wave, in_waves
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind
@@ -78,22 +82,30 @@ class NativePlan:
 
     @cached_property
     def constant_bytes(self) -> int:
-        """Memory of the encoded constants."""
-        return sum(self._constant_words(i) for i in self.instructions if isinstance(i, Sum)) * _WORD_BYTES
+        """Memory of the constants that are kept encoded."""
+        return self.constant_words * _WORD_BYTES
+
+    @property
+    def constant_words(self) -> int:
+        """Words of the constants that are kept encoded."""
+        kept = (i for i in self.instructions if isinstance(i, Sum) and i.resident)
+        return sum(constant_words(i, self.circuit, self.shapes, self.parameters.ring_degree) for i in kept)
 
     def run_bytes(self, threads: int = 1) -> int:
         """Memory of a run: every value at its place, and what threads need for themselves."""
         own = max((thread_rows(instruction, self.shapes) for instruction in self.instructions), default=0)
         return (self.arena.rows + threads * own) * self.parameters.ring_degree * _WORD_BYTES
 
-    def is_scalar(self, instruction: Sum) -> bool:
-        """Whether all constants of a sum are one value for all slots: then they take a word a row."""
-        used = [*(constant for _, constant in instruction.factors), *instruction.plains]
-        return all(self.circuit.constants[constant.number].size == 1 for constant in used)
-
-    def _constant_words(self, instruction: Sum) -> int:
-        words = 1 if self.is_scalar(instruction) else self.parameters.ring_degree
-        return words * self.shapes[instruction.out].rows * (len(instruction.factors) + len(instruction.plains))
+    def identity(self) -> bytes:
+        """32 bytes that stand for all that the words of the encoded constants depend on."""
+        digest = sha256(
+            struct.pack(f"<{1 + len(self.parameters.primes)}Q", self.parameters.ring_degree, *self.parameters.primes)
+        )
+        for part in (self.value_array, self.code_array, np.array([c.scale for c in self.constants])):
+            digest.update(part.tobytes())
+        for constant in self.constants:
+            digest.update(np.ascontiguousarray(self.circuit.constants[constant.number]).data)
+        return digest.digest()
 
     # Flat arrays, as native/src/program.h describes them
 
@@ -121,9 +133,15 @@ class NativePlan:
 
     def _code(self, instruction: Instruction, numbers: Mapping[Constant, int]) -> list[int]:
         match instruction:
-            case Sum(out, factors, addends, plains):
+            case Sum(out, factors, addends, plains, resident):
                 pairs = [number for value, constant in factors for number in (value, numbers[constant])]
-                sizes = [len(factors), len(addends), len(plains), int(self.is_scalar(instruction))]
+                sizes = [
+                    len(factors),
+                    len(addends),
+                    len(plains),
+                    int(is_scalar(instruction, self.circuit)),
+                    int(resident),
+                ]
                 return [0, out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
             case Rotations(value, targets, exact):
                 triples = [n for t in targets for n in (t.step, t.out, -1 if t.after is None else t.after)]
@@ -139,16 +157,25 @@ class NativePlan:
 
 
 def plan_circuit(
-    circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float, *, exact: bool = False
+    circuit: Circuit,
+    parameters: Parameters,
+    input_level: int,
+    input_scale: float,
+    *,
+    exact: bool = False,
+    most_constant_bytes: float = inf,
 ) -> NativePlan:
     """Plan a circuit; CircuitError when its levels or scales do not fit the parameters.
 
     Args:
+        most_constant_bytes: that encoded constants may take; the others are encoded in every run.
         exact: compute what SEAL computes, word for word: rotations share nothing.
     """
     types = annotate(circuit, parameters, input_level, input_scale)
     shapes = tuple(Shape(value.level + 1, value.size) for value in types)
     instructions = fuse(circuit, types, exact=exact)
+    most_words = most_constant_bytes / _WORD_BYTES
+    instructions = within(most_words, instructions, circuit, shapes, parameters.ring_degree)
     waves = in_waves(instructions)
     inputs = [number for number, op in circuit if op.kind is Kind.INPUT]
     arena = place(waves, shapes, inputs, circuit.outputs)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import inf
+from pathlib import Path
 
 import numpy as np
 
+from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Rotations
 from heinfer.backends.native.keys import NativeKeys
 from heinfer.backends.native.library import LibraryObject, library
@@ -38,6 +41,7 @@ class NativeProgram:
 
     Attributes:
         circuit: what runs.
+        ring: where.
         plan: how.
         executed: counts of the last run.
     """
@@ -51,23 +55,47 @@ class NativeProgram:
         *,
         threads: int = 1,
         exact: bool = False,
+        most_constant_bytes: float = inf,
+        folder: Path | None = None,
     ) -> None:
-        """Encode all constants; CircuitError when levels or scales of the circuit do not fit the parameters.
+        """Encode the constants; CircuitError when levels or scales of the circuit do not fit the parameters.
 
         Args:
             threads: that a run is spread over.
             exact: compute what SEAL computes, word for word: rotations share nothing.
+            most_constant_bytes: that encoded constants may take; the others are encoded in every run.
+            folder: where encoded constants are kept and mapped from; SettingError when it cannot be written.
         """
         self.circuit = circuit
+        self.ring = ring
         self.executed = Counts()
-        self.plan: NativePlan = plan_circuit(circuit, ring.parameters, input_level, input_scale, exact=exact)
+        self.plan: NativePlan = plan_circuit(
+            circuit,
+            ring.parameters,
+            input_level,
+            input_scale,
+            exact=exact,
+            most_constant_bytes=most_constant_bytes,
+        )
         self._threads = threads
         plan = self.plan
         self._handle: LibraryObject = library().Program(
             ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
         )
-        vectors = [np.ascontiguousarray(circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
-        self._handle.load(vectors, [c.scale for c in plan.constants], threads)
+        self._load(folder)
+
+    def _load(self, folder: Path | None) -> None:
+        plan = self.plan
+        vectors = [np.ascontiguousarray(plan.circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
+        scales = [constant.scale for constant in plan.constants]
+        file = ConstantsFile(folder, plan.identity()) if folder else None
+        mapped = file.open(plan.constant_words) if file else None
+        if mapped is not None:
+            self._handle.load_encoded(vectors, scales, mapped)
+            return
+        self._handle.load(vectors, scales, self._threads)
+        if file:
+            file.save(self._handle.encoded)
 
     @property
     def instructions(self) -> int:

@@ -12,6 +12,12 @@ Wave = tuple[Instruction, ...]
 MOST_TOGETHER = 8
 """Instructions of a wave: all their results are in memory at once."""
 
+
+def _is_ready(instruction: Instruction) -> bool:
+    """Whether it has no constants to encode first: they take memory, and enough time for all threads."""
+    return not isinstance(instruction, Sum) or instruction.resident
+
+
 _SMALL = (Sum, Division, Extension)  # a key switch has enough to do for all threads on its own
 
 
@@ -22,7 +28,12 @@ def in_waves(instructions: Sequence[Instruction]) -> tuple[Wave, ...]:
         wave: Wave = ()
         for instruction in run:
             made = {value for member in wave for value in outputs_of(member)}
-            joins = issubclass(kind, _SMALL) and len(wave) < MOST_TOGETHER and made.isdisjoint(inputs_of(instruction))
+            joins = (
+                issubclass(kind, _SMALL)
+                and len(wave) < MOST_TOGETHER
+                and made.isdisjoint(inputs_of(instruction))
+                and all(_is_ready(member) for member in (*wave, instruction))
+            )
             if not joins and wave:
                 waves.append(wave)
                 wave = ()

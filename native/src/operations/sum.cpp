@@ -8,15 +8,21 @@ constexpr std::size_t parts = 2;  // of a row, so that few rows keep two threads
 
 class Sum final : public Operation {
   public:
-    Sum(const SumOf& sum, std::size_t n) : sum_(sum), n_(n) {
-        const std::size_t constants = sum.factors.size() + sum.plains;
-        row_constants_ = sum.scalar ? constants : constants * n;
+    Sum(const SumOf& sum, const Constants& constants, bool scalar, bool resident, std::size_t n)
+        : sum_(sum), constants_(constants), scalar_(scalar), resident_(resident), n_(n),
+          row_constants_((sum.factors.size() + sum.plains) * (scalar ? 1 : n)) {}
+
+    std::size_t phases() const override { return resident_ ? 1 : 2; }
+    std::size_t tasks(std::size_t phase) const override {
+        return phase + 1 < phases() ? constants_.count(sum_.block) : parts * sum_.out.rows;
     }
+    std::size_t scratch_rows() const override { return resident_ ? 0 : (constants_.words(sum_.block) + n_ - 1) / n_; }
 
-    std::size_t phases() const override { return 1; }
-    std::size_t tasks(std::size_t) const override { return parts * sum_.out.rows; }
-
-    void perform(const Run& run, std::size_t, std::size_t task, std::size_t) const override {
+    void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t) const override {
+        if (phase + 1 < phases()) {
+            constants_.encode(sum_.block, task, run.arena + n_ * sum_.scratch);
+            return;
+        }
         const std::size_t row = task / parts, start = task % parts * (n_ / parts);
         if (plain_pair()) {
             for (std::size_t i = 0; i < sum_.out.polynomials; ++i) {
@@ -78,7 +84,8 @@ class Sum final : public Operation {
         }
         // Terms that lack a third polynomial come last: make_sum has ordered them, so their constants are skipped.
         const std::size_t stride = sum_.factors.size() + sum_.plains;
-        const Word* constants = sum_.constants + row * row_constants_ + (sum_.scalar ? 0 : start * stride);
+        const Word* block = resident_ ? constants_.resident(sum_.block) : run.arena + n_ * sum_.scratch;
+        const Word* constants = block + row * row_constants_ + (scalar_ ? 0 : start * stride);
         const Dot d{terms,
                     first == 0 ? sum_.plains : 0,
                     stride,
@@ -86,18 +93,23 @@ class Sum final : public Operation {
                     {at.left[0].data(), at.left[1].data()},
                     {at.added[0].data(), at.added[1].data()},
                     constants,
-                    sum_.scalar,
+                    scalar_,
                     {run.row(sum_.out, first, row) + start,
                      last == first ? nullptr : run.row(sum_.out, last, row) + start}};
         run.ring.kernels().dot(modulus(run, row), n_ / parts, d);
     }
 
     SumOf sum_;
+    const Constants& constants_;
+    bool scalar_, resident_;
     std::size_t n_, row_constants_;
 };
 
 }  // namespace
 
-std::unique_ptr<Operation> make_sum(const SumOf& sum, std::size_t n) { return std::make_unique<Sum>(sum, n); }
+std::unique_ptr<Operation> make_sum(const SumOf& sum, const Constants& constants, bool scalar, bool resident,
+                                    std::size_t n) {
+    return std::make_unique<Sum>(sum, constants, scalar, resident, n);
+}
 
 }  // namespace heinfer

@@ -1,0 +1,54 @@
+"""The memory of models in a worker, divided before a worker takes any of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from heinfer.errors import SettingError
+from heinfer.runtime import NativeOptions
+from heinfer_server.models import ServedModel
+
+
+def model_options(
+    models: Mapping[str, ServedModel], backend: str, options: NativeOptions, limit: int
+) -> Mapping[str, NativeOptions]:
+    """How each model runs, so that all together take no more than a limit in a worker.
+
+    Where their encoded constants do not all fit, the native backend encodes some in every evaluation: every model keeps
+    the same share. A worker evaluates one request at a time, so of intermediate results the largest count once.
+
+    Raises:
+        SettingError: when they do not fit even so; names the model and the numbers.
+    """
+    whole = {name: model.memory(backend, options) for name, model in models.items()}
+    constants = sum(need.plaintexts for need in whole.values())
+    running = max((need.ciphertexts for need in whole.values()), default=0)
+    if constants + running <= limit:
+        return dict.fromkeys(models, options)
+    chosen = dict.fromkeys(models, options)
+    if backend == "native":
+        share = max(0, limit - running) / constants
+        for name, need in whole.items():
+            chosen[name] = replace(options, most_constant_bytes=share * need.plaintexts)
+            running = max(running, models[name].memory(backend, chosen[name]).ciphertexts)
+        share = max(0, limit - running) / constants  # what is encoded in a run needs a place there
+        chosen = {name: replace(options, most_constant_bytes=share * need.plaintexts) for name, need in whole.items()}
+    _require_room(models, backend, chosen, limit)
+    return chosen
+
+
+def _require_room(
+    models: Mapping[str, ServedModel], backend: str, options: Mapping[str, NativeOptions], limit: int
+) -> None:
+    plaintexts = ciphertexts = 0
+    for name, model in models.items():
+        need = model.memory(backend, options[name])
+        plaintexts += need.plaintexts
+        ciphertexts = max(ciphertexts, need.ciphertexts)
+        if plaintexts + ciphertexts > limit:
+            raise SettingError(
+                f"{name} needs {need.plaintexts} bytes for its weights in every worker and {need.ciphertexts} to "
+                f"evaluate: {plaintexts + ciphertexts} with the models before it, and models may take {limit}; serve "
+                "fewer models, or raise HEINFER_SERVER_MODEL_MEMORY"
+            )
