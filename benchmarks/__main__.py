@@ -5,16 +5,20 @@ from __future__ import annotations
 import typer
 
 from benchmarks.accuracy import accuracy
+from benchmarks.floor import floor
 from benchmarks.latency import latency
 from benchmarks.plots import plots
 from benchmarks.prediction import prediction
+from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
 from benchmarks.sweep import sweep
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
+app.command("floor")(floor)
 app.command("latency")(latency)
 app.command("prediction")(prediction)
+app.command("primitives")(primitives)
 app.command("rotations")(rotations)
 app.command("sweep")(sweep)
 app.command("plots")(plots)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -10,11 +11,12 @@ from small_model import small_model
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, latency, plots, prediction, sweep
+from benchmarks import accuracy, floor, latency, plots, prediction, primitives, sweep
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record, seconds_of
 from benchmarks.resumable import ImageResult, ResultsFile
 from heinfer import zoo
+from heinfer.backends.native import NativePlan, plan_circuit
 from heinfer.formats import bundle
 from heinfer.planner.cost import OPERATIONS, CostTable, cost_table
 from heinfer.planner.objective import NO_LIMITS
@@ -359,3 +361,37 @@ def test_results_of_something_else_are_dropped(tmp_path, text):
     path = tmp_path / "results"
     path.write_text(text)
     assert ResultsFile(path, "a model").done == {}
+
+
+def test_primitives_sets_every_native_operation_beside_that_of_seal(tmp_path, monkeypatch):
+    monkeypatch.setattr(primitives, "RINGS", {4096: ([28, 26], 30)})
+    monkeypatch.setattr(primitives, "ROUNDS", 3)
+    assert run("primitives", "--json", str(tmp_path / "primitives.json")) == 0
+    records = json.loads((tmp_path / "primitives.json").read_text())
+    assert [record["primitive"] for record in records] == list(primitives.PROBES)
+    for record in records:
+        assert (record["native_seconds"]["n"], record["seal_seconds"]["n"]) == (3, 3)
+        ratio = record["seal_seconds"]["median"] / record["native_seconds"]["median"]
+        assert record["ratio_to_seal"] == pytest.approx(ratio, abs=0.01)
+        assert 0 < record["forward_microseconds"] < 1000
+
+
+def test_floor_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeypatch):
+    monkeypatch.setattr(floor, "ROUNDS", 2)
+    monkeypatch.setattr(floor, "BUNDLES", tmp_path)
+    shutil.copy(zoo.BUNDLES / "mnist-ffconv.heinfer", tmp_path)
+    assert run("floor", "--json", str(tmp_path / "floor.json")) == 0
+    (record,) = json.loads((tmp_path / "floor.json").read_text())
+    assert record.keys() >= COMMON | TIMES
+    assert record["floor_seconds"] == max(record["streaming_seconds"], record["arithmetic_seconds"])
+    assert record["streamed_bytes"] == record["streamed_key_bytes"] + record["streamed_plaintext_bytes"]
+    assert record["streamed_key_bytes"] == 8 * 8192 * sum(
+        (level + 1) * (level + 2) for level in plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").key_levels.values()
+    )
+    assert record["eval_cpu_seconds"]["median"] > record["streaming_seconds"]
+
+
+def plan_of(path) -> NativePlan:
+    model = bundle.load(path)
+    manifest = model.manifest
+    return plan_circuit(model.circuit, manifest.to_parameters(), manifest.input.level, manifest.input.scale)

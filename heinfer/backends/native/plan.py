@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -176,8 +176,15 @@ def plan_circuit(
     instructions = fuse(circuit, types, exact=exact)
     most_words = most_constant_bytes / _WORD_BYTES
     instructions = within(most_words, instructions, circuit, shapes, parameters.ring_degree)
+    return plan_instructions(circuit, parameters, shapes, instructions)
+
+
+def plan_instructions(
+    circuit: Circuit, parameters: Parameters, shapes: Sequence[Shape], instructions: Sequence[Instruction]
+) -> NativePlan:
+    """Plan instructions that take a circuit's inputs and make its outputs; `shapes` of all their values."""
     waves = in_waves(instructions)
     inputs = [number for number, op in circuit if op.kind is Kind.INPUT]
     arena = place(waves, shapes, inputs, circuit.outputs)
     used = (c for i in instructions if isinstance(i, Sum) for c in (*(c for _, c in i.factors), *i.plains))
-    return NativePlan(circuit, parameters, waves, shapes, arena, tuple(dict.fromkeys(used)))
+    return NativePlan(circuit, parameters, waves, tuple(shapes), arena, tuple(dict.fromkeys(used)))
