@@ -6,8 +6,10 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY heinfer heinfer
 COPY server server
 COPY client client
+COPY native native
+RUN apt-get update && apt-get install --yes --no-install-recommends g++ cmake
 RUN python -m venv /opt/heinfer
-RUN /opt/heinfer/bin/pip install --no-cache-dir --constraint constraints.txt .[server]
+RUN /opt/heinfer/bin/pip install --no-cache-dir --constraint constraints.txt .[server] ./native
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin heinfer

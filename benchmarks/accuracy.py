@@ -10,7 +10,7 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.options import Json, Network
+from benchmarks.options import Backend, Json, Network
 from benchmarks.records import plan_record, seconds_of, write_records
 from benchmarks.resumable import ImageResult, ResultsFile
 from benchmarks.subject import Subject
@@ -19,6 +19,7 @@ from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
 from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
+from heinfer.runtime import choose_backend
 from heinfer.zoo.data import Digits, mnist_test
 from heinfer_client.codec import Codec
 
@@ -35,6 +36,7 @@ def accuracy(
     json: Json,
     network: Network = "mnist-ffconv",
     images: Annotated[int, typer.Option(min=1, max=10_000, help="Encrypted images, the first of the test set.")] = 500,
+    backend: Backend = None,
 ) -> None:
     """Compare encrypted with cleartext scores on test images; goes on where it was interrupted.
 
@@ -43,11 +45,13 @@ def accuracy(
     path = bundle_file(network)
     model, test = bundle.load(path), mnist_test()
     scores = _cleartext(model, test)
-    file = ResultsFile(json.with_name(f"{json.name}.partial"), sha256(path.read_bytes()).hexdigest())
-    _evaluate(model, test.images[:images], scores, file)
+    chosen = choose_backend(backend)
+    identity = sha256(path.read_bytes() + chosen.encode()).hexdigest()
+    file = ResultsFile(json.with_name(f"{json.name}.partial"), identity)
+    _evaluate(model, test.images[:images], scores, file, chosen)
     results = [file.done[number] for number in range(images)]
     agreements, exempted = sum(r.agrees and not r.exempt for r in results), sum(r.exempt for r in results)
-    record = plan_record("accuracy", model) | {
+    record = plan_record("accuracy", model, chosen) | {
         "accuracy": float((scores.argmax(1) == test.labels).mean()),
         "images": images,
         "agreements": agreements,
@@ -68,10 +72,10 @@ def _cleartext(model: Bundle, test: Digits) -> Scores:
     return np.concatenate([cleartext_scores(model, list(test.images[first : first + _AT_ONCE])) for first in starts])
 
 
-def _evaluate(model: Bundle, images: NDArray[np.uint8], scores: Scores, file: ResultsFile) -> None:
+def _evaluate(model: Bundle, images: NDArray[np.uint8], scores: Scores, file: ResultsFile, backend: str) -> None:
     missing = [number for number in range(len(images)) if number not in file.done]
     if missing:
-        subject = Subject(model)
+        subject = Subject(model, backend)
         for number in track(missing, description="encrypted "):
             decrypted, seconds = subject.classify(images[number])
             file.add(_compared(number, decrypted, scores[number], seconds))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path
@@ -13,7 +14,7 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.options import Json, Network
+from benchmarks.options import Backend, Json, Network
 from benchmarks.records import Record, plan_record, seconds_of, write_records
 from benchmarks.rotation import Rotation
 from benchmarks.subject import Subject
@@ -25,6 +26,7 @@ from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.objective import NO_LIMITS
 from heinfer.planner.policies.names import Policy
+from heinfer.runtime import BACKENDS, choose_backend
 from heinfer.zoo import digits
 from heinfer.zoo.reference import WISHES, compile_reference
 from heinfer_client import Client
@@ -38,6 +40,10 @@ REQUESTS = 6
 def latency(
     json: Json,
     network: Network = "mnist-ffconv",
+    backend: Backend = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Of one evaluation.", show_default="1, and 2 on native")
+    ] = None,
     policy: Annotated[
         Policy | None,
         typer.Option(help="Compile the reference network anew under a policy.", show_default="as it ships"),
@@ -49,18 +55,33 @@ def latency(
     ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Time one image: evaluation in SEAL rotations, and what HTTP, encryption and decryption add.
+    """Time one image on every backend in turn: evaluation in SEAL rotations, and what HTTP and encryption add.
 
     Under a policy, evaluation alone is timed: it may take minutes, and HTTP does not depend on the policy.
     """
+    ways = [(b, t) for b in _backends(backend) for t in _threads(b, threads)]
     if policy is None:
         path = bundle_file(network)
         model = bundle.load(path)
-        record = _evaluated(model, evaluations) | _requested(path, model.manifest.name)
+        records = _evaluated(model, evaluations, ways)
+        records = [
+            record | _requested(path, model.manifest.name, *way) for record, way in zip(records, ways, strict=True)
+        ]
     else:
         weights = "trained" if checkpoint else f"random, seed {SEED}"
-        record = _evaluated(_compiled(network, policy, checkpoint, data_dir), evaluations) | {"weights": weights}
-    write_records([record], json)
+        compiled = _compiled(network, policy, checkpoint, data_dir)
+        records = [record | {"weights": weights} for record in _evaluated(compiled, evaluations, ways)]
+    write_records(records, json)
+
+
+def _backends(wanted: str | None) -> list[str]:
+    return [choose_backend(wanted)] if wanted else [b for b in BACKENDS if b != "native" or choose_backend() == b]
+
+
+def _threads(backend: str, wanted: int | None) -> tuple[int, ...]:
+    if backend != "native":
+        return (1,)
+    return (wanted,) if wanted else (1, 2)
 
 
 def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: Path | None) -> Bundle:
@@ -72,40 +93,50 @@ def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: P
     return compile_random(network, wishes).bundle
 
 
-def _evaluated(model: Bundle, number: int) -> Record:
-    evaluations, rotations = _interleaved(Subject(model), digits().images[0], number)
-    return plan_record("latency", model) | {
-        "eval_seconds": seconds_of(evaluations),
-        "seal_rotation_seconds": seconds_of(rotations),
-        "ratio_to_seal_rotation": round(median(evaluations) / median(rotations), 2),
-    }
+def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> list[Record]:
+    subjects = [Subject(model, *way) for way in ways]
+    evaluations, rotations = _interleaved(subjects, digits().images[0], number)
+    return [
+        plan_record("latency", model, subject.backend, subject.threads, subject.rotations_hoisted)
+        | {
+            "eval_seconds": seconds_of(seconds),
+            "seal_rotation_seconds": seconds_of(rotations),
+            "ratio_to_seal_rotation": round(median(seconds) / median(rotations), 2),
+        }
+        for subject, seconds in zip(subjects, evaluations, strict=True)
+    ]
 
 
-def _requested(path: Path, name: str) -> Record:
-    overheads = _http_overheads(path, name, digits().images[0])
+def _requested(path: Path, name: str, backend: str, threads: int) -> Record:
+    overheads = _http_overheads(path, name, digits().images[0], backend, threads)
     return {
         "http_second_request_overhead_seconds": overheads[1],
         "http_overhead_seconds": seconds_of(overheads[1:]),
     }
 
 
-def _interleaved(subject: Subject, image: NDArray[Any], number: int) -> tuple[list[float], list[float]]:
-    """Seconds of evaluations, and of rotations right before and after each: machines are noisy, and change."""
-    rotation = Rotation(subject)
-    subject.classify(image)  # loads the keys
-    evaluations, rotations = [], []
+def _interleaved(
+    subjects: Sequence[Subject], image: NDArray[Any], number: int
+) -> tuple[list[list[float]], list[float]]:
+    """Seconds of evaluations, and of rotations around all of them: machines are noisy, and change."""
+    rotation = Rotation(subjects[0])
+    for subject in subjects:
+        subject.classify(image)  # loads the keys
+    evaluations: list[list[float]] = [[] for _ in subjects]
+    rotations: list[float] = []
     a_side = ceil(ROTATIONS / (2 * number))
     for _ in track(range(number), description="evaluating"):
         rotations += [rotation.seconds() for _ in range(a_side)]
-        evaluations.append(subject.classify(image)[1])
+        for subject, seconds in zip(subjects, evaluations, strict=True):
+            seconds.append(subject.classify(image)[1])
         rotations += [rotation.seconds() for _ in range(a_side)]
     return evaluations, rotations
 
 
-def _http_overheads(path: Path, name: str, image: NDArray[Any]) -> list[float]:
+def _http_overheads(path: Path, name: str, image: NDArray[Any], backend: str, threads: int) -> list[float]:
     """Seconds of each request but for the evaluation: packing, encryption, transport, checks and decryption."""
     overheads = []
-    with local_server(path) as url, Client(url, model=name) as client:
+    with local_server(path, backend, threads) as url, Client(url, model=name) as client:
         client.prepare()
         for _ in track(range(REQUESTS), description="requesting"):
             started = perf_counter()

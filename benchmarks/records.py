@@ -21,21 +21,27 @@ _LEAST_WIDTH = 140
 """Of a table: a file or a pipe has no width, and broken columns help nobody."""
 
 
-def plan_record(benchmark: str, bundle: Bundle) -> Record:
-    """What a record says of a compiled model that runs on the tenseal backend, in one thread."""
+def plan_record(
+    benchmark: str, bundle: Bundle, backend: str = "tenseal", threads: int = 1, rotations_hoisted: int = 0
+) -> Record:
+    """What a record says of a compiled model that runs on a backend.
+
+    Args:
+        rotations_hoisted: what ran hoisted: SEAL shares nothing between rotations, whatever the plan marks.
+    """
     facts = report(bundle)
     counts = facts.counts
     return {
         "benchmark": benchmark,
         "network": facts.name,
         "policy": facts.policy,
-        "backend": "tenseal",
-        "threads": 1,
+        "backend": backend,
+        "threads": threads,
         "ring_degree": facts.ring_degree,
         "log_qp": round(facts.log_qp, 3),
         "levels": facts.levels,
         "rotations": counts.rotations,
-        "rotations_hoisted": 0,  # what ran hoisted: SEAL shares nothing between rotations, whatever the plan marks
+        "rotations_hoisted": rotations_hoisted,
         "key_switches": counts.key_switches,
         "hma": counts.hma,
         "ct_ct_mults": counts.ct_ct_mults,

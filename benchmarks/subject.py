@@ -25,12 +25,15 @@ class Subject:
         codec: the client's half.
         secret: the secret key.
         keys: the frame of the evaluation keys.
+        backend: what evaluates.
+        threads: that an evaluation is spread over.
     """
 
     def __init__(self, bundle: Bundle, backend: str = "tenseal", threads: int = 1) -> None:
         self.codec = Codec(bundle.manifest)
         self.secret = SecretSide.generate(self.codec.parameters)
         self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
+        self.backend, self.threads = backend, threads
         self._name = bundle.manifest.name
         self._evaluator = Evaluator(Setup((bundle,), backend, {self._name: NativeOptions(threads)}))
         self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
@@ -47,3 +50,8 @@ class Subject:
         self._unloaded = None
         (scores,) = self.codec.decrypt(self.secret, result.frames, 1)
         return scores, result.evaluation_seconds
+
+    @property
+    def rotations_hoisted(self) -> int:
+        """Of the last evaluation, those that shared digits."""
+        return self._evaluator.executed(self._name).rotations_hoisted

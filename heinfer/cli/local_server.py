@@ -17,14 +17,15 @@ _STOP_SECONDS = 15
 
 
 @contextmanager
-def local_server(bundle: Path) -> Iterator[str]:
-    """Run `python -m heinfer_server` with one worker and yield its URL; the process is gone afterwards.
+def local_server(bundle: Path, backend: str = "auto", threads: int = 1) -> Iterator[str]:
+    """Run `python -m heinfer_server` with one worker on a backend and yield its URL; the process is gone afterwards.
 
     Raises:
         ServiceUnavailableError: when it does not start; says why.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEINFER_SERVER_")}
     settings = {"host": "127.0.0.1", "port": "0", "workers": "1", "bundles": str(bundle)}
+    settings |= {"backend": backend, "threads": str(threads)}
     environment |= {f"HEINFER_SERVER_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "heinfer_server"]
     with tempfile.TemporaryFile("w+") as log:

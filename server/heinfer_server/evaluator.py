@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from traceback import format_exc
 
+from heinfer.circuit.counts import Counts
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
@@ -26,6 +27,10 @@ class _Model:
         self._runtime = open_runtime(
             bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, options=options
         )
+
+    @property
+    def executed(self) -> Counts:
+        return self._runtime.executed
 
     def open_keys(self, frame: bytes) -> Handle:
         listed = self._manifest.keys
@@ -58,6 +63,10 @@ class Evaluator:
             for bundle in setup.bundles
         }
         self._keys: dict[str, Handle] = {}
+
+    def executed(self, model: str) -> Counts:
+        """Counts of a model's last evaluation."""
+        return self._models[model].executed
 
     def forget(self, key_ids: Sequence[str]) -> None:
         """Let go of loaded keys."""

@@ -80,8 +80,8 @@ def compose() -> dict:
 
 def test_the_image_runs_as_a_user_of_its_own_and_has_only_the_service():
     assert all(int(part) > 1000 for part in final_stage()["USER"][0].split(":"))
-    (install,) = (rest for name, rest in instructions() if name == "RUN" and " install " in rest)
-    assert install.endswith("--constraint constraints.txt .[server]")
+    (install,) = (rest for name, rest in instructions() if name == "RUN" and "pip install " in rest)
+    assert install.endswith("--constraint constraints.txt .[server] ./native")
 
 
 def test_what_the_image_copies_is_there_and_not_ignored():
@@ -149,7 +149,7 @@ def container(tmp_path_factory) -> Container:
 
 def copy(source: Path, target: Path) -> None:
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info", "build"))
     else:
         shutil.copy(source, target)
 
@@ -194,6 +194,7 @@ def test_the_server_is_healthy(container, server, file):
 
 def test_the_server_classifies_a_digit(container, server):
     shipped = digits()
+    assert container.run(["python", "-c", "import heinfer_native"]).returncode == 0
     url = f"http://127.0.0.1:{container.env['HEINFER_SERVER_PORT']}"
     with Client(url, model=start_command()[-1], progress=False) as client:
         assert client.encrypt_and_predict(shipped.images[0]).label == str(shipped.labels[0])
