@@ -74,6 +74,7 @@ class NativeBench:
         program = library().Program(
             self.ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
         )
+        program.load([], [], 1)
         rows = [half for pair in self._inputs[: circuit.inputs] for half in pair]
         return lambda: _seconds(lambda: program.run(rows, self._keys.handle, 1, Progress().handle))
 
