@@ -39,6 +39,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks floor --json benchmarks/results/floor.json
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
+	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
 	$(BIN)/python -m benchmarks plots
 
 clean: ## remove caches and builds; .venv stays

@@ -12,6 +12,7 @@ from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
 from benchmarks.sweep import sweep
+from benchmarks.whole import whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
@@ -21,6 +22,7 @@ app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("rotations")(rotations)
 app.command("sweep")(sweep)
+app.command("whole")(whole)
 app.command("plots")(plots)
 
 if __name__ == "__main__":

@@ -69,6 +69,16 @@ class NativeRuntime:
     def executed(self) -> Counts:
         return self._program.executed
 
+    @property
+    def constant_bytes(self) -> int:
+        """Memory of the constants that are kept encoded."""
+        return self._program.constant_bytes
+
+    @property
+    def run_bytes(self) -> int:
+        """Memory that a run takes."""
+        return self._program.run_bytes
+
     def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:
         keys = NativeKeys(self._ring, self._program.plan.key_levels, self._threads)
         for frame in frames:

@@ -1,0 +1,123 @@
+"""whole: LoLa's CIFAR-10 network as its authors lay it out, every one of its rotations executed."""
+
+from __future__ import annotations
+
+import resource
+from time import perf_counter
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from numpy.typing import NDArray
+
+from benchmarks.options import Json
+from benchmarks.records import Record, write_records
+from heinfer.backends.native import NativeRing
+from heinfer.calibration.machine import describe_machine, today
+from heinfer.circuit.interpret import run
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.lowering import lower
+from heinfer.circuit.passes import remove_dead_code
+from heinfer.circuit.passes.scales import Scales, assign_scales
+from heinfer.ckks.secret import SecretSide
+from heinfer.cli.comparison import precision_bits
+from heinfer.formats.residues import CiphertextFrame
+from heinfer.formats.seal_reader import read_ciphertext, read_key
+from heinfer.formats.seal_writer import write_ciphertext
+from heinfer.frontend import trace
+from heinfer.network.folding import fold
+from heinfer.planner.plan import Plan
+from heinfer.planner.policies.names import Policy
+from heinfer.planner.policies.planning import plan_policy
+from heinfer.runtime.native import NativeOptions, NativeRuntime
+from heinfer.zoo.registry import reference
+
+NETWORK = "lola-cifar"
+SEED = 0
+SCALE_BITS, OUTPUT_BITS = 26.0, 22.0
+"""Not chosen for precision: calibration would hold the power of hundreds of thousands of values."""
+
+
+def whole(
+    json: Json,
+    threads: Annotated[int, typer.Option(min=1, help="Of the evaluation.")] = 2,
+    memory: Annotated[
+        float, typer.Option(min=0, help="Bytes for encoded constants; others are encoded on the way.")
+    ] = 2e9,
+) -> None:
+    """Execute LoLa's CIFAR-10 network under the policy `lola` on the native backend, one random image and weights.
+
+    Takes some minutes, and 8 GB. The result is compared with the circuit in cleartext.
+    """
+    torch.manual_seed(SEED)
+    about = reference(NETWORK)
+    started = perf_counter()
+    plan = plan_policy(fold(trace(about.build().eval(), about.data.shape)), Policy.LOLA)
+    circuit = _scaled(plan)
+    planned = perf_counter() - started
+    image = np.random.default_rng(SEED).random((1, *about.data.shape))
+    inputs = plan.input.pack(image)
+    record: Record = {
+        "benchmark": "whole",
+        "network": NETWORK,
+        "policy": Policy.LOLA.value,
+        "backend": "native",
+        "threads": threads,
+        "weights": f"random, seed {SEED}",
+        "ring_degree": plan.parameters.ring_degree,
+        "log_qp": round(plan.parameters.log_qp, 3),
+        "levels": plan.input_level,
+        "input_ciphertexts": circuit.inputs,
+        "planning_seconds": round(planned, 1),
+    }
+    record |= _executed(plan, circuit, inputs[0], threads, memory)
+    write_records([record | {"machine": describe_machine(), "date": today()}], json)
+
+
+def _scaled(plan: Plan) -> Circuit:
+    circuit = remove_dead_code(lower(plan))
+    bits = [SCALE_BITS] * len(circuit.layers)
+    bits[circuit.ops[circuit.outputs[0]].layer] = OUTPUT_BITS
+    return assign_scales(circuit, plan.parameters, plan.input_level, Scales(SCALE_BITS, tuple(bits)))
+
+
+def _executed(plan: Plan, circuit: Circuit, slots: NDArray[np.float64], threads: int, memory: float) -> Record:
+    parameters, level, scale = plan.parameters, plan.input_level, 2.0**SCALE_BITS
+    secret = SecretSide.generate(parameters)
+    started = perf_counter()
+    runtime = NativeRuntime(circuit, NativeRing.secure(parameters), level, scale, NativeOptions(threads, memory))
+    loaded = perf_counter() - started
+    steps = ([0] if circuit.needs_relinearization else []) + list(circuit.steps())
+    keys = runtime.load_keys(
+        [read_key(secret.galois_key(s) if s else secret.relinearization_key(), parameters, s) for s in steps]
+    )
+    inputs = runtime.load_inputs([read_ciphertext(secret.encrypt(row, level, scale), parameters) for row in slots])
+    started = perf_counter()
+    outputs = runtime.save_outputs(runtime.run(inputs, keys))
+    seconds = perf_counter() - started
+    executed = runtime.executed
+    return {
+        "rotations": executed.rotations,
+        "rotations_hoisted": executed.rotations_hoisted,
+        "key_switches": executed.key_switches,
+        "hma": executed.hma,
+        "ct_ct_mults": executed.ct_ct_mults,
+        "plaintexts": executed.plaintexts,
+        "keys": len(steps),
+        "loading_seconds": round(loaded, 1),
+        "eval_seconds": {"median": seconds, "min": seconds, "max": seconds, "n": 1},
+        "sampled": "nothing",
+        "precision_bits": round(_bits(plan, circuit, slots, outputs, secret), 2),
+        "constant_bytes": runtime.constant_bytes,
+        "run_bytes": runtime.run_bytes,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def _bits(
+    plan: Plan, circuit: Circuit, slots: NDArray[np.float64], outputs: list[CiphertextFrame], secret: SecretSide
+) -> float:
+    decrypted = np.stack([secret.decrypt(write_ciphertext(output, plan.parameters)) for output in outputs])
+    scores, expected = (plan.output.unpack(values[None])[0] for values in (decrypted, run(circuit, slots[None])[0]))
+    return precision_bits(scores.reshape(-1), expected.reshape(-1))
