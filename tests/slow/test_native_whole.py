@@ -1,4 +1,4 @@
-"""The benchmark `whole` on a network that is small enough for a test: what is executed is what was planned, and right."""
+"""The benchmark `whole` on a network small enough for a test: what is executed is what was planned, and right."""
 
 import json
 
