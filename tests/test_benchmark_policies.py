@@ -7,6 +7,7 @@ import re
 import numpy as np
 import outcomes
 import pytest
+from installed import INSTALLED
 from PIL import Image
 from small_model import PIXELS
 from torch import nn
@@ -114,11 +115,13 @@ def test_latency_of_a_policy_says_of_how_many_evaluations(policy, tmp_path, monk
     monkeypatch.setattr(untrained, "reference", lambda _name: network)
     out = tmp_path / "latency.json"
     assert run("latency", "--json", str(out), "--network", "digit", "--policy", policy, "--evaluations", "1") == 0
-    (record,) = json.loads(out.read_text())
-    assert (record["policy"], record["weights"]) == (policy, "random, seed 0")
-    assert (record["eval_seconds"]["n"], record["seal_rotation_seconds"]["n"]) == (1, 20)
-    assert record["rotations"] >= 24  # two dot products over 4096 slots
-    assert "http_overhead_seconds" not in record
+    records = json.loads(out.read_text())
+    assert {record["backend"] for record in records} == set(INSTALLED)
+    for record in records:
+        assert (record["policy"], record["weights"]) == (policy, "random, seed 0")
+        assert (record["eval_seconds"]["n"], record["seal_rotation_seconds"]["n"]) == (1, 20)
+        assert record["rotations"] >= 24  # two dot products over 4096 slots
+        assert "http_overhead_seconds" not in record
 
 
 def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
@@ -129,7 +132,7 @@ def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
         return untrained.compile_random("mnist-ffconv", WISHES)
 
     monkeypatch.setattr(latency, "compile_reference", compile_trained)
-    monkeypatch.setattr(latency, "_evaluated", lambda _model, number: {"n": number})
+    monkeypatch.setattr(latency, "_evaluated", lambda _model, number, _ways: [{"n": number}])
     for policy in ("lola", "heinfer-unfactorized"):
         options = ["--policy", policy, "--evaluations", "3", "--checkpoint", "a.safetensors"]
         assert run("latency", "--json", str(tmp_path / "x.json"), "--network", "mnist-plain", *options) == 0
