@@ -25,7 +25,7 @@ _SMALL = 8
 def draw_rotations(records: Records) -> Figure:
     """Two plots, logarithmic: key switches and predicted seconds, a group of bars for each network.
 
-    Of plans that are searched, those for the least time. What was sampled has a ~ before it.
+    Of plans that are searched, those for the least time. What was extrapolated from a sample has a ~ before it.
     """
     shown = [r for r in records if r["objective"] != "key switches" and "failure" not in r]
     names = list(dict.fromkeys(r["network"] for r in records))
@@ -43,9 +43,12 @@ def draw_rotations(records: Records) -> Figure:
 
 
 def _draw(axes: Axes, names: Sequence[str], records: Records, key: str, unit: float) -> None:
-    for place, (policy, (label, colour)) in enumerate(_STYLES.items()):
+    places = {
+        name: [p for p in _STYLES if any((r["network"], r["policy"]) == (name, p) for r in records)] for name in names
+    }
+    for policy, (label, colour) in _STYLES.items():
         rows = [r for r in records if r["policy"] == policy]
-        at = [names.index(r["network"]) + (place - (len(_STYLES) - 1) / 2) * _BAR for r in rows]
+        at = [names.index(r["network"]) + _offset(places[r["network"]], policy) for r in rows]
         values = [r[key] / unit for r in rows]
         axes.barh(at, values, _BAR, color=colour, label=label)
         for y, value, r in zip(at, values, rows, strict=True):
@@ -56,6 +59,11 @@ def _draw(axes: Axes, names: Sequence[str], records: Records, key: str, unit: fl
     axes.set_xscale("log")
     axes.margins(x=0.15)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _offset(policies: Sequence[Policy], policy: Policy) -> float:
+    """Of a policy's bar from the middle of its group, which has no gaps where a network lacks a policy."""
+    return (policies.index(policy) - (len(policies) - 1) / 2) * _BAR
 
 
 def _figures(value: float) -> str:

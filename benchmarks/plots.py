@@ -51,7 +51,7 @@ def draw_prediction(records: Sequence[Mapping[str, Any]]) -> Figure:
         names = "measured", "predicted by a table\nof this machine", f"by the shipped table{shipped}"
         axes.set_yticks(range(3), names)
         axes.invert_yaxis()
-        axes.set_xlim(0, 1.7 * max(longest, 1000 * record["eval_cpu_seconds"]["max"]))
+        axes.set_xlim(0, 1.95 * max(longest, 1000 * record["eval_cpu_seconds"]["max"]))
         axes.set_title(f"{record['network']}, N = {record['ring_degree']}", loc="left", fontsize=10, weight="bold")
         axes.spines[["top", "right"]].set_visible(False)
     rows[-1].set_xlabel("milliseconds of processor time, one evaluation in one thread")
