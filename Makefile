@@ -6,7 +6,7 @@ STARTED := $(shell date +%s)
 ELAPSED = echo "elapsed: $$(( $$(date +%s) - $(STARTED) )) s, set-up included"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-slow check bench clean
+.PHONY: help setup demo test test-slow check sanitize fuzz bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -25,11 +25,27 @@ test-slow: .venv/.dev .venv/.native ## the tests that start processes, train, at
 	@$(BIN)/python -m pytest tests/slow
 	@$(ELAPSED)
 
-check: .venv/.dev .venv/.native ## style, types, direction of imports
+check: .venv/.dev .venv/.native ## style, types, direction of imports; the native code under sanitizers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@$(MAKE) --no-print-directory sanitize
+
+# Not to look for leaks: the interpreter itself never frees all it has. tests/test_native_runs.py watches the memory.
+SANITIZER := $(shell c++ -print-file-name=libasan.so 2>/dev/null | grep /)
+SANITIZED = PYTHONPATH=build/sanitized PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
+	LD_PRELOAD="$(SANITIZER) $$(c++ -print-file-name=libstdc++.so)"
+
+sanitize: .venv/.dev build/.sanitized ## the native evaluator's tests on small rings, under address and undefined-behaviour sanitizers
+ifeq ($(SANITIZER),)
+	@echo "not run under sanitizers: that takes GCC with libasan"
+else
+	@$(SANITIZED) $(BIN)/python -c 'import heinfer_native; assert "sanitized" in heinfer_native.__file__'
+	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider tests/test_native_circuits.py tests/test_native_malformed.py \
+		tests/test_native_kernels.py tests/test_native_exact.py -k 'not at_every_level and not 131072'
+endif
 
 bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
@@ -63,6 +79,15 @@ clean: ## remove caches and builds; .venv stays
 	@if command -v c++ >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native; \
 	then touch $@; \
 	else echo "heinfer-native is not built (no working C++ compiler): the tenseal backend serves, about eight times slower"; fi
+
+build/.sanitized: $(shell find native -type f -not -path 'native/build/*') | .venv/.dev
+ifneq ($(SANITIZER),)
+	@echo "building heinfer-native with sanitizers into build/sanitized ..."
+	@rm -rf build/sanitized
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/sanitized \
+		--config-settings cmake.define.HEINFER_SANITIZE=ON --config-settings build-dir=build/sanitizing ./native
+	@touch $@
+endif
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heinfer needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
