@@ -44,7 +44,8 @@ ifeq ($(SANITIZER),)
 else
 	@$(SANITIZED) $(BIN)/python -c 'import heinfer_native; assert "sanitized" in heinfer_native.__file__'
 	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider tests/test_native_circuits.py tests/test_native_malformed.py \
-		tests/test_native_kernels.py tests/test_native_exact.py -k 'not at_every_level and not 131072'
+		tests/test_native_kernels.py tests/test_native_constants.py tests/test_native_exact.py \
+		-k 'not at_every_level and not 131072'
 endif
 
 bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it

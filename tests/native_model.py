@@ -96,3 +96,15 @@ class NativeModel:
         part = self.bundle.manifest.input
         packed = self.codec.pack([self.codec.read_image(image)])
         return simulate(self.bundle.circuit, self.codec.parameters, part.level, part.scale, self.bundle.bounds, packed)
+
+
+def assert_as_noisy_as_predicted(error: Slots, deviation: Slots) -> None:
+    """Assert that errors in slots are what the noise model's deviation allows, one by one and on the whole.
+
+    A digit's value at a root times its key's error at it is a product of two normal numbers, beyond t deviations with a
+    probability near exp(-t): 20 of them for one of 10^4 slots once in 10^5 runs, had nothing else a share in it. The
+    errors of one key are in all slots that folds add up, so that the mean over slots is not that over keys: 3 of them.
+    """
+    relative = error / deviation
+    assert np.abs(relative).max() <= 20
+    assert np.sqrt(np.mean(relative**2)) <= 3

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from native_model import NativeModel
+from native_model import NativeModel, assert_as_noisy_as_predicted
 
 from heinfer.backends.native.instructions import Division, Product, Relinearization, Rotations, Sum
 from heinfer.circuit.counts import count_circuit
@@ -10,9 +10,6 @@ from heinfer.formats import bundle
 from heinfer.zoo import bundle_path, digits
 
 IMAGE = digits().images[3]
-DEVIATIONS = 8
-"""A normal error is beyond so many once in 10^15; a network's output has fewer than 10^5 slots."""
-
 
 @pytest.fixture(scope="module")
 def model() -> NativeModel:
@@ -33,11 +30,10 @@ def test_scores_are_within_the_predicted_noise_on_either_backend(model):
     program = model.program()
     native = model.decrypt(program.run(model.words(frames), model.native_keys(program)))
     seal = model.decrypt(model.on_seal(frames, same_plaintexts=False))
-    most = DEVIATIONS * expected.deviation
-    assert (np.abs(native - expected.outputs[0]) <= most).all()
-    assert (np.abs(seal - expected.outputs[0]) <= most).all()
+    assert_as_noisy_as_predicted(native - expected.outputs[0], expected.deviation)
+    assert_as_noisy_as_predicted(seal - expected.outputs[0], expected.deviation)
     # What the backends do not share is the noise of the digits that are shared, and the rounding of plaintexts.
-    assert (np.abs(native - seal) <= np.sqrt(2) * most).all()
+    assert_as_noisy_as_predicted(native - seal, np.sqrt(2) * expected.deviation)
     assert not np.array_equal(native, seal)
 
 

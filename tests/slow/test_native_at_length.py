@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from circuits import SCALE, every_operation
-from native_model import NativeModel
+from native_model import NativeModel, assert_as_noisy_as_predicted
 from rings import tiny_parameters
 from twin import Twin, instruction_sets
 
@@ -49,7 +49,7 @@ def test_shipped_networks_give_seals_words_and_scores_within_the_predicted_noise
     np.testing.assert_array_equal(exact.run(model.words(frames), model.native_keys(exact)), expected)
     got = model.decrypt(hoisting.run(model.words(frames), model.native_keys(hoisting)))
     simulation = model.simulate(image)
-    assert (np.abs(got - simulation.outputs[0]) <= 8 * simulation.deviation).all()
+    assert_as_noisy_as_predicted(got - simulation.outputs[0], simulation.deviation)
 
 
 def test_thousands_of_runs_take_no_more_memory():
