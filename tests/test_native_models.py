@@ -11,6 +11,7 @@ from heinfer.zoo import bundle_path, digits
 
 IMAGE = digits().images[3]
 
+
 @pytest.fixture(scope="module")
 def model() -> NativeModel:
     return NativeModel(bundle.load(bundle_path("mnist-ffconv")))
