@@ -20,7 +20,7 @@ from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import choose_backend
-from heinfer.zoo.data import Digits, mnist_test
+from heinfer.zoo.data import Images, mnist_test
 from heinfer_client.codec import Codec
 
 EXEMPT_MARGIN = 2.0**-8
@@ -66,7 +66,7 @@ def accuracy(
         raise typer.Exit(1)
 
 
-def _cleartext(model: Bundle, test: Digits) -> Scores:
+def _cleartext(model: Bundle, test: Images) -> Scores:
     """Scores (images, classes) of the circuit in cleartext for the whole test set."""
     starts = track(range(0, len(test), _AT_ONCE), description="cleartext ")
     return np.concatenate([cleartext_scores(model, list(test.images[first : first + _AT_ONCE])) for first in starts])

@@ -27,9 +27,9 @@ from heinfer.convert import factorize
 from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo import digits
-from heinfer.zoo.data import mnist_test, normalise
+from heinfer.zoo.data import MNIST, mnist_test, normalise
 from heinfer.zoo.measure import evaluate
-from heinfer.zoo.reference import WISHES, mnist_preprocessing
+from heinfer.zoo.reference import WISHES, preprocessing
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
 
@@ -94,7 +94,7 @@ class Case:
         """The network, calibrated on the digits that ship with heinfer."""
         images = normalise(digits().images).astype(np.float64)
         return heinfer.compile(
-            self.module, images, name=NETWORK, preprocessing=mnist_preprocessing(), wishes=self.wishes
+            self.module, images, name=NETWORK, preprocessing=preprocessing(MNIST), wishes=self.wishes
         )
 
 

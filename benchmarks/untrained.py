@@ -9,8 +9,8 @@ import heinfer
 from heinfer.compiler import CompiledModel
 from heinfer.planner.objective import Wishes
 from heinfer.zoo import digits
-from heinfer.zoo.data import normalise
-from heinfer.zoo.reference import mnist_preprocessing
+from heinfer.zoo.data import MNIST, normalise
+from heinfer.zoo.reference import preprocessing
 from heinfer.zoo.registry import reference
 
 SEED = 0
@@ -21,5 +21,5 @@ def compile_random(name: str, wishes: Wishes) -> CompiledModel:
     torch.manual_seed(SEED)
     images = normalise(digits().images).astype(np.float64)
     return heinfer.compile(
-        reference(name).build(), images, name=name, preprocessing=mnist_preprocessing(), wishes=wishes
+        reference(name).build(), images, name=name, preprocessing=preprocessing(MNIST), wishes=wishes
     )

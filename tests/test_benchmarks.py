@@ -22,7 +22,7 @@ from heinfer.formats import bundle
 from heinfer.planner.cost import OPERATIONS, CostTable, cost_table
 from heinfer.planner.objective import NO_LIMITS
 from heinfer.zoo import digits
-from heinfer.zoo.data import Digits
+from heinfer.zoo.data import Images
 from heinfer.zoo.measure import evaluate
 from heinfer.zoo.registry import reference
 
@@ -55,7 +55,7 @@ def run(*arguments: str) -> int:
 @pytest.fixture
 def twenty(monkeypatch):
     shipped = zoo.digits()
-    monkeypatch.setattr(accuracy, "mnist_test", lambda: Digits(shipped.images, shipped.labels))
+    monkeypatch.setattr(accuracy, "mnist_test", lambda: Images(shipped.images, shipped.labels))
 
 
 def results(path) -> list[int]:

@@ -29,7 +29,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         name = getattr(data, constant).name
         content = bytes(header) + values.tobytes()
         (tmp_path / "mnist" / name).write_bytes(gzip.compress(content))
-        file = data._File(name, len(content), hashlib.sha256(content).hexdigest(), header)
+        file = data._file(name, len(content), hashlib.sha256(content).hexdigest(), header)
         monkeypatch.setattr(data, constant, file)
     return tmp_path
 

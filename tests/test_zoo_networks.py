@@ -34,6 +34,8 @@ def shapes(name: str) -> dict[str, tuple[int, ...]]:
         ),
         ("lola-cifar", {"conv1": (83, 14, 14), "conv2": (163, 7, 7), "flatten": (7987,)}),
         ("cifar-resnet", {"conv1": (16, 16, 16), "block1": (16, 16, 16), "block2": (32, 8, 8), "flatten": (512,)}),
+        ("cifar-fast", {"conv1": (32, 16, 16), "conv2": (64, 8, 8), "conv3": (64, 4, 4), "flatten": (1024,)}),
+        ("cifar-accurate", {"block1": (32, 16, 16), "block2": (64, 8, 8), "conv4": (128, 8, 8), "pool": (128, 4, 4)}),
         ("cifar-plain", {"conv1": (32, 16, 16), "conv2": (64, 16, 16), "conv3": (128, 8, 8), "flatten": (2048,)}),
     ],
 )
@@ -84,5 +86,5 @@ def test_an_unknown_network_names_the_known_ones():
 
 
 def test_a_structure_cannot_be_trained(tmp_path):
-    with pytest.raises(SettingError, match="cifar-ffconv has no recipe"):
-        train("cifar-ffconv", out=tmp_path)
+    with pytest.raises(SettingError, match="cifar-resnet has no recipe"):
+        train("cifar-resnet", out=tmp_path)

@@ -11,7 +11,8 @@ import typer
 from heinfer.errors import SettingError
 
 DataDir = Annotated[
-    Path | None, typer.Option(envvar="HEINFER_DATA_DIR", help="Folder with mnist/*.gz; without it they are fetched.")
+    Path | None,
+    typer.Option(envvar="HEINFER_DATA_DIR", help="Folder with mnist/*.gz, cifar10/*.xz; else they are fetched."),
 ]
 Costs = Annotated[
     Path | None,

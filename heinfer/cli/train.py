@@ -12,7 +12,7 @@ from heinfer.cli.options import DataDir
 
 
 def train(
-    name: Annotated[str, typer.Argument(help="mnist-ffconv, mnist-plain, lola-mnist or lenet5-mnist")],
+    name: Annotated[str, typer.Argument(help="A reference network, such as mnist-ffconv or cifar-fast.")],
     seed: Annotated[int, typer.Option(help="Of initial weights, order and augmentation.")] = 0,
     epochs: Annotated[int | None, typer.Option(help="Of every stage.", show_default="the recipe's")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the result.", show_default="user's cache")] = None,

@@ -15,6 +15,8 @@ NETWORKS = (
     "lola-cifar-ffconv",
     "cifar-plain",
     "cifar-ffconv",
+    "cifar-fast",
+    "cifar-accurate",
     "cifar-resnet",
 )
 """Names of the reference networks; ``registry`` says what each is."""

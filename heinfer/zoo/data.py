@@ -1,61 +1,61 @@
-"""MNIST, from a folder of the user's or from a public mirror; always checked, numpy only."""
+"""The data sets: what a set is, and MNIST; from a folder of the user's or a public mirror, always checked."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import os
-import zlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.errors import DataError
+from heinfer.zoo.archives import DATA_DIR_SETTING, Content, checked, fetched, folder, found
 from heinfer.zoo.digits import DemoDigits
 
-DATA_DIR_SETTING = "HEINFER_DATA_DIR"
-"""Environment variable: folder that holds ``mnist/*-ubyte.gz``."""
+__all__ = ["CIFAR10", "DATA_DIR_SETTING", "MNIST", "DataSet", "Images", "Split", "mnist", "mnist_test", "normalise"]
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 
 HELD_OUT = 5_000
-"""The last training images are held out. The file goes writer by writer, and the test set is by other writers: images
-held out here and there would share their writers with the rest and promise more than the test set keeps."""
-
-MEAN, DEVIATION = 0.1307, 0.3081
-"""Of a pixel of MNIST's training images over [0, 1]: what networks see is (x / 255 - MEAN) / DEVIATION."""
+"""The last training images are held out. MNIST's file goes writer by writer, and the test set is by other writers:
+images held out here and there would share their writers with the rest and promise more than the test set keeps."""
 
 
 @dataclass(frozen=True)
-class _File:
-    """An IDX file: name of the archive, size and SHA-256 of the bytes in it, length of the IDX header."""
+class DataSet:
+    """A data set: its name, the shape (channels, height, width) of its images, and a label for each class.
+
+    ``mean`` and ``deviation`` are those of a pixel of the training images over [0, 1], one for each channel: what
+    networks see is (x / 255 - mean) / deviation.
+    """
 
     name: str
-    size: int
-    sha256: str
-    header: int
+    shape: tuple[int, int, int]
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def normalise(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Turn images (n, ...) into what networks take: (n, *shape), about zero mean and unit variance."""
+        mean, deviation = (np.array(x, np.float32)[:, None, None] for x in (self.mean, self.deviation))
+        pixels = images.reshape(len(images), len(self.mean), *images.shape[-2:])
+        return ((pixels / np.float32(255) - mean) / deviation).astype(np.float32)
 
 
-# Of the unpacked bytes: archives of the same data differ in how they were compressed.
-_TRAIN_IMAGES = _File(
-    "train-images-idx3-ubyte.gz", 47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 16
-)
-_TRAIN_LABELS = _File(
-    "train-labels-idx1-ubyte.gz", 60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 8
-)
-_TEST_IMAGES = _File(
-    "t10k-images-idx3-ubyte.gz", 7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 16
-)
-_TEST_LABELS = _File(
-    "t10k-labels-idx1-ubyte.gz", 10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 8
+MNIST = DataSet("mnist", (1, 28, 28), tuple("0123456789"), (0.1307,), (0.3081,))
+CIFAR10 = DataSet(
+    "cifar-10",
+    (3, 32, 32),
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+    (0.4914, 0.4822, 0.4465),
+    (0.2470, 0.2435, 0.2616),
 )
 
 
 @dataclass(frozen=True, eq=False)
-class Digits:
-    """Images uint8 (n, 28, 28), 0 is background, and their labels int64 (n,) in 0..9."""
+class Images:
+    """Images uint8, (n, 28, 28) of MNIST (0 is background) or (n, 3, 32, 32) of CIFAR-10; labels int64 (n,), 0..9."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
@@ -63,27 +63,64 @@ class Digits:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, which: slice) -> Digits:
-        return Digits(self.images[which], self.labels[which])
+    def __getitem__(self, which: slice) -> Images:
+        return Images(self.images[which], self.labels[which])
 
 
 @dataclass(frozen=True, eq=False)
-class Mnist:
-    """The 60,000 training images in two parts. All choices are made on ``held_out``."""
+class Split:
+    """Training images in two parts. All choices are made on ``held_out``."""
 
-    train: Digits
-    held_out: Digits
+    train: Images
+    held_out: Images
 
     @property
-    def whole(self) -> Digits:
+    def whole(self) -> Images:
         """Both parts, in the data set's order: what is trained on once the choices are made."""
-        return Digits(
+        return Images(
             np.concatenate((self.train.images, self.held_out.images)),
             np.concatenate((self.train.labels, self.held_out.labels)),
         )
 
 
-def mnist(data_dir: Path | None = None) -> Mnist:
+def split(images: Images) -> Split:
+    """Hold out the last 5,000."""
+    return Split(images[:-HELD_OUT], images[-HELD_OUT:])
+
+
+def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Turn images as :class:`Images` has them into what the networks of their data set take: (n, *shape)."""
+    return (MNIST if images.ndim == 3 else CIFAR10).normalise(images)
+
+
+@dataclass(frozen=True)
+class _File:
+    """An IDX file: name of the archive, what is in it, length of the IDX header."""
+
+    name: str
+    content: Content
+    header: int
+
+
+def _file(name: str, size: int, sha256: str, header: int) -> _File:
+    return _File(name, Content(name, size, sha256), header)
+
+
+_TRAIN_IMAGES = _file(
+    "train-images-idx3-ubyte.gz", 47040016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db", 16
+)
+_TRAIN_LABELS = _file(
+    "train-labels-idx1-ubyte.gz", 60008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5", 8
+)
+_TEST_IMAGES = _file(
+    "t10k-images-idx3-ubyte.gz", 7840016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7", 16
+)
+_TEST_LABELS = _file(
+    "t10k-labels-idx1-ubyte.gz", 10008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2", 8
+)
+
+
+def mnist(data_dir: Path | None = None) -> Split:
     """Return MNIST's training images: 55,000 to train on and the last 5,000 for choices.
 
     Args:
@@ -93,18 +130,12 @@ def mnist(data_dir: Path | None = None) -> Mnist:
     Raises:
         DataError: a file is missing, damaged or cannot be fetched.
     """
-    digits = _read(_TRAIN_IMAGES, _TRAIN_LABELS, data_dir)
-    return Mnist(digits[:-HELD_OUT], digits[-HELD_OUT:])
+    return split(_read(_TRAIN_IMAGES, _TRAIN_LABELS, data_dir))
 
 
-def mnist_test(data_dir: Path | None = None) -> Digits:
+def mnist_test(data_dir: Path | None = None) -> Images:
     """Return MNIST's 10,000 test images, for a final figure only. Arguments and errors as :func:`mnist`."""
     return _read(_TEST_IMAGES, _TEST_LABELS, data_dir)
-
-
-def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Turn images (n, 28, 28) into what the MNIST networks take: (n, 1, 28, 28), about zero mean and unit variance."""
-    return ((images[:, None] / np.float32(255) - np.float32(MEAN)) / np.float32(DEVIATION)).astype(np.float32)
 
 
 def demo_digits(data_dir: Path | None = None) -> DemoDigits:
@@ -117,56 +148,22 @@ def demo_digits(data_dir: Path | None = None) -> DemoDigits:
     return DemoDigits(test.images[indices], test.labels[indices], indices)
 
 
-def _read(images: _File, labels: _File, data_dir: Path | None) -> Digits:
-    if data_dir is None and os.environ.get(DATA_DIR_SETTING):
-        data_dir = Path(os.environ[DATA_DIR_SETTING])
-    pixels, classes = (_checked(file, _locate(file, data_dir), data_dir is None) for file in (images, labels))
-    return Digits(
+def _read(images: _File, labels: _File, data_dir: Path | None) -> Images:
+    pixels, classes = (_unpacked(file, folder(data_dir)) for file in (images, labels))
+    return Images(
         np.frombuffer(pixels, np.uint8, offset=images.header).reshape(-1, 28, 28),
         np.frombuffer(classes, np.uint8, offset=labels.header).astype(np.int64),
     )
 
 
-def _locate(file: _File, data_dir: Path | None) -> Path:
-    if data_dir is None:
-        return _fetched(file)
-    path = data_dir / "mnist" / file.name
-    if not path.is_file():
-        raise DataError(
-            f"{path} does not exist: put MNIST's four *-ubyte.gz files into {path.parent}, "
-            f"or unset {DATA_DIR_SETTING} and give no data folder to have them fetched"
-        )
-    return path
+def _unpacked(file: _File, at: Path | None) -> bytes:
+    if at:
+        path = found(at / "mnist" / file.name, "MNIST's four *-ubyte.gz files")
+    else:
+        path = fetched(MIRROR, "mnist", file.name, f"mnist/{file.name} and MNIST's other three files")
+    return checked(file.content, partial(_gunzip, path), path, at is None, "MNIST's")
 
 
-def _fetched(file: _File) -> Path:
-    """Path in the user's cache, fetched when it is not there yet."""
-    url = MIRROR + file.name
-    way_out = (
-        f"set {DATA_DIR_SETTING} to a folder that holds mnist/{file.name} and MNIST's other three files, "
-        f"or run once where {MIRROR} can be reached"
-    )
-    try:
-        import pooch  # noqa: PLC0415 - only fetching needs it
-    except ImportError:
-        raise DataError(f"no data folder is set, and fetching needs pooch (heinfer[train]): {way_out}") from None
-    try:
-        # What is fetched is checked by its content, in _checked.
-        return Path(pooch.retrieve(url, known_hash=None, fname=file.name, path=pooch.os_cache("heinfer") / "mnist"))
-    except Exception as error:  # whatever transport pooch uses, the way out is the same
-        raise DataError(f"{url} could not be fetched ({type(error).__name__}): {way_out}") from error
-
-
-def _checked(file: _File, path: Path, cached: bool) -> bytes:
-    """Unpacked bytes of the archive; a damaged archive in the cache is removed, so that a new try fetches it."""
-    try:
-        with gzip.open(path) as archive:
-            content = archive.read(file.size + 1)  # never more, whatever the archive unpacks to
-    except (OSError, EOFError, zlib.error):
-        content = b""
-    if hashlib.sha256(content).hexdigest() == file.sha256:
-        return content
-    if cached:
-        path.unlink(missing_ok=True)
-    way_out = "it was removed, try again" if cached else "replace it by MNIST's own"
-    raise DataError(f"{path} does not hold MNIST's {file.name} (SHA-256 differs): {way_out}")
+def _gunzip(path: Path, most: int) -> bytes:
+    with gzip.open(path) as archive:
+        return archive.read(most)

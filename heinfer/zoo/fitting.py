@@ -24,7 +24,9 @@ _MODEL, _FIRST, _SECOND = "model.", "first_moment.", "second_moment."
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """Normalised images float32 (n, 1, 28, 28) and labels int64 (n,); ``background`` is what a black pixel became."""
+    """Normalised images float32 (n, channels, height, width) and labels int64 (n,); ``background`` fills what
+    an augmentation moves in.
+    """
 
     images: Tensor
     labels: Tensor
@@ -84,6 +86,8 @@ class _Run:
 
     def __init__(self, module: nn.Module, recipe: Recipe, fingerprint: str) -> None:
         self.module = module
+        if recipe.bfloat16:
+            _store_channels_last(module)
         self.recipe = recipe
         self.fingerprint = fingerprint
         parameters = list(module.parameters())
@@ -111,13 +115,19 @@ class _Run:
             for m in self.module.modules()
             if isinstance(m, PolyActivation)
         ]
-        scores = self.module(images)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+            scores = self.module(self._arranged(images)).float()
         for hook in hooks:
             hook.remove()
-        loss = functional.cross_entropy(scores, labels) + self._excess(scores, self.recipe.score_limit)
+        loss = functional.cross_entropy(scores, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = loss + self._excess(scores, self.recipe.score_limit)
         for x in seen:
-            loss = loss + self._excess(x, self.recipe.range_limit)
+            loss = loss + self._excess(x.float(), self.recipe.range_limit)
         return loss
+
+    def _arranged(self, images: Tensor) -> Tensor:
+        """Images in the memory format that is fastest."""
+        return images.contiguous(memory_format=torch.channels_last) if self.recipe.bfloat16 else images
 
     def _excess(self, x: Tensor, limit: float) -> Tensor:
         return self.recipe.range_penalty * functional.relu(x.abs() - limit).square().sum() / len(x)
@@ -150,6 +160,13 @@ class _Run:
                 "exp_avg_sq": tensors[_SECOND + name],
             }
         return int(header["epoch"]), float(header["seconds"])
+
+
+def _store_channels_last(module: nn.Module) -> None:
+    """Store the kernels of convolutions as bfloat16 convolutions read them fastest."""
+    for parameter in module.parameters():
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
 
 
 def _digest(module: nn.Module) -> str:

@@ -15,7 +15,7 @@ _AT_ONCE = 1000  # images: bounds the memory of a pass over a data set
 
 
 def evaluate(module: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.int64]) -> float:
-    """Return the share, in [0, 1], of images (n, 28, 28) as a data set has them that ``module`` classifies as labelled.
+    """Return the share, in [0, 1], of images as a data set has them that ``module`` classifies as labelled.
 
     Leaves ``module`` in evaluation mode.
     """
@@ -27,7 +27,7 @@ def evaluate(module: nn.Module, images: NDArray[np.uint8], labels: NDArray[np.in
 
 
 def calibrate(module: nn.Module, images: NDArray[np.uint8]) -> dict[str, float]:
-    """Return the largest |value| over images (n, 28, 28) of ``input`` and of every layer's output, by its path.
+    """Return the largest |value| over images of ``input`` and of every layer's output, by its path.
 
     Leaves ``module`` in evaluation mode.
     """

@@ -8,14 +8,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import nn
 
-from heinfer.zoo.data import Digits
+from heinfer.zoo.data import Images
 from heinfer.zoo.measure import evaluate
 
 
 class TrainingBar:
     """A bar on stderr, when ``shown``: epoch, loss and, if images are held out, the accuracy on them."""
 
-    def __init__(self, name: str, epochs: int, held_out: Digits | None, shown: bool) -> None:
+    def __init__(self, name: str, epochs: int, held_out: Images | None, shown: bool) -> None:
         self._name, self._epochs, self._held_out, self._shown = name, epochs, held_out, shown
         self._epoch, self._accuracy = 0, ""
         self._progress = Progress(

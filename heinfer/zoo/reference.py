@@ -11,7 +11,8 @@ from heinfer.compiler import CompiledModel
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo.checkpoint import Metadata, read_metadata
-from heinfer.zoo.data import DEVIATION, MEAN, mnist, normalise
+from heinfer.zoo.cifar import cifar10
+from heinfer.zoo.data import MNIST, DataSet, mnist
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
 
@@ -22,11 +23,17 @@ WISHES = Wishes(limits=Limits(upload_bytes=300_000))
 """One ciphertext per image at N = 8192: the next plan saves a tenth of the time and uploads twice as much."""
 
 
-def mnist_preprocessing() -> Preprocessing:
-    """8-bit pixels to the normalised range on which the MNIST networks are trained."""
-    low, high = (float(x) for x in normalise(np.array([[[0, 255]]], dtype=np.uint8)).reshape(-1))
+def preprocessing(data: DataSet) -> Preprocessing:
+    """8-bit pixels to the normalised range on which a data set's networks are trained."""
+    ends = [data.normalise(np.full((1, *data.shape), pixel, np.uint8)) for pixel in (0, 255)]
     rounding = 1e-6  # normalise works in float32
-    return Preprocessing(divisor=255.0, mean=(MEAN,), std=(DEVIATION,), low=low - rounding, high=high + rounding)
+    return Preprocessing(
+        divisor=255.0,
+        mean=data.mean,
+        std=data.deviation,
+        low=float(ends[0].min()) - rounding,
+        high=float(ends[1].max()) + rounding,
+    )
 
 
 def compile_reference(
@@ -41,13 +48,14 @@ def compile_reference(
     """
     module = load(name, checkpoint)
     about = read_metadata(checkpoint)
-    images = mnist(data_dir).train.images[:CALIBRATION_IMAGES]
+    data = reference(name).data
+    images = (mnist if data == MNIST else cifar10)(data_dir).train.images[:CALIBRATION_IMAGES]
     return heinfer.compile(
         module,
-        normalise(images).astype(np.float64),
+        data.normalise(images).astype(np.float64),
         name=name,
-        preprocessing=mnist_preprocessing(),
-        labels=tuple("0123456789"),
+        preprocessing=preprocessing(data),
+        labels=data.labels,
         wishes=wishes,
         metadata={
             "made by": f"{_command(about)}, then heinfer compile {name}{_upload(wishes)}",

@@ -9,19 +9,8 @@ from torch import nn
 
 from heinfer.errors import SettingError
 from heinfer.zoo import NETWORKS, networks, recipes
+from heinfer.zoo.data import CIFAR10, MNIST, DataSet
 from heinfer.zoo.recipes import Recipe
-
-
-@dataclass(frozen=True)
-class DataSet:
-    """A data set of ten classes, and the shape (channels, height, width) of its images."""
-
-    name: str
-    shape: tuple[int, int, int]
-
-
-MNIST = DataSet("mnist", (1, 28, 28))
-CIFAR10 = DataSet("cifar-10", (3, 32, 32))
 
 
 @dataclass(frozen=True)
@@ -48,10 +37,12 @@ _ALL = (
     Reference("mnist-ffconv", networks.mnist_ffconv, MNIST, recipes.FULL, base="mnist-plain"),
     Reference("lola-mnist", networks.lola_mnist, MNIST, recipes.SHORT),
     Reference("lenet5-mnist", networks.lenet5_mnist, MNIST, recipes.SHORT),
-    Reference("lola-cifar", networks.lola_cifar, CIFAR10),
-    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, base="lola-cifar"),
-    Reference("cifar-plain", networks.cifar_plain, CIFAR10),
-    Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, base="cifar-plain"),
+    Reference("lola-cifar", networks.lola_cifar, CIFAR10, recipes.COLOUR),
+    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, recipes.COLOUR, base="lola-cifar"),
+    Reference("cifar-plain", networks.cifar_plain, CIFAR10, recipes.COLOUR),
+    Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, recipes.COLOUR, base="cifar-plain"),
+    Reference("cifar-fast", networks.cifar_fast, CIFAR10, recipes.COLOUR_SMALL),
+    Reference("cifar-accurate", networks.cifar_accurate, CIFAR10, recipes.COLOUR_LONG),
     Reference("cifar-resnet", networks.cifar_resnet, CIFAR10),
 )
 _BY_NAME = {network.name: network for network in _ALL}

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pooch
 import torch
 from torch import nn
@@ -15,13 +16,18 @@ from heinfer.convert import factorize
 from heinfer.errors import DataError, SettingError
 from heinfer.nn import FFConv2d
 from heinfer.zoo.checkpoint import Metadata, load_network, read_metadata, save_network, structure
-from heinfer.zoo.data import DEVIATION, MEAN, Digits, mnist, mnist_test, normalise
+from heinfer.zoo.cifar import cifar10, cifar10_test
+from heinfer.zoo.data import CIFAR10, MNIST, DataSet, Images, Split, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import Labelled, fit
 from heinfer.zoo.measure import calibrate, evaluate
 from heinfer.zoo.progress import TrainingBar
 from heinfer.zoo.registry import Reference, lineage, reference
 
 __all__ = ["TrainingResult", "calibrate", "default_out", "evaluate", "load", "train"]
+
+
+_BACKGROUND = {MNIST: float(MNIST.normalise(np.zeros((1, 1), np.uint8)).item()), CIFAR10: 0.0}
+"""What augmentation fills in: MNIST's black, the mean of CIFAR-10's pixels."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,10 @@ def train(
         seed: of the initial weights, the order of images and their augmentation; at least 0.
         epochs: of every stage; None for the recipes' own.
         out: folder of the results, made when it does not exist.
-        data_dir: see :func:`heinfer.zoo.data.mnist`.
+        data_dir: see :func:`heinfer.zoo.data.mnist` and :func:`heinfer.zoo.cifar.cifar10`.
         threads: that torch may use; None for its own choice.
-        hold_out: train on 55,000 images and report accuracy on the other 5,000, on which choices are made; otherwise
-            train on all 60,000.
+        hold_out: keep the last 5,000 training images, on which choices are made, out and report accuracy on them;
+            otherwise train on all.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -79,12 +85,19 @@ def train(
     for setting, value, least in (("seed", seed, 0), ("epochs", epochs, 1), ("threads", threads, 1)):
         if value is not None and value < least:
             raise SettingError(f"{setting} must be at least {least}, got {value}")
-    data = mnist(data_dir)
+    data, test = _images(stages[-1].data, data_dir)
     images, held_out = (data.train, data.held_out) if hold_out else (data.whole, None)
-    job = _Job(seed, epochs, out, progress, images, held_out, mnist_test(data_dir))
+    job = _Job(seed, epochs, out, progress, images, held_out, test)
     with _threads(threads):
         results = [_trained(job, stage) for stage in stages]
     return replace(results[-1], seconds=sum(result.seconds for result in results))
+
+
+def _images(data: DataSet, data_dir: Path | None) -> tuple[Split, Images]:
+    """Training and test images of a data set."""
+    if data == MNIST:
+        return mnist(data_dir), mnist_test(data_dir)
+    return cifar10(data_dir), cifar10_test(data_dir)
 
 
 def default_out() -> Path:
@@ -112,9 +125,9 @@ class _Job:
     epochs: int | None
     out: Path
     progress: bool
-    train: Digits
-    held_out: Digits | None
-    test: Digits
+    train: Images
+    held_out: Images | None
+    test: Images
 
     def path(self, name: str) -> Path:
         return self.out / f"{name}.safetensors"
@@ -134,7 +147,7 @@ def _trained(job: _Job, network: Reference) -> TrainingResult:
         return TrainingResult(path, found.held_out_accuracy, found.test_accuracy, found.seconds)
     module = _start(job, network)
     images = torch.from_numpy(normalise(job.train.images))
-    data = Labelled(images, torch.from_numpy(job.train.labels), background=-MEAN / DEVIATION)
+    data = Labelled(images, torch.from_numpy(job.train.labels), background=_BACKGROUND[network.data])
     with TrainingBar(name, epochs, job.held_out, job.progress) as bar:
         seconds = fit(module, data, recipe, seed=job.seed, epochs=epochs, state=state, watcher=bar)
     held_out = evaluate(module, job.held_out.images, job.held_out.labels) if job.held_out else None

@@ -11,9 +11,9 @@ from heinfer.errors import DataError, SettingError
 from heinfer.zoo import NETWORKS, digits
 from heinfer.zoo import reference as reference_module
 from heinfer.zoo import training as training_module
-from heinfer.zoo.augment import Augmentation
+from heinfer.zoo.augment import Distortion
 from heinfer.zoo.checkpoint import read_metadata
-from heinfer.zoo.data import DATA_DIR_SETTING, DEVIATION, MEAN, Digits, Mnist, mnist, mnist_test, normalise
+from heinfer.zoo.data import DATA_DIR_SETTING, MNIST, Images, Split, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import one_cycle
 from heinfer.zoo.recipes import FULL
 from heinfer.zoo.reference import compile_reference
@@ -26,11 +26,11 @@ needs_mnist = pytest.mark.skipif(
 
 
 @pytest.fixture
-def shipped_digits_as_mnist(monkeypatch: pytest.MonkeyPatch) -> Digits:
+def shipped_digits_as_mnist(monkeypatch: pytest.MonkeyPatch) -> Images:
     """The twenty shipped digits, ten times over, are all there is to learn; the last twenty are held out."""
     shipped = digits()
-    everything = Digits(np.tile(shipped.images, (10, 1, 1)), np.tile(shipped.labels, 10))
-    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(everything[:-20], everything[-20:]))
+    everything = Images(np.tile(shipped.images, (10, 1, 1)), np.tile(shipped.labels, 10))
+    monkeypatch.setattr(training_module, "mnist", lambda _: Split(everything[:-20], everything[-20:]))
     monkeypatch.setattr(training_module, "mnist_test", lambda _: everything)
     return everything
 
@@ -111,7 +111,7 @@ def test_what_a_file_says_of_its_network(tmp_path, shipped_digits_as_mnist):
     assert about.ranges == pytest.approx(calibrate(module, data.images[:180]), rel=1e-6)
     scores = module(torch.from_numpy(normalise(data.images[:180]))).abs().max().item()
     assert about.ranges["fc"] == pytest.approx(scores, rel=1e-5)
-    assert about.ranges["input"] == pytest.approx((1 - MEAN) / DEVIATION, rel=1e-3)
+    assert about.ranges["input"] == pytest.approx(MNIST.normalise(np.full((1, 1), 255, np.uint8)).item(), rel=1e-3)
 
 
 def test_without_held_out_images_all_are_trained_on(tmp_path, shipped_digits_as_mnist):
@@ -160,16 +160,12 @@ def test_wrong_settings_and_files_name_the_way_out(tmp_path, shipped_digits_as_m
 def test_augmentation_moves_images_by_no_more_than_its_bounds():
     images = torch.full((200, 1, 28, 28), -1.0)
     images[:, :, 13:15, 13:15] = 1.0
-    moved = Augmentation(rotation=0, shift=2, scale=0, shear=0, elastic=0)(
-        images, -1.0, torch.Generator().manual_seed(0)
-    )
+    moved = Distortion(rotation=0, shift=2, scale=0, shear=0, elastic=0)(images, -1.0, torch.Generator().manual_seed(0))
     mass = (moved[:, 0] + 1).double()
     at = torch.arange(28, dtype=torch.float64)
     centre = torch.stack(((mass.sum(1) * at).sum(1), (mass.sum(2) * at).sum(1)), 1) / mass.sum((1, 2))[:, None] - 13.5
     assert 1.8 < centre.abs().max() <= 2 + 1e-5
-    still = Augmentation(rotation=0, shift=0, scale=0, shear=0, elastic=0)(
-        images, -1.0, torch.Generator().manual_seed(0)
-    )
+    still = Distortion(rotation=0, shift=0, scale=0, shear=0, elastic=0)(images, -1.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(still, images, rtol=0, atol=1e-5)
 
 
@@ -186,7 +182,7 @@ def test_the_learning_rate_rises_then_falls_to_zero():
 @needs_mnist
 def test_few_images_already_teach_much(tmp_path, monkeypatch):
     few, rest = mnist().train[:2000], mnist().held_out
-    monkeypatch.setattr(training_module, "mnist", lambda _: Mnist(few, rest))
+    monkeypatch.setattr(training_module, "mnist", lambda _: Split(few, rest))
     result = train("mnist-ffconv", epochs=12, out=tmp_path, threads=1, hold_out=True, progress=False)
     assert result.test_accuracy > 0.93
     test = mnist_test()
