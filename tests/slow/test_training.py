@@ -11,7 +11,7 @@ from heinfer.errors import DataError, SettingError
 from heinfer.zoo import NETWORKS, digits
 from heinfer.zoo import reference as reference_module
 from heinfer.zoo import training as training_module
-from heinfer.zoo.augment import Distortion
+from heinfer.zoo.augment import Distortion, FlipAndShift
 from heinfer.zoo.checkpoint import read_metadata
 from heinfer.zoo.data import DATA_DIR_SETTING, MNIST, Images, Split, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import one_cycle
@@ -48,7 +48,9 @@ def quick(name: str, out: Path, *, seed: int = 0, epochs: int = 2) -> Path:
     return train(name, seed=seed, epochs=epochs, out=out, threads=1, progress=False).path
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if reference(name).recipe])
+@pytest.mark.parametrize(
+    "name", [name for name in NETWORKS if reference(name).recipe and reference(name).data == MNIST]
+)
 def test_a_seed_gives_one_network_and_another_seed_another(name, tmp_path, shipped_digits_as_mnist):
     first, again, other = (quick(name, tmp_path / part, seed=s) for part, s in (("a", 0), ("b", 0), ("c", 1)))
     assert_same(tensors(first), tensors(again))
@@ -167,6 +169,54 @@ def test_augmentation_moves_images_by_no_more_than_its_bounds():
     assert 1.8 < centre.abs().max() <= 2 + 1e-5
     still = Distortion(rotation=0, shift=0, scale=0, shear=0, elastic=0)(images, -1.0, torch.Generator().manual_seed(0))
     torch.testing.assert_close(still, images, rtol=0, atol=1e-5)
+
+
+def test_images_are_mirrored_shifted_and_get_a_hole():
+    images = torch.arange(1.0, 1 + 16 * 16).reshape(1, 1, 16, 16).repeat(300, 3, 1, 1)
+    moved = FlipAndShift(shift=2)(images, 0.0, torch.Generator().manual_seed(0))
+    framed = torch.nn.functional.pad(images[0], (2,) * 4)
+    framed_mirrored = torch.nn.functional.pad(images[0].flip(2), (2,) * 4)
+    seen = set()
+    for one in moved:
+        matches = {
+            (mirrored, y, x)
+            for mirrored, whole in enumerate((framed, framed_mirrored))
+            for y in range(5)
+            for x in range(5)
+            if torch.equal(one, whole[:, y : y + 16, x : x + 16])
+        }
+        assert len(matches) == 1
+        seen |= matches
+    assert len(seen) == 50, "every move and both sides come up"
+    holed = FlipAndShift(shift=0, hole=4)(images, 0.0, torch.Generator().manual_seed(0))
+    sizes = (holed[:, 0] == 0).sum((1, 2))
+    assert 4 <= sizes.min() < sizes.max() == 16, "a hole at the border is cut off"
+    assert torch.equal(holed[:, 0] == 0, holed[:, 2] == 0)
+
+
+@pytest.mark.parametrize("epochs_before", [None, 1])
+def test_few_colour_images_are_learned_with_and_without_an_interruption(epochs_before, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    labels = np.arange(300) % 10
+    colours = random.integers(40, 216, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3)  # coarse patterns, one a class
+    pixels = colours[labels] + random.integers(-40, 40, (300, 3, 32, 32))
+    made = Images(pixels.astype(np.uint8), labels)
+    monkeypatch.setattr(training_module, "cifar10", lambda _: Split(made[:-50], made[-50:]))
+    monkeypatch.setattr(training_module, "cifar10_test", lambda _: made[-50:])
+    if epochs_before:
+        with monkeypatch.context() as patch:
+
+            def interrupting(_, epoch, __):
+                if epoch == epochs_before:
+                    raise InterruptionError
+
+            patch.setattr(training_module.TrainingBar, "on_epoch", interrupting)
+            with pytest.raises(InterruptionError):
+                quick("cifar-fast", tmp_path, epochs=12)
+    path = quick("cifar-fast", tmp_path, epochs=12)
+    again = quick("cifar-fast", tmp_path / "again", epochs=12)
+    assert_same(tensors(path), tensors(again))
+    assert read_metadata(path).test_accuracy > 0.8
 
 
 def test_the_learning_rate_rises_then_falls_to_zero():
