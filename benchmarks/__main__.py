@@ -7,6 +7,7 @@ import typer
 from benchmarks.accuracy import accuracy
 from benchmarks.floor import floor
 from benchmarks.latency import latency
+from benchmarks.peers.comparison import peers
 from benchmarks.plots import plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
@@ -18,6 +19,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.command("accuracy")(accuracy)
 app.command("floor")(floor)
 app.command("latency")(latency)
+app.command("peers")(peers)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("rotations")(rotations)
