@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,9 @@ from benchmarks.peers.networks import BUILDERS, LARGEST_SCORE, scores, trained
 from heinfer.errors import SettingError
 
 State = dict[str, Tensor]
+
+ROOT = Path(__file__).parents[1]
+PAGE, RESULTS = ROOT / "docs" / "peers.md", ROOT / "benchmarks" / "results" / "peers.json"
 
 
 def test_the_tutorial_is_what_tenseal_documents() -> None:
@@ -121,6 +125,25 @@ def test_every_comparison_has_a_network_and_an_environment() -> None:
 def test_an_unknown_comparison_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="tenseal-lenet"):
         peers(tmp_path / "peers.json", only=["tenseal-lenet"])
+
+
+@pytest.mark.parametrize("made", json.loads(RESULTS.read_text()), ids=lambda made: made["network"])
+def test_the_page_quotes_the_results(made: dict[str, Any]) -> None:
+    page = PAGE.read_text()
+    for row in (_row(made, "peer_", "peer_seconds"), _row(made, "", "eval_seconds")):
+        assert row in page
+    assert f"1/{1 / made['ratio_to_peer']:.1f}" in page
+
+
+def _row(made: dict[str, Any], side: str, seconds: str) -> str:
+    """A line of the page's table, without the words it begins with."""
+    time, (keys, upload, peak) = made[seconds], (made[f"{side}{k}_bytes"] / 1e6 for k in ("key", "upload", "peak"))
+    return (
+        f"| {1e3 * time['median']:.0f} ({1e3 * time['min']:.0f} to {1e3 * time['max']:.0f}) "
+        f"| {keys:.1f} | {upload:.2f} "
+        f"| {made[f'{side}precision_bits_min']:.1f} | {made[f'{side}ring_degree']} | {made[f'{side}log_qp']:.0f} "
+        f"| {made[f'{side}levels']} | {made[f'{side}compile_seconds']:.0f} | {peak:.0f} |"
+    )
 
 
 def _comparison() -> Comparison:
