@@ -6,7 +6,7 @@ STARTED := $(shell date +%s)
 ELAPSED = echo "elapsed: $$(( $$(date +%s) - $(STARTED) )) s, set-up included"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-slow check sanitize fuzz bench clean
+.PHONY: help setup demo test test-slow check sanitize bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
