@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import outcomes
@@ -20,8 +21,9 @@ from heinfer import compiler
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.objective import NO_LIMITS, Objective, Wishes
 from heinfer.planner.policies.names import Policy
+from heinfer.zoo.data import MNIST
 from heinfer.zoo.reference import WISHES
-from heinfer.zoo.registry import DataSet, Reference
+from heinfer.zoo.registry import Reference
 
 
 def run(*arguments: str) -> int:
@@ -35,7 +37,7 @@ def small_module() -> nn.Sequential:
 @pytest.fixture
 def small(monkeypatch):
     """A network in the registry's place."""
-    network = Reference("small", small_module, DataSet("small", (1, 8, 8)))
+    network = Reference("small", small_module, replace(MNIST, shape=(1, 8, 8)))
     monkeypatch.setattr(rotations, "reference", lambda _name: network)
 
 
@@ -111,7 +113,7 @@ def digit_module() -> nn.Sequential:
 
 @pytest.mark.parametrize("policy", ["lola", "ffconv"])
 def test_latency_of_a_policy_says_of_how_many_evaluations(policy, tmp_path, monkeypatch):
-    network = Reference("digit", digit_module, DataSet("mnist", (1, 28, 28)))
+    network = Reference("digit", digit_module, MNIST)
     monkeypatch.setattr(untrained, "reference", lambda _name: network)
     out = tmp_path / "latency.json"
     assert run("latency", "--json", str(out), "--network", "digit", "--policy", policy, "--evaluations", "1") == 0
