@@ -39,14 +39,14 @@ Tables::Tables(std::size_t length, std::uint32_t prime)
     for (std::size_t exponent = 0; exponent < n; ++exponent) {
         const std::size_t place = reverse_bits(exponent, log_n);
         const Factor forward = modulus.factor(power), backward = modulus.factor(inverse_power);
-        root[place] = forward.value, root_quotient[place] = forward.quotient;
-        inverse[place] = backward.value, inverse_quotient[place] = backward.quotient;
+        root.data()[place] = forward.value, root_quotient.data()[place] = forward.quotient;
+        inverse.data()[place] = backward.value, inverse_quotient.data()[place] = backward.quotient;
         power = modulus.multiply(power, psi);
         inverse_power = modulus.multiply(inverse_power, psi_inverse);
     }
     const std::uint32_t one_over_n = modulus.inverse(static_cast<std::uint32_t>(n));
     scale = modulus.factor(one_over_n);
-    last_scale = modulus.factor(modulus.multiply(inverse[1], one_over_n));
+    last_scale = modulus.factor(modulus.multiply(inverse.data()[1], one_over_n));
 }
 
 }  // namespace heinfer

@@ -2,8 +2,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <vector>
 
+#include "memory.h"
 #include "modulus.h"
 
 namespace heinfer {
@@ -16,8 +16,8 @@ struct Tables {
     Modulus modulus;
     std::size_t n;
     int log_n;
-    std::vector<std::uint32_t> root, root_quotient;        ///< [m + i]: of block i in the stage with m blocks
-    std::vector<std::uint32_t> inverse, inverse_quotient;  ///< their inverses, at the same places
+    Rows root, root_quotient;        ///< [m + i]: of block i in the stage with m blocks
+    Rows inverse, inverse_quotient;  ///< their inverses, at the same places
     Factor scale;       ///< 1 / n
     Factor last_scale;  ///< inverse root of the last inverse stage, over n
 

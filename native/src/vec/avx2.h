@@ -31,6 +31,10 @@ struct Vec {
         return high_halves({even, odd});
     }
 
+    static V mul_high_paired(V a, V b) {
+        return high_halves({_mm256_mul_epu32(a, b), _mm256_mul_epu32(_mm256_srli_epi64(a, 32), b)});
+    }
+
     static Wide wide(V a) { return {_mm256_and_si256(a, _mm256_set1_epi64x(0xFFFFFFFF)), _mm256_srli_epi64(a, 32)}; }
     static Wide wide_zero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
     static Wide wide_add(Wide s, Wide t) {

@@ -28,7 +28,12 @@ struct Vec {
     static V mul_high(V a, V b) {
         const __m512i even = _mm512_mul_epu32(a, b);
         const __m512i odd = _mm512_mul_epu32(_mm512_srli_epi64(a, 32), _mm512_srli_epi64(b, 32));
-        return _mm512_mask_shuffle_epi32(odd, 0x5555, even, static_cast<_MM_PERM_ENUM>(0xF5));
+        return high_halves({even, odd});
+    }
+
+    /// mul_high for a `b` with equal neighbours: lanes 2i and 2i + 1.
+    static V mul_high_paired(V a, V b) {
+        return high_halves({_mm512_mul_epu32(a, b), _mm512_mul_epu32(_mm512_srli_epi64(a, 32), b)});
     }
 
     static Wide wide(V a) { return {_mm512_and_si512(a, low_mask()), _mm512_srli_epi64(a, 32)}; }

@@ -57,6 +57,8 @@ struct Vec {
         return each([&](int i) { return static_cast<std::uint32_t>(std::uint64_t{a.lane[i]} * b.lane[i] >> 32); });
     }
 
+    static V mul_high_paired(const V& a, const V& b) { return mul_high(a, b); }
+
     static Wide wide(const V& a) {
         return each_wide([&](int i) { return std::uint64_t{a.lane[i]}; });
     }
