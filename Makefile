@@ -43,10 +43,17 @@ ifeq ($(SANITIZER),)
 	@echo "not run under sanitizers: that takes GCC with libasan"
 else
 	@$(SANITIZED) $(BIN)/python -c 'import heinfer_native; assert "sanitized" in heinfer_native.__file__'
-	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider tests/test_native_circuits.py tests/test_native_malformed.py \
+	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/test_native_circuits.py tests/test_native_malformed.py \
 		tests/test_native_kernels.py tests/test_native_constants.py tests/test_native_exact.py \
 		-k 'not at_every_level and not 131072'
 endif
+
+FUZZ_SECONDS ?= 60
+
+fuzz: .venv/.fuzz ## fuzz the frame reader for FUZZ_SECONDS (60), from tests/fuzz/corpus on; findings stay in build/fuzz
+	@mkdir -p build/fuzz/corpus
+	@$(BIN)/python tests/fuzz/fuzz_frames.py build/fuzz/corpus tests/fuzz/corpus -artifact_prefix=build/fuzz/ \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -print_final_stats=1 -verbosity=0
 
 bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
@@ -80,6 +87,10 @@ clean: ## remove caches and builds; .venv stays
 	@if command -v c++ >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native; \
 	then touch $@; \
 	else echo "heinfer-native is not built (no working C++ compiler): the tenseal backend serves, about eight times slower"; fi
+
+.venv/.fuzz: .venv/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	@touch $@
 
 build/.sanitized: $(shell find native -type f -not -path 'native/build/*') | .venv/.dev
 ifneq ($(SANITIZER),)

@@ -6,6 +6,7 @@ import typer
 
 from benchmarks.accuracy import accuracy
 from benchmarks.floor import floor
+from benchmarks.instructions import instructions
 from benchmarks.latency import latency
 from benchmarks.peers.comparison import peers
 from benchmarks.plots import plots
@@ -18,6 +19,7 @@ from benchmarks.whole import whole
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
 app.command("floor")(floor)
+app.command("instructions")(instructions)
 app.command("latency")(latency)
 app.command("peers")(peers)
 app.command("prediction")(prediction)

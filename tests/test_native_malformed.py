@@ -12,6 +12,7 @@ from rings import tiny_parameters
 from twin import Twin
 
 from heinfer.backends.native import NativeProgram, NativeRing, plan_circuit
+from heinfer.backends.native.instructions import scratch_rows
 from heinfer.backends.native.library import library
 from heinfer.circuit.ir import Circuit, Kind
 
@@ -33,8 +34,13 @@ CIRCUITS = {"every operation": every_operation(PARAMETERS.slots, LEVEL, TWIN.ste
 PLANS = {name: plan_circuit(circuit, PARAMETERS, LEVEL, SCALE) for name, circuit in CIRCUITS.items()}
 KEYS = {name: TWIN.native_keys(RING, NativeProgram(circuit, RING, LEVEL, SCALE)) for name, circuit in CIRCUITS.items()}
 
+LARGEST_ARENA = max(plan.arena.rows for plan in PLANS.values())
+
 numbers = st.one_of(
-    st.integers(-2, 12), st.sampled_from([63, 64, 2**16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, -(2**63)])
+    st.integers(-2, 12),
+    st.sampled_from(sorted({p.arena.rows - less for p in PLANS.values() for less in range(-2, 13)})),
+    st.integers(0, LARGEST_ARENA),
+    st.sampled_from([63, 64, 2**16, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, -(2**63)]),
 )
 
 
@@ -58,6 +64,18 @@ def arrays(draw: st.DrawFn, array: np.ndarray) -> np.ndarray:
             if change == "cut":
                 values = values[:at]
     return np.array(values, dtype=np.int64)
+
+
+@st.composite
+def shapes(draw: st.DrawFn, name: str) -> np.ndarray:
+    """Values of which a few have another place or shape, at the end of the arena as often as elsewhere."""
+    plan = PLANS[name]
+    values, rows = plan.value_array, plan.arena.rows
+    fields = (st.integers(rows - 12, rows + 2) | st.integers(0, rows), st.integers(0, 5), st.integers(1, 4), st.just(1))
+    for _ in range(draw(st.integers(1, 3))):
+        number, field = draw(st.integers(0, len(plan.shapes) - 1)), draw(st.integers(0, 3))
+        values[4 * number + field] = draw(fields[field])
+    return values
 
 
 def run(name: str, values: np.ndarray, code: np.ndarray, threads: int = 1, **changes: object) -> bool:
@@ -87,7 +105,7 @@ def test_changed_code_is_refused_or_runs(data, name):
 @given(data=st.data(), name=st.sampled_from(sorted(PLANS)))
 def test_changed_values_are_refused_or_used(data, name):
     plan = PLANS[name]
-    run(name, data.draw(arrays(plan.value_array)), plan.code_array)
+    run(name, data.draw(arrays(plan.value_array) | shapes(name)), plan.code_array)
 
 
 @settings(max_examples=300, deadline=None)
@@ -121,6 +139,37 @@ def test_every_single_number_is_looked_at(name):
         changed = {"code": plan.code_array.copy(), "values": plan.value_array.copy()}
         changed[array][place] = 2**40
         assert not run(name, changed["values"], changed["code"]), (array, place)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_nothing_may_leave_the_arena_by_a_row(name):
+    plan = PLANS[name]
+    for number, shape in enumerate(plan.shapes):
+        values = plan.value_array
+        if number in plan.arena.values:
+            values[4 * number] = plan.arena.rows - shape.size
+            assert run(name, values, plan.code_array)
+            values[4 * number] += 1
+            assert not run(name, values, plan.code_array)
+    assert run(name, plan.value_array, plan.code_array, arena_rows=plan.arena.rows)
+    assert not run(name, plan.value_array, plan.code_array, arena_rows=plan.arena.rows - 1)
+
+
+def test_scratch_may_not_leave_the_arena_by_a_row():
+    b = Builder(PARAMETERS.slots)
+    x = b.input()
+    plan = plan_circuit(b.circuit(b.op(Kind.ROTATE, x, step=1)), PARAMETERS, LEVEL, SCALE)
+    (instruction,), rows = plan.instructions, plan.arena.rows
+    code = plan.code_array
+    for start, taken in ((rows - scratch_rows(instruction, plan.shapes), True), (rows, False)):
+        for beyond in (0, 1):
+            code[2] = start + beyond
+            arguments = (RING.handle, plan.value_array, code, [0], [1], rows)
+            if taken and not beyond:
+                library().Program(*arguments)
+            else:
+                with pytest.raises(ValueError, match="scratch"):
+                    library().Program(*arguments)
 
 
 # The other arguments ---------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Runs from outside: progress, cancelling, several threads on one program, and memory that stays flat."""
 
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -145,3 +147,25 @@ def test_a_key_that_nothing_needs_is_not_kept():
     assert frame.step == 2
     keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
     assert keys.bytes == before > 0
+
+
+WITHOUT_ROOM = """
+import resource, sys
+sys.path.insert(0, "tests")
+from test_native_runs import LEVEL, TWIN, chain, loaded
+program, keys = loaded(chain(1), threads=256)
+inputs = TWIN.ciphertexts(1, LEVEL)
+size = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (size + (64 << 20), size + (64 << 20)))
+try:
+    program.run(inputs, keys)
+except RuntimeError:
+    print("refused", flush=True)
+"""
+
+
+def test_threads_that_the_system_does_not_give_are_an_error_and_not_the_end():
+    # A process without memory for their stacks; one that was aborted prints nothing.
+    command = ["sh", "-c", 'ulimit -s 8192; exec "$@"', "sh", sys.executable, "-c", WITHOUT_ROOM]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "refused\n"), done.stderr

@@ -15,12 +15,19 @@ inline void relax() {
 }  // namespace
 
 Pool::Pool(std::size_t threads) {
-    for (std::size_t thread = 1; thread < threads; ++thread) {
-        workers_.emplace_back([this, thread] { work(thread); });
+    try {
+        for (std::size_t thread = 1; thread < threads; ++thread) {
+            workers_.emplace_back([this, thread] { work(thread); });
+        }
+    } catch (...) {  // the system gives no more threads: those there are must end before this does
+        stop();
+        throw;
     }
 }
 
-Pool::~Pool() {
+Pool::~Pool() { stop(); }
+
+void Pool::stop() {
     stopping_ = true;
     ++round_;
     round_.notify_all();

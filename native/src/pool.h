@@ -9,7 +9,7 @@ namespace heinfer {
 
 class Pool {
   public:
-    explicit Pool(std::size_t threads);
+    explicit Pool(std::size_t threads);  ///< std::system_error when the system gives no more threads
     ~Pool();
     Pool(const Pool&) = delete;
     Pool& operator=(const Pool&) = delete;
@@ -38,6 +38,7 @@ class Pool {
     void share(const Job& job);
     void take_tasks(std::size_t thread);
     void work(std::size_t thread);
+    void stop();
 
     std::vector<std::thread> workers_;
     Job job_;
