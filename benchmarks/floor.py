@@ -113,8 +113,7 @@ class NativeEvaluations:
         }
         self.plan = self._programs[1].plan
         self._keys = NativeKeys(ring, self.plan.key_levels)
-        steps, relinearization = manifest.keys.steps, manifest.keys.relinearization
-        for key in decode_keys(subject.keys, parameters, steps=steps, relinearization=relinearization):
+        for key in decode_keys(subject.keys, parameters, manifest.keys.levels):
             self._keys.add(key.step, key.digits, [seed.data for seed in key.seeds])
         self._inputs = _encrypted(subject, ring)
         self.wall: dict[int, list[float]] = {threads: [] for threads in self._programs}

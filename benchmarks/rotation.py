@@ -9,8 +9,8 @@ from tenseal import sealapi
 
 from benchmarks.subject import Subject
 from heinfer.ckks.evaluation import EvaluationSide
-from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.formats.seal_reader import read_ciphertext
+from heinfer.formats.frames import decode_ciphertexts, encode_ciphertexts
+from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 
@@ -21,10 +21,9 @@ class Rotation:
         parameters, manifest = subject.codec.parameters, subject.codec.manifest
         self._step = manifest.keys.steps[0]
         self._side = EvaluationSide.create(parameters)
-        keys = decode_keys(
-            subject.keys, parameters, steps=manifest.keys.steps, relinearization=manifest.keys.relinearization
-        )
-        self._side.load_keys(*write_keys(keys, parameters))
+        # A key of its own, whole: the model's may be for lower levels than this rotation's.
+        key = read_key(subject.secret.galois_key(self._step), parameters, self._step)
+        self._side.load_keys(*write_keys([key], parameters))
         level, scale = parameters.top_level, manifest.input.scale
         slots = np.linspace(-1, 1, parameters.slots)
         frame = encode_ciphertexts(

@@ -21,6 +21,7 @@ from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit
+from heinfer.circuit.levels import key_levels
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.errors import PlanError
@@ -136,8 +137,7 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
 
 def _prescribed(counts: PolicyCounts) -> Record:
     """Counts of a published method, but for the plaintexts of biases."""
-    parameters, relinearization = counts.parameters, counts.ct_ct_mults > 0
-    steps = tuple(range(1, counts.keys + 1))  # any: all keys are equally large
+    parameters = counts.parameters
     sampled = (f"{step} {some} of {number}" for step, (some, number) in counts.sampled.items())
     return {
         "ring_degree": parameters.ring_degree,
@@ -149,8 +149,8 @@ def _prescribed(counts: PolicyCounts) -> Record:
         "hma": counts.hma,
         "ct_ct_mults": counts.ct_ct_mults,
         "input_ciphertexts": counts.input_ciphertexts,
-        "keys": counts.keys + relinearization,
-        "key_bytes": keys_length(parameters, steps=steps, relinearization=relinearization),
+        "keys": len(counts.key_levels),
+        "key_bytes": keys_length(parameters, counts.key_levels),
         "upload_bytes": ciphertexts_length(
             parameters, count=counts.input_ciphertexts, level=counts.levels, seeded=True
         ),
@@ -162,7 +162,7 @@ def _prescribed(counts: PolicyCounts) -> Record:
 
 def _counted(plan: Plan, circuit: Circuit) -> Record:
     parameters, counts = plan.parameters, count_circuit(circuit)
-    steps, relinearization = circuit.steps(), circuit.needs_relinearization
+    levels = key_levels(circuit, plan.input_level)
     types = annotate(circuit, parameters, plan.input_level, _SCALE)
     output = types[circuit.outputs[0]].level
     milliseconds = predict(circuit, types, cost_table(parameters.ring_degree))
@@ -177,8 +177,8 @@ def _counted(plan: Plan, circuit: Circuit) -> Record:
         "ct_ct_mults": counts.ct_ct_mults,
         "plaintexts": counts.plaintexts,
         "input_ciphertexts": circuit.inputs,
-        "keys": len(steps) + relinearization,
-        "key_bytes": keys_length(parameters, steps=steps, relinearization=relinearization),
+        "keys": len(levels),
+        "key_bytes": keys_length(parameters, levels),
         "upload_bytes": ciphertexts_length(parameters, count=circuit.inputs, level=plan.input_level, seeded=True),
         "download_bytes": ciphertexts_length(parameters, count=len(circuit.outputs), level=output, seeded=False),
         "predicted_milliseconds": round(sum(milliseconds), 1),

@@ -36,7 +36,7 @@ from heinfer.zoo.training import load
 NETWORK, UNFACTORIZED = "mnist-ffconv", "mnist-plain"
 RANKS = (1, 2, 4, 8, 16)
 BATCHES = (1, 4, 16, 64, 256)
-KEY_LIMITS = (inf, 20e6, 18e6, 16e6, 14e6, 12e6, 10e6)
+KEY_LIMITS = (inf, 9e6, 8e6, 7e6, 6e6, 5e6, 4e6)
 EVALUATIONS = 5
 """Of each plan, after one that fills the caches."""
 SEED = 0

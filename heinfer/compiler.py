@@ -19,6 +19,7 @@ from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.calibration.prediction import price
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
+from heinfer.circuit.levels import key_levels, levels
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import (
     Scales,
@@ -28,11 +29,12 @@ from heinfer.circuit.passes import (
     merge_common_subexpressions,
     remove_dead_code,
 )
-from heinfer.circuit.passes.key_set import compose_rotations, levels
+from heinfer.circuit.passes.key_set import compose_rotations
 from heinfer.circuit.statistics import observe
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.bundle import Bundle
+from heinfer.formats.frames import key_length
 from heinfer.formats.manifest import (
     InputPart,
     KeysPart,
@@ -44,7 +46,7 @@ from heinfer.formats.manifest import (
 )
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.objective import DEFAULT, Wishes, key_bytes, table_for
+from heinfer.planner.objective import DEFAULT, Wishes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.planning import plan_policy
 from heinfer.report import Report, report
@@ -199,9 +201,15 @@ def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
     """Lower a plan, without repeats and dead code, and with no more keys than allowed."""
     cost = table_for(wishes, plan.parameters)
     circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
-    most = wishes.limits.key_bytes / key_bytes(plan.parameters) - circuit.needs_relinearization
     price = -inf if wishes.policy.is_published else wishes.key_price  # rotations as published, but for a limit
-    composed = compose_rotations(circuit, plan.input_level, lambda level: cost("rotation", level), price, most)
+    composed = compose_rotations(
+        circuit,
+        plan.input_level,
+        lambda level: cost("rotation", level),
+        price,
+        most_bytes=wishes.limits.key_bytes,
+        key_bytes=lambda level: key_length(plan.parameters, level),
+    )
     return mark_hoisting(remove_dead_code(composed))
 
 
@@ -259,5 +267,5 @@ def _manifest(
         output=OutputPart(
             layout=LayoutPart.from_layout(plan.output), level=output.level, scale=output.scale, labels=labels
         ),
-        keys=KeysPart(steps=circuit.steps(), relinearization=circuit.needs_relinearization),
+        keys=KeysPart.of(key_levels(circuit, plan.input_level)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
+from heinfer.circuit.levels import key_levels
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import merge_common_subexpressions, remove_dead_code
 from heinfer.network.ir import Network
@@ -34,7 +35,7 @@ def estimate(network: Network, wishes: Wishes) -> PolicyCounts:
         key_switches=counts.key_switches,
         hma=counts.hma,
         ct_ct_mults=counts.ct_ct_mults,
-        keys=len(circuit.steps()),
+        key_levels=key_levels(circuit, plan.input_level),
         input_ciphertexts=circuit.inputs,
         output_ciphertexts=len(circuit.outputs),
         milliseconds=sum(predict(circuit, types, table_for(wishes, plan.parameters))),

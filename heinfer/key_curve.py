@@ -35,6 +35,5 @@ def key_curve(bundle: Bundle, backend: str = "tenseal", costs: Path | None = Non
     others: float | None = None
     for keys in key_sets(circuit, manifest.input.level, lambda level: table("rotation", level)):
         others = sum(whole) - keys.milliseconds if others is None else others
-        count = len(keys.kept) + manifest.keys.relinearization
-        size = keys_length(parameters, steps=tuple(sorted(keys.kept)), relinearization=manifest.keys.relinearization)
-        yield KeyPoint(count, size, others + keys.milliseconds)
+        size = keys_length(parameters, keys.levels)
+        yield KeyPoint(len(keys.levels), size, others + keys.milliseconds)

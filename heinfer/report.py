@@ -75,11 +75,11 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
     parameters = manifest.to_parameters()
     types = annotate(circuit, parameters, manifest.input.level, manifest.input.scale)
     milliseconds = predict(circuit, types, cost_table(parameters.ring_degree, backend, costs))
-    keys = manifest.keys
+    keys = manifest.keys.levels
     peak = _peak_ciphertexts(circuit)
     word = 8 * parameters.ring_degree
     plaintexts = sum(word * (types[n].level + 1) for n, op in circuit if op.constant >= 0)
-    key_count = len(keys.steps) + keys.relinearization
+    key_count = len(keys)
     key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * key_count
     return Report(
         name=manifest.name,
@@ -94,7 +94,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
         counts=count_circuit(circuit),
         milliseconds=sum(milliseconds),
         key_count=key_count,
-        key_bytes=keys_length(parameters, steps=keys.steps, relinearization=keys.relinearization),
+        key_bytes=keys_length(parameters, keys),
         upload_bytes=ciphertexts_length(
             parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
         ),

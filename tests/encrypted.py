@@ -31,9 +31,12 @@ class EncryptedRun:
     @cached_property
     def evaluation(self) -> EvaluationSide:
         parameters, keys = self.ring.parameters, self.model.manifest.keys
-        frames = [read_key(self.secret.galois_key(step), parameters, step) for step in keys.steps]
-        if keys.relinearization:
-            frames.insert(0, read_key(self.secret.relinearization_key(), parameters, 0))
+        frames = [
+            read_key(
+                self.secret.galois_key(step) if step else self.secret.relinearization_key(), parameters, step
+            ).trimmed(level)
+            for step, level in keys.levels.items()
+        ]
         side = EvaluationSide(self.ring)
         side.load_keys(*write_keys(frames, parameters))
         return side

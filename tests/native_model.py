@@ -40,9 +40,8 @@ class NativeModel:
 
     @cached_property
     def keys(self) -> tuple[KeyFrame, ...]:
-        listed = self.bundle.manifest.keys
         data = self.codec.evaluation_keys(self.secret, lambda _done: None)
-        return decode_keys(data, self.codec.parameters, steps=listed.steps, relinearization=listed.relinearization)
+        return decode_keys(data, self.codec.parameters, self.codec.manifest.keys.levels)
 
     @cached_property
     def seal(self) -> EvaluationSide:

@@ -72,7 +72,7 @@ def sample_manifest(**changes: Any) -> Manifest:
             scale=result.scale,
             labels=("a", "b"),
         ),
-        "keys": KeysPart(steps=(3, 5), relinearization=True),
+        "keys": KeysPart.of({0: 1, 3: 1, 5: 1}),
     }
     return Manifest(**{**parts, **changes})
 

@@ -344,9 +344,9 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     path, good = tmp_path / "x", sample_bundle()
     circuit, manifest = good.circuit, good.manifest
     with pytest.raises(BundleError, match="other evaluation keys"):
-        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart(steps=(3,), relinearization=True))))
+        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart.of({0: 1, 3: 1}))))
     with pytest.raises(BundleError, match="other evaluation keys"):
-        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart(steps=(3, 5), relinearization=False))))
+        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart.of({3: 1, 5: 1}))))
     with pytest.raises(BundleError, match="level and scale"):
         saved(path, replace(good, manifest=manifest.model_copy(update={"output": scaled(manifest.output)})))
     with pytest.raises(BundleError, match="level and scale"):

@@ -50,7 +50,7 @@ class Exchange:
         frames = [read_key(self.secret.galois_key(step), self.parameters, step) for step in steps]
         frames.append(read_key(self.secret.relinearization_key(), self.parameters, 0))
         upload = encode_keys(self.parameters, frames)
-        checked = decode_keys(upload, self.parameters, steps=steps, relinearization=True)
+        checked = decode_keys(upload, self.parameters, dict.fromkeys([0, *steps], self.parameters.top_level))
         self.side.load_keys(*write_keys(checked, self.parameters))
 
     def upload(self, slots: np.ndarray, level: int, scale: float = SCALE) -> SealObject:

@@ -83,7 +83,7 @@ def large_output(manifest: dict) -> None:
 
 
 def many_keys(manifest: dict) -> None:
-    manifest["keys"]["steps"] = list(range(1, 2000))
+    manifest["keys"] |= {"steps": list(range(1, 2000)), "step_levels": [0] * 1999}
 
 
 def another(manifest: dict) -> None:
@@ -124,7 +124,7 @@ def test_a_manifest_that_is_not_right_is_refused_before_a_key_is_made(change):
 
 def test_keys_of_more_than_a_gibibyte_are_not_made():
     parameters = Parameters.create(8192, [28, 26, 26, 26, 26, 26], 30)
-    keys = KeysPart(steps=tuple(range(1, 1000)), relinearization=True)  # 1.4 GB
+    keys = KeysPart.of(dict.fromkeys(range(1000), 5))  # 1.2 GB
     manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"keys": keys})
     with pytest.raises(UntrustedManifestError, match=f"at most {1 << 30} bytes of evaluation keys .* fewer rotation"):
         trusted_manifest(manifest.to_bytes(), "tiny")

@@ -21,7 +21,15 @@ from heinfer.errors import (
     ParameterMismatchError,
     ResidueRangeError,
 )
-from heinfer.formats.frame_fields import HEADER, HEADER_LENGTH, Field, ciphertext_fields, key_fields
+from heinfer.formats.frame_fields import (
+    HEADER,
+    HEADER_LENGTH,
+    VERSION,
+    Field,
+    ciphertext_fields,
+    key_fields,
+    key_primes,
+)
 from heinfer.formats.frames import (
     CiphertextFrame,
     KeyFrame,
@@ -31,8 +39,10 @@ from heinfer.formats.frames import (
     decode_keys,
     encode_ciphertexts,
     encode_keys,
+    key_length,
     keys_length,
 )
+from heinfer.formats.packing import pack, packed_size, unpack
 
 PARAMETERS = tiny_parameters()
 SCALE = 2.0**26.5
@@ -49,9 +59,9 @@ def ciphertext(rng: np.random.Generator, level: int = 2, scale: float = SCALE, *
     return CiphertextFrame(level, scale, residues(rng, primes), **second)
 
 
-def key(rng: np.random.Generator, step: int) -> KeyFrame:
-    digits = len(PARAMETERS.data_primes)
-    return KeyFrame(step, residues(rng, PARAMETERS.primes, digits), tuple(Seed(rng.bytes(64)) for _ in range(digits)))
+def key(rng: np.random.Generator, step: int, level: int = 2) -> KeyFrame:
+    seeds = tuple(Seed(rng.bytes(64)) for _ in range(level + 1))
+    return KeyFrame(step, residues(rng, key_primes(PARAMETERS, level), level + 1), seeds)
 
 
 def same_ciphertext(x: CiphertextFrame, y: CiphertextFrame) -> bool:
@@ -89,22 +99,37 @@ def test_ciphertexts_come_back_as_they_were(seed, count, level, scale, seeded):
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 2**32), steps=st.sets(st.integers(1, 31), max_size=4), relinearization=st.booleans())
-def test_keys_come_back_as_they_were_in_ascending_order(seed, steps, relinearization):
+@given(seed=st.integers(0, 2**32), levels=st.dictionaries(st.integers(0, 31), st.integers(0, 2), max_size=5))
+def test_keys_come_back_as_they_were_in_ascending_order(seed, levels):
     rng = np.random.default_rng(seed)
-    frames = [key(rng, step) for step in [*steps, *([0] if relinearization else [])]]
+    frames = [key(rng, step, level) for step, level in levels.items()]
     data = encode_keys(PARAMETERS, frames)
-    assert len(data) == keys_length(PARAMETERS, steps=sorted(steps), relinearization=relinearization)
-    read = decode_keys(data, PARAMETERS, steps=sorted(steps), relinearization=relinearization)
+    assert len(data) == keys_length(PARAMETERS, levels)
+    read = decode_keys(data, PARAMETERS, levels)
     for x, y in zip(sorted(frames, key=lambda frame: frame.step), read, strict=True):
-        assert (x.step, x.seeds) == (y.step, y.seeds)
+        assert (x.step, x.level, x.seeds) == (y.step, y.level, y.seeds)
         assert np.array_equal(x.digits, y.digits)
 
 
 def test_sizes_at_the_reference_parameters():
     parameters = Parameters.create(8192, [28, *[26] * 6], 30)
-    assert ciphertexts_length(parameters, count=1, level=6, seeded=True) <= 230_000
-    assert keys_length(parameters, steps=[1], relinearization=False) <= 1_840_000
+    assert ciphertexts_length(parameters, count=1, level=6, seeded=True) <= 195_000
+    lengths = [key_length(parameters, level) for level in range(7)]
+    assert lengths[6] <= 1_535_000
+    assert lengths == sorted(lengths)
+    assert lengths[1] < lengths[6] / 8
+
+
+def test_a_trimmed_key_has_what_its_level_reads():
+    whole = key(np.random.default_rng(0), 5)
+    for level in range(3):
+        trimmed = whole.trimmed(level)
+        assert (trimmed.step, trimmed.level, trimmed.seeds) == (5, level, whole.seeds[: level + 1])
+        assert trimmed.digits.shape == (level + 1, level + 2, PARAMETERS.ring_degree)
+        for digit in range(level + 1):
+            assert np.array_equal(trimmed.digits[digit, : level + 1], whole.digits[digit, : level + 1])
+            assert np.array_equal(trimmed.digits[digit, -1], whole.digits[digit, -1])  # the special prime's
+    assert np.array_equal(whole.trimmed(2).digits, whole.digits)
 
 
 def test_the_scale_may_be_one_unit_in_the_last_place_off_and_becomes_the_plans():
@@ -126,11 +151,90 @@ def test_the_tables_leave_no_gap():
     for fields in (
         HEADER,
         ciphertext_fields(PARAMETERS, count=2, level=1, seeded=False),
-        key_fields(PARAMETERS, count=2),
+        key_fields(PARAMETERS, {0: 2, 5: 1}),
     ):
         assert fields[0].offset == 0
         assert all(field.end == after.offset for field, after in pairwise(fields))
         assert len({field.name for field in fields}) == len(fields)
+
+
+# Golden bytes ----------------------------------------------------------------------------------
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_frames() -> dict[str, bytes]:
+    """Frames of this version whose every byte is fixed: words count up, seeds too."""
+    n = PARAMETERS.ring_degree
+
+    def counting(start: int, primes: tuple[int, ...], *batch: int) -> np.ndarray:
+        shape = (*batch, len(primes), n)
+        words = (np.arange(np.prod(shape), dtype=np.uint64) + start) * 2654435761
+        return (words.reshape(shape) % np.array(primes, dtype=np.uint64)[:, None]).astype(np.uint32)
+
+    def seed(number: int) -> Seed:
+        return Seed(bytes(range(number, number + 64)))
+
+    two = [CiphertextFrame(1, SCALE, counting(i + 1, PARAMETERS.primes_at(1)), seed=seed(i)) for i in range(2)]
+    full = CiphertextFrame(0, 2.0**22, counting(7, PARAMETERS.primes_at(0)), counting(9, PARAMETERS.primes_at(0)))
+    keys = [
+        KeyFrame(
+            step,
+            counting(step + 1, key_primes(PARAMETERS, level), level + 1),
+            tuple(seed(j) for j in range(level + 1)),
+        )
+        for step, level in {0: 1, 3: 0, 5: 2}.items()
+    ]
+    return {
+        "inputs": encode_ciphertexts(PARAMETERS, two),
+        "outputs": encode_ciphertexts(PARAMETERS, [full]),
+        "keys": encode_keys(PARAMETERS, keys),
+    }
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "keys"])
+def test_frames_are_written_as_they_always_were(name):
+    assert golden_frames()[name] == (GOLDEN / f"frame-{VERSION}-{name}").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "keys"])
+def test_golden_frames_are_read_and_written_again_byte_for_byte(name):
+    data = (GOLDEN / f"frame-{VERSION}-{name}").read_bytes()
+    if name == "keys":
+        assert encode_keys(PARAMETERS, decode_keys(data, PARAMETERS, {0: 1, 3: 0, 5: 2})) == data
+        return
+    count, level, scale = (2, 1, SCALE) if name == "inputs" else (1, 0, 2.0**22)
+    expected = {"count": count, "level": level, "scale": scale, "seeded": name == "inputs"}
+    assert encode_ciphertexts(PARAMETERS, decode_ciphertexts(data, PARAMETERS, **expected)) == data
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs", "keys"])
+def test_frames_of_version_1_are_refused_as_such(name):
+    """It was never released: 32-bit words, keys over all primes."""
+    data = (GOLDEN / f"frame-1-{name}").read_bytes()
+    read = {
+        "inputs": decode,
+        "outputs": lambda data: decode(data, 1, 0, seeded=False),
+        "keys": lambda data: decode_keys(data, PARAMETERS, {0: 2, 3: 2}),
+    }[name]
+    with pytest.raises(FrameError, match=f"must have format {VERSION}"):
+        read(data)
+
+
+# Packing ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 2**32), log_n=st.integers(3, 9), widths=st.lists(st.integers(2, 30), min_size=1, max_size=4))
+def test_a_row_is_the_number_whose_digits_are_its_residues(seed, log_n, widths):
+    n, primes = 1 << log_n, [(1 << width) - 1 for width in widths]  # packing asks for nothing but their widths
+    rng = np.random.default_rng(seed)
+    words = np.stack([rng.integers(0, prime + 1, n) for prime in primes]).astype(np.uint32)
+    rows = [sum(int(word) << i * width for i, word in enumerate(row)) for row, width in zip(words, widths, strict=True)]
+    data = pack(words, primes)
+    assert data == b"".join(row.to_bytes(n * width // 8, "little") for row, width in zip(rows, widths, strict=True))
+    assert len(data) == packed_size(n, primes)
+    assert np.array_equal(unpack(memoryview(data), primes, n), words)
 
 
 # Hostile bytes ---------------------------------------------------------------------------------
@@ -140,13 +244,16 @@ def hostile_ciphertexts(*, seeded: bool) -> list[Mutation]:
     rng = np.random.default_rng(1)
     data = encode_ciphertexts(PARAMETERS, [ciphertext(rng, seeded=seeded) for _ in range(2)])
     fields = ciphertext_fields(PARAMETERS, count=2, level=2, seeded=seeded)
-    return list(mutations(fields, data, PARAMETERS.primes_at(2), PARAMETERS.ring_degree))
+    return list(mutations(fields, data, PARAMETERS.ring_degree))
+
+
+LEVELS = {0: 2, 3: 1, 5: 1, 7: 0}
 
 
 def hostile_keys() -> list[Mutation]:
     rng = np.random.default_rng(2)
-    data = encode_keys(PARAMETERS, [key(rng, step) for step in (0, 3, 5)])
-    return list(mutations(key_fields(PARAMETERS, count=3), data, PARAMETERS.primes, PARAMETERS.ring_degree))
+    data = encode_keys(PARAMETERS, [key(rng, step, level) for step, level in LEVELS.items()])
+    return list(mutations(key_fields(PARAMETERS, LEVELS), data, PARAMETERS.ring_degree))
 
 
 @pytest.mark.parametrize("seeded", [True, False])
@@ -157,7 +264,7 @@ def test_every_detectable_mutation_of_ciphertexts_is_refused(seeded):
 
 def test_every_detectable_mutation_of_keys_is_refused():
     for mutation in hostile_keys():
-        expect_refusal(mutation, lambda data: decode_keys(data, PARAMETERS, steps=[3, 5], relinearization=True))
+        expect_refusal(mutation, lambda data: decode_keys(data, PARAMETERS, LEVELS))
 
 
 def expect_refusal(mutation, read):
@@ -176,7 +283,7 @@ def test_random_bytes_are_refused(data):
     with pytest.raises(FrameError):
         decode(data)
     with pytest.raises(FrameError):
-        decode_keys(data, PARAMETERS, steps=[1], relinearization=True)
+        decode_keys(data, PARAMETERS, {0: 2, 1: 0})
 
 
 def changed(data: bytes, field: Field, value: object) -> bytes:
@@ -200,8 +307,9 @@ def test_each_failure_has_its_own_type():
     assert of(good[:-1]) is FrameLengthError
     assert of(good + b"\0") is FrameLengthError
     assert of(changed(good, fields["magic"], b"XXXX")) is FrameError
-    assert of(changed(good, fields["version"], 2)) is NewerFormatError
-    assert of(changed(good, fields["version"], 0)) is FrameError
+    assert of(changed(good, fields["version"], VERSION + 1)) is NewerFormatError
+    for older in range(VERSION):
+        assert of(changed(good, fields["version"], older)) is FrameError
     assert of(keys) is FrameError
     assert of(changed(good, fields["parameter_id"], other.parameter_id)) is ParameterMismatchError
     assert of(good, count=2) is CiphertextMismatchError
@@ -210,28 +318,39 @@ def test_each_failure_has_its_own_type():
     assert of(changed(good, fields["0.scale"], math.nan)) is CiphertextMismatchError
     assert of(good, scale=SCALE * 2) is CiphertextMismatchError
     assert of(changed(good, fields["0.prng"], 2)) is FrameError
-    transparent = np.zeros(fields["0.c0"].size // 4, "<u4").tobytes()
     c0 = fields["0.c0"]
+    transparent = bytes(c0.size)
     assert of(good[: c0.offset] + transparent + good[c0.end :]) is CiphertextMismatchError
     assert of(good[: c0.end - 4] + b"\xff" * 4 + good[c0.end :]) is ResidueRangeError
 
 
-@pytest.mark.parametrize(("steps", "relinearization"), [([1], False), ([1, 3], False), ([1, 2], True), ([2], True)])
-def test_other_keys_than_asked_for_are_refused(steps, relinearization):
+@pytest.mark.parametrize("levels", [{1: 2}, {1: 2, 3: 2}, {0: 2, 1: 2, 2: 2}, {0: 2, 2: 2}])
+def test_other_keys_than_asked_for_are_refused(levels):
     rng = np.random.default_rng(4)
     data = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])
     with pytest.raises(KeySetError):
-        decode_keys(data, PARAMETERS, steps=steps, relinearization=relinearization)
+        decode_keys(data, PARAMETERS, levels)
+
+
+def test_keys_for_other_levels_than_asked_for_are_refused():
+    """By the length where it differs; by the level's field where two keys have changed places."""
+    rng = np.random.default_rng(7)
+    data = encode_keys(PARAMETERS, [key(rng, 1, 0), key(rng, 2, 2)])
+    for levels in ({1: 0, 2: 1}, {1: 2, 2: 2}, {1: 0, 2: 0}):
+        with pytest.raises(FrameLengthError):
+            decode_keys(data, PARAMETERS, levels)
+    with pytest.raises(KeySetError, match="step 1 must be for use up to level 2"):
+        decode_keys(data, PARAMETERS, {1: 2, 2: 0})
 
 
 def test_keys_out_of_order_or_twice_are_refused():
     rng = np.random.default_rng(5)
     one, two = (encode_keys(PARAMETERS, [key(rng, step)])[HEADER_LENGTH:] for step in (1, 2))
     head = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])[:HEADER_LENGTH]
-    assert len(decode_keys(head + one + two, PARAMETERS, steps=[1, 2], relinearization=False)) == 2
+    assert len(decode_keys(head + one + two, PARAMETERS, {1: 2, 2: 2})) == 2
     for body in (two + one, one + one):
         with pytest.raises(KeySetError):
-            decode_keys(head + body, PARAMETERS, steps=[1, 2], relinearization=False)
+            decode_keys(head + body, PARAMETERS, {1: 2, 2: 2})
 
 
 def test_an_error_echoes_no_bytes_of_the_frame():
@@ -249,5 +368,5 @@ def test_the_document_says_what_the_tables_say():
         assert f"| {field.offset} | {field.size} | {field.name} |" in document
     parameters = Parameters.create(8192, [28, *[26] * 6], 30)
     assert f"{ciphertexts_length(parameters, count=1, level=6, seeded=True):,} bytes" in document
-    one = keys_length(parameters, steps=[1], relinearization=False) - HEADER_LENGTH
-    assert f"{one:,} bytes" in document
+    for level in (6, 1):
+        assert f"{key_length(parameters, level):,} bytes" in document

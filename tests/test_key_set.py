@@ -9,8 +9,9 @@ from planning import SEEDS
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.levels import key_levels, levels
 from heinfer.circuit.passes import merge_common_subexpressions
-from heinfer.circuit.passes.key_set import compose_rotations, key_sets, levels
+from heinfer.circuit.passes.key_set import compose_rotations, key_sets
 from heinfer.circuit.validate import validate_structure
 from heinfer.errors import CompileError
 
@@ -31,7 +32,7 @@ def rotations(circuit: Circuit) -> list[tuple[int, int]]:
 
 
 def composed(circuit: Circuit, key_price: float = -1.0, most_keys: float = np.inf) -> Circuit:
-    return compose_rotations(circuit, 3, lambda level: 1.0 + level, key_price, most_keys)
+    return compose_rotations(circuit, 3, lambda level: 1.0 + level, key_price, most_keys, lambda _level: 1)
 
 
 def test_a_rotation_that_continues_another_needs_no_key_and_no_further_key_switch() -> None:
@@ -43,6 +44,28 @@ def test_a_rotation_that_continues_another_needs_no_key_and_no_further_key_switc
 
 def test_steps_that_add_up_to_nothing_else_stay() -> None:
     assert composed(babies(5, 6, 7), key_price=100.0).steps() == (5, 6, 7)
+
+
+def test_a_key_is_as_large_as_the_highest_level_of_its_use_wants() -> None:
+    builder = Builder(SLOTS)
+    x = builder.input(0)
+    squared = builder.rescale(builder.square(x))
+    low = builder.rotate(builder.rescale(squared), 1)
+    circuit = builder.finish((builder.rotate(squared, 2), builder.add(low, builder.rotate(low, 2))))
+    assert key_levels(circuit, 3) == {0: 3, 1: 1, 2: 2}
+    (*_, fewest) = key_sets(circuit, 3, lambda level: 1.0 + level)
+    assert fewest.levels == {0: 3, 1: 2}  # what was a rotation by 2 at level 2 is now two by 1
+
+
+def test_a_limit_is_on_bytes_of_all_keys_at_their_levels() -> None:
+    def within(most: int) -> tuple[int, ...]:
+        return compose_rotations(circuit, 3, lambda _: 1.0, 0.0, most, lambda level: 100 * (level + 1)).steps()
+
+    circuit = babies(1, 4, 5)
+    assert within(1200) == (1, 4, 5)
+    assert len(within(1199)) == len(within(800)) == 2
+    with pytest.raises(CompileError, match="399 are allowed"):
+        within(399)
 
 
 def test_nothing_is_dropped_that_is_worth_its_key() -> None:
@@ -64,7 +87,9 @@ def test_keys_are_dropped_down_to_a_limit_those_first_that_cost_least() -> None:
     circuit = babies(1, 2, 3, 5, 8)
     assert len(composed(circuit, most_keys=3).steps()) == 3
     assert composed(circuit, most_keys=1).steps() == (1,)
-    with pytest.raises(CompileError, match="1 rotation keys are the fewest that were found, 0 are allowed"):
+    with pytest.raises(
+        CompileError, match="1 rotation keys are the fewest that were found; all keys take 1 bytes then, 0 are allowed"
+    ):
         composed(circuit, most_keys=0)
 
 
@@ -107,4 +132,5 @@ def test_every_set_has_one_key_less_and_takes_the_time_of_its_circuit() -> None:
     for keys in sets:
         fewer = composed(circuit, most_keys=len(keys.kept), key_price=0.0)
         assert set(fewer.steps()) == keys.kept
+        assert key_levels(fewer, 3) == keys.levels
         assert len(rotations(fewer)) * 4 == keys.milliseconds

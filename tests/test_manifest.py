@@ -199,7 +199,7 @@ def refusal(content: Any) -> HeinferError | None:
 def test_junk_in_any_place_gives_a_typed_error_or_a_consistent_manifest():
     content = document()
     numbers = {"divisor", "mean", "std", "low", "high", "scale", "level", "index_step"}
-    harmless = numbers | {"labels", "relinearization", "steps"}
+    harmless = numbers | {"labels", "relinearization_level", "step_levels", "steps"}
     for path in paths(content):
         for junk in JUNK:
             changed = replaced(content, path, junk)
@@ -260,8 +260,14 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         (("batch",), 1 << 70, "the batch as its first axis"),
         (("keys", "steps"), [5, 1], "ascend"),
         (("keys", "steps"), [1, 1], "ascend"),
-        (("keys", "steps"), [2048], r"1\.\.2047"),
-        (("keys", "steps"), [0], "greater than or equal to 1"),
+        (("keys", "steps"), [3, 2048], r"1\.\.2047"),
+        (("keys", "steps"), [0, 5], "greater than or equal to 1"),
+        (("keys", "steps"), [3], "one level a step"),
+        (("keys", "step_levels"), [1], "one level a step"),
+        (("keys", "step_levels"), [1, 2], "above the input's level"),
+        (("keys", "step_levels"), [-1, 1], "greater than or equal to 0"),
+        (("keys", "relinearization_level"), 2, "above the input's level"),
+        (("keys", "relinearization_level"), True, "valid integer"),
     ],
 )
 def test_an_inconsistency_is_named(path, value, reason):
@@ -286,7 +292,12 @@ def test_no_manifest_has_insecure_parameters():
 
 def test_a_newer_manifest_says_so_whatever_else_it_holds():
     with pytest.raises(NewerFormatError, match="upgrade"):
-        parse({"format": "heinfer-manifest", "version": 2, "something": {"new": 1}})
+        parse({"format": "heinfer-manifest", "version": 3, "something": {"new": 1}})
+
+
+def test_an_older_manifest_says_so():
+    with pytest.raises(ManifestError, match="format 1, this heinfer reads 2: compile the model again"):
+        parse({"format": "heinfer-manifest", "version": 1, "keys": {"steps": [3], "relinearization": True}})
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"{" * 100_000, b'{"a":' * 100_000, b"1e999"])

@@ -6,14 +6,19 @@ from installed import INSTALLED
 from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
 
+from heinfer.backends.native import plan_circuit
 from heinfer.circuit.counts import count_circuit
 from heinfer.errors import BackendError, MissingKeyError, SettingError
+from heinfer.formats import bundle as bundles
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
+from heinfer.formats.seal_reader import read_key
 from heinfer.runtime import Runtime, choice, choose_backend, open_runtime
+from heinfer.zoo.shipped import bundle_path
 
 MODEL = tiny_bundle()
 PARAMETERS = MODEL.manifest.to_parameters()
 INPUT = MODEL.manifest.input
+SHIPPED = ("mnist-ffconv", "mnist-plain", "lola-mnist", "lenet5-mnist")
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 
 
@@ -28,8 +33,7 @@ def runtime(request) -> Runtime:
 
 
 def keys_of(owner: Owner):
-    listed = MODEL.manifest.keys
-    return decode_keys(owner.keys, PARAMETERS, steps=listed.steps, relinearization=listed.relinearization)
+    return decode_keys(owner.keys, PARAMETERS, MODEL.manifest.keys.levels)
 
 
 def inputs_of(owner: Owner):
@@ -47,6 +51,41 @@ def test_a_run_is_what_was_counted_and_right(runtime, owner):
     assert owner.scores(encode_ciphertexts(PARAMETERS, frames)) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
     planned, executed = count_circuit(MODEL.circuit), runtime.executed
     assert (executed.key_switches, executed.hma) == (planned.key_switches, planned.hma)
+
+
+def test_what_a_key_was_trimmed_of_changes_no_word(runtime, owner):
+    """A backend that read anything above a key's level would read zeros, or nothing."""
+    levels = MODEL.manifest.keys.levels
+    assert min(levels.values()) < max(levels.values()) <= PARAMETERS.top_level
+    whole = [
+        read_key(owner.secret.galois_key(step) if step else owner.secret.relinearization_key(), PARAMETERS, step)
+        for step in levels
+    ]
+    trimmed = [key.trimmed(levels[key.step]) for key in whole]
+    assert sum(key.digits.size for key in trimmed) < sum(key.digits.size for key in whole)
+    inputs = inputs_of(owner)
+    ((x,), (y,)) = (
+        runtime.save_outputs(runtime.run(runtime.load_inputs(inputs), runtime.load_keys(keys)))
+        for keys in (whole, trimmed)
+    )
+    assert np.array_equal(x.c0, y.c0)
+    assert np.array_equal(x.c1, y.c1)
+
+
+def test_a_key_for_lower_levels_only_is_missing(owner):
+    if "native" not in INSTALLED:
+        pytest.skip("heinfer-native is not built")
+    runtime = open_runtime(MODEL.circuit, PARAMETERS, INPUT.level, INPUT.scale, backend="native")
+    with pytest.raises(MissingKeyError, match="step 0 is for use below level 2 only"):
+        runtime.load_keys([key.trimmed(0) for key in keys_of(owner)])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_native_plan_uses_keys_at_the_manifests_levels(name):
+    model = bundles.load(bundle_path(name))
+    plan = model.manifest.input
+    native = plan_circuit(model.circuit, model.manifest.to_parameters(), plan.level, plan.scale)
+    assert native.key_levels == model.manifest.keys.levels
 
 
 def test_a_ciphertext_may_come_with_both_halves(runtime, owner):

@@ -9,6 +9,7 @@ import numpy as np
 
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.levels import key_levels
 from heinfer.circuit.passes.interleaving import interleave
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
@@ -75,7 +76,7 @@ def tiny_bundle(
             scale=output.scale,
             labels=LABELS,
         ),
-        keys=KeysPart(steps=circuit.steps(), relinearization=True),
+        keys=KeysPart.of(key_levels(circuit, parameters.top_level)),
     )
     return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
 

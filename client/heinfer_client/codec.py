@@ -44,14 +44,12 @@ class Codec:
     @cached_property
     def key_steps(self) -> tuple[int, ...]:
         """Steps of all evaluation keys, 0 for the relinearization key."""
-        keys = self.manifest.keys
-        return ((0,) if keys.relinearization else ()) + keys.steps
+        return tuple(self.manifest.keys.levels)
 
     @cached_property
     def key_bytes(self) -> int:
         """Bytes that registering the evaluation keys sends."""
-        keys = self.manifest.keys
-        return keys_length(self.parameters, steps=keys.steps, relinearization=keys.relinearization)
+        return keys_length(self.parameters, self.manifest.keys.levels)
 
     @cached_property
     def upload_bytes(self) -> int:
@@ -102,9 +100,9 @@ class Codec:
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""
         frames = []
-        for step in self.key_steps:
+        for step, level in self.manifest.keys.levels.items():
             data = secret.galois_key(step) if step else secret.relinearization_key()
-            frames.append(read_key(data, self.parameters, step))
+            frames.append(read_key(data, self.parameters, step).trimmed(level))
             advance(1)
         return encode_keys(self.parameters, frames)
 

@@ -43,7 +43,7 @@ def _excess(manifest: Manifest) -> str | None:
         return f"a ring degree of at most {max(MAX_LOG_QP_128)} is accepted, not {parameters.ring_degree}"
     if len(keys.steps) > MAX_KEYS:
         return f"at most {MAX_KEYS} rotation keys are accepted, not {len(keys.steps)}"
-    key_bytes = keys_length(parameters, steps=keys.steps, relinearization=keys.relinearization)
+    key_bytes = keys_length(parameters, keys.levels)
     if key_bytes > MAX_KEY_BYTES:
         return (
             f"at most {MAX_KEY_BYTES} bytes of evaluation keys are made and sent, not {key_bytes}: if the server is "

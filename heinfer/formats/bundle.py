@@ -25,6 +25,7 @@ from safetensors.numpy import save as to_safetensors
 
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit
+from heinfer.circuit.levels import key_levels
 from heinfer.circuit.validate import validate
 from heinfer.errors import BundleError, CircuitError, ManifestError, NewerFormatError, RangeError
 from heinfer.formats.circuit_tensors import DTYPES, MAX_TEXT_BYTES, Tensors, circuit_of, tensors_of
@@ -148,9 +149,8 @@ def _check_against_manifest(bundle: Bundle) -> None:
         raise BundleError(f"the circuit returns {len(circuit.outputs)} ciphertexts, not the manifest's")
     if any(types[number] != ValueType(manifest.output.level, manifest.output.scale) for number in circuit.outputs):
         raise BundleError("the circuit's outputs have not the manifest's level and scale, or three polynomials")
-    keys = manifest.keys
-    if circuit.steps() != keys.steps or circuit.needs_relinearization != keys.relinearization:
-        raise BundleError("the circuit needs other evaluation keys than the manifest lists")
+    if key_levels(circuit, image.level) != manifest.keys.levels:
+        raise BundleError("the circuit needs other evaluation keys than the manifest lists, or at other levels")
 
 
 def _open(data: bytes) -> bytes:

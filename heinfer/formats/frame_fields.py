@@ -7,29 +7,43 @@ rules and their reasons.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from heinfer.ckks.parameters import Parameters
+from heinfer.formats.packing import packed_size
 from heinfer.formats.residues import SEED_BYTES
 
 MAGIC = b"HEIF"
-VERSION = 1
+VERSION = 2
 KIND_CIPHERTEXTS = 1
 KIND_KEYS = 2
 
-_Format = tuple[str, str]  # name and struct format
-
-_SEED: tuple[_Format, ...] = (("prng", "I"), ("seed", f"{SEED_BYTES}s"))
+Levels: TypeAlias = Mapping[int, int]
+"""The step of every key, 0 for the relinearization key -> the highest level at which it is used."""
 
 
 @dataclass(frozen=True)
-class Field:
-    """One field of a frame: `format` is of `struct`, little-endian, without padding; residues are a repeated "I"."""
+class Form:
+    """A field without its place.
+
+    Attributes:
+        name: of the field.
+        format: of `struct`, little-endian, without padding.
+        primes: of residues, which are bytes to `struct`: the prime of each row, packed to its width.
+    """
 
     name: str
-    offset: int
     format: str
+    primes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Field(Form):
+    """One field of a frame, at its offset."""
+
+    offset: int = 0
 
     @property
     def size(self) -> int:
@@ -40,41 +54,55 @@ class Field:
         return self.offset + self.size
 
 
-def _placed(formats: Iterable[_Format]) -> tuple[Field, ...]:
+def _placed(forms: Iterable[Form]) -> tuple[Field, ...]:
     fields: list[Field] = []
-    for name, form in formats:
-        fields.append(Field(name, fields[-1].end if fields else 0, form))
+    for form in forms:
+        fields.append(Field(form.name, form.format, form.primes, fields[-1].end if fields else 0))
     return tuple(fields)
 
 
+def _residues(name: str, parameters: Parameters, primes: Sequence[int]) -> Form:
+    return Form(name, f"{packed_size(parameters.ring_degree, primes)}s", tuple(primes))
+
+
+_SEED = (Form("prng", "I"), Form("seed", f"{SEED_BYTES}s"))
+
 HEADER: tuple[Field, ...] = _placed(
-    [("magic", "4s"), ("version", "H"), ("kind", "H"), ("parameter_id", "32s"), ("count", "I")]
+    [Form("magic", "4s"), Form("version", "H"), Form("kind", "H"), Form("parameter_id", "32s"), Form("count", "I")]
 )
 HEADER_LENGTH = HEADER[-1].end
 
 
 def ciphertext_fields(parameters: Parameters, *, count: int, level: int, seeded: bool) -> tuple[Field, ...]:
     """Fields of a frame of `count` ciphertexts, all at one level; names are "0.c0" for the first one's c0."""
-    residues = f"{(level + 1) * parameters.ring_degree}I"
-    second: tuple[_Format, ...] = _SEED if seeded else (("c1", residues),)
-    item: tuple[_Format, ...] = (("level", "I"), ("seeded", "I"), ("scale", "d"), ("c0", residues), *second)
+    primes = parameters.primes_at(level)
+    second = _SEED if seeded else (_residues("c1", parameters, primes),)
+    head = (Form("level", "I"), Form("seeded", "I"), Form("scale", "d"))
+    item = (*head, _residues("c0", parameters, primes), *second)
     return _placed(_frame([item] * count))
 
 
-def key_fields(parameters: Parameters, *, count: int) -> tuple[Field, ...]:
-    """Fields of a frame of `count` keys; "0.1.seed" is of the first key's second digit, "0.digits" has every b_j."""
-    digits, primes = len(parameters.data_primes), len(parameters.primes)
-    seeds = tuple((f"{digit}.{name}", form) for digit in range(digits) for name, form in _SEED)
-    item: tuple[_Format, ...] = (("step", "I"), *seeds, ("digits", f"{digits * primes * parameters.ring_degree}I"))
-    return _placed(_frame([item] * count))
+def key_fields(parameters: Parameters, levels: Levels) -> tuple[Field, ...]:
+    """Fields of a frame of keys; "0.1.seed" is of the first key's second digit, "0.digits" has every b_j."""
+    return _placed(_frame([_key(parameters, levels[step]) for step in sorted(levels)]))
 
 
-def _frame(items: Sequence[Iterable[_Format]]) -> Iterator[_Format]:
-    for field in HEADER:
-        yield field.name, field.format
+def key_primes(parameters: Parameters, level: int) -> tuple[int, ...]:
+    """The primes that a key for use up to a level has: those of the level, and the special one."""
+    return (*parameters.primes_at(level), parameters.special_prime)
+
+
+def _key(parameters: Parameters, level: int) -> tuple[Form, ...]:
+    seeds = (replace(form, name=f"{digit}.{form.name}") for digit in range(level + 1) for form in _SEED)
+    digits = _residues("digits", parameters, key_primes(parameters, level) * (level + 1))
+    return (Form("step", "I"), Form("level", "I"), *seeds, digits)
+
+
+def _frame(items: Sequence[Iterable[Form]]) -> Iterator[Form]:
+    yield from HEADER
     for number, item in enumerate(items):
-        for name, form in item:
-            yield f"{number}.{name}", form
+        for form in item:
+            yield replace(form, name=f"{number}.{form.name}")
 
 
 def ciphertexts_length(parameters: Parameters, *, count: int, level: int, seeded: bool) -> int:
@@ -82,6 +110,11 @@ def ciphertexts_length(parameters: Parameters, *, count: int, level: int, seeded
     return ciphertext_fields(parameters, count=count, level=level, seeded=seeded)[-1].end
 
 
-def keys_length(parameters: Parameters, *, steps: Sequence[int], relinearization: bool) -> int:
+def keys_length(parameters: Parameters, levels: Levels) -> int:
     """Bytes of a frame of these keys: what is written, and the only length that is read."""
-    return key_fields(parameters, count=len(steps) + relinearization)[-1].end
+    return HEADER_LENGTH + sum(key_length(parameters, level) for level in levels.values())
+
+
+def key_length(parameters: Parameters, level: int) -> int:
+    """Bytes of one key, for use up to a level, in a frame."""
+    return _placed(_key(parameters, level))[-1].end

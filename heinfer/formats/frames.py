@@ -1,13 +1,13 @@
 """The frames that cross the network: ciphertexts and evaluation keys (docs/wire-format.md).
 
 A frame is checked whole before anything of it is used: its length against what the plan implies before anything is
-allocated, then every field. The arrays of a decoded frame are views of its bytes.
+allocated, then every field.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import ulp
 from typing import Any
 
@@ -31,23 +31,30 @@ from heinfer.formats.frame_fields import (
     MAGIC,
     VERSION,
     Field,
+    Levels,
     ciphertext_fields,
     ciphertexts_length,
     key_fields,
+    key_length,
+    key_primes,
     keys_length,
 )
+from heinfer.formats.packing import pack, unpack
 from heinfer.formats.residues import PRNG_BLAKE2XB, CiphertextFrame, KeyFrame, Seed, Words
 
 __all__ = [
     "CiphertextFrame",
     "KeyFrame",
+    "Levels",
     "Seed",
     "ciphertexts_length",
     "decode_ciphertexts",
     "decode_keys",
     "encode_ciphertexts",
     "encode_keys",
+    "key_length",
     "keys_length",
+    "read_keys",
 ]
 
 _KIND_NAMES = {KIND_CIPHERTEXTS: "ciphertexts", KIND_KEYS: "evaluation keys"}
@@ -72,8 +79,9 @@ def encode_keys(parameters: Parameters, frames: Sequence[KeyFrame]) -> bytes:
     """Write keys in ascending order of their steps (the relinearization key, step 0, first)."""
     values = _header(KIND_KEYS, parameters, len(frames))
     for frame in sorted(frames, key=lambda key: key.step):
-        values += [frame.step, *(part for seed in frame.seeds for part in _seed_values(seed)), frame.digits]
-    return _write(key_fields(parameters, count=len(frames)), values)
+        seeds = (part for seed in frame.seeds for part in _seed_values(seed))
+        values += [frame.step, frame.level, *seeds, frame.digits]
+    return _write(key_fields(parameters, {frame.step: frame.level for frame in frames}), values)
 
 
 _Value = int | float | bytes | Words | None
@@ -90,10 +98,7 @@ def _seed_values(seed: Seed) -> list[_Value]:
 def _write(fields: Sequence[Field], values: Sequence[_Value]) -> bytes:
     parts: list[bytes] = []
     for field, value in zip(fields, values, strict=True):
-        if isinstance(value, np.ndarray):
-            part = value.astype("<u4", copy=False).tobytes()
-        else:
-            part = struct.pack("<" + field.format, value)
+        part = pack(value, field.primes) if isinstance(value, np.ndarray) else struct.pack("<" + field.format, value)
         if len(part) != field.size:
             raise ValueError(f"{field.name} takes {field.size} bytes, not {len(part)}")
         parts.append(part)
@@ -119,7 +124,8 @@ def decode_ciphertexts(
     found = _open_frame(data, KIND_CIPHERTEXTS, parameters)
     if found != count:
         raise CiphertextMismatchError(f"{count} ciphertexts are expected, {found} are given")
-    reader = _Reader(data, ciphertext_fields(parameters, count=count, level=level, seeded=seeded))
+    fields = ciphertext_fields(parameters, count=count, level=level, seeded=seeded)
+    reader = _Reader(data, fields, parameters.ring_degree)
     frames: list[CiphertextFrame] = []
     for number in range(count):
         where = f"ciphertext {number}"
@@ -138,9 +144,7 @@ def decode_ciphertexts(
     return tuple(frames)
 
 
-def decode_keys(
-    data: bytes, parameters: Parameters, *, steps: Sequence[int], relinearization: bool
-) -> tuple[KeyFrame, ...]:
+def decode_keys(data: bytes, parameters: Parameters, levels: Levels) -> tuple[KeyFrame, ...]:
     """Read exactly the keys that a manifest lists, in ascending order of steps (0: relinearization).
 
     Raises:
@@ -148,30 +152,34 @@ def decode_keys(
         NewerFormatError: when a newer heinfer wrote them.
         ParameterMismatchError: when they are of another parameter set.
         FrameLengthError: when there are too few or too many bytes.
-        KeySetError: when they are not exactly these keys, in this order.
+        KeySetError: when they are not exactly these keys, in this order and for these levels.
         ResidueRangeError: when a residue is not below its prime.
     """
-    expected = ([0] if relinearization else []) + sorted(steps)
+    return tuple(read_keys(data, parameters, levels))
+
+
+def read_keys(data: bytes, parameters: Parameters, levels: Levels) -> Iterator[KeyFrame]:
+    """Read as decode_keys does, one key after the other: whoever only checks them holds one of them at a time."""
     found = _open_frame(data, KIND_KEYS, parameters)
-    if found != len(expected):
-        raise KeySetError(f"{len(expected)} keys are expected, {found} are given")
-    reader = _Reader(data, key_fields(parameters, count=len(expected)))
-    frames: list[KeyFrame] = []
-    for number, step in enumerate(expected):
+    if found != len(levels):
+        raise KeySetError(f"{len(levels)} keys are expected, {found} are given")
+    reader = _Reader(data, key_fields(parameters, levels), parameters.ring_degree)
+    for number, (step, level) in enumerate(sorted(levels.items())):
         if reader.number(f"{number}.step") != step:
             raise KeySetError(f"key {number} must be of step {step}: exactly the manifest's keys, in ascending order")
-        digits = reader.words(f"{number}.digits", (len(parameters.data_primes),), parameters.primes)
+        if reader.number(f"{number}.level") != level:
+            raise KeySetError(f"the key of step {step} must be for use up to level {level}")
+        digits = reader.words(f"{number}.digits", (level + 1,), key_primes(parameters, level))
         if not digits.any(axis=-1).all():
             raise KeySetError(f"the key of step {step} has an empty digit")
-        seeds = tuple(reader.seed(f"{number}.{digit}.") for digit in range(len(parameters.data_primes)))
-        frames.append(KeyFrame(step, digits, seeds))
-    return tuple(frames)
+        seeds = tuple(reader.seed(f"{number}.{digit}.") for digit in range(level + 1))
+        yield KeyFrame(step, digits, seeds)
 
 
 def _open_frame(data: bytes, kind: int, parameters: Parameters) -> int:
     if len(data) < HEADER_LENGTH:
         raise FrameLengthError(f"a frame has at least {HEADER_LENGTH} bytes, not {len(data)}")
-    reader = _Reader(data[:HEADER_LENGTH], HEADER)
+    reader = _Reader(data[:HEADER_LENGTH], HEADER, 0)
     if reader.raw("magic") != MAGIC:
         raise FrameError("the bytes are no frame of heinfer")
     version = reader.number("version")
@@ -189,10 +197,11 @@ def _open_frame(data: bytes, kind: int, parameters: Parameters) -> int:
 class _Reader:
     """Fields of a frame by name, once its length has been found to be theirs."""
 
-    def __init__(self, data: bytes, fields: Sequence[Field]) -> None:
+    def __init__(self, data: bytes, fields: Sequence[Field], ring_degree: int) -> None:
         if len(data) != fields[-1].end:
             raise FrameLengthError(f"the frame must have {fields[-1].end} bytes, not {len(data)}")
         self._data = data
+        self._ring_degree = ring_degree
         self._fields: Mapping[str, Field] = {field.name: field for field in fields}
 
     def number(self, name: str) -> int:
@@ -212,8 +221,8 @@ class _Reader:
     def words(self, name: str, batch: tuple[int, ...], primes: Sequence[int]) -> Words:
         """Residues of shape (*batch, primes, N), each below its prime."""
         field = self._fields[name]
-        words = np.frombuffer(self._data, "<u4", field.size // 4, field.offset)
-        words = words.reshape(*batch, len(primes), -1)
+        rows = unpack(memoryview(self._data)[field.offset : field.end], field.primes, self._ring_degree)
+        words = rows.reshape(*batch, len(primes), -1)
         if (words.max(axis=-1) >= np.array(primes, dtype=np.uint32)).any():
             raise ResidueRangeError(f"{name} has a residue that is not below its prime")
         return words

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import log2, prod
 from typing import Annotated, Final, Literal
 
@@ -26,7 +27,7 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_VERSION: Final = 1
+MANIFEST_VERSION: Final = 2
 MAX_MANIFEST_BYTES = 1 << 22
 
 _MAX_PRIMES = 64
@@ -95,13 +96,34 @@ class OutputPart(Part):
 
 
 class KeysPart(Part):
-    """Evaluation keys the plan uses: rotation steps (slots to the left, ascending) and whether to relinearize."""
+    """Evaluation keys the plan uses, each with the highest level at which it does: a key has no more primes than that.
+
+    Attributes:
+        steps: of the rotations (slots to the left, ascending).
+        step_levels: one a step.
+        relinearization_level: None when nothing is relinearized.
+    """
 
     steps: tuple[Annotated[int, Field(ge=1)], ...]
-    relinearization: bool
+    step_levels: tuple[_Level, ...]
+    relinearization_level: _Level | None
+
+    @classmethod
+    def of(cls, levels: Mapping[int, int]) -> KeysPart:
+        """From the level of every key by its step, 0 for relinearization."""
+        steps = tuple(sorted(levels.keys() - {0}))
+        return cls(steps=steps, step_levels=tuple(levels[step] for step in steps), relinearization_level=levels.get(0))
+
+    @property
+    def levels(self) -> Mapping[int, int]:
+        """The level of every key by its step, 0 for relinearization, in ascending order of steps."""
+        first = {} if self.relinearization_level is None else {0: self.relinearization_level}
+        return first | dict(zip(self.steps, self.step_levels, strict=True))
 
     @model_validator(mode="after")
     def _ascend(self) -> KeysPart:
+        if len(self.steps) != len(self.step_levels):
+            raise ValueError("there must be one level a step")
         if any(step >= after for step, after in zip(self.steps, self.steps[1:], strict=False)):
             raise ValueError("steps must ascend, each once")
         return self
@@ -120,7 +142,7 @@ class Manifest(Part):
     """
 
     format: Literal["heinfer-manifest"] = "heinfer-manifest"
-    version: Literal[1] = MANIFEST_VERSION
+    version: Literal[2] = MANIFEST_VERSION
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
     model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
     parameters: ParametersPart
@@ -155,6 +177,8 @@ class Manifest(Part):
             raise ValueError("the output's level cannot be above the input's")
         if self.keys.steps and self.keys.steps[-1] >= parameters.slots:
             raise ValueError(f"rotation steps must be in 1..{parameters.slots - 1}")
+        if max(self.keys.levels.values(), default=0) > self.input.level:
+            raise ValueError("no key can be used above the input's level")
         bound = max(abs(self.input.preprocessing.low), abs(self.input.preprocessing.high))
         modulus_bits = sum(log2(prime) for prime in parameters.primes_at(self.input.level))
         if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
@@ -213,9 +237,13 @@ def parse_manifest(data: bytes) -> Manifest:
         raise ManifestError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes, not {len(data)}")
     try:
         version = _Head.model_validate_json(data).version
+        if version < MANIFEST_VERSION:
+            raise ManifestError(
+                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: compile the model again"
+            )
         if version > MANIFEST_VERSION:
             raise NewerFormatError(
-                f"the manifest has format {version}, this heinfer reads up to {MANIFEST_VERSION}: upgrade heinfer"
+                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: upgrade heinfer"
             )
         return Manifest.model_validate_json(data)
     except InsecureParametersError:

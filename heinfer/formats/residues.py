@@ -46,14 +46,24 @@ class CiphertextFrame:
 
 @dataclass(frozen=True, eq=False)
 class KeyFrame:
-    """A seeded key-switching key: pairs (b_j, a_j) over all primes, one for each data prime, a_j as a seed.
+    """A seeded key-switching key for use up to a level: pairs (b_j, a_j), one for each prime there, a_j as a seed.
 
     Attributes:
         step: rotation in slots to the left, 0 for the relinearization key.
-        digits: (L, k, N) uint32: b_j over all k = L + 1 primes, the special one last.
-        seeds: one a digit.
+        digits: (level + 1, level + 2, N) uint32: b_j over the primes of that level and the special one, which is last.
+        seeds: one a digit; each expands to a_j over all primes of the parameters, of which the same ones are used.
     """
 
     step: int
     digits: Words
     seeds: tuple[Seed, ...]
+
+    @property
+    def level(self) -> int:
+        """The highest level at which the key can be used."""
+        return len(self.seeds) - 1
+
+    def trimmed(self, level: int) -> KeyFrame:
+        """The key for use up to a lower level: without the digits and the primes that nothing reads there."""
+        rows = [*range(level + 1), self.digits.shape[1] - 1]
+        return KeyFrame(self.step, self.digits[: level + 1, rows], self.seeds[: level + 1])

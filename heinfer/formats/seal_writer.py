@@ -5,14 +5,14 @@ SEAL expands a seeded half itself when it loads it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import LIBRARY_VERSION
 from heinfer.formats import seal_layout as layout
-from heinfer.formats.residues import CiphertextFrame, KeyFrame, Seed, Words
+from heinfer.formats.residues import SEED_BYTES, CiphertextFrame, KeyFrame, Seed, Words
 
 
 def write_ciphertext(frame: CiphertextFrame, parameters: Parameters) -> bytes:
@@ -38,12 +38,28 @@ def _key_container(frames: Mapping[int, KeyFrame], parameters: Parameters, slots
     written = 0
     for slot, frame in sorted(frames.items()):
         parts.append(bytes((slot - written) * layout.SLOT.size))
-        parts.append(layout.SLOT.pack(len(frame.seeds)))
-        for digit, seed in zip(frame.digits, frame.seeds, strict=True):
+        parts.append(layout.SLOT.pack(len(parameters.data_primes)))
+        for digit, seed in _whole_digits(frame, parameters):
             parts += _ciphertext(parameters, parameters.primes, layout.KEY_SCALE, digit, seed)
         written = slot + 1
     parts.append(bytes((slots - written) * layout.SLOT.size))
     return b"".join(parts)
+
+
+def _whole_digits(frame: KeyFrame, parameters: Parameters) -> Iterator[tuple[Words, Seed]]:
+    """All digits over all primes, which SEAL wants; zeros stand for those above the key's level, which it never reads.
+
+    At level l it reads the first l + 1 digits, modulo the first l + 1 primes and the special one (evaluator.cpp,
+    switch_key_inplace).
+    """
+    used = frame.level + 1
+    for digit, seed in zip(frame.digits, frame.seeds, strict=True):
+        whole = np.zeros((len(parameters.primes), parameters.ring_degree), dtype=np.uint32)
+        whole[:used], whole[-1] = digit[:used], digit[-1]
+        yield whole, seed
+    empty = np.zeros((len(parameters.primes), parameters.ring_degree), dtype=np.uint32)
+    for _ in range(used, len(parameters.data_primes)):
+        yield empty, Seed(bytes(SEED_BYTES))
 
 
 def _ciphertext(

@@ -87,11 +87,23 @@ class LinearPlan:
         slots = self.problem.source.slots
         return frozenset(step % slots for step in (*self.cover.keys, *self.folds))
 
+    def key_levels(self, level: int) -> Iterator[tuple[int, int]]:
+        """Every step that needs a key, with a level at which it is used when the input is at ``level``."""
+        slots = self.problem.source.slots
+        giants_at, folds_at = self._levels(level)
+        parts = ((self.cover.babies.keys, level), (self.cover.giants.keys, giants_at), (self.folds, folds_at))
+        return ((step % slots, at) for steps, at in parts for step in steps)
+
+    def _levels(self, level: int) -> tuple[int, int]:
+        """Levels of giants and folds when the input is at ``level``."""
+        giants_at = level - 1 if self.rescale is Rescale.BEFORE_GIANTS else level
+        folds_at = level if self.rescale is Rescale.AFTER_FOLDS else level - 1
+        return giants_at, folds_at
+
     def price(self, cost: CostTable, level: int) -> float:
         """What its operations cost when the input is at ``level``."""
         n = self.counts
-        giants_at = level - 1 if self.rescale is Rescale.BEFORE_GIANTS else level
-        folds_at = level if self.rescale is Rescale.AFTER_FOLDS else level - 1
+        giants_at, folds_at = self._levels(level)
         rescales = n.groups if self.rescale is Rescale.BEFORE_GIANTS else n.targets
         return (
             n.babies * cost("rotation", level)

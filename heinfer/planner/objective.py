@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 from math import inf
@@ -129,19 +130,26 @@ def prices(wishes: Wishes, parameters: Parameters, level: int) -> Prices:
 
 
 def ciphertext_bytes(parameters: Parameters, level: int) -> int:
-    """Bytes of one fresh ciphertext on the wire: 32-bit residues of one half, the other half is a seed."""
-    return 4 * parameters.ring_degree * (level + 1)
+    """Bytes of one fresh ciphertext on the wire: packed residues of one half, the other half is a seed."""
+    return _row_bytes(parameters, parameters.primes_at(level))
 
 
 def key_bytes(parameters: Parameters) -> int:
-    """Bytes of one evaluation key on the wire: a digit for every data prime, each modulo all primes, half a seed."""
-    digits = len(parameters.data_primes)
-    return 4 * parameters.ring_degree * digits * (digits + 1)
+    """Bytes of one evaluation key on the wire, for use at every level: most keys are for lower ones and smaller.
+
+    A digit for every data prime, each modulo all primes, half a seed.
+    """
+    return len(parameters.data_primes) * _row_bytes(parameters, parameters.primes)
 
 
 def loaded_key_bytes(parameters: Parameters) -> int:
     """Bytes of one evaluation key in SEAL: both halves, in 64-bit words."""
-    return 4 * key_bytes(parameters)
+    digits = len(parameters.data_primes)
+    return 16 * parameters.ring_degree * digits * (digits + 1)
+
+
+def _row_bytes(parameters: Parameters, primes: Sequence[int]) -> int:
+    return sum(parameters.ring_degree * prime.bit_length() // 8 for prime in primes)
 
 
 def plaintext_bytes(parameters: Parameters, level: int) -> int:

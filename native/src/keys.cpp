@@ -18,9 +18,9 @@ void write_tiles(std::size_t n, const Word* row, std::size_t stride, Word* out) 
 
 void Keys::add(std::size_t step, std::size_t rows, const Word* words, const std::vector<Seed>& seeds, Pool& pool) {
     const Ring& ring = *ring_;
-    const std::size_t n = ring.n(), primes = ring.data_primes() + 1;
-    if (rows < 1 || rows > ring.data_primes() || seeds.size() != ring.data_primes()) {
-        throw std::invalid_argument("a key has as many digits as there are data primes, and is used with no more");
+    const std::size_t n = ring.n(), primes = ring.data_primes() + 1, digits = seeds.size();
+    if (rows < 1 || rows > digits || digits > ring.data_primes()) {
+        throw std::invalid_argument("a key has no more digits than there are data primes, and is used with no more");
     }
     const Moves moves = ring.automorphism(step).backward.moves();
     std::vector<std::uint64_t> moduli;
@@ -40,7 +40,7 @@ void Keys::add(std::size_t step, std::size_t rows, const Word* words, const std:
                 ring.kernels().scale_move(modulus, n, from, modulus.one, nullptr, step ? &moves : nullptr, moved);
                 write_tiles(n, moved, 2 * rows, to);
             };
-            write(words + n * (primes * digit + prime), out);
+            write(words + n * ((digits + 1) * digit + (place < rows ? place : digits)), out);
             for (std::size_t i = 0; i < n; ++i) given[i] = static_cast<Word>(random[n * prime + i]);
             write(given, out + tile_words);
         }

@@ -32,7 +32,8 @@ class Keys {
     Keys& operator=(const Keys&) = delete;
 
     /// Adds the key of a rotation, or of relinearization for step 0, for use with up to `rows` data primes.
-    /// `words`: b_j for each data prime j over all primes; `seeds`: of a_j. std::invalid_argument for a bad size.
+    /// `seeds`: of a_j for the first data primes j, which expand over all primes whatever the key has;
+    /// `words`: for each of them b_j over just these primes and the special one. std::invalid_argument for a bad size.
     void add(std::size_t step, std::size_t rows, const Word* words, const std::vector<Seed>& seeds, Pool& pool);
 
     const Ring& ring() const { return *ring_; }

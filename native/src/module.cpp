@@ -59,10 +59,10 @@ NewArray<Word> transformed(const Ring& ring, const Array<Word, 2>& rows, const s
 
 void add_key(Keys& keys, std::size_t step, std::size_t rows, const Array<Word, 3>& words, const nb::bytes& seeds,
              std::size_t threads) {
-    const std::size_t digits = keys.ring().data_primes();
-    require(words.shape(0) == digits && words.shape(1) == digits + 1 && words.shape(2) == keys.ring().n() &&
+    const std::size_t digits = words.shape(0);
+    require(words.shape(1) == digits + 1 && words.shape(2) == keys.ring().n() &&
                 seeds.size() == digits * sizeof(Seed) && threads >= 1 && threads <= most_threads,
-            "a key is (L, L + 1, N) words and L seeds of 64 bytes");
+            "a key is (l, l + 1, N) words and l seeds of 64 bytes");
     std::vector<Seed> list;
     for (std::size_t j = 0; j < digits; ++j) list.push_back(seed_of(seeds.c_str() + j * sizeof(Seed)));
     const nb::gil_scoped_release released;

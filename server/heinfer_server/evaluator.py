@@ -33,9 +33,7 @@ class _Model:
         return self._runtime.executed
 
     def open_keys(self, frame: bytes) -> Handle:
-        listed = self._manifest.keys
-        keys = decode_keys(frame, self._parameters, steps=listed.steps, relinearization=listed.relinearization)
-        return self._runtime.load_keys(keys)
+        return self._runtime.load_keys(decode_keys(frame, self._parameters, self._manifest.keys.levels))
 
     def open_inputs(self, frame: bytes) -> Handle:
         plan = self._manifest.input

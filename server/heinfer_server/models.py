@@ -11,7 +11,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
-from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, decode_keys, keys_length
+from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, keys_length, read_keys
 from heinfer.runtime import NativeOptions, runtime_memory
 
 
@@ -32,9 +32,7 @@ class ServedModel:
             bundle=bundle,
             manifest=manifest.to_bytes(),
             parameters=parameters,
-            keys_length=keys_length(
-                parameters, steps=manifest.keys.steps, relinearization=manifest.keys.relinearization
-            ),
+            keys_length=keys_length(parameters, manifest.keys.levels),
             inputs_length=ciphertexts_length(
                 parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
             ),
@@ -52,9 +50,9 @@ class ServedModel:
         )
 
     def check_keys(self, body: bytes) -> None:
-        """Raise what decode_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""
-        listed = self.bundle.manifest.keys
-        decode_keys(body, self.parameters, steps=listed.steps, relinearization=listed.relinearization)
+        """Raise what read_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""
+        for _ in read_keys(body, self.parameters, self.bundle.manifest.keys.levels):
+            pass
 
     def check_inputs(self, body: bytes) -> None:
         """Raise what decode_ciphertexts raises unless `body` is a frame of inputs as the plan wants them."""

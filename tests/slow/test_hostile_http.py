@@ -91,14 +91,13 @@ def assert_refused(answer: httpx.Response, what: str, *codes: str) -> None:
 def hostile_inputs(attacked: Attacked) -> list[Mutation]:
     parameters, plan = attacked.owner.codec.parameters, TINY.manifest.input
     fields = ciphertext_fields(parameters, count=1, level=plan.level, seeded=True)
-    rows = parameters.primes_at(plan.level)
-    return list(mutations(fields, attacked.inputs, rows, parameters.ring_degree))
+    return list(mutations(fields, attacked.inputs, parameters.ring_degree))
 
 
 def hostile_keys(attacked: Attacked) -> list[Mutation]:
     parameters = attacked.owner.codec.parameters
-    fields = key_fields(parameters, count=len(attacked.owner.codec.key_steps))
-    return list(mutations(fields, attacked.owner.keys, parameters.primes, parameters.ring_degree))
+    fields = key_fields(parameters, TINY.manifest.keys.levels)
+    return list(mutations(fields, attacked.owner.keys, parameters.ring_degree))
 
 
 def test_every_mutation_of_the_inputs(attacked):

@@ -24,8 +24,19 @@ class NativeKeys:
         self.handle: LibraryObject = library().Keys(ring.handle)
 
     def add(self, step: int, digits: Words, seeds: Sequence[bytes]) -> None:
-        """Add a key that has been checked: (L, L + 1, N) words b_j and L seeds of a_j; not one that nothing needs."""
+        """Add a key that has been checked, unless nothing needs it.
+
+        Args:
+            digits: (l + 1, l + 2, N) words b_j over the primes of a level l and the special one; l is not below the
+                level of use.
+            seeds: l + 1 seeds of a_j.
+
+        Raises:
+            MissingKeyError: when the key is for lower levels only.
+        """
         if step in self._levels:
+            if len(seeds) <= self._levels[step]:
+                raise MissingKeyError(f"the key of step {step} is for use below level {self._levels[step]} only")
             self.handle.add(step, self._levels[step] + 1, digits, b"".join(seeds), self._threads)
             self._steps.add(step)
 

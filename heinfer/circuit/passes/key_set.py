@@ -10,19 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.levels import key_levels, levels
 from heinfer.circuit.passes.common_subexpressions import merge_common_subexpressions
 from heinfer.errors import CompileError
 
 Steps = tuple[int, ...]
-
-
-def levels(circuit: Circuit, input_level: int) -> list[int]:
-    """The level of every value."""
-    found: list[int] = []
-    for op in circuit.ops:
-        lower = op.kind in (Kind.RESCALE, Kind.DROP_LEVEL)
-        found.append(min(found[a] for a in op.args) - lower if op.args else input_level)
-    return found
 
 
 @dataclass(frozen=True)
@@ -31,13 +23,18 @@ class KeySet:
 
     Attributes:
         made: every step of the circuit -> the kept steps that it is made of.
-        kept: steps that have a key.
+        levels: steps that have a key, 0 for relinearization -> the highest level at which it is used.
         milliseconds: time of all rotations.
     """
 
     made: Mapping[int, Steps]
-    kept: frozenset[int]
+    levels: Mapping[int, int]
     milliseconds: float
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """Rotation steps that have a key."""
+        return frozenset(self.levels.keys() - {0})
 
 
 def key_sets(circuit: Circuit, input_level: int, milliseconds: Callable[[int], float]) -> Iterator[KeySet]:
@@ -49,12 +46,17 @@ def key_sets(circuit: Circuit, input_level: int, milliseconds: Callable[[int], f
     while way:
         time, step, made = way
         kept -= {step}
-        yield KeySet(made, kept, time)
+        yield KeySet(made, tree.levels(made), time)
         way = min(tree.ways(made, kept), default=None, key=lambda found: found[:2])
 
 
 def compose_rotations(
-    circuit: Circuit, input_level: int, milliseconds: Callable[[int], float], key_price: float, most_keys: float
+    circuit: Circuit,
+    input_level: int,
+    milliseconds: Callable[[int], float],
+    key_price: float,
+    most_bytes: float,
+    key_bytes: Callable[[int], int],
 ) -> Circuit:
     """Return the circuit with fewer rotation steps.
 
@@ -62,21 +64,26 @@ def compose_rotations(
         input_level: of the inputs.
         milliseconds: time of a rotation at a level.
         key_price: drop every key whose absence costs less than so many milliseconds.
-        most_keys: drop further ones until no more than so many are left.
+        most_bytes: drop further ones until all keys together, relinearization included, have no more.
+        key_bytes: of a key for use up to a level.
 
     Raises:
         CompileError: when so few keys cannot make all rotations.
     """
+
+    def size(keys: KeySet) -> int:
+        return sum(map(key_bytes, keys.levels.values()))
+
     sets = key_sets(circuit, input_level, milliseconds)
     chosen = next(sets)
     for fewer in sets:
-        if len(chosen.kept) <= most_keys and fewer.milliseconds - chosen.milliseconds >= key_price:
+        if size(chosen) <= most_bytes and fewer.milliseconds - chosen.milliseconds >= key_price:
             break
         chosen = fewer
-    if len(chosen.kept) > most_keys:
+    if size(chosen) > most_bytes:
         raise CompileError(
-            f"{len(chosen.kept)} rotation keys are the fewest that were found, {most_keys:.0f} are allowed: "
-            "raise the limit on key bytes"
+            f"{len(chosen.kept)} rotation keys are the fewest that were found; all keys take {size(chosen)} bytes "
+            f"then, {most_bytes:.0f} are allowed: raise the limit on key bytes"
         )
     if len(chosen.kept) == len(chosen.made):
         return circuit
@@ -85,28 +92,46 @@ def compose_rotations(
 
 @dataclass(frozen=True)
 class _Rotations:
-    """All rotations of a circuit: what is rotated, by which steps one after the other, and the time of one of them."""
+    """All rotations of a circuit.
+
+    Attributes:
+        slots: of a ciphertext.
+        chains: of every rotation: what is rotated, by which steps one after the other, and at which level.
+        relinearization: the highest level at which anything is relinearized, None when nothing is.
+        time: milliseconds of a rotation at a level.
+    """
 
     slots: int
-    chains: tuple[tuple[int, Steps, float], ...]
+    chains: tuple[tuple[int, Steps, int], ...]
+    relinearization: int | None
+    time: Callable[[int], float]
 
     @classmethod
     def of(cls, circuit: Circuit, input_level: int, milliseconds: Callable[[int], float]) -> _Rotations:
-        chains: dict[int, tuple[int, Steps, float]] = {}
+        chains: dict[int, tuple[int, Steps, int]] = {}
         for (number, op), level in zip(circuit, levels(circuit, input_level), strict=True):
             if op.kind is Kind.ROTATE:
-                base, steps, _ = chains.get(op.args[0], (op.args[0], (), 0.0))
-                chains[number] = base, (*steps, op.step), milliseconds(level)
-        return cls(circuit.slots, tuple(chains.values()))
+                base, steps, _ = chains.get(op.args[0], (op.args[0], (), 0))
+                chains[number] = base, (*steps, op.step), level
+        relinearization = key_levels(circuit, input_level).get(0)
+        return cls(circuit.slots, tuple(chains.values()), relinearization, milliseconds)
 
     def milliseconds(self, made: Mapping[int, Steps]) -> float:
         """Time of all when steps are made of others; what begins alike is rotated once."""
         done: dict[tuple[int, Steps], float] = {}
-        for base, chain, time in self.chains:
+        for base, chain, level in self.chains:
             steps = sum((made[step] for step in chain), ())
             for length in range(1, len(steps) + 1):
-                done[base, steps[:length]] = time
+                done[base, steps[:length]] = self.time(level)
         return sum(done.values())
+
+    def levels(self, made: Mapping[int, Steps]) -> Mapping[int, int]:
+        """The highest level at which each key is used when steps are made of others."""
+        highest: dict[int, int] = {} if self.relinearization is None else {0: self.relinearization}
+        for _, chain, level in self.chains:
+            for step in made[chain[-1]]:
+                highest[step] = max(highest.get(step, 0), level)
+        return dict(sorted(highest.items()))
 
     def ways(self, made: Mapping[int, Steps], kept: Iterable[int]) -> Iterator[tuple[float, int, Mapping[int, Steps]]]:
         """Kept steps that two others add up to: the time of all then, the step, and what steps are made of."""

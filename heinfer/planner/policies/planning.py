@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -76,7 +76,7 @@ class PolicyCounts:
         parameters: the ring.
         levels: that its steps take.
         rotations, key_switches, hma, ct_ct_mults: operations.
-        keys: Galois keys.
+        key_levels: steps of the keys, 0 for relinearization -> the highest level at which they are used.
         input_ciphertexts, output_ciphertexts: that the client sends, and gets back.
         milliseconds: predicted, one thread.
         sampled: for every step that was too large to plan whole, how many of how many ciphertexts were planned; its
@@ -90,11 +90,16 @@ class PolicyCounts:
     key_switches: int
     hma: int
     ct_ct_mults: int
-    keys: int
+    key_levels: Mapping[int, int]
     input_ciphertexts: int
     output_ciphertexts: int
     milliseconds: float
     sampled: dict[str, tuple[int, int]]
+
+    @property
+    def keys(self) -> int:
+        """Galois keys."""
+        return len(self.key_levels.keys() - {0})
 
 
 def count_policy(
@@ -116,13 +121,14 @@ def count_policy(
     _require_chain(network, policy)
     method = _Method.of(network, policy, parameters, wishes)
     rotations = hma = squares = 0
-    keys: set[int] = set()
+    key_levels: dict[int, int] = {}
     sampled: dict[str, tuple[int, int]] = {}
     milliseconds = 0.0
     ciphertexts = 0
     for step, level in method.with_levels():
         if isinstance(step, SquareStep):
             squares += ciphertexts
+            key_levels[0] = max(key_levels.get(0, 0), level)
             milliseconds += ciphertexts * square_price(method.costs, level)
             continue
         part, number = step.sampled(sample)
@@ -133,7 +139,8 @@ def count_policy(
         rotations += round(plan.counts.rotations * ratio)
         hma += round(plan.counts.hma * ratio)
         milliseconds += plan.price(method.costs, level) * ratio
-        keys |= plan.keys
+        for key, at in plan.key_levels(level):
+            key_levels[key] = max(key_levels.get(key, 0), at)
         ciphertexts = step.target.ciphertexts
     return PolicyCounts(
         policy=policy,
@@ -143,7 +150,7 @@ def count_policy(
         key_switches=rotations + squares,
         hma=hma,
         ct_ct_mults=squares,
-        keys=len(keys),
+        key_levels=key_levels,
         input_ciphertexts=method.sent.layout().ciphertexts,
         output_ciphertexts=ciphertexts,
         milliseconds=milliseconds,
