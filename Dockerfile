@@ -14,6 +14,8 @@ RUN /opt/heinfer/bin/pip install --no-cache-dir --constraint constraints.txt .[s
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin heinfer
 COPY --from=build /opt/heinfer /opt/heinfer
+# For a volume with clients' evaluation keys (HEINFER_SERVER_KEY_FOLDER); without one they are kept in memory.
+RUN install --directory --owner=10001 --group=10001 --mode=0700 /var/lib/heinfer
 ENV PATH=/opt/heinfer/bin:$PATH
 ENV PYTHONDONTWRITEBYTECODE=1
 ENV HEINFER_SERVER_HOST=0.0.0.0

@@ -216,6 +216,30 @@ class UnknownKeysError(ServiceError):
     code = "unknown-keys"
 
 
+class UnknownUploadError(ServiceError):
+    """The service has no upload of keys under that id (never begun, finished, or over)."""
+
+    code = "unknown-upload"
+
+
+class UploadOffsetError(ServiceError):
+    """A piece of an upload does not begin where the one before it ended: it came twice, too early or too late."""
+
+    code = "upload-offset"
+
+
+class UploadIncompleteError(ServiceError):
+    """An upload is to be finished before all of it has come."""
+
+    code = "upload-incomplete"
+
+
+class UploadDigestError(ServiceError):
+    """An upload is not what was announced."""
+
+    code = "upload-digest"
+
+
 class PayloadTooLargeError(ServiceError):
     """A request body is larger than the model's plan can need."""
 

@@ -18,23 +18,21 @@ from heinfer.errors import (
     PayloadTooLargeError,
     ServiceUnavailableError,
     SettingError,
-    UnknownKeysError,
 )
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client import transfer, trust
-from heinfer_server import Settings, connections, create_app, service
+from heinfer_server import Settings, connections, create_app, service, uploads
 from heinfer_server.__main__ import main
 from heinfer_server.body import read_body
 from heinfer_server.departure import unless
 from heinfer_server.gate import Gate
 from heinfer_server.heads import MAX_HEAD_BYTES
-from heinfer_server.keystore import EvaluationKeys, KeyStore
 from heinfer_server.logs import JsonFormatter, log, request_id
 from heinfer_server.models import load_models
 from heinfer_server.problems import SlowBodyError, problem_of
 from heinfer_server.turns import Turns
-from heinfer_server.worker import LOADED_KEYS, Worker
+from heinfer_server.worker import LOADED_KEYS
 
 # Settings and models ---------------------------------------------------------------------------
 
@@ -85,46 +83,6 @@ def test_memory_for_keys_must_hold_one_clients(tmp_path):
     settings = Settings(bundles=(path,), key_memory=100_000)
     with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_MEMORY"):
         create_app(settings, load_models(settings.bundles))
-
-
-# Keys ------------------------------------------------------------------------------------------
-
-
-def keys_of(size: int) -> EvaluationKeys:
-    return EvaluationKeys("tiny", bytes(size))
-
-
-def test_the_least_recently_used_keys_go_first():
-    store = KeyStore(100)
-    first, second = store.add(keys_of(40)), store.add(keys_of(40))
-    store.get(first)
-    third = store.add(keys_of(60))
-    assert first in store
-    assert third in store
-    with pytest.raises(UnknownKeysError):
-        store.get(second)
-
-
-def test_the_store_stays_within_its_bound():
-    store = KeyStore(100)
-    for size in (30, 70, 10, 90, 100, 1):
-        store.add(keys_of(size))
-    assert len(store) == 1
-    with pytest.raises(SettingError):
-        store.add(keys_of(101))
-
-
-def test_a_worker_forgets_keys_that_are_gone_and_the_oldest():
-    store = KeyStore(1000)
-    worker = Worker([], 1.0, store)
-    ids = [store.add(keys_of(1)) for _ in range(LOADED_KEYS + 1)]
-    for key_id in ids[:LOADED_KEYS]:
-        worker._loaded[key_id] = None
-    assert worker._make_room(ids[0]) == ()  # it has these
-    assert worker._make_room(ids[-1]) == (ids[0],)
-    store.remove(ids[2])
-    assert worker._make_room(ids[-1]) == (ids[2],)
-    assert [worker.has(key_id) for key_id in ids] == [False, True, False, True, False]
 
 
 # Bodies ----------------------------------------------------------------------------------------
@@ -321,7 +279,13 @@ def test_the_bounds_are_those_that_are_documented():
         f"query and headers | {MAX_HEAD_BYTES >> 10} KiB, and {connections.HEAD_SECONDS:g} s",
         f"`BODY_SECONDS_PER_MIB`, {defaults['body_seconds_per_mib']:g} s",
         f"{connections.ANSWER_SECONDS_PER_MIB:g} s for each started MiB",
-        f"{service.REGISTRATIONS_AT_ONCE} at once; `KEY_MEMORY`, {defaults['key_memory'] >> 30} GiB",
+        f"{service.REGISTRATIONS_AT_ONCE} at once, pieces",
+        f"`KEY_MEMORY`, {defaults['key_memory'] >> 30} GiB",
+        f"`KEY_DISK`, {defaults['key_disk'] >> 30} GiB",
+        f"`KEY_SECONDS`, {defaults['key_seconds'] / 86400:g} days",
+        f"{uploads.UPLOADS_AT_ONCE} at once, {uploads.UPLOADS_OF_A_TENANT} of a tenant",
+        f"at most {uploads.CHUNK_BYTES >> 20} MiB",
+        f"`UPLOAD_SECONDS`, {defaults['upload_seconds']:g} s",
         f"those of {LOADED_KEYS} clients",
         f"{service.EVALUATIONS_PER_WORKER} for each worker",
         f"{service.EVALUATIONS_PER_WORKER_AND_KEYS} of them under one set of keys",

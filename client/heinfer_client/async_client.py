@@ -11,10 +11,11 @@ from typing import Generic, Self, TypeVar
 
 import httpx
 
+from heinfer.errors import ServiceUnavailableError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
-from heinfer_client.messages import Flow, Reply, Request
+from heinfer_client.messages import Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
@@ -118,16 +119,27 @@ class AsyncClient:
         return [prediction for batch in batches for prediction in await self._run(self._session.predict(batch))]
 
     async def _run(self, flow: Flow[T]) -> T:
-        def advance(reply: Reply | None) -> Request | _Done[T]:
+        def advance(reply: Reply | ServiceUnavailableError | None) -> Request | Pause | _Done[T]:
             try:
-                return next(flow) if reply is None else flow.send(reply)
+                return flow.throw(reply) if isinstance(reply, ServiceUnavailableError) else flow.send(reply)
             except StopIteration as stop:  # cannot leave a thread through a future
                 return _Done(stop.value)
 
         step = await asyncio.to_thread(advance, None)
-        while isinstance(step, Request):
-            step = await asyncio.to_thread(advance, await self._exchange(step))
+        while not isinstance(step, _Done):
+            reply: Reply | ServiceUnavailableError | None
+            try:
+                reply = await self._take(step)
+            except ServiceUnavailableError as error:
+                reply = error
+            step = await asyncio.to_thread(advance, reply)
         return step.result
+
+    async def _take(self, step: Request | Pause) -> Reply | None:
+        if isinstance(step, Request):
+            return await self._exchange(step)
+        await asyncio.sleep(step.seconds)
+        return None
 
     async def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")

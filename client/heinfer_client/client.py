@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from time import sleep
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
 
+from heinfer.errors import ServiceUnavailableError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
-from heinfer_client.messages import Flow, Reply, Request
+from heinfer_client.messages import Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
@@ -141,12 +143,23 @@ class Client:
 
     def _run(self, flow: Flow[T]) -> T:
         try:
-            request = next(flow)
+            step = next(flow)
             while True:
-                request = flow.send(self._exchange(request))
+                try:
+                    reply = self._take(step)
+                except ServiceUnavailableError as error:
+                    step = flow.throw(error)
+                else:
+                    step = flow.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def _take(self, step: Request | Pause) -> Reply | None:
+        if isinstance(step, Request):
+            return self._exchange(step)
+        sleep(step.seconds)
+        return None
 
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")

@@ -15,6 +15,10 @@ from heinfer.errors import (
     ServiceUnavailableError,
     UnknownKeysError,
     UnknownModelError,
+    UnknownUploadError,
+    UploadDigestError,
+    UploadIncompleteError,
+    UploadOffsetError,
     WorkerFailedError,
 )
 
@@ -29,10 +33,10 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        method: GET or POST.
+        method: GET, POST or PATCH.
         path: below the server's URL, quoted.
         query: parameters, not quoted.
-        body: None for a GET.
+        body: None for none.
         limit: bytes that the answer may have.
         upload: what the progress bar says while the body goes out; none is shown when it is empty.
     """
@@ -54,8 +58,26 @@ class Reply:
     server_timing: str = ""
 
 
-Flow: TypeAlias = Generator[Request, Reply, T]
-"""Asks by yielding a request, is sent the reply, and returns its result."""
+@dataclass(frozen=True)
+class Pause:
+    """Seconds to wait."""
+
+    seconds: float
+
+
+Flow: TypeAlias = Generator[Request | Pause, Reply | None, T]
+"""Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
+
+ServiceUnavailableError is thrown into it where no reply came.
+"""
+
+
+def ask(request: Request) -> Flow[Reply]:
+    """Ask and return the reply."""
+    reply = yield request
+    assert reply is not None
+    return reply
+
 
 _BY_CODE: dict[str, type[ServiceError]] = {
     error.code: error
@@ -64,6 +86,10 @@ _BY_CODE: dict[str, type[ServiceError]] = {
         ServiceUnavailableError,
         UnknownKeysError,
         UnknownModelError,
+        UnknownUploadError,
+        UploadDigestError,
+        UploadIncompleteError,
+        UploadOffsetError,
         WorkerFailedError,
     )
 }

@@ -11,21 +11,16 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import quote
 
-from pydantic import BaseModel, Field, ValidationError
-
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import ServiceError, SettingError, UnknownKeysError
+from heinfer.errors import SettingError, UnknownKeysError
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
 from heinfer_client.keyfile import KeyFile, Registration
-from heinfer_client.messages import Flow, Reply, Request, evaluation_seconds, require_success
+from heinfer_client.messages import Flow, Request, ask, evaluation_seconds, require_success
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
 from heinfer_client.trust import trusted_manifest
-
-
-class _Registered(BaseModel):
-    keys: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
+from heinfer_client.upload import send_keys
 
 
 class Session:
@@ -57,7 +52,7 @@ class Session:
         """
         if self._codec is not None:
             return
-        reply = yield Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES)
+        reply = yield from ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
         require_success(reply)
         self._codec = Codec(trusted_manifest(reply.body, self._model))
         self._manifest_digest = sha256(reply.body).hexdigest()
@@ -84,12 +79,12 @@ class Session:
         started = perf_counter()
         body = self.codec.encrypt(self._secret, inputs)
         client_seconds = perf_counter() - started
-        reply = yield self._infer(body)
+        reply = yield from ask(self._infer(body))
         try:
             require_success(reply)
         except UnknownKeysError:
             yield from self._register(self._secret)
-            reply = yield self._infer(body)
+            reply = yield from ask(self._infer(body))
             require_success(reply)
         started = perf_counter()
         scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
@@ -119,8 +114,7 @@ class Session:
     def _register(self, secret: SecretSide) -> Flow[None]:
         with self._bars.bar("Making evaluation keys", len(self.codec.key_steps)) as advance:
             body = self.codec.evaluation_keys(secret, advance)
-        reply = yield Request("POST", f"{self._path}/keys", body=body, upload="Sending evaluation keys")
-        self._key_id = _key_id(reply)
+        self._key_id = yield from send_keys(self._path, body, self._bars)
         if self._file is not None:
             registration = Registration(
                 url=self._url, manifest=self._manifest_digest, secret=secret.fingerprint(), keys=self._key_id
@@ -131,11 +125,3 @@ class Session:
         assert self._key_id is not None
         query = {"model": self._model, "keys": self._key_id}
         return Request("POST", "/infer", query, body, limit=self.codec.download_bytes)
-
-
-def _key_id(reply: Reply) -> str:
-    require_success(reply)
-    try:
-        return _Registered.model_validate_json(reply.body).keys
-    except ValidationError:
-        raise ServiceError("the service's answer to a registration of keys is malformed", status=reply.status) from None

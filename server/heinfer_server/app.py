@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -14,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
 from heinfer_server.heads import HeadMiddleware
+from heinfer_server.key_routes import router as key_router
 from heinfer_server.logs import log, request_id
 from heinfer_server.middleware import RequestMiddleware
 from heinfer_server.models import ServedModel
@@ -35,11 +37,15 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        house = asyncio.create_task(service.keep_house())
         try:
             await service.workers.start()
             yield
         finally:
+            house.cancel()
+            await asyncio.gather(house, return_exceptions=True)
             await service.workers.stop()
+            await asyncio.to_thread(service.keys.close)
 
     app = FastAPI(
         title="heinfer",
@@ -52,6 +58,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     )
     app.state.service = service
     app.include_router(router)
+    app.include_router(key_router)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware)  # the last one is the outermost
     app.add_exception_handler(HeinferError, _heinfer_error)

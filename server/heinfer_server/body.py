@@ -47,4 +47,6 @@ async def read_body(request: Request, length: int, seconds_per_mib: float) -> by
 
 
 def _too_large(length: int) -> PayloadTooLargeError:
-    return PayloadTooLargeError(f"the body must have {length} bytes: send what the manifest implies, and no more")
+    return PayloadTooLargeError(
+        f"the body may have {length} bytes: send what the manifest implies, or the rest of the upload, and no more"
+    )

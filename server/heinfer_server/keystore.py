@@ -1,14 +1,22 @@
-"""Clients' evaluation keys, in memory, within a bound."""
+"""Clients' evaluation keys, by content, within bounds: who has which, and which go first when room is needed.
+
+What they are kept on, memory or disk, is a shelf's to know (shelves.py, disk_shelf.py).
+"""
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
-from dataclasses import dataclass
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from threading import Lock
+from typing import Protocol
 
 from heinfer.errors import SettingError, UnknownKeysError
 
-_ID_BYTES = 32
+DEFAULT_TENANT = "default"
+"""Who everybody is while nobody is told apart."""
 
 
 @dataclass(frozen=True)
@@ -19,48 +27,215 @@ class EvaluationKeys:
     frame: bytes
 
 
+@dataclass(frozen=True)
+class Entry:
+    """Stored keys.
+
+    Attributes:
+        tenant: whose they are.
+        model: name of the model that they are for.
+        manifest: hexadecimal SHA-256 of its manifest: another version of the model may want other keys.
+        digest: hexadecimal SHA-256 of the frame.
+        size: bytes of the frame.
+        created, used: seconds since the epoch.
+    """
+
+    tenant: str
+    model: str
+    manifest: str
+    digest: str
+    size: int
+    created: float
+    used: float
+
+    @property
+    def id(self) -> str:
+        """The address: says what is stored and for whom, and is as hard to guess as the keys themselves."""
+        return address(self.tenant, self.model, self.manifest, self.digest)
+
+
+def address(tenant: str, model: str, manifest: str, digest: str) -> str:
+    """Id of keys of that digest, of a tenant, for a model of that manifest: 64 hexadecimal digits."""
+    parts = (tenant, model, manifest, digest)  # without length they could run into each other
+    return sha256(b"".join(len(part).to_bytes(4, "little") + part.encode() for part in parts)).hexdigest()
+
+
+class Shelf(Protocol):
+    """Where frames of keys lie. Its methods may block, and raise StorageError when the place fails."""
+
+    def entries(self) -> Collection[Entry]:
+        """What was there when the shelf was opened."""
+
+    def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
+        """Keep a frame and forget others, by id: all of it, or nothing."""
+
+    def read(self, entry: Entry) -> bytes | None:
+        """The frame; None when it is not there any more, or not what it was."""
+
+    def remove(self, gone: Collection[str]) -> None:
+        """Forget frames, by id."""
+
+    def note_use(self, entries: Collection[Entry]) -> None:
+        """Keep when these were last used."""
+
+    def close(self) -> None:
+        """Let go of the place."""
+
+
+@dataclass(frozen=True)
+class StoreLimits:
+    """Bounds of a store.
+
+    Attributes:
+        capacity: bytes of all keys together.
+        quota: bytes of one tenant's.
+        seconds: keys that nobody has used for so long go.
+    """
+
+    capacity: int
+    quota: int
+    seconds: float = float("inf")
+
+
 class KeyStore:
-    """Keys by an id that nobody can guess; the least recently used ones go when the memory is full."""
+    """Keys by their address. Those that have not been used for longest go when room is needed.
 
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._keys: OrderedDict[str, EvaluationKeys] = OrderedDict()
-        self._used = 0
+    Room is taken from the tenant who needs it where a quota asks for it, else from the one who has most: nobody pushes
+    out those who have less. Reading and changing it may block; asking what is there does not.
+    """
 
-    def add(self, keys: EvaluationKeys) -> str:
-        """Keep keys and return their id; SettingError when they alone exceed the memory for keys."""
-        if len(keys.frame) > self._capacity:
-            raise SettingError(
-                f"one client's keys take {len(keys.frame)} bytes, the memory for keys has {self._capacity}"
-            )
-        while self._used + len(keys.frame) > self._capacity:
-            self.remove(next(iter(self._keys)))
-        key_id = secrets.token_urlsafe(_ID_BYTES)
-        self._keys[key_id] = keys
-        self._used += len(keys.frame)
-        return key_id
+    def __init__(self, limits: StoreLimits, shelf: Shelf, clock: Callable[[], float] = time.time) -> None:
+        self._limits = limits
+        self._shelf = shelf
+        self._clock = clock
+        self._changing = Lock()  # one change of the shelf at a time; never taken in the event loop
+        self._looking = Lock()  # of what follows; never held while anything blocks
+        ordered = sorted(shelf.entries(), key=lambda entry: entry.used)
+        self._entries: OrderedDict[str, Entry] = OrderedDict((entry.id, entry) for entry in ordered)
+        self._touched: set[str] = set()
+        self.tidy()  # limits may have become smaller
 
-    def get(self, key_id: str) -> EvaluationKeys:
-        """Return keys and count them as used now; UnknownKeysError when there are none under the id."""
-        if key_id not in self._keys:
-            raise _unknown()
-        self._keys.move_to_end(key_id)
-        return self._keys[key_id]
+    # What is there
 
-    def remove(self, key_id: str) -> None:
-        """Forget keys; UnknownKeysError when there are none under the id."""
-        try:
-            keys = self._keys.pop(key_id)
-        except KeyError:
-            raise _unknown() from None
-        self._used -= len(keys.frame)
+    def find(self, tenant: str, key_id: str) -> Entry:
+        """Say what is stored and count it as used now; UnknownKeysError when the tenant has nothing under the id."""
+        with self._looking:
+            entry = self._entries.get(key_id)
+            if entry is None or entry.tenant != tenant or self._is_over(entry):
+                raise unknown_keys()
+            self._entries[key_id] = replace(entry, used=self._clock())
+            self._entries.move_to_end(key_id)
+            self._touched.add(key_id)
+            return entry
 
     def __contains__(self, key_id: str) -> bool:
-        return key_id in self._keys
+        with self._looking:
+            return key_id in self._entries
 
     def __len__(self) -> int:
-        return len(self._keys)
+        with self._looking:
+            return len(self._entries)
+
+    def of(self, tenant: str) -> list[Entry]:
+        """What a tenant has, the least recently used first."""
+        with self._looking:
+            return [entry for entry in self._entries.values() if entry.tenant == tenant and not self._is_over(entry)]
+
+    # What may block
+
+    def add(self, tenant: str, model: str, manifest: str, frame: bytes) -> str:
+        """Keep keys and return their id, the same for the same; they are there for good when this returns.
+
+        Raises:
+            SettingError: when they alone exceed the capacity or the quota.
+            StorageError: when the place fails; then nothing has changed.
+        """
+        if len(frame) > min(self._limits.capacity, self._limits.quota):
+            raise SettingError(f"one client's keys take {len(frame)} bytes, more than there may be of all")
+        now = self._clock()
+        entry = Entry(tenant, model, manifest, sha256(frame).hexdigest(), len(frame), now, now)
+        with self._changing:
+            with self._looking:
+                gone = set(self._to_go(entry))
+            self._shelf.put(entry, frame, gone - {entry.id})
+            with self._looking:
+                self._forget(gone)
+                self._entries[entry.id] = entry
+        return entry.id
+
+    def read(self, key_id: str) -> EvaluationKeys:
+        """The keys themselves; UnknownKeysError when there are none under the id."""
+        with self._looking:
+            entry = self._entries.get(key_id)
+        frame = None if entry is None else self._shelf.read(entry)
+        if entry is None or frame is None:
+            with self._looking:
+                self._forget({key_id})
+            raise unknown_keys()
+        return EvaluationKeys(entry.model, frame)
+
+    def remove(self, tenant: str, key_id: str) -> None:
+        """Forget keys; UnknownKeysError when the tenant has none under the id."""
+        with self._changing:
+            self.find(tenant, key_id)
+            self._shelf.remove({key_id})
+            with self._looking:
+                self._forget({key_id})
+
+    def tidy(self) -> int:
+        """Forget what is over, and have the shelf keep when the rest was used; returns how many keys went."""
+        with self._changing:
+            with self._looking:
+                gone = set(self._to_go(None))
+                used = [self._entries[key_id] for key_id in self._touched - gone]
+                self._touched.clear()
+            if gone:
+                self._shelf.remove(gone)
+            if used:
+                self._shelf.note_use(used)
+            with self._looking:
+                self._forget(gone)
+        return len(gone)
+
+    def close(self) -> None:
+        """Keep what there is to keep; the store is not used after that."""
+        self.tidy()
+        self._shelf.close()
+
+    def _to_go(self, new: Entry | None) -> Iterator[str]:
+        """Ids of what is over, and of what has to go to make room."""
+        left = OrderedDict(self._entries)
+        for key_id, entry in self._entries.items():
+            if self._is_over(entry) or (new is not None and key_id == new.id):
+                del left[key_id]
+                yield key_id
+        sizes: Counter[str] = Counter()
+        for entry in (*left.values(), *((new,) if new else ())):
+            sizes[entry.tenant] += entry.size
+        while sizes and (who := self._who_gives(sizes, new)):
+            key_id = next(key_id for key_id, entry in left.items() if entry.tenant == who)
+            sizes[who] -= left.pop(key_id).size
+            yield key_id
+
+    def _who_gives(self, sizes: Counter[str], new: Entry | None) -> str | None:
+        """The tenant whose oldest keys go next, None when there is room."""
+        for tenant, size in sizes.items():
+            if size > self._limits.quota:
+                return tenant
+        if sizes.total() <= self._limits.capacity:
+            return None
+        # One who has nothing but what comes in now gives nothing.
+        return max(sizes, key=lambda tenant: sizes[tenant] - (new.size if new and new.tenant == tenant else 0))
+
+    def _is_over(self, entry: Entry) -> bool:
+        return self._clock() - entry.used > self._limits.seconds
+
+    def _forget(self, gone: Collection[str]) -> None:
+        for key_id in gone:
+            self._entries.pop(key_id, None)
+            self._touched.discard(key_id)
 
 
-def _unknown() -> UnknownKeysError:
+def unknown_keys() -> UnknownKeysError:
+    """The error that says so."""
     return UnknownKeysError("there are no evaluation keys under this id (any more): register them again")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from heinfer.backends.memory import Memory
@@ -17,10 +18,14 @@ from heinfer.runtime import NativeOptions, runtime_memory
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes."""
+    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes.
+
+    `manifest_digest` is the hexadecimal SHA-256 of the manifest: keys are for the one that they were made from.
+    """
 
     bundle: Bundle
     manifest: bytes
+    manifest_digest: str
     parameters: Parameters
     keys_length: int
     inputs_length: int
@@ -31,6 +36,7 @@ class ServedModel:
         return cls(
             bundle=bundle,
             manifest=manifest.to_bytes(),
+            manifest_digest=sha256(manifest.to_bytes()).hexdigest(),
             parameters=parameters,
             keys_length=keys_length(parameters, manifest.keys.levels),
             inputs_length=ciphertexts_length(

@@ -17,6 +17,10 @@ from heinfer.errors import (
     ServiceUnavailableError,
     UnknownKeysError,
     UnknownModelError,
+    UnknownUploadError,
+    UploadDigestError,
+    UploadIncompleteError,
+    UploadOffsetError,
     WorkerFailedError,
 )
 
@@ -43,9 +47,20 @@ class HeadTooLargeError(ServiceError):
     code = "head-too-large"
 
 
+class StorageError(ServiceError):
+    """The place where keys are kept fails or is full."""
+
+    code = "storage-failed"
+
+
 _STATUS: dict[type[HeinferError], HTTPStatus] = {
     UnknownModelError: HTTPStatus.NOT_FOUND,
     UnknownKeysError: HTTPStatus.NOT_FOUND,
+    UnknownUploadError: HTTPStatus.NOT_FOUND,
+    UploadOffsetError: HTTPStatus.CONFLICT,
+    UploadIncompleteError: HTTPStatus.CONFLICT,
+    UploadDigestError: HTTPStatus.BAD_REQUEST,
+    StorageError: HTTPStatus.INSUFFICIENT_STORAGE,
     PayloadTooLargeError: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
     AmbiguousLengthError: HTTPStatus.BAD_REQUEST,

@@ -1,42 +1,22 @@
-"""The HTTP interface."""
+"""The HTTP interface: models and inference."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
 from time import perf_counter
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi import Path as PathParameter
+from fastapi import APIRouter, Query, Request, Response
 
 from heinfer.formats.manifest import Manifest
 from heinfer_server.body import read_body
 from heinfer_server.departure import departure_of
+from heinfer_server.parts import OCTET_SCHEMA, OCTETS, Model, Tenant, TheService, octets_in
 from heinfer_server.problems import documented
-from heinfer_server.schemas import Health, ModelList, ModelSummary, Registration
-from heinfer_server.service import Service
-
-OCTETS = "application/octet-stream"
+from heinfer_server.schemas import Health, ModelList, ModelSummary
 
 router = APIRouter()
-
-
-def _service(request: Request) -> Service:
-    service = request.app.state.service
-    assert isinstance(service, Service)
-    return service
-
-
-Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
-KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
-TheService = Annotated[Service, Depends(_service)]
-
-_OCTET_SCHEMA = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
-
-
-def _frames_in(description: str) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "description": description, "content": _OCTET_SCHEMA}}
 
 
 @router.get("/healthz", summary="Whether the service takes requests")
@@ -69,45 +49,13 @@ async def get_manifest(service: TheService, model: Model) -> Response:
 
 
 @router.post(
-    "/models/{model}/keys",
-    summary="Register evaluation keys",
-    status_code=HTTPStatus.CREATED,
-    responses=documented(
-        HTTPStatus.BAD_REQUEST,
-        HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.SERVICE_UNAVAILABLE,
-    ),
-    openapi_extra=_frames_in("a frame of exactly the evaluation keys that the manifest lists"),
-)
-async def register_keys(service: TheService, model: Model, request: Request, response: Response) -> Registration:
-    served = service.model(model)
-    with service.registrations.entered(""):
-        body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
-        key_id = await service.register(served, body)
-    response.headers["Location"] = f"/keys/{key_id}"
-    return Registration(keys=key_id)
-
-
-@router.delete(
-    "/keys/{key_id}",
-    summary="Forget evaluation keys",
-    status_code=HTTPStatus.NO_CONTENT,
-    responses=documented(HTTPStatus.NOT_FOUND),
-)
-async def delete_keys(service: TheService, key_id: KeyId) -> None:
-    await service.forget(key_id)
-
-
-@router.post(
     "/infer",
     summary="Evaluate a model on encrypted inputs",
     response_class=Response,
     responses={
         200: {
             "description": "a frame of the encrypted outputs",
-            "content": _OCTET_SCHEMA,
+            "content": OCTET_SCHEMA,
             "headers": {
                 "Server-Timing": {
                     "description": "milliseconds: the evaluation, loading keys, all since the body came",
@@ -125,16 +73,17 @@ async def delete_keys(service: TheService, key_id: KeyId) -> None:
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     },
-    openapi_extra=_frames_in("a frame of the encrypted inputs, as the manifest lays them out"),
+    openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),
 )
 async def infer(
     service: TheService,
+    tenant: Tenant,
     request: Request,
     model: Annotated[str, Query(max_length=64, examples=["mnist-ffconv"])],
     keys: Annotated[str, Query(max_length=64, description="id of registered keys")],
 ) -> Response:
     served = service.model(model)
-    service.require_keys(served, keys)
+    service.require_keys(tenant, served, keys)
     with service.evaluations.entered(keys):
         body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         started = perf_counter()

@@ -30,6 +30,31 @@ class Registration(BaseModel):
     )
 
 
+class KeySummary(BaseModel):
+    """One set of registered keys."""
+
+    keys: str | None = Field(description="id of the keys; null for who is not told apart from others")
+    model: str = Field(examples=["mnist-ffconv"])
+    bytes: int = Field(examples=[9_879_404])
+    created: float = Field(description="seconds since the epoch")
+    used: float = Field(description="seconds since the epoch; the last request that named them")
+
+
+class KeyList(BaseModel):
+    """All that a tenant has registered, the least recently used first: those go first."""
+
+    keys: list[KeySummary]
+
+
+class UploadState(BaseModel):
+    """How far an upload has come."""
+
+    upload: str = Field(description="id of the upload, and of the keys once they are registered")
+    size: int = Field(description="bytes of all of it")
+    offset: int = Field(description="where the next piece begins")
+    is_registered: bool = Field(default=False, description="whether these keys are registered: then nothing is to send")
+
+
 class Health(BaseModel):
     """The service takes requests."""
 

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from math import inf
 
-from heinfer.errors import KeySetError, SettingError, UnknownModelError
+from heinfer.errors import (
+    FormatError,
+    FrameLengthError,
+    KeySetError,
+    SettingError,
+    UnknownModelError,
+    UploadDigestError,
+)
 from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.departure import Departure
+from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.gate import Gate
-from heinfer_server.keystore import EvaluationKeys, KeyStore
+from heinfer_server.keystore import KeyStore, StoreLimits, address, unknown_keys
+from heinfer_server.logs import log
 from heinfer_server.model_memory import model_options
 from heinfer_server.models import ServedModel
+from heinfer_server.problems import StorageError
 from heinfer_server.settings import Settings
+from heinfer_server.shelves import MemoryShelf
 from heinfer_server.tasks import Evaluated, Setup
+from heinfer_server.uploads import Upload, Uploads
 from heinfer_server.workers import WorkerPool
 
+_logger = logging.getLogger(__name__)
+
+HOUSEKEEPING_SECONDS = 30.0
 REGISTRATIONS_AT_ONCE = 4
 EVALUATIONS_PER_WORKER = 32
 """Requests that may be under way or wait for each worker, so that their bodies have a bound."""
@@ -39,15 +55,14 @@ class Service:
             models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
         )
         setup = Setup(tuple(model.bundle for model in models.values()), self.backend, options)
+        limits = _limits(settings)
         for model in models.values():
-            if model.keys_length > settings.key_memory:
-                raise SettingError(
-                    f"one client's keys for {model.name} take {model.keys_length} bytes and the memory for keys has "
-                    f"{int(settings.key_memory)}: raise HEINFER_SERVER_KEY_MEMORY"
-                )
+            _require_room(model, settings, limits)
         self.settings = settings
         self.models = models
-        self.keys = KeyStore(settings.key_memory)
+        shelf = MemoryShelf() if settings.key_folder is None else DiskShelf(settings.key_folder)
+        self.keys = KeyStore(limits, shelf)
+        self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(
             EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_KEYS * settings.workers
@@ -61,29 +76,97 @@ class Service:
         except KeyError:
             raise UnknownModelError("there is no such model here: GET /models lists them") from None
 
-    def require_keys(self, model: ServedModel, key_id: str) -> None:
-        """Require that keys are registered for the model.
+    def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
+        """Require that a tenant has keys registered for the model.
 
         Raises:
-            UnknownKeysError: when there are none under that id (any more).
+            UnknownKeysError: when there are none under that id (any more), or for another version of the model.
             KeySetError: when they were registered for another model.
         """
-        if self.keys.get(key_id).model != model.name:
+        entry = self.keys.find(tenant, key_id)
+        if entry.model != model.name:
             raise KeySetError("these evaluation keys were registered for another model: register keys for this one")
+        if entry.manifest != model.manifest_digest:
+            raise unknown_keys()
 
-    async def register(self, model: ServedModel, body: bytes) -> str:
-        """Check a frame of keys and keep it; returns the keys' id, raises what ServedModel.check_keys raises."""
+    async def register(self, tenant: str, model: ServedModel, body: bytes) -> str:
+        """Check a frame of keys and keep it; returns the keys' id, raises what check_keys and KeyStore.add raise."""
         await asyncio.to_thread(model.check_keys, body)
-        key_id = self.keys.add(EvaluationKeys(model.name, body))
+        key_id = await asyncio.to_thread(self.keys.add, tenant, model.name, model.manifest_digest, body)
         await self.workers.forget_gone_keys()  # others may have had to go
         return key_id
 
-    async def forget(self, key_id: str) -> None:
-        """Forget keys, here and in the workers; UnknownKeysError when there are none under the id."""
-        self.keys.remove(key_id)
+    async def forget(self, tenant: str, key_id: str) -> None:
+        """Forget keys, here and in the workers; UnknownKeysError when the tenant has none under the id."""
+        await asyncio.to_thread(self.keys.remove, tenant, key_id)
         await self.workers.forget_gone_keys()
+
+    def begin_upload(self, tenant: str, model: ServedModel, digest: str, size: int) -> tuple[str, Upload | None]:
+        """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
+
+        Raises:
+            FrameLengthError: when the size is not the one that the manifest implies.
+            ServiceUnavailableError: when too much is under way.
+        """
+        if size != model.keys_length:
+            raise FrameLengthError(f"the keys of this model have {model.keys_length} bytes, not {size}")
+        upload_id = address(tenant, model.name, model.manifest_digest, digest)
+        if upload_id in self.keys:
+            return upload_id, None
+        return upload_id, self.uploads.open(upload_id, tenant, model.name, digest, size)
+
+    async def finish_upload(self, tenant: str, upload_id: str) -> str:
+        """Register the keys of an upload that is whole; returns their id.
+
+        The upload is over when this is done, but for one that is incomplete or meets a service that cannot keep it now.
+
+        Raises:
+            UnknownUploadError, UploadIncompleteError, UploadDigestError: as Uploads and Upload do.
+            Those of :meth:`register`.
+        """
+        if upload_id in self.keys:  # finished before, and the answer lost
+            self.keys.find(tenant, upload_id)
+            return upload_id
+        upload = self.uploads.get(tenant, upload_id)
+        model = self.model(upload.model)
+        try:
+            key_id = await self.register(tenant, model, await asyncio.to_thread(upload.whole))
+        except (UploadDigestError, FormatError):
+            self.uploads.drop(upload_id)
+            raise
+        self.uploads.drop(upload_id)
+        return key_id
+
+    async def keep_house(self) -> None:
+        """Forget what is over, now and then, for ever."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            try:
+                if await asyncio.to_thread(self.keys.tidy):
+                    await self.workers.forget_gone_keys()
+            except StorageError as error:
+                log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
 
     async def evaluate(self, model: ServedModel, key_id: str, body: bytes, gone: Departure) -> Evaluated:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
         await asyncio.to_thread(model.check_inputs, body)
-        return await self.workers.evaluate(key_id, body, gone)
+        return await self.workers.evaluate(model.name, key_id, body, gone)
+
+
+def _limits(settings: Settings) -> StoreLimits:
+    capacity = settings.key_capacity
+    quota = capacity if settings.key_quota is None else int(settings.key_quota)
+    return StoreLimits(capacity, quota, settings.key_seconds)
+
+
+def _require_room(model: ServedModel, settings: Settings, limits: StoreLimits) -> None:
+    """Refuse a model whose keys could never be registered."""
+    bounds = {"key_memory": int(settings.key_memory), "key_quota": limits.quota}  # pieces come to memory in any case
+    if settings.key_folder is not None:
+        bounds["key_disk"] = limits.capacity
+    for name, bound in bounds.items():
+        if model.keys_length > bound:
+            raise SettingError(
+                f"one client's keys for {model.name} take {model.keys_length} bytes, and {name} is {bound}: raise "
+                f"HEINFER_SERVER_{name.upper()}"
+            )

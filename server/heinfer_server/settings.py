@@ -31,7 +31,14 @@ class Settings(BaseSettings):
             evaluation.
         constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
             the native backend. By default every worker encodes its own.
-        key_memory: bytes of clients' evaluation keys that are kept; the least recently used go first.
+        key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
+            are on their way in pieces; the least recently used go first.
+        key_folder: where clients' evaluation keys are kept instead, and outlive the process; it must belong to this
+            server alone.
+        key_disk: bytes of keys that are kept there.
+        key_quota: bytes of keys of one tenant; by default as many as there may be of all.
+        key_seconds: keys that nobody has used for so long go.
+        upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
     """
@@ -47,8 +54,18 @@ class Settings(BaseSettings):
     model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
     constants_folder: DirectoryPath | None = None
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
+    key_folder: Path | None = None
+    key_disk: ByteSize = Field(default=ByteSize(16 << 30), gt=0)
+    key_quota: ByteSize | None = Field(default=None, gt=0)
+    key_seconds: float = Field(default=30 * 86400.0, gt=0, allow_inf_nan=False)
+    upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+
+    @property
+    def key_capacity(self) -> int:
+        """Bytes of keys that are kept, wherever they are."""
+        return int(self.key_memory if self.key_folder is None else self.key_disk)
 
     @field_validator("bundles", mode="before")
     @classmethod

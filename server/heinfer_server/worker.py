@@ -13,7 +13,7 @@ from pebble import ProcessPool
 
 from heinfer.errors import WorkerFailedError
 from heinfer_server import worker_process
-from heinfer_server.keystore import KeyStore
+from heinfer_server.keystore import KeyStore, unknown_keys
 from heinfer_server.logs import log
 from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
@@ -39,6 +39,7 @@ class Worker:
         self._registered = registered
         self._pool: ProcessPool | None = None
         self._sound = False
+        self._ending: asyncio.Task[None] | None = None
         self._loaded: OrderedDict[str, None] = OrderedDict()
 
     @property
@@ -63,13 +64,15 @@ class Worker:
         await self._run(_START_SECONDS, worker_process.ready)
 
     async def stop(self) -> None:
-        """End the process, whatever it is doing."""
+        """End the process, whatever it is doing; also when whoever waits for that goes away."""
         self._sound = False
         pool, self._pool = self._pool, None
         if pool is not None:
-            await asyncio.to_thread(_end, pool)
+            self._ending = asyncio.create_task(asyncio.to_thread(_end, pool))
+        if self._ending is not None:
+            await asyncio.shield(self._ending)
 
-    async def evaluate(self, key_id: str, inputs: bytes) -> Evaluated:
+    async def evaluate(self, model: str, key_id: str, inputs: bytes) -> Evaluated:
         """Evaluate one request.
 
         Raises:
@@ -81,9 +84,11 @@ class Worker:
         if not self.running:
             await self.stop()
             await self.start()
-        keys = self._registered.get(key_id)
+        if key_id not in self._registered:
+            raise unknown_keys()
+        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
         forget = self._make_room(key_id)
-        task = EvaluationTask(keys.model, key_id, None if self.has(key_id) else keys, forget, inputs)
+        task = EvaluationTask(model, key_id, keys, forget, inputs)
         result = await self._run(self._timeout, worker_process.run, task)
         if isinstance(result, TaskFailure):
             self._loaded.pop(key_id, None)

@@ -41,7 +41,7 @@ class WorkerPool:
         await asyncio.gather(*self._preparations, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
-    async def evaluate(self, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
+    async def evaluate(self, model: str, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
         """Evaluate one request in a worker, unless its client goes away before that.
 
         Raises:
@@ -52,7 +52,7 @@ class WorkerPool:
         worker = min(self._idle, key=lambda idle: not idle.has(key_id))
         self._idle.remove(worker)
         try:
-            return await worker.evaluate(key_id, inputs)
+            return await worker.evaluate(model, key_id, inputs)
         finally:
             self._finish(worker)
 

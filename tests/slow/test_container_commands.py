@@ -96,13 +96,16 @@ def test_what_the_image_copies_is_there_and_not_ignored():
     assert all((ROOT / source).exists() for source in copied)
 
 
-def test_compose_is_for_this_machine_only_and_writes_nowhere():
+def test_compose_is_for_this_machine_only_and_writes_only_where_keys_are_kept():
     service = compose()
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["shm_size"] == "64m"
-    assert "volumes" not in service
+    assert service["volumes"] == ["keys:/var/lib/heinfer"]
+    assert service["environment"]["HEINFER_SERVER_KEY_FOLDER"].startswith("/var/lib/heinfer/")
+    user = final_stage()["USER"][0].split(":")[0]
+    assert any(f"--owner={user}" in rest and rest.endswith(" /var/lib/heinfer") for rest in final_stage()["RUN"])
 
 
 # What can be run ----------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import socket
 import time
 import zlib
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -39,6 +40,11 @@ CODES = {
     "request-timeout": 408,
     "ambiguous-length": 400,
     "bad-request": 422,
+    "unknown-upload": 404,
+    "upload-offset": 409,
+    "upload-incomplete": 409,
+    "upload-digest": 400,
+    "service-unavailable": 503,
 }
 SECONDS = 5.0
 SECONDS_PER_MIB = 1.5
@@ -60,6 +66,12 @@ class Attacked:
 
     def infer(self, body: bytes, model: str = "tiny", key_id: str | None = None) -> httpx.Response:
         return self.http.post("/infer", params={"model": model, "keys": key_id or self.key_id}, content=body)
+
+    def memory(self) -> int:
+        """kB that the service's own process has in memory."""
+        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
+        (resident,) = (int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
+        return resident
 
     def assert_still_works(self) -> None:
         answer = self.infer(self.inputs)
@@ -138,6 +150,94 @@ def test_a_frame_in_the_place_of_another(attacked):
     assert_refused(attacked.infer(attacked.owner.keys[: len(attacked.inputs)]), "keys as inputs", "bad-frame")
     result = attacked.infer(attacked.inputs).content
     assert_refused(attacked.infer(result), "a result as inputs", "frame-length")
+    attacked.assert_still_works()
+
+
+# Keys in pieces --------------------------------------------------------------------------------
+
+
+def begin(attacked: Attacked, body: bytes, model: str = "tiny", **changes: object) -> httpx.Response:
+    query = {"size": len(body), "sha256": sha256(body).hexdigest(), **changes}
+    return attacked.http.post(f"/models/{model}/uploads", params=query)
+
+
+def send(attacked: Attacked, upload_id: str, offset: object, piece: bytes) -> httpx.Response:
+    return attacked.http.patch(f"/uploads/{upload_id}", params={"offset": offset}, content=piece)
+
+
+def test_every_fifth_mutation_of_the_keys_in_pieces(attacked):
+    """The checks are those of whole frames; what must hold here is that no way around them leads through pieces."""
+    size = len(attacked.owner.keys)
+    for mutation in hostile_keys(attacked)[::5]:
+        answer = begin(attacked, mutation.data)
+        if len(mutation.data) != size:
+            assert_refused(answer, mutation.label, "frame-length")
+            continue
+        if answer.json()["is_registered"]:
+            assert not mutation.detectable, mutation.label  # it came whole in the test before
+            continue
+        upload_id = answer.json()["upload"]
+        cut = size // 3
+        assert send(attacked, upload_id, 0, mutation.data[:cut]).status_code == 200
+        assert send(attacked, upload_id, cut, mutation.data[cut:]).status_code == 200
+        answer = attacked.http.post(f"/uploads/{upload_id}")
+        if mutation.detectable:
+            assert_refused(answer, mutation.label)
+            assert_refused(attacked.http.get(f"/uploads/{upload_id}"), mutation.label, "unknown-upload")
+        else:
+            assert answer.status_code == 201, mutation.label
+    attacked.assert_still_works()
+
+
+def test_pieces_in_random_order_never_make_other_keys(attacked):
+    """Replayed, reordered, overlapping pieces of random sizes: only the next one is taken, and the keys come out."""
+    rng = np.random.default_rng(0)
+    keys = attacked.owner.codec.evaluation_keys(attacked.owner.secret, lambda _done: None)
+    upload_id = begin(attacked, keys).json()["upload"]
+    at = 0
+    while at < len(keys):
+        others = (0, at - 1, at + 1, at // 2, len(keys), int(rng.integers(len(keys))))
+        for offset in others:
+            if offset != at and offset >= 0:
+                piece = keys[offset : offset + int(rng.integers(1, 100_000))] or b"x"
+                assert_refused(send(attacked, upload_id, offset, piece), str(offset), "upload-offset")
+        assert_refused(attacked.http.post(f"/uploads/{upload_id}"), "too early", "upload-incomplete")
+        assert_refused(send(attacked, upload_id, at, keys[at:] + b"\0"), "too long", "payload-too-large")
+        at += int(rng.integers(1, 100_000))
+        answer = send(attacked, upload_id, attacked.http.get(f"/uploads/{upload_id}").json()["offset"], keys[:0])
+        piece = keys[answer.json()["offset"] : at]
+        assert send(attacked, upload_id, answer.json()["offset"], piece).json()["offset"] == min(at, len(keys))
+    key_id = attacked.http.post(f"/uploads/{upload_id}").json()["keys"]
+    answer = attacked.infer(attacked.inputs, key_id=key_id)
+    assert attacked.owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+    attacked.assert_still_works()
+
+
+def test_announcements_of_everything_but_the_right_thing(attacked):
+    keys = attacked.owner.keys
+    for size in (-1, 0, 1, len(keys) - 1, len(keys) + 1, 2**31, 2**47, 2**48, 2**64, 10**30, "x", ""):
+        assert_refused(begin(attacked, keys, size=size), str(size), "frame-length", "bad-request")
+    for digest in ("", "0" * 63, "0" * 65, "G" * 64, "../../etc/passwd", "\0" * 64):
+        assert_refused(begin(attacked, keys, sha256=digest), digest, "bad-request")
+    for upload_id in ("x", "0" * 64, "0" * 65, "..", "%2e%2e%2fkeys", attacked.key_id):
+        for offset in (-1, 0, 2**48, 2**64, "x"):
+            answer = send(attacked, upload_id, offset, b"x")
+            assert answer.status_code in {404, 405, 422}, upload_id
+    attacked.assert_still_works()
+
+
+def test_announcements_without_end_take_no_memory(attacked):
+    before = attacked.memory()
+    keys = attacked.owner.keys
+    for number in range(200):
+        answer = begin(attacked, keys, sha256=f"{number:064x}")
+        if answer.status_code != 201:
+            assert_refused(answer, str(number), "service-unavailable")
+    assert attacked.memory() - before < 20_000  # kB
+    for number in range(200):
+        found = begin(attacked, keys, sha256=f"{number:064x}")
+        if found.status_code == 201:
+            attacked.http.delete(f"/uploads/{found.json()['upload']}")
     attacked.assert_still_works()
 
 

@@ -1,0 +1,119 @@
+"""Evaluation keys to the service: at once where they are short, else in pieces that survive what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from hashlib import sha256
+
+from pydantic import BaseModel, Field, ValidationError
+
+from heinfer.errors import (
+    ServiceError,
+    ServiceUnavailableError,
+    UnknownUploadError,
+    UploadOffsetError,
+)
+from heinfer_client.messages import Flow, Pause, Reply, Request, ask, require_success
+from heinfer_client.progress import Advance, Bars
+
+WHOLE_BYTES = 1 << 22
+"""Keys of no more are sent at once."""
+
+PIECE_BYTES = 1 << 20
+
+TRIES = 6
+"""How often in a row nothing may come of a request before the upload is given up."""
+
+_FIRST_PAUSE = 0.25
+_LONGEST_PAUSE = 8.0
+_ID = r"^[A-Za-z0-9_-]{16,64}$"
+
+
+class _Registered(BaseModel):
+    keys: str = Field(pattern=_ID)
+
+
+class _State(BaseModel):
+    upload: str = Field(pattern=_ID)
+    offset: int = Field(ge=0)
+    is_registered: bool = False
+
+
+def send_keys(model_path: str, body: bytes, bars: Bars) -> Flow[str]:
+    """Register a frame of keys; returns their id.
+
+    Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
+
+    Raises:
+        ServiceUnavailableError: when nothing has come of several requests in a row.
+        ServiceError: when the service refuses, or its answers make no sense.
+    """
+    if len(body) <= WHOLE_BYTES:
+        reply = yield from ask(Request("POST", f"{model_path}/keys", body=body, upload="Sending evaluation keys"))
+        return _key_id(reply)
+    with bars.bar("Sending evaluation keys", len(body)) as advance:
+        return (yield from _Pieces(model_path, body, advance).send())
+
+
+class _Pieces:
+    """One upload: how far it has come, and how often nothing has come of it."""
+
+    def __init__(self, model_path: str, body: bytes, advance: Advance) -> None:
+        self._body = body
+        self._begin = Request(
+            "POST", f"{model_path}/uploads", {"size": str(len(body)), "sha256": sha256(body).hexdigest()}
+        )
+        self._advance = advance
+        self._furthest = 0
+        self._failures = 0
+
+    def send(self) -> Flow[str]:
+        while True:
+            try:
+                return (yield from self._from_where_it_is())
+            except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError):
+                self._failures += 1
+                if self._failures >= TRIES:
+                    raise
+            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
+            yield Pause(random.uniform(longest / 2, longest))  # noqa: S311 - so that clients do not come back together
+
+    def _from_where_it_is(self) -> Flow[str]:
+        state = yield from self._ask(self._begin)  # begins it, or says where it is
+        if state.is_registered:
+            return state.upload
+        path = f"/uploads/{state.upload}"
+        while state.offset < len(self._body):
+            piece = self._body[state.offset : state.offset + PIECE_BYTES]
+            expected = state.offset + len(piece)
+            state = yield from self._ask(Request("PATCH", path, {"offset": str(state.offset)}, piece))
+            if state.offset != expected:
+                raise UploadOffsetError("the service says that another piece has come than was sent")
+        reply = yield from ask(Request("POST", path))
+        return _key_id(reply)
+
+    def _ask(self, request: Request) -> Flow[_State]:
+        reply = yield from ask(request)
+        require_success(reply)
+        try:
+            state = _State.model_validate_json(reply.body)
+        except ValidationError:
+            raise _nonsense(reply) from None
+        if state.offset > len(self._body):
+            raise _nonsense(reply)
+        if state.offset > self._furthest:
+            self._advance(state.offset - self._furthest)
+            self._furthest, self._failures = state.offset, 0
+        return state
+
+
+def _key_id(reply: Reply) -> str:
+    require_success(reply)
+    try:
+        return _Registered.model_validate_json(reply.body).keys
+    except ValidationError:
+        raise _nonsense(reply) from None
+
+
+def _nonsense(reply: Reply) -> ServiceError:
+    return ServiceError("the service's answer to a registration of keys is malformed", status=reply.status)

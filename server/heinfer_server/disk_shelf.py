@@ -1,0 +1,181 @@
+"""A shelf on disk: a file for every frame of keys, and an SQLite index that says which of them count.
+
+Whatever ends the process, at any moment: a frame is whole before the index names it, and named before its client hears
+of it; what the index does not name is removed when the shelf is opened again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, fields
+from hashlib import sha256
+from pathlib import Path
+
+from heinfer.errors import SettingError
+from heinfer_server.keystore import Entry
+from heinfer_server.problems import StorageError
+
+_VERSION = 1
+_COLUMNS = tuple(field.name for field in fields(Entry))
+_SCHEMA = """
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,
+    tenant TEXT NOT NULL,
+    model TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    size INTEGER NOT NULL,
+    created REAL NOT NULL,
+    used REAL NOT NULL
+) STRICT
+"""
+_PUT = f"INSERT OR REPLACE INTO keys (id, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"  # noqa: S608 - constants
+_LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
+
+
+class DiskShelf:
+    """See heinfer_server.keystore.Shelf; everything in the folder is of mode 0600, and the folder of 0700.
+
+    Raises:
+        SettingError: when the folder cannot be used, another server uses it, or a newer heinfer wrote it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._frames = folder / "frames"
+        try:
+            for place in (folder, self._frames):
+                place.mkdir(mode=0o700, parents=True, exist_ok=True)
+                place.chmod(0o700)
+            self._lock = _open_private(folder / "lock")
+            self._take(folder)
+            os.close(_open_private(folder / "index.sqlite"))  # SQLite gives its other files the mode of this one
+            self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
+            self._open_index(folder)
+            self._entries = self._swept()
+        except (OSError, sqlite3.Error) as error:
+            raise SettingError(f"keys cannot be kept in {folder}: {error}") from error
+
+    def entries(self) -> Collection[Entry]:
+        return self._entries
+
+    def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
+        with _failures():
+            known = self._index.execute("SELECT 1 FROM keys WHERE id = ?", (entry.id,)).fetchone()
+            self._write(entry.id, frame)
+            try:
+                with self._transaction():
+                    self._index.execute(_PUT, (entry.id, *astuple(entry)))
+                    self._delete(gone)
+            except BaseException:
+                if not known:
+                    self._unlink({entry.id})
+                raise
+            self._unlink(gone)
+
+    def read(self, entry: Entry) -> bytes | None:
+        try:
+            with _failures():
+                frame = self._path(entry.id).read_bytes()
+        except StorageError:
+            return None  # its client registers again, whatever became of it
+        return frame if sha256(frame).hexdigest() == entry.digest else None
+
+    def remove(self, gone: Collection[str]) -> None:
+        with _failures():
+            with self._transaction():
+                self._delete(gone)
+            self._unlink(gone)
+
+    def note_use(self, entries: Collection[Entry]) -> None:
+        with _failures(), self._transaction():
+            self._index.executemany(
+                "UPDATE keys SET used = ? WHERE id = ?", [(entry.used, entry.id) for entry in entries]
+            )
+
+    def close(self) -> None:
+        self._index.close()
+        os.close(self._lock)
+
+    def _take(self, folder: Path) -> None:
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SettingError(
+                f"another server keeps its keys in {folder}: give this one a folder of its own"
+            ) from None
+
+    def _open_index(self, folder: Path) -> None:
+        self._index.execute("PRAGMA journal_mode = WAL")
+        self._index.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before a client hears of it
+        (version,) = self._index.execute("PRAGMA user_version").fetchone()
+        if version > _VERSION:
+            raise SettingError(f"a newer heinfer keeps keys in {folder}: give this one another folder")
+        if version == 0:
+            with self._transaction():
+                self._index.execute(_SCHEMA)
+                self._index.execute(f"PRAGMA user_version = {_VERSION}")
+
+    def _swept(self) -> list[Entry]:
+        """What is indexed and there; whatever is only one of the two is removed."""
+        there = {path.name: path.stat().st_size for path in self._frames.iterdir()}
+        indexed = {key_id: Entry(*row) for key_id, *row in self._index.execute(_LIST)}
+        sound = {i: entry for i, entry in indexed.items() if there.get(i) == entry.size and i == entry.id}
+        with self._transaction():
+            self._delete(indexed.keys() - sound.keys())
+        self._unlink(there.keys() - sound.keys())
+        return list(sound.values())
+
+    def _write(self, key_id: str, frame: bytes) -> None:
+        temporary = self._frames / f"{key_id}.part"
+        try:
+            with os.fdopen(_open_private(temporary, os.O_TRUNC), "wb") as file:
+                file.write(frame)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self._path(key_id))
+        finally:
+            temporary.unlink(missing_ok=True)
+        folder = os.open(self._frames, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _delete(self, gone: Collection[str]) -> None:
+        self._index.executemany("DELETE FROM keys WHERE id = ?", [(key_id,) for key_id in gone])
+
+    def _unlink(self, gone: Collection[str]) -> None:
+        for key_id in gone:
+            self._path(key_id).unlink(missing_ok=True)
+
+    def _path(self, key_id: str) -> Path:
+        return self._frames / key_id
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._index.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._index.execute("COMMIT")
+        except BaseException:
+            if self._index.in_transaction:
+                self._index.execute("ROLLBACK")
+            raise
+
+
+def _open_private(path: Path, flags: int = 0) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | flags, 0o600)
+    os.fchmod(descriptor, 0o600)
+    return descriptor
+
+
+@contextmanager
+def _failures() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError("the service cannot keep evaluation keys now: its disk fails or is full") from error

@@ -1,0 +1,156 @@
+"""The HTTP interface: evaluation keys, whole or in pieces."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from heinfer_server.body import read_body
+from heinfer_server.keystore import DEFAULT_TENANT
+from heinfer_server.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
+from heinfer_server.problems import documented
+from heinfer_server.schemas import KeyList, KeySummary, Registration, UploadState
+from heinfer_server.uploads import CHUNK_BYTES
+
+router = APIRouter()
+
+
+@router.post(
+    "/models/{model}/keys",
+    summary="Register evaluation keys, whole",
+    status_code=HTTPStatus.CREATED,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.INSUFFICIENT_STORAGE,
+    ),
+    openapi_extra=octets_in("a frame of exactly the evaluation keys that the manifest lists"),
+)
+async def register_keys(
+    service: TheService, tenant: Tenant, model: Model, request: Request, response: Response
+) -> Registration:
+    served = service.model(model)
+    with service.registrations.entered(tenant):
+        body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
+        key_id = await service.register(tenant, served, body)
+    response.headers["Location"] = f"/keys/{key_id}"
+    return Registration(keys=key_id)
+
+
+@router.get("/keys", summary="The registered evaluation keys")
+async def list_keys(service: TheService, tenant: Tenant) -> KeyList:
+    # Whoever knows an id can use and delete the keys: it is told to nobody who is not told apart from others.
+    is_known = tenant != DEFAULT_TENANT
+    return KeyList(
+        keys=[
+            KeySummary(
+                keys=entry.id if is_known else None,
+                model=entry.model,
+                bytes=entry.size,
+                created=entry.created,
+                used=entry.used,
+            )
+            for entry in service.keys.of(tenant)
+        ]
+    )
+
+
+@router.delete(
+    "/keys/{key_id}",
+    summary="Forget evaluation keys",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.INSUFFICIENT_STORAGE),
+)
+async def delete_keys(service: TheService, tenant: Tenant, key_id: KeyId) -> None:
+    await service.forget(tenant, key_id)
+
+
+@router.post(
+    "/models/{model}/uploads",
+    summary="Begin to register evaluation keys in pieces, or go on with it",
+    status_code=HTTPStatus.CREATED,
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def begin_upload(
+    service: TheService,
+    tenant: Tenant,
+    model: Model,
+    size: Annotated[int, Query(ge=0, lt=1 << 48, description="bytes of the frame, which the manifest implies")],
+    sha256: Annotated[str, Query(pattern="^[0-9a-f]{64}$", description="digest of the frame, hexadecimal")],
+) -> UploadState:
+    served = service.model(model)
+    upload_id, upload = service.begin_upload(tenant, served, sha256, size)
+    return UploadState(
+        upload=upload_id, size=size, offset=size if upload is None else upload.offset, is_registered=upload is None
+    )
+
+
+@router.get(
+    "/uploads/{upload_id}",
+    summary="How far an upload has come",
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def get_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -> UploadState:
+    upload = service.uploads.get(tenant, upload_id)
+    return UploadState(upload=upload_id, size=upload.size, offset=upload.offset)
+
+
+@router.patch(
+    "/uploads/{upload_id}",
+    summary="Send the next piece of an upload",
+    responses=documented(
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+    openapi_extra=octets_in(f"the bytes from the offset on: at most {CHUNK_BYTES}, taken whole or not at all"),
+)
+async def continue_upload(
+    service: TheService,
+    tenant: Tenant,
+    upload_id: UploadId,
+    request: Request,
+    offset: Annotated[int, Query(ge=0, lt=1 << 48, description="where the piece begins: where the last one ended")],
+) -> UploadState:
+    room = service.uploads.room(tenant, upload_id, offset)
+    with service.registrations.entered(tenant):
+        piece = await read_body(request, room, service.settings.body_seconds_per_mib)
+        upload = service.uploads.append(tenant, upload_id, offset, piece)
+    return UploadState(upload=upload_id, size=upload.size, offset=upload.offset)
+
+
+@router.post(
+    "/uploads/{upload_id}",
+    summary="Finish an upload: register the keys",
+    status_code=HTTPStatus.CREATED,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.INSUFFICIENT_STORAGE,
+    ),
+)
+async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId, response: Response) -> Registration:
+    with service.registrations.entered(tenant):
+        key_id = await service.finish_upload(tenant, upload_id)
+    response.headers["Location"] = f"/keys/{key_id}"
+    return Registration(keys=key_id)
+
+
+@router.delete(
+    "/uploads/{upload_id}",
+    summary="Give up an upload",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def give_up_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -> None:
+    service.uploads.get(tenant, upload_id)
+    service.uploads.drop(upload_id)

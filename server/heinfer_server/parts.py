@@ -1,0 +1,37 @@
+"""What routes are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+from fastapi import Path as PathParameter
+
+from heinfer_server.keystore import DEFAULT_TENANT
+from heinfer_server.service import Service
+
+OCTETS = "application/octet-stream"
+OCTET_SCHEMA = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
+
+
+def octets_in(description: str) -> dict[str, Any]:
+    """OpenAPI's description of a request whose body is frames."""
+    return {"requestBody": {"required": True, "description": description, "content": OCTET_SCHEMA}}
+
+
+def _service(request: Request) -> Service:
+    service = request.app.state.service
+    assert isinstance(service, Service)
+    return service
+
+
+def tenant_of() -> str:
+    """Who asks; everybody is the same one as long as nobody is told apart."""
+    return DEFAULT_TENANT
+
+
+Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
+KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
+UploadId = Annotated[str, PathParameter(max_length=64, description="id of an upload")]
+TheService = Annotated[Service, Depends(_service)]
+Tenant = Annotated[str, Depends(tenant_of)]

@@ -1,0 +1,34 @@
+"""A shelf in memory: keys last as long as the process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from heinfer_server.keystore import Entry
+
+
+class MemoryShelf:
+    """See heinfer_server.keystore.Shelf."""
+
+    def __init__(self) -> None:
+        self._frames: dict[str, bytes] = {}
+
+    def entries(self) -> Collection[Entry]:
+        return ()
+
+    def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
+        self.remove(gone)
+        self._frames[entry.id] = frame
+
+    def read(self, entry: Entry) -> bytes | None:
+        return self._frames.get(entry.id)
+
+    def remove(self, gone: Collection[str]) -> None:
+        for key_id in gone:
+            self._frames.pop(key_id, None)
+
+    def note_use(self, entries: Collection[Entry]) -> None:
+        pass
+
+    def close(self) -> None:
+        self._frames.clear()

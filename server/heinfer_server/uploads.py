@@ -1,0 +1,132 @@
+"""Evaluation keys that come in pieces: in memory until they are whole, then registered as any others."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from hashlib import sha256
+
+from heinfer.errors import (
+    PayloadTooLargeError,
+    ServiceUnavailableError,
+    UnknownUploadError,
+    UploadDigestError,
+    UploadIncompleteError,
+    UploadOffsetError,
+)
+
+UPLOADS_AT_ONCE = 16
+UPLOADS_OF_A_TENANT = 8
+CHUNK_BYTES = 1 << 22
+"""The most that one piece may have: it lies in memory once more while it comes."""
+
+
+@dataclass
+class Upload:
+    """One set of keys on its way; its id is the one that they will have.
+
+    Attributes:
+        tenant: who sends them.
+        model: name of the model that they are for.
+        digest: hexadecimal SHA-256 of all of it, as it was announced.
+        size: bytes of all of it.
+        touched: when the last piece came.
+        data: what has come.
+    """
+
+    tenant: str
+    model: str
+    digest: str
+    size: int
+    touched: float
+    data: bytearray = field(default_factory=bytearray, repr=False)
+
+    @property
+    def offset(self) -> int:
+        """Where the next piece begins."""
+        return len(self.data)
+
+    def whole(self) -> bytes:
+        """All of it.
+
+        Raises:
+            UploadIncompleteError: when pieces are missing.
+            UploadDigestError: when it is not what was announced.
+        """
+        if self.offset < self.size:
+            raise UploadIncompleteError(f"{self.offset} of {self.size} bytes have come: send the rest first")
+        if sha256(self.data).hexdigest() != self.digest:
+            raise UploadDigestError("the bytes that came are not those that were announced: send them again")
+        return bytes(self.data)
+
+
+class Uploads:
+    """Uploads by id. Those that stand still are over after a while, or when others need their place.
+
+    Args:
+        capacity: bytes of all that are under way together, as they were announced.
+        seconds: after which one that stands still is over.
+        clock: seconds that only go up.
+    """
+
+    def __init__(self, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._capacity = capacity
+        self._seconds = seconds
+        self._clock = clock
+        self._uploads: dict[str, Upload] = {}
+
+    def __len__(self) -> int:
+        self._drop_those_over()
+        return len(self._uploads)
+
+    def open(self, upload_id: str, tenant: str, model: str, digest: str, size: int) -> Upload:
+        """Begin an upload, or go on with the one that has begun; ServiceUnavailableError when too much is under way."""
+        self._drop_those_over()
+        found = self._uploads.get(upload_id)
+        if found is not None:
+            return found
+        own = sum(upload.tenant == tenant for upload in self._uploads.values())
+        announced = sum(upload.size for upload in self._uploads.values())
+        if own >= UPLOADS_OF_A_TENANT or len(self._uploads) >= UPLOADS_AT_ONCE or announced + size > self._capacity:
+            raise ServiceUnavailableError("too many uploads of keys are under way: try again later")
+        upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, self._clock())
+        return upload
+
+    def get(self, tenant: str, upload_id: str) -> Upload:
+        """An upload of the tenant; UnknownUploadError when there is none under the id."""
+        self._drop_those_over()
+        upload = self._uploads.get(upload_id)
+        if upload is None or upload.tenant != tenant:
+            raise UnknownUploadError("there is no upload under this id (any more): begin it again")
+        return upload
+
+    def room(self, tenant: str, upload_id: str, offset: int) -> int:
+        """The most bytes that a piece at an offset may have.
+
+        Raises:
+            UnknownUploadError: when there is no such upload.
+            UploadOffsetError: when the next piece does not begin there.
+        """
+        upload = self.get(tenant, upload_id)
+        if offset != upload.offset:
+            raise UploadOffsetError(f"the next piece begins at {upload.offset}: ask for the state and go on from there")
+        return min(CHUNK_BYTES, upload.size - upload.offset)
+
+    def append(self, tenant: str, upload_id: str, offset: int, piece: bytes) -> Upload:
+        """Take a piece, all of it or nothing; raises what `room` does, for another may have come in the meantime."""
+        if len(piece) > self.room(tenant, upload_id, offset):
+            raise PayloadTooLargeError(f"a piece has at most {CHUNK_BYTES} bytes, and no more than are missing")
+        upload = self._uploads[upload_id]
+        upload.data += piece
+        upload.touched = self._clock()
+        return upload
+
+    def drop(self, upload_id: str) -> None:
+        """Forget an upload, if it is there."""
+        self._uploads.pop(upload_id, None)
+
+    def _drop_those_over(self) -> None:
+        now = self._clock()
+        for upload_id in [i for i, upload in self._uploads.items() if now - upload.touched > self._seconds]:
+            del self._uploads[upload_id]

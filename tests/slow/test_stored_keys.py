@@ -1,0 +1,181 @@
+"""Keys on disk, and keys in pieces, over real HTTP: ends without warning, restarts, and who registers again."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from owner import Owner
+from server_process import ServerProcess, launch, server_process
+from tiny_model import cleartext_scores, tiny_bundle
+
+from heinfer_client import Client, upload
+
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+MODEL = tiny_bundle()
+PIECE = 20_000
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def client_of(url: str, keys_path: Path | None = None) -> Client:
+    return Client(url, model="tiny", keys_path=keys_path, progress=False)
+
+
+def assert_right(client: Client) -> None:
+    assert client.encrypt_and_predict(IMAGE).scores == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+
+
+def kill(server: ServerProcess) -> None:
+    """End it without warning, and its workers, which wait for a parent that is gone."""
+    leftover = server.children()
+    server.process.kill()
+    server.process.wait()
+    for pid in leftover:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def stored(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "keys" / "frames").iterdir()}
+
+
+def test_keys_outlive_a_restart_and_a_kill(tmp_path):
+    port, keys = free_port(), tmp_path / "client.key"
+    settings = {"port": port, "key_folder": tmp_path / "keys"}
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        registered = stored(tmp_path)
+        server.stop()
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        kill(server)
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        assert stored(tmp_path) == registered  # nobody registered again
+
+
+def test_registrations_under_kills_are_lost_by_nobody(tmp_path):
+    """Clients register for ever, the service is killed in the middle: every id that was answered is good afterwards."""
+    owner = Owner(MODEL)
+    frames = [owner.codec.evaluation_keys(owner.secret, lambda _done: None) for _ in range(12)]
+    port, answered = free_port(), set[str]()
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        with server_process(tmp_path / "server", [MODEL], port=port, key_folder=tmp_path / "keys") as server:
+
+            def register(url: str = server.url) -> None:
+                with httpx.Client(base_url=url, timeout=20) as http:
+                    try:
+                        for frame in frames:
+                            answer = http.post("/models/tiny/keys", content=frame)
+                            if answer.status_code == 201:
+                                answered.add(answer.json()["keys"])
+                    except httpx.HTTPError:
+                        return
+
+            threads = [threading.Thread(target=register) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            time.sleep(float(rng.uniform(0.02, 0.3)))
+            kill(server)
+            for thread in threads:
+                thread.join()
+    assert answered
+    with server_process(tmp_path / "server", [MODEL], port=port, key_folder=tmp_path / "keys") as server:
+        assert answered <= stored(tmp_path)
+        assert all("." not in name for name in stored(tmp_path))
+        body = owner.inputs(IMAGE)
+        for key_id in answered:
+            answer = httpx.post(
+                f"{server.url}/infer", params={"model": "tiny", "keys": key_id}, content=body, timeout=30
+            )
+            assert owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+
+
+def test_an_upload_goes_on_after_the_service_was_killed(tmp_path, monkeypatch):
+    """What had come is gone with the process: the client notices, begins again, and its call succeeds."""
+    monkeypatch.setattr(upload, "WHOLE_BYTES", PIECE)
+    monkeypatch.setattr(upload, "PIECE_BYTES", PIECE)
+    port = free_port()
+    servers: list[ServerProcess] = []
+
+    class KillsOnce(httpx.HTTPTransport):
+        pieces = 0
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            self.pieces += request.method == "PATCH"
+            if self.pieces == 4 and len(servers) == 1:
+                kill(servers[0])
+                process = launch(tmp_path / "server", [MODEL], port=port)
+                servers.append(ServerProcess(process, tmp_path / "server" / "log"))
+            return super().handle_request(request)
+
+    with server_process(tmp_path / "server", [MODEL], port=port) as server:
+        servers.append(server)
+        with Client(server.url, model="tiny", transport=KillsOnce(), progress=False) as client:
+            try:
+                assert_right(client)
+            finally:
+                for other in servers[1:]:
+                    other.stop()
+                    assert other.process.stdout is not None
+                    other.process.stdout.close()
+    assert len(servers) == 2
+
+
+def test_who_was_pushed_out_registers_again_and_its_call_succeeds(tmp_path):
+    room = int(1.5 * len(Owner(MODEL).keys))
+    settings = {"key_folder": tmp_path / "keys", "key_disk": room}
+    with (
+        server_process(tmp_path / "server", [MODEL], **settings) as server,
+        client_of(server.url) as first,
+        client_of(server.url) as second,
+    ):
+        for client in (first, second, first, second):
+            assert_right(client)
+            assert len(stored(tmp_path)) == 1
+
+
+def test_a_full_disk_is_said_so_and_harms_nothing_that_is_there(tmp_path):
+    """The limit on a file's size stands for the full disk."""
+    owner = Owner(MODEL)
+    with (
+        server_process(tmp_path / "server", [MODEL], key_folder=tmp_path / "keys") as server,
+        client_of(server.url) as client,
+    ):
+        assert_right(client)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+        answer = httpx.post(f"{server.url}/models/tiny/keys", content=owner.keys, timeout=20)
+        assert (answer.status_code, answer.json()["code"]) == (507, "storage-failed")
+        assert_right(client)
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        answer = httpx.post(f"{server.url}/models/tiny/keys", content=owner.keys, timeout=20)
+        assert answer.status_code == 201
+        assert len(stored(tmp_path)) == 2
+
+
+def test_keys_for_another_manifest_are_not_taken_for_good(tmp_path):
+    """The model is compiled anew under its name, with other keys."""
+    port, keys = free_port(), tmp_path / "client.key"
+    settings = {"port": port, "key_folder": tmp_path / "keys"}
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        (old,) = stored(tmp_path)
+    newer = tiny_bundle(idle_rotations=1)
+    with server_process(tmp_path / "server", [newer], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)  # its key file says that the old ones are for another manifest
+        answer = httpx.post(f"{server.url}/infer", params={"model": "tiny", "keys": old}, content=b"", timeout=20)
+        assert answer.json()["code"] == "unknown-keys"

@@ -1,0 +1,289 @@
+"""Clients' evaluation keys, in memory and on disk: bounds, tenants, restarts, and ends without warning."""
+
+import os
+import random
+import resource
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from heinfer.errors import SettingError, UnknownKeysError
+from heinfer_server.disk_shelf import DiskShelf
+from heinfer_server.keystore import KeyStore, StoreLimits, address
+from heinfer_server.problems import StorageError
+from heinfer_server.shelves import MemoryShelf
+from heinfer_server.worker import LOADED_KEYS, Worker
+
+MANIFEST = "0" * 64
+
+
+class Clock:
+    """Seconds that pass when a test says so, and a little whenever somebody looks."""
+
+    def __init__(self) -> None:
+        self.now = 1e9
+
+    def __call__(self) -> float:
+        self.now += 0.001
+        return self.now
+
+
+@pytest.fixture(params=["memory", "disk"])
+def shelf(request, tmp_path):
+    with closing(MemoryShelf() if request.param == "memory" else DiskShelf(tmp_path / "keys")) as shelf:
+        yield shelf
+
+
+def store_on(shelf, capacity: int = 100, quota: int = 100, seconds: float = 1000.0) -> KeyStore:
+    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clock())
+
+
+def frame(size: int, number: int = 0) -> bytes:
+    return bytes([number]) * size
+
+
+def add(store: KeyStore, size: int, number: int = 0, tenant: str = "a") -> str:
+    return store.add(tenant, "tiny", MANIFEST, frame(size, number))
+
+
+# Addresses -------------------------------------------------------------------------------------
+
+
+def test_keys_are_where_their_content_says(shelf):
+    store = store_on(shelf)
+    first, second = add(store, 10, 1), add(store, 10, 2)
+    assert add(store, 10, 1) == first != second
+    assert len(store) == 2
+    assert store.read(first).frame == frame(10, 1)
+    assert store.read(second).model == "tiny"
+    assert {entry.id for entry in store.of("a")} == {first, second}
+
+
+def test_an_address_depends_on_every_part_of_it_and_where_it_ends():
+    parts = ("a", "tiny", MANIFEST, "f" * 64)
+    others = [("b", *parts[1:]), ("at", "iny", *parts[2:]), (*parts[:2], "1" * 64, parts[3]), (*parts[:3], "e" * 64)]
+    assert len({address(*parts), *(address(*other) for other in others)}) == 5
+    assert len(address(*parts)) == 64
+
+
+def test_a_tenant_has_no_way_to_anothers_keys(shelf):
+    store = store_on(shelf)
+    key_id = add(store, 10, 1, "a")
+    assert add(store, 10, 1, "b") != key_id  # the same content, and yet not the same thing
+    with pytest.raises(UnknownKeysError):
+        store.find("b", key_id)
+    with pytest.raises(UnknownKeysError):
+        store.remove("b", key_id)
+    assert [entry.tenant for entry in store.of("a")] == ["a"]
+    assert store.find("a", key_id).size == 10
+
+
+# Bounds ----------------------------------------------------------------------------------------
+
+
+def test_the_least_recently_used_keys_go_first(shelf):
+    store = store_on(shelf)
+    first, second = add(store, 40, 1), add(store, 40, 2)
+    store.find("a", first)
+    third = add(store, 60, 3)
+    assert [key_id in store for key_id in (first, second, third)] == [True, False, True]
+    with pytest.raises(UnknownKeysError):
+        store.read(second)
+
+
+def test_the_store_stays_within_its_bound(shelf):
+    store = store_on(shelf)
+    for number, size in enumerate((30, 70, 10, 90, 100, 1)):
+        add(store, size, number)
+        assert sum(entry.size for entry in store.of("a")) <= 100
+    assert len(store) == 1
+    with pytest.raises(SettingError):
+        add(store, 101)
+
+
+def test_a_quota_takes_from_who_exceeds_it_and_from_nobody_else(shelf):
+    store = store_on(shelf, capacity=1000, quota=50)
+    kept = add(store, 40, 1, "b")
+    first, second = add(store, 30, 1), add(store, 30, 2)
+    assert [key_id in store for key_id in (kept, first, second)] == [True, False, True]
+    with pytest.raises(SettingError):
+        add(store, 51)
+
+
+def test_who_has_most_gives_when_all_of_it_is_full(shelf):
+    store = store_on(shelf)
+    oldest = add(store, 10, 1, "small")
+    large = [add(store, 30, number, "large") for number in range(3)]
+    new = add(store, 20, 2, "small")
+    assert oldest in store
+    assert new in store
+    assert [key_id in store for key_id in large] == [False, True, True]
+
+
+def test_keys_that_nobody_uses_are_over_in_time(shelf):
+    clock = Clock()
+    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, clock)
+    used, unused = add(store, 10, 1), add(store, 10, 2)
+    clock.now += 40
+    store.find("a", used)
+    clock.now += 40
+    with pytest.raises(UnknownKeysError):
+        store.find("a", unused)
+    assert [entry.id for entry in store.of("a")] == [used]
+    assert store.tidy() == 1
+    assert unused not in store
+    assert store.tidy() == 0
+
+
+def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(shelf):
+    store = store_on(shelf)
+    worker = Worker([], 1.0, store)
+    ids = [add(store, 1, number) for number in range(LOADED_KEYS + 1)]
+    for key_id in ids[:LOADED_KEYS]:
+        worker._loaded[key_id] = None
+    assert worker._make_room(ids[0]) == ()  # it has these
+    assert worker._make_room(ids[-1]) == (ids[0],)
+    store.remove("a", ids[2])
+    assert worker._make_room(ids[-1]) == (ids[2],)
+    assert [worker.has(key_id) for key_id in ids] == [False, True, False, True, False]
+
+
+# On disk ---------------------------------------------------------------------------------------
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in (folder / "frames").iterdir()}
+
+
+def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        first, second = add(store, 40, 1), add(store, 40, 2)
+        store.find("a", first)
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert store.read(first).frame == frame(40, 1)
+        assert [entry.id for entry in store.of("a")] == [second, first]
+        add(store, 40, 3)
+        assert second not in store
+        assert files(tmp_path) == {entry.id for entry in store.of("a")}
+
+
+def test_a_smaller_bound_is_kept_from_the_start(tmp_path):
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        add(store, 40, 1)
+        second = add(store, 40, 2)
+    with closing(store_on(DiskShelf(tmp_path), capacity=50)) as store:
+        assert files(tmp_path) == {second} == {entry.id for entry in store.of("a")}
+
+
+def test_nobody_else_may_read_what_is_kept(tmp_path):
+    old = os.umask(0)
+    try:
+        folder = tmp_path / "deep" / "keys"
+        with closing(store_on(DiskShelf(folder))) as store:
+            add(store, 10)
+            modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+    finally:
+        os.umask(old)
+    assert {mode for path, mode in modes.items() if path.is_dir()} == {0o700}
+    assert {mode for path, mode in modes.items() if path.is_file()} == {0o600}
+    assert len(modes) >= 5  # index, its log, lock, frame
+
+
+def test_what_is_damaged_is_gone(tmp_path):
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        changed, short, missing, sound = (add(store, 20, number) for number in range(4))
+        (tmp_path / "frames" / changed).write_bytes(frame(20, 9))
+        with pytest.raises(UnknownKeysError):
+            store.read(changed)
+        assert changed not in store
+    (tmp_path / "frames" / short).write_bytes(b"x")
+    (tmp_path / "frames" / missing).unlink()
+    (tmp_path / "frames" / "stray").write_bytes(b"x")
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert sound in store
+        assert short not in store
+        assert missing not in store
+        assert "stray" not in files(tmp_path)
+
+
+def test_a_folder_is_one_servers_alone(tmp_path):
+    with closing(DiskShelf(tmp_path)), pytest.raises(SettingError, match="another server keeps its keys"):
+        DiskShelf(tmp_path)
+    DiskShelf(tmp_path).close()
+
+
+def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
+    DiskShelf(tmp_path / "new").close()
+    with closing(sqlite3.connect(tmp_path / "new" / "index.sqlite")) as index:
+        index.execute("PRAGMA user_version = 99")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "index.sqlite").write_text("no database " * 100)
+    for name, reason in (("new", "newer heinfer"), ("file", "cannot be kept"), ("damaged", "cannot be kept")):
+        with pytest.raises(SettingError, match=reason):
+            DiskShelf(tmp_path / name)
+
+
+def test_a_disk_that_takes_no_more_changes_nothing(tmp_path):
+    """The limit on a file's size stands for a full disk: the write fails in the middle."""
+    with closing(store_on(DiskShelf(tmp_path), capacity=1 << 30, quota=1 << 30)) as store:
+        kept = add(store, 1000, 1)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+        try:
+            with pytest.raises(StorageError, match="fails or is full"):
+                add(store, 1 << 21, 2)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert files(tmp_path) == {kept} == {entry.id for entry in store.of("a")}
+        assert add(store, 1 << 21, 2) in store
+
+
+REGISTERS = """
+import sys, os, random
+from pathlib import Path
+from heinfer_server.disk_shelf import DiskShelf
+from heinfer_server.keystore import KeyStore, StoreLimits
+store = KeyStore(StoreLimits(40 * 20_000, 40 * 20_000), DiskShelf(Path(sys.argv[1])))
+rng = random.Random(int(sys.argv[2]))
+print("ready", flush=True)
+while True:
+    if rng.random() < 0.2 and len(store):
+        gone = rng.choice(store.of("a")).id
+        print("-" + gone, flush=True)
+        store.remove("a", gone)
+    else:
+        print("+" + store.add("a", "tiny", "0" * 64, rng.randbytes(rng.randrange(1, 20_000))), flush=True)
+"""
+
+
+def test_whenever_it_is_killed_no_registered_key_is_lost_and_nothing_is_left_over(tmp_path):
+    registered: dict[str, None] = {}
+    rng = random.Random(0)
+    for run in range(8):
+        command = [sys.executable, "-c", REGISTERS, str(tmp_path), str(run)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            time.sleep(rng.uniform(0.01, 0.3))
+            process.send_signal(signal.SIGKILL)
+            lines = [line for line in process.stdout.read().split("\n")[:-1] if line]
+        for line in lines:
+            registered.pop(line[1:], None)
+            if line[0] == "+":
+                registered[line[1:]] = None
+        assert lines
+        with closing(KeyStore(StoreLimits(1 << 30, 1 << 30), DiskShelf(tmp_path))) as store:
+            there = {entry.id for entry in store.of("a")}
+            assert files(tmp_path) == there
+            for entry in store.of("a"):
+                assert len(store.read(entry.id).frame) == entry.size
+            # The bound of the writer lets the oldest go: those of the last 20 that were not removed must be there.
+            assert set(list(registered)[-20:]) <= there

@@ -1,0 +1,413 @@
+"""Evaluation keys in pieces: every order but the right one is refused, and the client gets through what goes wrong."""
+
+import asyncio
+from hashlib import sha256
+
+import httpx
+import numpy as np
+import pytest
+from in_process import URL, Recorded, RunningService, running_service
+from owner import Owner
+from tiny_model import cleartext_scores, tiny_bundle
+
+from heinfer.errors import (
+    PayloadTooLargeError,
+    ServiceError,
+    ServiceUnavailableError,
+    UnknownUploadError,
+    UploadDigestError,
+    UploadIncompleteError,
+    UploadOffsetError,
+)
+from heinfer_client import AsyncClient, Client, upload
+from heinfer_server.parts import tenant_of
+from heinfer_server.uploads import CHUNK_BYTES, UPLOADS_OF_A_TENANT, Uploads
+
+MODEL = tiny_bundle()
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+PIECE = 50_000
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, tiny_bundle("twin")]) as service:
+        yield service
+
+
+@pytest.fixture
+def http(running: RunningService):
+    yield running.http
+    running.service.uploads._uploads.clear()
+
+
+@pytest.fixture(scope="module")
+def owner() -> Owner:
+    return Owner(MODEL)
+
+
+@pytest.fixture
+def in_pieces(monkeypatch):
+    """A client that finds these small keys long."""
+    monkeypatch.setattr(upload, "WHOLE_BYTES", PIECE)
+    monkeypatch.setattr(upload, "PIECE_BYTES", PIECE)
+    monkeypatch.setattr(upload, "_FIRST_PAUSE", 0.001)
+
+
+def begin(http: httpx.Client, body: bytes, model: str = "tiny", **changes: object) -> httpx.Response:
+    query = {"size": len(body), "sha256": sha256(body).hexdigest(), **changes}
+    return http.post(f"/models/{model}/uploads", params=query)
+
+
+def send(http: httpx.Client, upload_id: str, offset: int, piece: bytes) -> httpx.Response:
+    return http.patch(f"/uploads/{upload_id}", params={"offset": offset}, content=piece)
+
+
+def other_keys(keys: bytes, number: int = 0) -> bytes:
+    """As good as any keys, for who does not look into them."""
+    return keys[:-4] + number.to_bytes(4, "little")
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+# The service -----------------------------------------------------------------------------------
+
+
+def test_keys_in_pieces_are_keys(http, owner):
+    keys = Owner(MODEL).keys  # that nobody has registered
+    state = begin(http, keys)
+    assert state.status_code == 201
+    assert (state.json()["offset"], state.json()["is_registered"]) == (0, False)
+    upload_id = state.json()["upload"]
+    for offset in range(0, len(keys), PIECE):
+        assert http.get(f"/uploads/{upload_id}").json()["offset"] == offset
+        answer = send(http, upload_id, offset, keys[offset : offset + PIECE])
+        assert (answer.status_code, answer.json()["offset"]) == (200, min(offset + PIECE, len(keys)))
+    answer = http.post(f"/uploads/{upload_id}")
+    assert (answer.status_code, answer.json()["keys"]) == (201, upload_id)
+    assert answer.headers["location"] == f"/keys/{upload_id}"
+    assert_problem(http.get(f"/uploads/{upload_id}"), 404, "unknown-upload")
+    assert http.post(f"/uploads/{upload_id}").json() == answer.json()  # its answer may have been lost
+    assert begin(http, keys).json() == {
+        "upload": upload_id,
+        "size": len(keys),
+        "offset": len(keys),
+        "is_registered": True,
+    }
+    assert http.post("/models/tiny/keys", content=keys).json()["keys"] == upload_id  # the same in one piece
+
+
+def test_keys_that_came_in_pieces_evaluate(http):
+    owner = Owner(MODEL)
+    upload_id = begin(http, owner.keys).json()["upload"]
+    send(http, upload_id, 0, owner.keys)
+    key_id = http.post(f"/uploads/{upload_id}").json()["keys"]
+    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    assert owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+
+
+def test_beginning_again_goes_on(http, owner):
+    keys = other_keys(owner.keys, 1)
+    upload_id = begin(http, keys).json()["upload"]
+    send(http, upload_id, 0, keys[:PIECE])
+    assert begin(http, keys).json() | {"is_registered": False} == {
+        "upload": upload_id,
+        "size": len(keys),
+        "offset": PIECE,
+        "is_registered": False,
+    }
+
+
+def test_pieces_out_of_their_order_are_refused(http, owner):
+    keys = other_keys(owner.keys, 2)
+    upload_id = begin(http, keys).json()["upload"]
+    assert_problem(send(http, upload_id, PIECE, keys[PIECE : 2 * PIECE]), 409, "upload-offset")  # too early
+    send(http, upload_id, 0, keys[:PIECE])
+    assert_problem(send(http, upload_id, 0, keys[:PIECE]), 409, "upload-offset")  # twice
+    assert_problem(send(http, upload_id, PIECE - 1, keys[PIECE - 1 : 2 * PIECE]), 409, "upload-offset")  # overlapping
+    assert_problem(send(http, upload_id, PIECE + 1, keys[PIECE + 1 : 2 * PIECE]), 409, "upload-offset")  # with a gap
+    assert str(PIECE) in send(http, upload_id, 0, b"x").json()["detail"]
+    assert_problem(http.post(f"/uploads/{upload_id}"), 409, "upload-incomplete")
+    assert http.get(f"/uploads/{upload_id}").json()["offset"] == PIECE
+
+
+def test_more_than_was_announced_or_a_piece_may_have_is_refused(http, owner):
+    keys = other_keys(owner.keys, 3)
+    upload_id = begin(http, keys).json()["upload"]
+    answer = send(http, upload_id, 0, keys + b"\0")
+    assert_problem(answer, 413, "payload-too-large")
+    assert answer.headers["connection"] == "close"
+    assert http.get(f"/uploads/{upload_id}").json()["offset"] == 0
+    assert send(http, upload_id, 0, b"").json()["offset"] == 0
+    uploads = Uploads(1 << 30, 10.0)
+    uploads.open("id", "a", "tiny", "", 2 * CHUNK_BYTES)
+    assert uploads.room("a", "id", 0) == CHUNK_BYTES
+    with pytest.raises(PayloadTooLargeError):
+        uploads.append("a", "id", 0, bytes(CHUNK_BYTES + 1))
+
+
+@pytest.mark.parametrize(("difference", "code"), [(-1, "frame-length"), (1, "frame-length"), (10**9, "frame-length")])
+def test_another_size_than_the_manifest_implies_is_refused_before_a_byte_comes(http, owner, difference, code):
+    assert_problem(begin(http, owner.keys, size=len(owner.keys) + difference), 400, code)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"size": -1}, {"size": 1 << 60}, {"size": "x"}, {"sha256": "x"}, {"sha256": "A" * 64}]
+)
+def test_malformed_announcements_are_refused(http, owner, wrong):
+    assert_problem(begin(http, owner.keys, **wrong), 422, "bad-request")
+
+
+def test_what_was_not_announced_is_refused_and_forgotten(http, owner):
+    keys = other_keys(owner.keys, 4)
+    upload_id = begin(http, keys).json()["upload"]
+    send(http, upload_id, 0, owner.keys)
+    assert_problem(http.post(f"/uploads/{upload_id}"), 400, "upload-digest")
+    assert_problem(http.post(f"/uploads/{upload_id}"), 404, "unknown-upload")
+
+
+def test_keys_in_pieces_are_checked_as_those_in_one(http, owner):
+    broken = bytearray(owner.keys)
+    broken[:4] = b"XXXX"
+    upload_id = begin(http, bytes(broken)).json()["upload"]
+    send(http, upload_id, 0, bytes(broken))
+    assert_problem(http.post(f"/uploads/{upload_id}"), 400, "bad-frame")
+    assert_problem(http.get(f"/uploads/{upload_id}"), 404, "unknown-upload")
+
+
+def test_unknown_uploads_and_models_are_unknown(http, owner):
+    for answer in (
+        http.get("/uploads/x"),
+        send(http, "0" * 64, 0, b""),
+        http.post(f"/uploads/{'0' * 64}"),
+        http.delete("/uploads/x"),
+    ):
+        assert_problem(answer, 404, "unknown-upload")
+    assert_problem(begin(http, owner.keys, "nothing"), 404, "unknown-model")
+
+
+def test_an_upload_can_be_given_up(http, owner):
+    upload_id = begin(http, other_keys(owner.keys, 5)).json()["upload"]
+    assert http.delete(f"/uploads/{upload_id}").status_code == 204
+    assert_problem(http.delete(f"/uploads/{upload_id}"), 404, "unknown-upload")
+
+
+def test_there_are_only_so_many_uploads_at_once(http, owner):
+    begun = [begin(http, other_keys(owner.keys, 10 + number)) for number in range(UPLOADS_OF_A_TENANT + 1)]
+    assert [answer.status_code for answer in begun] == [201] * UPLOADS_OF_A_TENANT + [503]
+    assert_problem(begun[-1], 503, "service-unavailable")
+    http.delete(f"/uploads/{begun[0].json()['upload']}")
+    assert begin(http, other_keys(owner.keys, 99)).status_code == 201
+
+
+def test_an_upload_is_of_one_tenant_and_one_model(running, http, owner):
+    keys = other_keys(owner.keys, 6)
+    upload_id = begin(http, keys).json()["upload"]
+    assert begin(http, keys, "twin").json()["upload"] != upload_id
+    running.app.dependency_overrides[tenant_of] = lambda: "other"
+    try:
+        for answer in (
+            http.get(f"/uploads/{upload_id}"),
+            send(http, upload_id, 0, b"x"),
+            http.post(f"/uploads/{upload_id}"),
+        ):
+            assert_problem(answer, 404, "unknown-upload")
+        assert begin(http, keys).json()["upload"] != upload_id
+        assert http.get("/keys").json() == {"keys": []}
+        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        (listed,) = http.get("/keys").json()["keys"]
+        assert (listed["keys"], listed["model"], listed["bytes"]) == (key_id, "tiny", len(owner.keys))
+    finally:
+        running.app.dependency_overrides.clear()
+    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    assert_problem(answer, 404, "unknown-keys")
+    assert_problem(http.delete(f"/keys/{key_id}"), 404, "unknown-keys")
+
+
+def test_who_is_not_told_apart_learns_no_id(http, owner):
+    key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    answer = http.get("/keys")
+    assert any(entry["bytes"] == len(owner.keys) for entry in answer.json()["keys"])
+    assert {entry["keys"] for entry in answer.json()["keys"]} == {None}
+    assert key_id not in answer.text
+
+
+def test_uploads_that_stand_still_are_over():
+    now = [0.0]
+    uploads = Uploads(1000, 60.0, lambda: now[0])
+    for name in ("still", "goes on"):
+        uploads.open(name, "a", "tiny", "", 100)
+    now[0] = 50
+    uploads.append("a", "goes on", 0, b"x")
+    now[0] = 100
+    with pytest.raises(UnknownUploadError):
+        uploads.append("a", "still", 0, b"x")
+    assert uploads.append("a", "goes on", 1, b"x").offset == 2
+    assert len(uploads) == 1
+
+
+def test_the_announced_bytes_of_all_have_a_bound_and_nothing_is_taken_for_them():
+    uploads = Uploads(1000, 60.0)
+    assert uploads.open("1", "a", "tiny", "", 600).data == b""
+    with pytest.raises(ServiceUnavailableError):
+        uploads.open("2", "a", "tiny", "", 401)
+    uploads.open("2", "b", "tiny", "", 400)
+
+
+def test_what_has_come_is_given_out_only_when_it_is_all_of_it():
+    uploads = Uploads(1000, 60.0)
+    found = uploads.open("1", "a", "tiny", sha256(b"abc").hexdigest(), 3)
+    with pytest.raises(UploadIncompleteError, match="0 of 3"):
+        found.whole()
+    uploads.append("a", "1", 0, b"ab")
+    with pytest.raises(UploadOffsetError, match="begins at 2"):
+        uploads.append("a", "1", 0, b"ab")
+    uploads.append("a", "1", 2, b"c")
+    assert found.whole() == b"abc"
+    found.data[0] = 0
+    with pytest.raises(UploadDigestError):
+        found.whole()
+
+
+# The client ------------------------------------------------------------------------------------
+
+
+class Faulty(Recorded):
+    """Loses requests before they arrive, and answers after they have been given."""
+
+    def __init__(
+        self, inner: httpx.BaseTransport, requests: tuple[int, ...] = (), answers: tuple[int, ...] = ()
+    ) -> None:
+        super().__init__(inner)
+        self.lost_requests, self.lost_answers = requests, answers
+        self.number = 0
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.number += 1
+        if self.number in self.lost_requests:
+            raise httpx.ConnectError("lost")
+        answer = super().handle_request(request)
+        if self.number in self.lost_answers:
+            raise httpx.ReadError("lost")
+        return answer
+
+
+def test_long_keys_go_in_pieces(running, in_pieces):
+    transport = Recorded(running.transport)
+    with Client(URL, model="tiny", transport=transport) as client:
+        prediction = client.encrypt_and_predict(IMAGE)
+        pieces = [len(request.content) for request in transport.requests if request.method == "PATCH"]
+        assert sum(pieces) == client.key_bytes
+    assert prediction.scores == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+    assert max(pieces) == PIECE
+    assert transport.count("/keys") == 0
+    assert transport.count("/uploads") == 1
+
+
+@pytest.mark.parametrize("number", range(2, 8))
+@pytest.mark.parametrize("lost", ["requests", "answers"])
+def test_whatever_is_lost_once_is_sent_again_and_nothing_else(running, in_pieces, lost, number):
+    """Request 1 is for the manifest, 2 begins the upload, pieces follow."""
+    transport = Faulty(running.transport, **{lost: (number,)})
+    with Client(URL, model="tiny", transport=transport) as client:
+        client.prepare()
+        offsets = [int(request.url.params["offset"]) for request in transport.requests if request.method == "PATCH"]
+        assert offsets == list(range(0, client.key_bytes, PIECE))
+        assert client.encrypt_and_predict(IMAGE).label
+
+
+def test_a_lost_answer_to_the_end_of_an_upload_does_no_harm(running, in_pieces):
+    with Client(URL, model="tiny", transport=(counted := Faulty(running.transport))) as client:
+        client.prepare()
+    last = counted.number
+    transport = Faulty(running.transport, answers=(last,))
+    with Client(URL, model="tiny", transport=transport) as client:
+        client.prepare()
+        assert client.encrypt_and_predict(IMAGE).label
+    assert sum(request.method == "PATCH" for request in transport.requests) == last - 3
+
+
+def test_an_upload_that_the_service_has_forgotten_begins_again(running, in_pieces):
+    class Forgets(Faulty):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if self.number == 4:
+                running.service.uploads._uploads.clear()
+            return super().handle_request(request)
+
+    transport = Forgets(running.transport)
+    with Client(URL, model="tiny", transport=transport) as client:
+        assert client.encrypt_and_predict(IMAGE).label
+    assert transport.count("/uploads") == 2
+
+
+def test_a_service_that_takes_nothing_is_given_up(running, in_pieces):
+    transport = Faulty(running.transport, requests=tuple(range(3, 100)))
+    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
+        client.prepare()
+    assert transport.number <= 1 + 2 * upload.TRIES
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"upload": "../../keys", "offset": 0},
+        {"upload": "u" * 64, "offset": -1},
+        {"upload": "u" * 64, "offset": 1 << 60},
+        {"upload": "u" * 64},
+        [],
+    ],
+)
+def test_a_malformed_state_is_refused(in_pieces, state):
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/manifest"):
+            return httpx.Response(200, content=MODEL.manifest.to_bytes())
+        return httpx.Response(201, json=state)
+
+    with (
+        Client(URL, model="tiny", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(ServiceError, match="malformed") as caught,
+    ):
+        client.prepare()
+    assert type(caught.value) is ServiceError
+
+
+def test_a_service_that_never_gets_further_is_given_up(in_pieces):
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if request.url.path.endswith("/manifest"):
+            return httpx.Response(200, content=MODEL.manifest.to_bytes())
+        return httpx.Response(201, json={"upload": "u" * 64, "offset": 0})
+
+    with (
+        Client(URL, model="tiny", transport=httpx.MockTransport(answer)) as client,
+        pytest.raises(UploadOffsetError),
+    ):
+        client.prepare()
+    assert len(asked) <= 1 + 2 * upload.TRIES
+
+
+def test_the_asynchronous_twin_gets_through_as_well(running, in_pieces):
+    class FaultyAsync(httpx.AsyncBaseTransport):
+        def __init__(self) -> None:
+            self.inner = httpx.ASGITransport(running.app)
+            self.paths: list[str] = []
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.paths.append(request.url.path)
+            if len(self.paths) in (3, 6):
+                raise httpx.ReadError("lost")
+            return await self.inner.handle_async_request(request)
+
+    transport = FaultyAsync()
+
+    async def use() -> str:
+        async with AsyncClient(URL, model="tiny", transport=transport) as client:
+            first, _ = await asyncio.gather(client.encrypt_and_predict(IMAGE), client.encrypt_and_predict(IMAGE))
+            return first.label
+
+    assert running.portal.call(use)
+    assert sum(path.endswith("/uploads") for path in transport.paths) == 3
