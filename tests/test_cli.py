@@ -252,8 +252,10 @@ def test_calibrate_shows_and_writes_a_table_that_can_be_planned_with(tmp_path, m
     assert status == 0
     (table,) = load_costs(out)
     assert (table.backend, table.ring_degree, table.levels) == ("tenseal", 4096, 2)
-    for word in ("N = 4096", "level", *OPERATIONS, f"{table('rotation', 1):.3f}", table.date, "written to"):
+    for word in ("N = 4096", "level", *OPERATIONS, table.date, "written to"):
         assert word in shown
+    written = table("rotation", 1)  # rounded to four places, what is shown to three: 0.71249 is 0.712, 0.7125 is not
+    assert any(f"{written + rest:.3f}" in shown for rest in (-5e-5, 0, 5e-5))
     assert cost_table(4096, path=out) == table
 
 
