@@ -13,7 +13,7 @@ import numpy as np
 from rings import tiny_parameters
 
 from heinfer.errors import FormatError
-from heinfer.formats.frame_fields import Field, ciphertext_fields, key_fields
+from heinfer.formats.frame_fields import Field, ciphertext_fields, key_fields, key_primes
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts, encode_keys
 from heinfer.formats.residues import CiphertextFrame, KeyFrame, Seed
 
@@ -23,22 +23,22 @@ SCALE = 2.0**10
 
 @dataclass(frozen=True)
 class Expectation:
-    """What a reader is asked for: ciphertexts, or keys of some steps (0: relinearization)."""
+    """What a reader is asked for: ciphertexts, or keys by step and level (step 0: relinearization)."""
 
     count: int = 0
     level: int = 0
     seeded: bool = False
-    steps: tuple[int, ...] = ()
+    levels: tuple[tuple[int, int], ...] = ()
 
     def fields(self) -> tuple[Field, ...]:
-        if self.steps:
-            return key_fields(PARAMETERS, count=len(self.steps))
+        if self.levels:
+            return key_fields(PARAMETERS, dict(self.levels))
         return ciphertext_fields(PARAMETERS, count=self.count, level=self.level, seeded=self.seeded)
 
     def good_frame(self) -> bytes:
         rng = np.random.default_rng(0)
-        if self.steps:
-            return encode_keys(PARAMETERS, [_key(rng, step) for step in self.steps])
+        if self.levels:
+            return encode_keys(PARAMETERS, [_key(rng, step, level) for step, level in self.levels])
         return encode_ciphertexts(PARAMETERS, [self._ciphertext(rng) for _ in range(self.count)])
 
     def _ciphertext(self, rng: np.random.Generator) -> CiphertextFrame:
@@ -49,11 +49,11 @@ class Expectation:
 
     def read_back(self, data: bytes) -> bytes:
         """The frame that was read, written again; FormatError when it is refused."""
-        if self.steps:
-            keys = decode_keys(data, PARAMETERS, steps=[s for s in self.steps if s], relinearization=0 in self.steps)
-            assert [key.step for key in keys] == list(self.steps)
+        if self.levels:
+            keys = decode_keys(data, PARAMETERS, dict(self.levels))
+            assert [(key.step, key.level) for key in keys] == list(self.levels)
             for key in keys:
-                _check_residues(key.digits, PARAMETERS.primes)
+                _check_residues(key.digits, key_primes(PARAMETERS, key.level))
             return encode_keys(PARAMETERS, keys)
         ciphertexts = decode_ciphertexts(
             data, PARAMETERS, count=self.count, level=self.level, scale=SCALE, seeded=self.seeded
@@ -72,9 +72,9 @@ EXPECTATIONS = (
     Expectation(1, 0, seeded=False),
     Expectation(2, 1, seeded=True),
     Expectation(2, 1, seeded=False),
-    Expectation(steps=(0,)),
-    Expectation(steps=(1, 3)),
-    Expectation(steps=(0, 2)),
+    Expectation(levels=((0, 1),)),
+    Expectation(levels=((1, 0), (3, 1))),
+    Expectation(levels=((0, 0), (2, 0))),
 )
 
 
@@ -115,6 +115,10 @@ def mutate(data: bytes, random: np.random.Generator, fallback: Callable[[bytes],
     start, end = 1 + field.offset, 1 + field.end
     piece = data[start:end]
     match int(random.integers(5)):
+        case 0 if (
+            field.primes and len(piece) == field.size
+        ):  # one residue becomes a prime, its neighbour or the largest
+            piece = _with_a_residue(piece, field.primes, random)
         case 0:  # one word of it becomes small, large, or a prime or its neighbour
             word = _interesting(random)
             at = 4 * int(random.integers(max(1, field.size // 4)))
@@ -136,6 +140,17 @@ def _any_seed(random: np.random.Generator) -> bytes:
     return every[int(random.integers(len(every)))]
 
 
+def _with_a_residue(piece: bytes, primes: tuple[int, ...], random: np.random.Generator) -> bytes:
+    row = int(random.integers(len(primes)))
+    width = primes[row].bit_length()
+    n = PARAMETERS.ring_degree
+    at = sum(n * prime.bit_length() for prime in primes[:row]) + width * int(random.integers(n))
+    largest = (1 << width) - 1
+    number = (0, primes[row] - 1, primes[row], primes[row] + 1, largest)[int(random.integers(5))] & largest
+    whole = int.from_bytes(piece, "little") & ~(largest << at) | number << at
+    return whole.to_bytes(len(piece), "little")
+
+
 def _interesting(random: np.random.Generator) -> bytes:
     words = [0, 1, 2, 3, 2**16, 2**31, 2**32 - 1]
     words += [prime + offset for prime in PARAMETERS.primes for offset in (-1, 0, 1)]
@@ -147,10 +162,9 @@ def _residues(rng: np.random.Generator, primes: tuple[int, ...], *batch: int) ->
     return rng.integers(1, bounds, (*batch, len(primes), PARAMETERS.ring_degree)).astype(np.uint32)
 
 
-def _key(rng: np.random.Generator, step: int) -> KeyFrame:
-    digits = len(PARAMETERS.data_primes)
-    words = _residues(rng, PARAMETERS.primes, digits)
-    return KeyFrame(step, words, tuple(Seed(rng.bytes(64)) for _ in range(digits)))
+def _key(rng: np.random.Generator, step: int, level: int) -> KeyFrame:
+    words = _residues(rng, key_primes(PARAMETERS, level), level + 1)
+    return KeyFrame(step, words, tuple(Seed(rng.bytes(64)) for _ in range(level + 1)))
 
 
 def _check_residues(words: np.ndarray, primes: tuple[int, ...]) -> None:
