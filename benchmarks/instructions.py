@@ -24,7 +24,7 @@ FEW, MANY = 1, 3
 
 _DRIVER = ROOT / "benchmarks" / "drivers" / "kernels.cpp"
 _NATIVE = ROOT / "native" / "src"
-_SOURCES = ("modulus.cpp", "tables.cpp", "galois.cpp", "kernels/portable.cpp")
+_SOURCES = ("modulus.cpp", "memory.cpp", "tables.cpp", "galois.cpp", "kernels/portable.cpp")
 _FLAGS = ("-std=c++20", "-O3", "-DNDEBUG", "-Wno-psabi")  # as native/CMakeLists.txt has them
 
 _COLUMNS = {

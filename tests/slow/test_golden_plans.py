@@ -43,7 +43,7 @@ def found(name: str, levels: int | None, degree: int, wishes: Wishes) -> tuple[t
         ("lenet5-mnist", None, 0, TIME, (16384, 10, 1, 117, 121, 698), "f7e9bedaaaec"),
         ("cifar-ffconv", None, 0, TIME, (16384, 10, 1, 124, 128, 712), "30e48f5255ae"),
         ("cifar-ffconv", 10, 16384, KEY_SWITCHES, (16384, 10, 3, 122, 126, 712), "873bd84cf54b"),
-        ("cifar-plain", None, 0, TIME, (16384, 8, 1, 160, 167, 1896), "93e0f22043af"),
+        ("cifar-plain", None, 0, TIME, (16384, 8, 1, 160, 167, 1896), "ad70e456a033"),
         ("lola-cifar-ffconv", None, 0, TIME, (8192, 6, 12, 151, 160, 2240), "c644d6abb3c1"),
         ("lola-cifar-ffconv", 6, 16384, KEY_SWITCHES, (16384, 6, 6, 116, 121, 1136), "c2b3e50fb745"),
     ],
