@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -55,10 +54,8 @@ def test_parameters_and_sizes_are_printed_and_within_bounds(done):
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_demo_that_is_ended_takes_its_server_along(kind, tmp_path):
-    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a job in the background inherits that it is not
-    process = subprocess.Popen(
-        COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=heard
-    )
+    heard = ["env", "--default-signal=INT", *COMMAND]  # a job in the background inherits that SIGINT is ignored
+    process = subprocess.Popen(heard, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     descendants: set[int] = set()
     try:
         wait_until(lambda: len(children_of(process.pid)) == 1, 60)
