@@ -15,7 +15,8 @@ Records: TypeAlias = Sequence[Mapping[str, Any]]
 _STYLES = {
     Policy.LOLA: ("LoLa", "#b0b0b0"),
     Policy.FFCONV: ("FFConv", "#e08a2e"),
-    Policy.UNFACTORIZED: ("heinfer, FFConv pairs multiplied out", "#9dbde3"),
+    Policy.FALCON: ("Falcon", "#5aa469"),
+    Policy.UNFACTORIZED: ("heinfer, factors multiplied out", "#9dbde3"),
     Policy.HEINFER: ("heinfer", "#3b6fb6"),
 }
 _BAR = 0.8 / len(_STYLES)

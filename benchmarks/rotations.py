@@ -29,6 +29,7 @@ from heinfer.formats import bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
+from heinfer.nn.circulant import SpectralConv2d
 from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Objective, Wishes
 from heinfer.planner.plan import Plan
@@ -84,8 +85,11 @@ def rotations(
 
 
 def _cases(name: str) -> Iterator[tuple[str, Policy, str]]:
-    """What a network is planned under; one with nothing to multiply out has no unfactorized twin."""
+    """What a network is planned under: Falcon where layers are block-circulant, a twin where one can be."""
+    circulant = any(isinstance(part, SpectralConv2d) for part in reference(name).build().modules())
     for policy in Policy:
+        if policy is Policy.FALCON and not circulant:
+            continue
         if policy.is_published:
             yield name, policy, PRESCRIBED
         elif policy is Policy.HEINFER or reference(name).base:

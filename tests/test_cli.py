@@ -183,6 +183,7 @@ def wished(monkeypatch):
 
     monkeypatch.setattr(checkpoint, "read_metadata", lambda _path: SimpleNamespace(name="small"))
     monkeypatch.setattr(reference, "compile_reference", compile_small)
+    monkeypatch.setattr(reference, "wishes_for", lambda _name: reference.WISHES)
     return wishes
 
 

@@ -2,14 +2,15 @@ import pytest
 import torch
 from torch import nn
 
-from heinfer.convert import factorize
+from heinfer.convert import circulant, factorize
 from heinfer.errors import SettingError
 from heinfer.frontend import trace
-from heinfer.nn import FFConv2d
+from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, FFConv2d
 from heinfer.zoo import NETWORKS
 from heinfer.zoo.registry import lineage, reference
 from heinfer.zoo.training import train
 
+CIRCULANT = (BlockCirculantConv2d, BlockCirculantLinear)
 FACTORIZED = [name for name in NETWORKS if reference(name).base]
 
 
@@ -62,17 +63,21 @@ def test_a_factorized_network_is_its_base_with_convolutions_factorized(name):
     assert network.base is not None
     module, base = network.build(), reference(network.base).build()
     ranks = {path: part.rank for path, part in module.named_modules() if isinstance(part, FFConv2d)}
-    assert ranks
-    made = factorize(base, rank=ranks)
+    blocks = {path: part.block for path, part in module.named_modules() if isinstance(part, CIRCULANT)}
+    assert bool(ranks) != bool(blocks)
+    made = factorize(base, rank=ranks) if ranks else circulant(base, blocks)
     assert {k: v.shape for k, v in made.state_dict().items()} == {k: v.shape for k, v in module.state_dict().items()}
     assert [(p.stride, p.padding) for p in made.modules() if isinstance(p, nn.Conv2d)] == [
         (p.stride, p.padding) for p in module.modules() if isinstance(p, nn.Conv2d)
     ]
 
 
-def test_the_ranks_are_the_documented_ones():
+def test_ranks_and_block_sizes_are_the_documented_ones():
     found = {n: [p.rank for p in reference(n).build().modules() if isinstance(p, FFConv2d)] for n in FACTORIZED}
-    assert found == {"mnist-ffconv": [4], "lola-cifar-ffconv": [16], "cifar-ffconv": [16, 32]}
+    ranks = {name: of for name, of in found.items() if of}
+    assert ranks == {"mnist-ffconv": [4], "lola-cifar-ffconv": [16], "cifar-ffconv": [16, 32]}
+    found = {n: [p.block for p in reference(n).build().modules() if isinstance(p, CIRCULANT)] for n in FACTORIZED}
+    assert {name: of for name, of in found.items() if of} == {"lola-mnist-falcon": [16], "lola-cifar-falcon": [32]}
 
 
 def test_the_base_of_a_factorized_network_is_trained_before_it():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from time import perf_counter
@@ -43,7 +44,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     ] = "time",
     batch: Annotated[int, typer.Option(help="Images that one request holds, a power of two.")] = 1,
     max_key_bytes: Annotated[float | None, _limit("Of all evaluation keys, such as 20MB.")] = None,
-    max_upload_bytes: Annotated[float | None, _limit("Of one request.", "300kB an image of a search")] = None,
+    max_upload_bytes: Annotated[float | None, _limit("Of one request.", "one ciphertext an image of a search")] = None,
     max_memory_bytes: Annotated[float | None, _limit("Of weights and a client's keys on a server.")] = None,
     key_price: Annotated[
         float, typer.Option(metavar="MS", help="Milliseconds that one evaluation key less is worth.")
@@ -59,16 +60,14 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         from heinfer.report import report
         from heinfer.zoo import NETWORKS
         from heinfer.zoo.checkpoint import read_metadata
-        from heinfer.zoo.reference import WISHES, compile_reference
+        from heinfer.zoo.reference import compile_reference, wishes_for
         from heinfer.zoo.training import default_out
 
-    if max_upload_bytes is None:
-        max_upload_bytes = inf if policy.is_published else WISHES.limits.upload_bytes * batch
     wishes = Wishes(
         objective=_objective(objective),
         limits=Limits(
             key_bytes=inf if max_key_bytes is None else max_key_bytes,
-            upload_bytes=max_upload_bytes,
+            upload_bytes=inf if max_upload_bytes is None else max_upload_bytes,
             memory_bytes=inf if max_memory_bytes is None else max_memory_bytes,
         ),
         batch=batch,
@@ -78,6 +77,9 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     )
     checkpoint = default_out() / f"{network}.safetensors" if network in NETWORKS else Path(network)
     name = read_metadata(checkpoint).name
+    if max_upload_bytes is None and not policy.is_published:
+        most = wishes_for(name).limits.upload_bytes * batch
+        wishes = replace(wishes, limits=replace(wishes.limits, upload_bytes=most))
     started = perf_counter()
     compiled = compile_reference(name, checkpoint, data_dir, wishes)
     seconds = perf_counter() - started

@@ -1,7 +1,8 @@
 """Rewriting a torch model into one that runs well encrypted."""
 
+from heinfer.convert.circulant import circulant
 from heinfer.convert.factorize import Factorization, factorize
 from heinfer.convert.rank_choice import choose_ranks
 from heinfer.convert.rank_report import Budget, LayerChoice, RankReport
 
-__all__ = ["Budget", "Factorization", "LayerChoice", "RankReport", "choose_ranks", "factorize"]
+__all__ = ["Budget", "Factorization", "LayerChoice", "RankReport", "choose_ranks", "circulant", "factorize"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,10 @@ from heinfer.network.operators import (
     Flatten,
     Operator,
     Polynomial,
+    SparseConvolution,
 )
 from heinfer.nn import PolyActivation
+from heinfer.nn.circulant import BlockDft, InverseBlockDft, SpectralConv2d, real_dft
 
 
 def module_operator(path: str, module: nn.Module) -> Operator | None:
@@ -87,6 +90,38 @@ def _nothing(_: nn.Module) -> None:
     return None
 
 
+def _dft(module: BlockDft) -> Operator:
+    j, q, r = (a.reshape(-1) for a in np.indices((module.blocks, module.block, module.block)))
+    there = j * module.block + r < module.channels
+    j, q, r = j[there], q[there], r[there]
+    outputs, inputs = q * module.blocks + j, j * module.block + r
+    matrix = _array(real_dft(module.block))
+    size = module.block * module.blocks
+    return SparseConvolution(module.channels, outputs, inputs, matrix[q, r][:, None, None], np.zeros(size))
+
+
+def _inverse_dft(module: InverseBlockDft) -> Operator:
+    j, q, r = (a.reshape(-1) for a in np.indices((module.blocks, module.block, module.block)))
+    there = j * module.block + r < module.channels
+    j, q, r = j[there], q[there], r[there]
+    outputs, inputs = j * module.block + r, q * module.blocks + j
+    matrix, bias = _array(real_dft(module.block)), _bias(module.bias, module.channels)
+    return SparseConvolution(module.block * module.blocks, outputs, inputs, matrix[q, r][:, None, None], bias)
+
+
+def _spectral(module: SpectralConv2d) -> Operator:
+    """Every frequency reads itself; the two real ones, which share a pair, only themselves."""
+    blocks_out, blocks_in, block = module.weight.shape[:3]
+    weight = copy.deepcopy(module).double().grouped_weight().detach().numpy()
+    outputs, inputs = (a.reshape(-1) for a in np.indices((block * blocks_out, 2 * blocks_in)))
+    q_out, q_in = outputs // blocks_out, outputs // blocks_out // 2 * 2 + inputs // blocks_in
+    there = (q_out == q_in) | (q_out > 1)
+    kernels = weight.reshape(-1, *weight.shape[2:])[there]
+    inputs = q_in * blocks_in + inputs % blocks_in
+    sizes, bias = block * blocks_in, np.zeros(block * blocks_out)
+    return SparseConvolution(sizes, outputs[there], inputs[there], kernels, bias, module.stride, module.padding)
+
+
 _CONVERTERS: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any], Operator | None]] = {
     nn.Conv2d: _convolution,
     nn.Linear: _dense,
@@ -94,13 +129,26 @@ _CONVERTERS: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any],
     nn.AvgPool2d: _average_pool,
     nn.Flatten: _flatten,
     PolyActivation: _polynomial,
+    BlockDft: _dft,
+    InverseBlockDft: _inverse_dft,
+    SpectralConv2d: _spectral,
     (nn.Identity, nn.Dropout, nn.Dropout2d): _nothing,
 }
 
-MAKES_NEW_TENSOR = (nn.Conv2d, nn.Linear, nn.BatchNorm1d, nn.BatchNorm2d, nn.AvgPool2d, PolyActivation)
+MAKES_NEW_TENSOR = (
+    nn.Conv2d,
+    nn.Linear,
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.AvgPool2d,
+    PolyActivation,
+    BlockDft,
+    InverseBlockDft,
+    SpectralConv2d,
+)
 """Modules whose result shares no memory with what they read."""
 
-LEAVES = (PolyActivation,)
+LEAVES = (PolyActivation, BlockDft, InverseBlockDft, SpectralConv2d)
 """Modules outside torch.nn that have an operator of their own: the tracer does not look inside them."""
 
 

@@ -7,7 +7,7 @@ evaluation and lowering follow from it. A new linear operator is one class of a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -67,30 +67,73 @@ class Convolution(Linear):
     groups: int = 1
 
     def linear_map(self, shape: Shape) -> LinearMap:
-        c_out, c_group, *kernel = self.weight.shape
+        c_out, c_group = self.weight.shape[:2]
         _require(len(shape) == 3, f"a convolution takes (channels, height, width), got {shape}")
         _require(
             shape[0] == c_group * self.groups, f"expected {c_group * self.groups} channels, got {shape[0]} in {shape}"
         )
-        size = [
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(shape[1:], kernel, self.stride, self.padding, self.dilation, strict=True)
-        ]
-        _require(min(size) > 0, f"kernel {tuple(kernel)} is larger than the padded input {shape}")
-        # One axis each: output channel, channel within the group, kernel y, x, output y, x.
-        o, c, ky, kx, y, x = np.ix_(*(np.arange(n) for n in (c_out, c_group, *kernel, *size)))
-        in_y = y * self.stride[0] - self.padding[0] + ky * self.dilation[0]
-        in_x = x * self.stride[1] - self.padding[1] + kx * self.dilation[1]
-        in_c = c + o // (c_out // self.groups) * c_group
-        inside = (in_y >= 0) & (in_y < shape[1]) & (in_x >= 0) & (in_x < shape[2])
-        full = np.broadcast_shapes(in_c.shape, inside.shape)
-        inside = np.broadcast_to(inside, full)
-        rows = np.broadcast_to((o * size[0] + y) * size[1] + x, full)[inside]
-        cols = np.broadcast_to((in_c * shape[1] + in_y) * shape[2] + in_x, full)[inside]
-        values = np.broadcast_to(self.weight[o, c, ky, kx], full)[inside]
-        return LinearMap.from_entries(
-            shape, (c_out, *size), rows, cols, values, np.repeat(self.bias, size[0] * size[1])
-        )
+        outputs, inputs = (a.reshape(-1) for a in np.indices((c_out, c_group)))
+        inputs = inputs + outputs // (c_out // self.groups) * c_group
+        weight = self.weight.reshape(-1, *self.weight.shape[2:])
+        return _windows(shape, outputs, inputs, weight, self.bias, self.stride, self.padding, self.dilation)
+
+
+@dataclass(frozen=True, eq=False)
+class SparseConvolution(Linear):
+    """2-D convolution in which only some output channels read some input channels, by declared structure.
+
+    Takes (c_in, height, width), or (c_in,) as planes of one element.
+
+    Attributes:
+        c_in: input channels.
+        outputs, inputs: channels of every kernel, shape (n,), no pair twice.
+        weight: (n, height, width).
+        bias: (c_out,).
+    """
+
+    c_in: int
+    outputs: Index
+    inputs: Index
+    weight: Vector
+    bias: Vector
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        _require(len(shape) in (1, 3) and shape[0] == self.c_in, f"expected {self.c_in} channels, got {shape}")
+        planes = shape if len(shape) == 3 else (*shape, 1, 1)
+        found = _windows(planes, self.outputs, self.inputs, self.weight, self.bias, self.stride, self.padding, (1, 1))
+        return found if len(shape) == 3 else replace(found, in_shape=shape, out_shape=found.out_shape[:1])
+
+
+def _windows(
+    shape: Shape,
+    outputs: Index,
+    inputs: Index,
+    weight: Vector,
+    bias: Vector,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> LinearMap:
+    """The map of kernels (n, height, width) from the planes ``inputs`` to the planes ``outputs``."""
+    kernel = weight.shape[1:]
+    size = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
+    ]
+    _require(min(size) > 0, f"kernel {tuple(kernel)} is larger than the padded input {shape}")
+    # One axis each: kernel, its y and x, output y and x.
+    n, ky, kx, y, x = np.ix_(*(np.arange(count) for count in (len(weight), *kernel, *size)))
+    in_y = y * stride[0] - padding[0] + ky * dilation[0]
+    in_x = x * stride[1] - padding[1] + kx * dilation[1]
+    inside = (in_y >= 0) & (in_y < shape[1]) & (in_x >= 0) & (in_x < shape[2])
+    full = np.broadcast_shapes(n.shape, inside.shape)
+    inside = np.broadcast_to(inside, full)
+    rows = np.broadcast_to((outputs[n] * size[0] + y) * size[1] + x, full)[inside]
+    cols = np.broadcast_to((inputs[n] * shape[1] + in_y) * shape[2] + in_x, full)[inside]
+    values = np.broadcast_to(weight[n, ky, kx], full)[inside]
+    return LinearMap.from_entries(shape, (bias.size, *size), rows, cols, values, np.repeat(bias, size[0] * size[1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Layers that an encrypted program can hold, for use in torch models."""
 
 from heinfer.nn.activation import PolyActivation
+from heinfer.nn.circulant import BlockCirculantConv2d, BlockCirculantLinear
 from heinfer.nn.ffconv import FFConv2d
 
-__all__ = ["FFConv2d", "PolyActivation"]
+__all__ = ["BlockCirculantConv2d", "BlockCirculantLinear", "FFConv2d", "PolyActivation"]

@@ -10,10 +10,12 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
-from heinfer.nn import FFConv2d, PolyActivation
+from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, FFConv2d, PolyActivation
 
 RANK = 4
 """Of the factorized convolution of ``mnist_ffconv``."""
+MNIST_BLOCK, CIFAR_BLOCK = 16, 32
+"""Of the block-circulant layers of ``lola_mnist_falcon`` and ``lola_cifar_falcon``."""
 
 
 def mnist_plain() -> nn.Sequential:
@@ -31,14 +33,12 @@ def mnist_ffconv() -> nn.Sequential:
 
 def lola_mnist() -> nn.Sequential:
     """The MNIST network of LoLa (arXiv 1812.10659), squares replaced by learned quadratics; takes (B, 1, 28, 28)."""
-    return _chain(
-        conv1=nn.Conv2d(1, 5, 5, stride=2, padding=1),
-        **_activated(1, nn.BatchNorm2d(5)),
-        flatten=nn.Flatten(),
-        fc1=nn.Linear(5 * 13 * 13, 100),
-        **_activated(2, nn.BatchNorm1d(100)),
-        fc2=nn.Linear(100, 10),
-    )
+    return _lola_mnist(nn.Linear(5 * 13 * 13, 100))
+
+
+def lola_mnist_falcon() -> nn.Sequential:
+    """``lola_mnist`` with its first dense layer block-circulant."""
+    return _lola_mnist(BlockCirculantLinear(5 * 13 * 13, 100, MNIST_BLOCK))
 
 
 def lenet5_mnist() -> nn.Sequential:
@@ -67,6 +67,11 @@ def lola_cifar() -> nn.Sequential:
 def lola_cifar_ffconv() -> nn.Sequential:
     """``lola_cifar`` with its second convolution factorized at rank 16."""
     return _lola_cifar(FFConv2d(83, 163, 6, rank=16, stride=2, padding=2))
+
+
+def lola_cifar_falcon() -> nn.Sequential:
+    """``lola_cifar`` with its second convolution block-circulant."""
+    return _lola_cifar(BlockCirculantConv2d(83, 163, 6, CIFAR_BLOCK, stride=2, padding=2))
 
 
 def cifar_plain() -> nn.Sequential:
@@ -167,6 +172,17 @@ def _mnist(conv2: nn.Module) -> nn.Sequential:
         **_activated(2, nn.BatchNorm2d(32)),
         flatten=nn.Flatten(),
         fc=nn.Linear(32 * 7 * 7, 10),
+    )
+
+
+def _lola_mnist(fc1: nn.Module) -> nn.Sequential:
+    return _chain(
+        conv1=nn.Conv2d(1, 5, 5, stride=2, padding=1),
+        **_activated(1, nn.BatchNorm2d(5)),
+        flatten=nn.Flatten(),
+        fc1=fc1,
+        **_activated(2, nn.BatchNorm1d(100)),
+        fc2=nn.Linear(100, 10),
     )
 
 

@@ -12,15 +12,23 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo.checkpoint import Metadata, read_metadata
 from heinfer.zoo.cifar import cifar10
-from heinfer.zoo.data import MNIST, DataSet, mnist
+from heinfer.zoo.data import CIFAR10, MNIST, DataSet, mnist
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
 
 CALIBRATION_IMAGES = 500
 """Training images that ranges and scales are chosen on."""
 
-WISHES = Wishes(limits=Limits(upload_bytes=300_000))
-"""One ciphertext per image at N = 8192: the next plan saves a tenth of the time and uploads twice as much."""
+UPLOAD_BYTES = {MNIST: 300_000, CIFAR10: 1_000_000}
+"""One ciphertext per image: at N = 8192 for MNIST, where the next plan saves a tenth of the time and uploads twice as
+much, and at 16384 for CIFAR-10."""
+WISHES = Wishes(limits=Limits(upload_bytes=UPLOAD_BYTES[MNIST]))
+"""For a network of MNIST; :func:`wishes_for` any."""
+
+
+def wishes_for(name: str) -> Wishes:
+    """What is wished of a reference network's plan when nothing else is said."""
+    return Wishes(limits=Limits(upload_bytes=UPLOAD_BYTES[reference(name).data]))
 
 
 def preprocessing(data: DataSet) -> Preprocessing:
@@ -37,15 +45,16 @@ def preprocessing(data: DataSet) -> Preprocessing:
 
 
 def compile_reference(
-    name: str, checkpoint: Path, data_dir: Path | None = None, wishes: Wishes = WISHES
+    name: str, checkpoint: Path, data_dir: Path | None = None, wishes: Wishes | None = None
 ) -> CompiledModel:
-    """Compile the trained network in a checkpoint, calibrated on training images.
+    """Compile the trained network in a checkpoint, calibrated on training images; None for its own wishes.
 
     Raises:
         SettingError: an unknown name.
         DataError: a bad checkpoint, or no data set.
         CompileError: no plan.
     """
+    wishes = wishes or wishes_for(name)
     module = load(name, checkpoint)
     about = read_metadata(checkpoint)
     data = reference(name).data
@@ -58,7 +67,7 @@ def compile_reference(
         labels=data.labels,
         wishes=wishes,
         metadata={
-            "made by": f"{_command(about)}, then heinfer compile {name}{_upload(wishes)}",
+            "made by": f"{_command(about)}, then heinfer compile {name}{_upload(name, wishes)}",
             "recipe": about.recipe,
             "images trained on": str(about.images),
             "test accuracy": f"{about.test_accuracy:.4f}",
@@ -75,6 +84,6 @@ def _command(about: Metadata) -> str:
     return f"heinfer train {about.name} --seed {about.seed}{epochs}{hold_out}"
 
 
-def _upload(wishes: Wishes) -> str:
+def _upload(name: str, wishes: Wishes) -> str:
     most = wishes.limits.upload_bytes
-    return "" if most == WISHES.limits.upload_bytes else f" --max-upload-bytes {most:.0f}"
+    return "" if most == wishes_for(name).limits.upload_bytes else f" --max-upload-bytes {most:.0f}"

@@ -22,7 +22,7 @@ class Reference:
         build: makes it, with random weights.
         data: what it classifies.
         recipe: how it is trained; None when only its structure is of interest: what it costs, encrypted.
-        base: name of the unfactorized network whose trained weights it starts from; None to start from random ones.
+        base: name of the plain network whose trained weights it starts from; None to start from random ones.
     """
 
     name: str
@@ -36,9 +36,11 @@ _ALL = (
     Reference("mnist-plain", networks.mnist_plain, MNIST, recipes.FULL),
     Reference("mnist-ffconv", networks.mnist_ffconv, MNIST, recipes.FULL, base="mnist-plain"),
     Reference("lola-mnist", networks.lola_mnist, MNIST, recipes.SHORT),
+    Reference("lola-mnist-falcon", networks.lola_mnist_falcon, MNIST, recipes.SHORT, base="lola-mnist"),
     Reference("lenet5-mnist", networks.lenet5_mnist, MNIST, recipes.SHORT),
-    Reference("lola-cifar", networks.lola_cifar, CIFAR10, recipes.COLOUR),
-    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, recipes.COLOUR, base="lola-cifar"),
+    Reference("lola-cifar", networks.lola_cifar, CIFAR10, recipes.COLOUR_WIDE),
+    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, recipes.COLOUR_TUNED, base="lola-cifar"),
+    Reference("lola-cifar-falcon", networks.lola_cifar_falcon, CIFAR10, recipes.COLOUR_TUNED, base="lola-cifar"),
     Reference("cifar-plain", networks.cifar_plain, CIFAR10, recipes.COLOUR),
     Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, recipes.COLOUR, base="cifar-plain"),
     Reference("cifar-fast", networks.cifar_fast, CIFAR10, recipes.COLOUR_SMALL),

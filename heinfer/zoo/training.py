@@ -12,9 +12,9 @@ import pooch
 import torch
 from torch import nn
 
-from heinfer.convert import factorize
+from heinfer.convert import circulant, factorize
 from heinfer.errors import DataError, SettingError
-from heinfer.nn import FFConv2d
+from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, FFConv2d
 from heinfer.zoo.checkpoint import Metadata, load_network, read_metadata, save_network, structure
 from heinfer.zoo.cifar import cifar10, cifar10_test
 from heinfer.zoo.data import CIFAR10, MNIST, DataSet, Images, Split, mnist, mnist_test, normalise
@@ -26,6 +26,7 @@ from heinfer.zoo.registry import Reference, lineage, reference
 __all__ = ["TrainingResult", "calibrate", "default_out", "evaluate", "load", "train"]
 
 
+_CIRCULANT = (BlockCirculantConv2d, BlockCirculantLinear)
 _BACKGROUND = {MNIST: float(MNIST.normalise(np.zeros((1, 1), np.uint8)).item()), CIFAR10: 0.0}
 """What augmentation fills in: MNIST's black, the mean of CIFAR-10's pixels."""
 
@@ -38,7 +39,7 @@ class TrainingResult:
         path: of the file.
         held_out_accuracy: None when those images were trained on.
         test_accuracy: on the test images.
-        seconds: spent on training, of the network it was factorized from as well.
+        seconds: spent on training, of the network it was made from as well.
     """
 
     path: Path
@@ -60,9 +61,10 @@ def train(
 ) -> TrainingResult:
     """Train a reference network into ``out``/NAME.safetensors, with its :class:`~heinfer.zoo.checkpoint.Metadata`.
 
-    A factorized network is its base (trained first, or taken from ``out`` when it was trained alike) factorized by SVD
-    and trained on. The same arguments give the same network, on one machine and thread count. An interrupted training
-    goes on where it was, from ``out``/NAME.partial; a finished one is not repeated.
+    A factorized or block-circulant network is made from its base (trained first, or taken from ``out`` when it was
+    trained alike), by SVD or projection, and trained on. The same arguments give the same network, on one machine and
+    thread count. An interrupted training goes on where it was, from ``out``/NAME.partial; a finished one is not
+    repeated.
 
     Args:
         name: one of ``heinfer.zoo.NETWORKS``.
@@ -161,14 +163,15 @@ def _trained(job: _Job, network: Reference) -> TrainingResult:
 
 
 def _start(job: _Job, network: Reference) -> nn.Module:
-    """Return the network as its training finds it: factorized from its base, or with random weights."""
+    """Return the network as its training finds it: made from its trained base, or with random weights."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(job.seed)
         module = network.build()
     if network.base is None:
         return module
     ranks = {path: part.rank for path, part in module.named_modules() if isinstance(part, FFConv2d)}
-    return factorize(load(network.base, job.path(network.base)), rank=ranks)
+    blocks = {path: part.block for path, part in module.named_modules() if isinstance(part, _CIRCULANT)}
+    return circulant(factorize(load(network.base, job.path(network.base)), rank=ranks), blocks)
 
 
 def _finished(path: Path) -> Metadata | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
@@ -14,6 +15,7 @@ from heinfer.network.operators import Square
 from heinfer.planner.merging import map_of, merged
 from heinfer.planner.plan import SquareStep
 from heinfer.planner.policies.names import Policy
+from heinfer.planner.policies.spectra import triple
 
 
 class Evaluation(StrEnum):
@@ -23,36 +25,74 @@ class Evaluation(StrEnum):
     POINTWISE = "scalar products of channels"
     CONVOLUTION = "a dot product over the window of every output"
     DENSE = "a dot product over the whole tensor for every output"
+    TO_SPECTRUM = "a DFT of every block of channels"
+    SPECTRAL = "a dot product over the window of every output, all frequencies of a block at once"
+    FROM_SPECTRUM = "an inverse DFT of every block of channels"
 
 
 @dataclass(frozen=True, eq=False)
 class LinearLayer:
-    """A linear layer of a network, and how it is evaluated."""
+    """A linear layer of a network, and how it is evaluated.
+
+    Attributes:
+        block: of a block-circulant layer; 0 for any other.
+    """
 
     name: str
     map: LinearMap
     evaluation: Evaluation
+    block: int = 0
 
     @property
     def is_rows(self) -> bool:
         """Whether every output gets a row of its own, whose sum ends in one slot of many."""
-        return self.evaluation in (Evaluation.CONVOLUTION, Evaluation.DENSE)
+        return self.evaluation in (Evaluation.CONVOLUTION, Evaluation.DENSE, Evaluation.SPECTRAL)
 
 
 Layer = LinearLayer | SquareStep
 
 
 def layers_of(network: Network, policy: Policy) -> list[Layer]:
-    """The layers of a folded network under LoLa or FFConv as published; PlanError for a network with branches."""
+    """The layers of a folded network under a method as published; PlanError for a network with branches."""
     _require_chain(network)
     layers: list[Layer] = []
     for squares, run in groupby(network.nodes, key=lambda node: isinstance(node.operator, Square)):
         if squares:
             layers += [SquareStep(node.name) for node in run]
             continue
-        for node in _divided(list(run), keep_pointwise=policy is Policy.FFCONV):
-            linear = map_of(node)
-            layers.append(LinearLayer(node.name, linear, _evaluation(linear, policy, first=not layers)))
+        nodes = list(run)
+        if policy is Policy.FALCON:
+            layers += _with_spectra(nodes, first=not layers)
+        else:
+            layers += _plain(_divided(nodes, keep_pointwise=policy is Policy.FFCONV), policy, first=not layers)
+    return layers
+
+
+def _plain(nodes: list[Node], policy: Policy, *, first: bool) -> Iterator[LinearLayer]:
+    for number, node in enumerate(nodes):
+        linear = map_of(node)
+        yield LinearLayer(node.name, linear, _evaluation(linear, policy, first=first and not number))
+
+
+def _with_spectra(run: list[Node], *, first: bool) -> list[LinearLayer]:
+    """Block-circulant layers in three parts, the first of which takes in what comes before; others multiplied out."""
+    layers: list[LinearLayer] = []
+    before: list[Node] = []
+    while run:
+        block = triple(run)
+        if not block:
+            before.append(run.pop(0))
+            continue
+        parts = [_divided([*before, run[0]], keep_pointwise=False)[0], *run[1:3]]
+        if first and not layers and before:  # windows that the client sends
+            layers += _plain(_divided(before, keep_pointwise=False), Policy.FALCON, first=True)
+            parts[0] = run[0]
+        kinds = Evaluation.TO_SPECTRUM, Evaluation.SPECTRAL, Evaluation.FROM_SPECTRUM
+        layers += [LinearLayer(n.name, map_of(n), kind, block) for n, kind in zip(parts, kinds, strict=True)]
+        before, run = [], run[3:]
+    if before:
+        merged_rest = _divided(before, keep_pointwise=False)
+        layers += _plain(merged_rest, Policy.FALCON, first=first and not layers)
     return layers
 
 
@@ -62,18 +102,24 @@ def levels_of(layers: list[Layer]) -> int:
 
 
 def unfactorized(network: Network) -> Network:
-    """The network with every convolution and the 1 x 1 convolution right after it (FFConv) multiplied out.
+    """The network with every FFConv (a convolution, then one of 1 x 1) and block-circulant layer multiplied out.
 
     Raises:
         PlanError: for a network with branches.
     """
     _require_chain(network)
     nodes: list[Node] = []
-    for node in network.nodes:
-        if nodes and _is_pair(nodes[-1], node):
-            nodes[-1] = merged(nodes[-1], node)
+    rest = list(network.nodes)
+    while rest:
+        parts = 3 if triple(rest) else 1
+        made = rest[0]
+        for node in rest[1:parts]:
+            made = merged(made, node)
+        if parts == 1 and nodes and _is_pair(nodes[-1], made):
+            nodes[-1] = merged(nodes[-1], made)
         else:
-            nodes.append(node)
+            nodes.append(made)
+        rest = rest[parts:]
     return Network(network.input_shape, tuple(nodes))
 
 
@@ -115,4 +161,5 @@ def _evaluation(linear: LinearMap, policy: Policy, *, first: bool) -> Evaluation
         return Evaluation.WINDOWS
     if policy is Policy.LOLA:
         return Evaluation.DENSE
-    return Evaluation.POINTWISE if is_pointwise(linear) else Evaluation.CONVOLUTION
+    pointwise = policy is Policy.FFCONV and is_pointwise(linear)
+    return Evaluation.POINTWISE if pointwise else Evaluation.CONVOLUTION

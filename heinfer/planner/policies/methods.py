@@ -1,9 +1,10 @@
-"""LoLa and FFConv as published: from the layers of a network to the steps that evaluate it.
+"""LoLa, FFConv and Falcon as published: from the layers of a network to the steps that evaluate it.
 
 LoLa: Brutzkus, Gilad-Bachrach and Elisha, "Low Latency Privacy Preserving Inference", ICML 2019 (arXiv 1812.10659),
 and its code (github.com/microsoft/CryptoNets): the input as windows, dense layers "stacked" and "interleaved".
 FFConv: Lu et al., arXiv 2102.03494: a d x d convolution under DensePack in r w_o h_o log2(c_i d^2) rotations, then a
-1 x 1 convolution under ConvPack in none. What these leave open, and what is chosen here: docs/policies.md.
+1 x 1 convolution under ConvPack in none. Falcon: falcon.py.
+What these leave open, and what is chosen here: docs/ffconv.md.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from heinfer.layout.layout import FREE
 from heinfer.layout.packings import power_of_two
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.plan import SquareStep
+from heinfer.planner.policies.falcon import (
+    Segmented,
+    is_planar,
+    segments_for,
+    spectral,
+    to_spectrum,
+    window_slots,
+)
 from heinfer.planner.policies.layers import Evaluation, Layer, LinearLayer
 from heinfer.planner.policies.places import (
     Places,
@@ -32,10 +41,10 @@ from heinfer.planner.policies.places import (
     subset_sums,
     vector,
 )
-from heinfer.planner.policies.recipes import Gather, Recipe, Rows, identity
+from heinfer.planner.policies.recipes import Gather, Recipe, Rows, Transform, identity
 
 Step = Recipe | SquareStep
-State = Windows | Vector | Planes
+State = Windows | Vector | Planes | Segmented
 
 
 def recipes_for(layers: list[Layer], slots: int) -> tuple[Places | Windows, list[Step]]:
@@ -65,19 +74,25 @@ def _named_after(layer: LinearLayer) -> Iterator[None]:
         raise LayoutError(f"{layer.name}: {error}") from None
 
 
-def _sent(linear: list[LinearLayer], slots: int) -> Windows | Vector:
+def _sent(linear: list[LinearLayer], slots: int) -> Windows | Vector | Segmented:
     """How the client sends the input: windows of the first convolution where its output will be, or a vector."""
     first, following = linear[0].map, linear[1:]
     if linear[0].evaluation is Evaluation.DENSE:
         return vector(first.in_shape, slots, copied=bool(following))
+    if linear[0].evaluation is Evaluation.TO_SPECTRUM:
+        raster = raster_for(first.in_shape, _convolutions(linear)) if is_planar(linear[0]) else None
+        return segments_for(linear[0], first.in_shape, slots, raster)
     _, height, width = first.out_shape
+    if following and following[0].evaluation is Evaluation.TO_SPECTRUM and not is_planar(following[0]):
+        return Windows(first, slots, window_slots(first.out_shape, slots, following[0].block))
     if following and following[0].evaluation is Evaluation.DENSE:
         return Windows(first, slots, np.arange(height * width))
     return Windows(first, slots, raster_for(first.out_shape, _convolutions(following)).pixels(height, width))
 
 
 def _convolutions(following: list[LinearLayer]) -> list[LinearMap]:
-    return [layer.map for layer in following if layer.evaluation is Evaluation.CONVOLUTION]
+    kinds = (Evaluation.CONVOLUTION, Evaluation.TO_SPECTRUM, Evaluation.SPECTRAL)
+    return [layer.map for layer in following if layer.evaluation in kinds and is_planar(layer)]
 
 
 def _steps(layer: LinearLayer, state: State, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
@@ -91,6 +106,17 @@ def _steps(layer: LinearLayer, state: State, following: list[LinearLayer]) -> tu
             return _of_convolution(layer, state, following)
         case Evaluation.DENSE, Vector() | Planes():
             return _of_vector(layer, state, following)
+        case Evaluation.DENSE, Segmented():
+            every = Vector(state.places, doublings(1, state.places.slots))
+            return _of_vector(layer, every, following)
+        case Evaluation.TO_SPECTRUM, Segmented():
+            made, spectrum = to_spectrum(layer, state)
+            return [*made], spectrum
+        case Evaluation.SPECTRAL, Segmented():
+            made, spectrum = spectral(layer, state, following)
+            return [*made], spectrum
+        case Evaluation.FROM_SPECTRUM, Segmented():
+            return _of_spectrum(layer, state, following)
         case _:
             raise AssertionError(f"{layer.name}: {layer.evaluation} of {type(state).__name__}")
 
@@ -101,7 +127,10 @@ def _of_windows(layer: LinearLayer, sent: Windows, following: list[LinearLayer])
     return [Recipe(layer.name, layer.map, sent, state.places)], state
 
 
-def _after_windows(shape: tuple[int, ...], slots: int, following: list[LinearLayer]) -> Vector | Planes:
+def _after_windows(shape: tuple[int, ...], slots: int, following: list[LinearLayer]) -> Vector | Planes | Segmented:
+    if following and following[0].evaluation is Evaluation.TO_SPECTRUM:
+        raster = raster_for(shape, _convolutions(following)) if is_planar(following[0]) else None
+        return segments_for(following[0], shape, slots, raster)
     if following and following[0].evaluation is Evaluation.DENSE:
         return vector(shape, slots, copied=_wants_copies(following), together=prod(shape[1:]))
     return planes(shape, raster_for(shape, _convolutions(following)), slots, dense=_wants_dense(following))
@@ -125,15 +154,38 @@ def _of_convolution(layer: LinearLayer, source: Planes, following: list[LinearLa
     return [rows, _gathered(layer, ends, target.places, "mask", in_place=False)], target
 
 
+def _of_spectrum(
+    layer: LinearLayer, source: Segmented, following: list[LinearLayer]
+) -> tuple[list[Recipe], Planes | Segmented]:
+    """The inverse DFT, to where the next layer reads."""
+    shape, now = layer.map.out_shape, source.segments
+    if following and following[0].evaluation is Evaluation.CONVOLUTION and now.raster:
+        end = planes(shape, now.raster, now.slots, dense=True)
+        return [Transform(layer.name, layer.map, source.places, end.places)], end
+    if following and following[0].evaluation is Evaluation.TO_SPECTRUM:
+        if following[0].block == now.block and is_planar(following[0]) == (now.raster is not None):
+            kept = Segmented(now.places(shape, spectral=False), now)
+        else:
+            kept = segments_for(following[0], shape, now.slots, now.raster, copied=False)
+    else:
+        kept = Segmented(now.places(shape, spectral=False), now)
+    return [Transform(layer.name, layer.map, source.places, kept.places)], kept
+
+
 def _of_vector(layer: LinearLayer, source: Vector | Planes, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
     """A dot product for each output over the whole tensor: several to a ciphertext where copies of it are."""
-    if isinstance(source, Vector) and source.free and following:
+    target: Vector | Planes | Segmented
+    to_segments = bool(following) and following[0].evaluation is Evaluation.TO_SPECTRUM
+    if isinstance(source, Vector) and source.free and following and not to_segments:
         ends = _stacked(layer.map.out_shape, source)
         rows = Rows(layer.name, layer.map, source.places, ends, source.sums, in_place=True)
         target = _interleaved(layer.map.out_shape, source, copied=_wants_copies(following))
         return [rows, _gathered(layer, ends, target.places, "interleave", in_place=False)], target
     rows = _complete_rows(layer, source.places)
-    target = vector(layer.map.out_shape, source.places.slots, copied=_wants_copies(following))
+    if to_segments:
+        target = segments_for(following[0], layer.map.out_shape, source.places.slots, None)
+    else:
+        target = vector(layer.map.out_shape, source.places.slots, copied=_wants_copies(following))
     if not following:
         return [rows], target
     return [rows, _gathered(layer, rows.target, target.places, "mask", in_place=True)], target
@@ -174,7 +226,9 @@ def _gathered(layer: LinearLayer, source: Places, target: Places, what: str, *, 
     return Gather(f"{layer.name}: {what}", identity(layer.map.out_shape), source, target, in_place=in_place)
 
 
-def _planes_for(following: list[LinearLayer], shape: tuple[int, ...], source: Planes) -> Planes:
+def _planes_for(following: list[LinearLayer], shape: tuple[int, ...], source: Planes) -> Planes | Segmented:
+    if following and following[0].evaluation is Evaluation.TO_SPECTRUM:
+        return segments_for(following[0], shape, source.places.slots, source.raster)
     return planes(shape, source.raster, source.places.slots, dense=_wants_dense(following))
 
 

@@ -12,8 +12,9 @@ class Policy(StrEnum):
     UNFACTORIZED = "heinfer-unfactorized"  # the search, after every FFConv pair was multiplied out
     LOLA = "lola"
     FFCONV = "ffconv"
+    FALCON = "falcon"
 
     @property
     def is_published(self) -> bool:
         """Whether it is a published method, which leaves nothing to choose."""
-        return self in (Policy.LOLA, Policy.FFCONV)
+        return self in (Policy.LOLA, Policy.FFCONV, Policy.FALCON)

@@ -1,4 +1,4 @@
-"""Plans by policy: the search's, or what a published method prescribes (docs/policies.md)."""
+"""Plans by policy: the search's, or what a published method prescribes (docs/ffconv.md)."""
 
 from __future__ import annotations
 

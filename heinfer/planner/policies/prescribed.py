@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from heinfer.layout.layout import Layout
 from heinfer.planner.cost import CostTable
-from heinfer.planner.cover import Cover, RotationTree
+from heinfer.planner.cover import Cover, RotationTree, covers
 from heinfer.planner.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.join import Index
 from heinfer.planner.linear import LinearPlan, Rescale
 from heinfer.planner.policies.places import subset_sums
-from heinfer.planner.policies.recipes import Recipe
+from heinfer.planner.policies.recipes import Recipe, Transform
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -61,6 +61,8 @@ def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
 
     At level 1, which is the last layer, it comes last, as in plans that are searched.
     """
+    if isinstance(recipe, Transform):
+        return _transformed(recipe, operations, level)
     places = recipe.target
     target = places.layout()
     rows = np.full(target.index.shape, -1, dtype=np.int64)
@@ -68,10 +70,29 @@ def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
     rows[places.ciphertext[:, None], cone] = np.arange(target.size)[:, None]
     problem = PrescribedProblem(recipe.map, recipe.source.layout(), target, recipe.folds, row=rows)
     chosen = PrescribedSet(problem, recipe.diagonals)
-    cover = _giants_in_a_row(chosen.shifts, places.slots)
+    cover = _turned(recipe.turns, places.slots) if recipe.in_place else _giants_in_a_row(chosen.shifts, places.slots)
     late = Rescale.AFTER_FOLDS if recipe.folds else Rescale.AFTER_GIANTS
     plans = (LinearPlan(chosen, cover, rescale, places.label) for rescale in ([late] if level == 1 else Rescale))
     return min(plans, key=lambda plan: plan.price(operations, level))
+
+
+def _transformed(recipe: Transform, operations: CostTable, level: int) -> LinearPlan:
+    """The cheapest of the covers that leave the target where it is."""
+    problem = DiagonalProblem(recipe.map, recipe.source.layout(), recipe.target.layout())
+    modulus = problem.modulus
+    found = tuple(sorted({replace(d, shift=d.shift % modulus) for d in recipe.diagonals}))
+    chosen = DiagonalSet(problem, found)
+    ways = [cover for cover in covers(chosen.shifts, modulus) if cover.offset == 0]
+    ways.append(_giants_in_a_row(chosen.shifts, modulus))
+    rescales = [Rescale.AFTER_GIANTS] if level == 1 else [Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS]
+    plans = (LinearPlan(chosen, cover, rescale, recipe.target.label) for cover in ways for rescale in rescales)
+    return min(plans, key=lambda plan: plan.price(operations, level))
+
+
+def _turned(turns: tuple[int, ...], slots: int) -> Cover:
+    """Every turn a baby step: the input is rotated once for all products."""
+    babies = RotationTree(turns, (-1,) + (0,) * (len(turns) - 1), turns)
+    return Cover(slots, 0, babies, RotationTree((0,), (-1,), (0,)), {turn: (i, 0) for i, turn in enumerate(turns)})
 
 
 def _giants_in_a_row(shifts: tuple[int, ...], slots: int) -> Cover:

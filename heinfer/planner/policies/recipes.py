@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.diagonals import Diagonal
 from heinfer.planner.join import Index, distinct
-from heinfer.planner.policies.places import Places, Windows
+from heinfer.planner.policies.places import Places, Windows, subset_sums
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,7 @@ class Recipe:
         source, target: where its inputs and outputs are.
         sums: rotations that add up partial sums, which end at the outputs.
         in_place: whether products stay in the slot of their input: a dot product, or every slot has the input.
+        turns: rotations of the input before such products; 0 alone is none.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Recipe:
     target: Places
     sums: tuple[int, ...] = ()
     in_place: bool = False
+    turns: tuple[int, ...] = (0,)
 
     @property
     def folds(self) -> tuple[int, ...]:
@@ -45,12 +47,20 @@ class Recipe:
         slots, ciphertexts = self.target.slots, self.target.ciphertexts
         source, read = self.source.reads(self.map)
         target, written = self.target.ciphertext[self.map.rows], self.target.slot[self.map.rows]
-        shift = np.zeros_like(read) if self.in_place else (read - written) % slots
+        shift = self._turn(read, written) if self.in_place else (read - written) % slots
         pairs, shifts = np.divmod(distinct((source * ciphertexts + target) * slots + shift), slots)
         sources, targets = np.divmod(pairs, ciphertexts)
         idle = np.setdiff1d(np.arange(ciphertexts), targets)  # none of their outputs reads anything
         columns = [np.concatenate(c) for c in ((sources, 0 * idle), (targets, idle), (shifts, 0 * idle))]
         return tuple(Diagonal(*numbers) for numbers in zip(*(c.tolist() for c in columns), strict=True))
+
+    def _turn(self, read: Index, written: Index) -> Index:
+        """The turn after which a product's slot is one of those that are added up to where it shall be."""
+        turn = np.full_like(read, self.turns[0])
+        for other in self.turns[1:]:
+            reached = np.isin((read - other - written) % self.target.slots, subset_sums(self.sums) % self.target.slots)
+            turn[reached] = other
+        return turn
 
     def sampled(self, most: int) -> tuple[Recipe, int]:  # noqa: ARG002
         """The step for at most so many of its ciphertexts, and their number, where they are many and alike.
@@ -69,6 +79,14 @@ class Rows(Recipe):
             return self, 0
         kept = np.isin(self.target.ciphertext, spread(number, most))
         return replace(self, map=_rows_of(self.map, kept), target=self.target.part(kept)), number
+
+
+class Transform(Recipe):
+    """Few ciphertexts into few, by baby and giant steps; every copy of an output is made from its own inputs."""
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        return ()
 
 
 class Gather(Recipe):
