@@ -20,7 +20,8 @@ from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import choose_backend
-from heinfer.zoo.data import Images, mnist_test
+from heinfer.zoo.cifar import cifar10_test
+from heinfer.zoo.data import CIFAR10, Images, mnist_test
 from heinfer_client.codec import Codec
 
 EXEMPT_MARGIN = 2.0**-8
@@ -37,13 +38,18 @@ def accuracy(
     network: Network = "mnist-ffconv",
     images: Annotated[int, typer.Option(min=1, max=10_000, help="Encrypted images, the first of the test set.")] = 500,
     backend: Backend = None,
+    cleartext: Annotated[
+        int,
+        typer.Option(min=1, max=10_000, help="Test images evaluated in cleartext, those at least that are encrypted."),
+    ] = 10_000,
 ) -> None:
     """Compare encrypted with cleartext scores on test images; goes on where it was interrupted.
 
     Fails when an image that is not exempt is classified otherwise, or more than one in a hundred is exempt.
     """
     path = bundle_file(network)
-    model, test = bundle.load(path), mnist_test()
+    model = bundle.load(path)
+    test = _test_images(model)[: max(images, cleartext)]
     scores = _cleartext(model, test)
     chosen = choose_backend(backend)
     identity = sha256(path.read_bytes() + chosen.encode()).hexdigest()
@@ -53,6 +59,8 @@ def accuracy(
     agreements, exempted = sum(r.agrees and not r.exempt for r in results), sum(r.exempt for r in results)
     record = plan_record("accuracy", model, chosen) | {
         "accuracy": float((scores.argmax(1) == test.labels).mean()),
+        "accuracy_images": len(test),
+        "accuracy_stated": float(model.metadata.get("test accuracy", "nan")),
         "images": images,
         "agreements": agreements,
         "exempted": exempted,
@@ -66,8 +74,12 @@ def accuracy(
         raise typer.Exit(1)
 
 
+def _test_images(model: Bundle) -> Images:
+    return cifar10_test() if model.manifest.input_shape == CIFAR10.shape else mnist_test()
+
+
 def _cleartext(model: Bundle, test: Images) -> Scores:
-    """Scores (images, classes) of the circuit in cleartext for the whole test set."""
+    """Scores (images, classes) of the circuit in cleartext."""
     starts = track(range(0, len(test), _AT_ONCE), description="cleartext ")
     return np.concatenate([cleartext_scores(model, list(test.images[first : first + _AT_ONCE])) for first in starts])
 

@@ -11,6 +11,7 @@ from benchmarks.kernels import KernelSpeed, measure_kernels
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, save_records, seconds_of, show_table
 from benchmarks.rotation import Rotation
+from benchmarks.samples import image_for
 from benchmarks.subject import Subject
 from heinfer.backends.native import NativeKeys, NativePlan, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
@@ -19,7 +20,7 @@ from heinfer.calibration.machine import describe_machine, today
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
-from heinfer.zoo import BUNDLES, digits
+from heinfer.zoo import BUNDLES
 
 ROUNDS = 15
 THREADS = 2
@@ -145,7 +146,7 @@ def _encrypted(subject: Subject, ring: NativeRing) -> list[tuple[Words, Words]]:
     """Ciphertexts of an image, parsed."""
     manifest, parameters = subject.codec.manifest, ring.parameters
     level, scale = manifest.input.level, manifest.input.scale
-    image = subject.codec.read_image(digits().images[0])
+    image = subject.codec.read_image(image_for(subject.codec.manifest))
     frames = subject.codec.encrypt(subject.secret, [image])
     count = manifest.input.layout.ciphertexts
     inputs = []

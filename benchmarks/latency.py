@@ -17,6 +17,7 @@ from rich.progress import track
 from benchmarks.options import Backend, Json, Network
 from benchmarks.records import Record, plan_record, seconds_of, write_records
 from benchmarks.rotation import Rotation
+from benchmarks.samples import image_for
 from benchmarks.subject import Subject
 from benchmarks.untrained import SEED, compile_random
 from heinfer.cli.local_server import local_server
@@ -27,7 +28,6 @@ from heinfer.formats.bundle import Bundle
 from heinfer.planner.objective import NO_LIMITS
 from heinfer.planner.policies.names import Policy
 from heinfer.runtime import BACKENDS, choose_backend
-from heinfer.zoo import digits
 from heinfer.zoo.reference import WISHES, compile_reference
 from heinfer_client import Client
 
@@ -95,7 +95,7 @@ def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: P
 
 def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> list[Record]:
     subjects = [Subject(model, *way) for way in ways]
-    evaluations, rotations = _interleaved(subjects, digits().images[0], number)
+    evaluations, rotations = _interleaved(subjects, image_for(model.manifest), number)
     return [
         plan_record("latency", model, subject.backend, subject.threads, subject.rotations_hoisted)
         | {
@@ -108,7 +108,7 @@ def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> l
 
 
 def _requested(path: Path, name: str, backend: str, threads: int) -> Record:
-    overheads = _http_overheads(path, name, digits().images[0], backend, threads)
+    overheads = _http_overheads(path, name, image_for(bundle.load(path).manifest), backend, threads)
     return {
         "http_second_request_overhead_seconds": overheads[1],
         "http_overhead_seconds": seconds_of(overheads[1:]),

@@ -1,0 +1,51 @@
+"""The bundles for CIFAR-10 that ship: the bytes, what they say of their accuracy and making, and what they do."""
+
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from heinfer.cli.comparison import cleartext_scores
+from heinfer.formats import bundle
+from heinfer.report import report
+from heinfer.zoo import bundle_path
+from heinfer.zoo.archives import DATA_DIR_SETTING
+from heinfer.zoo.cifar import cifar10_test
+
+needs_cifar = pytest.mark.skipif(
+    not (Path(os.environ.get(DATA_DIR_SETTING, "nowhere")) / "cifar10").is_dir(),
+    reason=f"{DATA_DIR_SETTING} names no folder with CIFAR-10",
+)
+
+SHIPPED = {
+    "cifar-fast": ("6782f456794f927fbb5cbd2e1547a9fa432e529627b4da159697feb718e196f6", 0.7779, 124),
+    "cifar-accurate": ("69f3ad002dfcba05dcfa53429fee18657dde69870e23174190748cc767c46bec", 0.8687, 299),
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_bundle_is_the_one_whose_accuracy_and_making_it_states(name: str) -> None:
+    digest, accuracy, key_switches = SHIPPED[name]
+    content = bundle_path(name).read_bytes()
+    assert len(content) < 10e6
+    assert sha256(content).hexdigest() == digest
+    model = bundle.load(bundle_path(name))
+    assert model.metadata["made by"] == f"heinfer train {name} --seed 0, then heinfer compile {name}"
+    assert float(model.metadata["test accuracy"]) == accuracy
+    facts = report(model)
+    assert (facts.ring_degree, facts.counts.key_switches) == (16384, key_switches)
+    assert facts.log_qp <= 430
+
+
+@needs_cifar
+@pytest.mark.parametrize(("name", "images"), [("cifar-fast", 300), ("cifar-accurate", 100)])
+def test_a_bundle_classifies_test_images_as_well_as_it_says(name: str, images: int) -> None:
+    model, test = bundle.load(bundle_path(name)), cifar10_test()[:images]
+    found = np.concatenate(
+        [cleartext_scores(model, list(test.images[at : at + 50])).argmax(1) for at in range(0, images, 50)]
+    )
+    stated = float(model.metadata["test accuracy"])
+    deviation = (stated * (1 - stated) / images) ** 0.5
+    assert abs((found == test.labels).mean() - stated) < 3 * deviation
