@@ -134,12 +134,13 @@ def _best_splits(
         least = candidate.least_giants(wanted.size)
         if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
             break
-        split = _cover_greedily(wanted, candidate.babies, modulus)
+        split = _cover_greedily(wanted, candidate.babies, modulus, min(fewest, fewer_giants_than - 1))
+        if split is None:
+            continue
         giants = len({giant for _, giant in split.values()})
         if giants < fewest:
             best, fewest = [], giants
-        if giants == fewest < fewer_giants_than:
-            best.append((candidate.shape, split))
+        best.append((candidate.shape, split))
     return best[:_SHAPES_COMPARED]
 
 
@@ -167,13 +168,7 @@ def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
     frontier = found
     sets = {found[0].babies.tobytes()}
     for _ in range(3):
-        grown = [
-            extended
-            for base in frontier
-            for step in steps
-            if all(step != s for s, _ in base.shape)
-            for extended in _lengthened(base, step, wanted, modulus)
-        ]
+        grown = [longer for base in frontier for longer in _lengthened(base, steps, wanted, modulus)]
         grown.sort(key=lambda c: (-c.hits, c.shape))
         frontier = []
         kept: Counter[int] = Counter()  # of every size
@@ -187,24 +182,36 @@ def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
     return found
 
 
-def _lengthened(base: _BabyShape, step: int, wanted: Residues, modulus: int) -> list[_BabyShape]:
-    """All useful sums of a baby set with a progression of one step."""
+def _lengthened(base: _BabyShape, steps: list[int], wanted: Residues, modulus: int) -> list[_BabyShape]:
+    """All useful sums of a baby set with a progression of one more step."""
     grown: list[_BabyShape] = []
-    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size))
-    for length in range(2, most // base.babies.size + 1):
-        sums = np.sort(((base.babies[:, None] + step * np.arange(length)) % modulus).reshape(-1))
-        hits = int(_overlaps(wanted, sums, modulus).max())
-        if (np.diff(sums) == 0).any() or 4 * hits < 3 * sums.size:
-            break
-        grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), sums, hits))
+    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size)) // base.babies.size
+    if most < 2:
+        return grown
+    once = _overlaps(wanted, base.babies, modulus).astype(np.int32)
+    twice = np.concatenate([once, once])
+    for step in steps:
+        if any(step == s for s, _ in base.shape):
+            continue
+        hit = once.copy()  # by the babies so far, moved by 0, 1, ..., modulus - 1
+        for length in range(2, most + 1):
+            further = step * (length - 1) % modulus
+            hit += twice[further : further + modulus]
+            hits = int(hit.max())
+            if 4 * hits < 3 * length * base.babies.size:
+                break
+            sums = np.sort(((base.babies[:, None] + step * np.arange(length)) % modulus).reshape(-1))
+            if (np.diff(sums) == 0).any():
+                break
+            grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), sums, hits))
     return grown
 
 
 def _frequent_differences(values: Residues, modulus: int) -> list[int]:
     differences = ((values[:, None] - values) % modulus).reshape(-1)
-    differences = np.minimum(differences, modulus - differences)
-    steps, counts = np.unique(differences[differences > 0], return_counts=True)
-    order = np.lexsort((steps, -counts))
+    counts = np.bincount(np.minimum(differences, modulus - differences))
+    steps = np.flatnonzero(counts[1:]) + 1
+    order = np.lexsort((steps, -counts[steps]))
     return [int(d) for d in steps[order[:_FREQUENT_STEPS]]]
 
 
@@ -217,36 +224,56 @@ def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
     return Cover(modulus, offset, baby_tree, giant_tree, placed)
 
 
-def _cover_greedily(wanted: Residues, babies: Residues, modulus: int) -> Split:
-    """Shift -> (baby, giant)."""
-    split: Split = {}
-    left = np.zeros(modulus, dtype=bool)
-    left[wanted] = True
-    hits = _overlaps(wanted, babies, modulus)
-    while len(split) < wanted.size:
-        giant = int(hits.argmax())
-        reached = (babies + giant) % modulus
-        hit = reached[left[reached]]
-        left[hit] = False
-        hits -= _overlaps(hit, babies, modulus)
-        split |= {shift: ((shift - giant) % modulus, giant) for shift in hit.tolist()}
+def _cover_greedily(wanted: Residues, babies: Residues, modulus: int, most: int) -> Split | None:
+    """Shift -> (baby, giant); None when that takes more giants than ``most``."""
+    giant_of = (wanted[:, None] - babies) % modulus
+    giants = np.flatnonzero(np.bincount(giant_of.reshape(-1), minlength=modulus))
+    number = np.zeros(modulus, dtype=np.int64)
+    number[giants] = np.arange(giants.size)
+    number_of = number[giant_of]
+    hits = np.bincount(number_of.reshape(-1))
+    at = np.full(modulus, -1, dtype=np.int64)  # where in wanted each shift is, until it is reached
+    at[wanted] = np.arange(wanted.size)
+    left = wanted.size
+    reached: list[tuple[int, list[int]]] = []
+    while left:
+        best = int(hits.argmax())
+        if len(reached) - (-left // int(hits[best])) > most:  # no later giant hits more
+            return None
+        giant = int(giants[best])
+        places = at[(babies + giant) % modulus]
+        places = places[places >= 0]
+        hit = wanted[places]
+        at[hit] = -1
+        hits -= np.bincount(number_of[places].reshape(-1), minlength=giants.size)
+        reached.append((giant, hit.tolist()))
+        left -= hit.size
+    split = {shift: ((shift - giant) % modulus, giant) for giant, hit in reached for shift in hit}
     first = min(b for b, _ in split.values())  # the input itself is a baby that costs nothing
     return {s: (b - first, (g + first) % modulus) for s, (b, g) in split.items()}
 
 
 def _giant_tree(giants: list[int], modulus: int) -> tuple[int, RotationTree]:
     """Choose the origin and two steps that leave the fewest giants without a predecessor, each of which costs a key."""
-    used = set(giants)
-    steps = _frequent_differences(np.array(giants), modulus)[:_GIANT_STEPS]
+    all_giants = np.array(giants)
+    used = np.zeros(modulus, dtype=bool)
+    used[all_giants] = True
+    steps = _frequent_differences(all_giants, modulus)[:_GIANT_STEPS]
     steps += [modulus - step for step in steps]
+    follows = [used[(all_giants - step) % modulus] for step in steps]
 
-    def roots(pair: tuple[int, ...]) -> list[int]:
-        return [g for g in giants if all((g - step) % modulus not in used for step in pair)]
+    def is_root(pair: tuple[int, ...]) -> NDArray[np.bool_]:
+        found = np.ones(all_giants.size, dtype=bool)
+        for number in pair:
+            found &= ~follows[number]
+        return found
 
-    pairs = [(), *combinations(steps, 1), *combinations(steps, 2)]
-    best = min(pairs, key=lambda pair: len(roots(pair)) + len(pair))
-    origin = next(iter(roots(best)), giants[0])
-    return origin, _grid_tree({(g - origin) % modulus for g in giants}, list(best), modulus)
+    numbers = range(len(steps))
+    pairs = [(), *combinations(numbers, 1), *combinations(numbers, 2)]
+    best = min(pairs, key=lambda pair: int(is_root(pair).sum()) + len(pair))
+    roots = is_root(best)
+    origin = giants[int(roots.argmax())] if roots.any() else giants[0]
+    return origin, _grid_tree({(g - origin) % modulus for g in giants}, [steps[number] for number in best], modulus)
 
 
 def _grid_tree(used: set[int], steps: list[int], modulus: int) -> RotationTree:

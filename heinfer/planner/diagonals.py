@@ -24,7 +24,8 @@ from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.incidence import Classes, Incidence, Pattern
-from heinfer.planner.join import Index, distinct, distinct_columns, expand, ranges
+from heinfer.planner.join import Index, distinct, expand, ranges
+from heinfer.planner.translates import Kinds, Places, count_kinds
 
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""
@@ -137,39 +138,29 @@ class DiagonalProblem:
     @cached_property
     def _incidence(self) -> Incidence:
         """Every (term, diagonal) such that the diagonal can add the term; shifts modulo the modulus."""
-        row = self.accumulators.row
-        target, slot = np.nonzero(row >= 0)
-        rows = distinct_columns(row[target, slot], target, slot % self.modulus)
-        source, slot = np.nonzero(self.source.index >= 0)
-        reads = distinct_columns(self.source.index[source, slot], source, slot % self.modulus)
+        accumulators, source = self.accumulators, self.source.index
+        target, slot = np.nonzero(accumulators.row >= 0)
+        row = accumulators.row[target, slot]
+        rows = Places.of(accumulators.element.size, row, target, slot, self.modulus)
+        ciphertext, slot = np.nonzero(source >= 0)
+        reads = Places.of(self.source.size, source[ciphertext, slot], ciphertext, slot, self.modulus)
+        kinds = count_kinds(self.map, accumulators.element, rows, reads, self.modulus)
 
         marks = np.random.default_rng(0).integers(2**62, size=self._diagonals)
-        parts = [self._classes(lot, reads, marks) for lot in self._lots(rows, reads.shape[1])]
-        incidence = Incidence(Classes.joined(parts))
-        self._require_complete(incidence.terms)
-        return incidence
+        pairs = np.cumsum(np.diff(rows.first)[kinds.rows] * np.diff(reads.first)[kinds.reads])
+        lots = np.split(np.arange(pairs.size), np.flatnonzero(np.diff(pairs // _PAIRS_A_LOT)) + 1)
+        return Incidence(Classes.joined([self._classes(kinds, lot, rows, reads, marks) for lot in lots]))
 
-    def _lots(self, rows: Index, reads: int) -> Iterator[Index]:
-        """Rows in lots of a bounded number of pairs, the rows of an accumulator together."""
-        first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
-        copies = -(-reads // self.source.size)
-        lot = np.cumsum(last - first) * copies // _PAIRS_A_LOT
-        ends = np.flatnonzero(np.diff(rows[0]) > 0) + 1  # where the next accumulator begins
-        cuts = ends[np.searchsorted(ends, np.flatnonzero(np.diff(lot) > 0))] if ends.size else ends
-        yield from np.split(rows, distinct(cuts), axis=1)
-
-    def _classes(self, rows: Index, reads: Index, marks: Index) -> Classes:
-        """Join rows with the entries of their element, then with the copies of each entry's input."""
-        first, last = ranges(self.map.rows, self.accumulators.element[rows[0]])
-        row_of, entry = expand(first, last)
-        copies = np.searchsorted(reads[0], np.arange(self.source.size + 1))
-        column = self.map.cols[entry]
-        pair, read = expand(copies[column], copies[column + 1])
-        row_of, entry = row_of[pair], entry[pair]
-        shift = (reads[2, read] - rows[2, row_of]) % self.modulus
-        diagonal = (reads[1, read] * self.target.ciphertexts + rows[1, row_of]) * self.modulus + shift
-        keys = distinct(self._cells(rows[0, row_of], entry) * self._diagonals + diagonal)
-        return Classes.of(*np.divmod(keys, self._diagonals), marks)
+    def _classes(self, kinds: Kinds, lot: Index, rows: Places, reads: Places, marks: Index) -> Classes:
+        """Classify some kinds of terms: each may be added in any of its rows, from any copy of its input."""
+        row_of, row = expand(rows.first[kinds.rows[lot]], rows.first[kinds.rows[lot] + 1])
+        pattern = kinds.reads[lot][row_of]
+        pair, read = expand(reads.first[pattern], reads.first[pattern + 1])
+        kind, row = row_of[pair], row[pair]
+        shift = (kinds.distance[lot][kind] + reads.slot[read] - rows.slot[row]) % self.modulus
+        diagonal = (reads.ciphertext[read] * self.target.ciphertexts + rows.ciphertext[row]) * self.modulus + shift
+        keys = distinct(kind * self._diagonals + diagonal)
+        return Classes.of(*np.divmod(keys, self._diagonals), kinds.weight[lot], marks)
 
     @property
     def _diagonals(self) -> int:
@@ -222,12 +213,6 @@ class DiagonalProblem:
         places = np.searchsorted(numbers, moved)
         known = numbers[np.minimum(places, numbers.size - 1)] == moved if numbers.size else np.zeros(moved.shape, bool)
         return giants, np.where(known, places, numbers.size)
-
-    def _require_complete(self, covered: int) -> None:
-        entries_per_row = np.bincount(self.map.rows, minlength=self.target.size)
-        wanted = int(entries_per_row[self.accumulators.element].sum())
-        if covered != wanted:
-            raise PlanError(f"{wanted - covered} of {wanted} terms cannot be reached from the source layout")
 
 
 @dataclass(frozen=True, eq=False)

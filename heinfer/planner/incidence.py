@@ -28,12 +28,18 @@ class Classes:
     diagonal: Index
 
     @staticmethod
-    def of(cell: Index, diagonal: Index, marks: Index) -> Classes:
-        """Classify terms given as distinct pairs sorted by cell; ``marks`` holds a random word for each diagonal."""
+    def of(cell: Index, diagonal: Index, weight: Index, marks: Index) -> Classes:
+        """Classify cells of like terms, given as distinct pairs sorted by cell.
+
+        Args:
+            cell: 0, 1, ..., each with at least one diagonal.
+            weight: how many terms each cell stands for.
+            marks: a random word for each diagonal.
+        """
         starts = np.flatnonzero(np.concatenate([[True], cell[1:] != cell[:-1]])) if cell.size else cell
         first = np.append(starts, cell.size)
         mark = np.add.reduceat(marks[diagonal], starts) if cell.size else cell
-        return Classes(mark, np.ones(starts.size, dtype=np.int64), first, diagonal).merged()
+        return Classes(mark, weight, first, diagonal).merged()
 
     @staticmethod
     def joined(parts: Sequence[Classes]) -> Classes:
