@@ -92,6 +92,7 @@ class LinearMap:
         pattern = (_ones(after) @ _ones(self)).tocoo()  # positive entries cannot cancel, values can
         rows, cols = np.asarray(pattern.row, dtype=np.int64), np.asarray(pattern.col, dtype=np.int64)
         product = (after.matrix @ self.matrix).tocsr()
+        product.sum_duplicates()  # sorts: a value is then found by bisection of its row
         values = np.asarray(product[rows, cols], dtype=np.float64).reshape(-1) if rows.size else np.zeros(0)
         bias = after.matrix @ self.bias + after.bias
         return LinearMap.from_entries(self.in_shape, after.out_shape, rows, cols, values, bias)

@@ -190,13 +190,15 @@ class DiagonalProblem:
             equals = np.flatnonzero(gains >= tolerance * gains.max())
             best = int(equals[pattern.rank(giants[equals] % self.modulus).argmax()])
             pattern.add(int(giants[best]) % self.modulus)
+            added: list[Index] = []
             for number in members[members[:, best] < counts.size, best].tolist():
                 cells = incidence.cells_of(number)
                 cells = cells[is_open[cells]]
                 if cells.size:
                     chosen.append(number)
                     is_open[cells] = False
-                    counts -= incidence.terms_of(cells)
+                    added.append(cells)
+            counts -= incidence.terms_of(np.concatenate(added))
         numbers = incidence.numbers[incidence.without_redundant(chosen)].tolist()
         found = [self._diagonal(number) for number in numbers]
         for target in set(range(self.target.ciphertexts)) - {d.target for d in found}:

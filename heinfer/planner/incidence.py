@@ -98,11 +98,11 @@ class Incidence:
     def cells_of(self, diagonal: int) -> Index:
         return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]
 
-    def terms_of(self, cells: Index) -> Index:
-        """How many terms of the given classes each diagonal can add, shape (len(numbers),)."""
+    def terms_of(self, cells: Index) -> NDArray[np.float64]:
+        """How many terms of the given classes each diagonal can add, shape (len(numbers),): whole numbers."""
         owner, places = expand(self._first[cells], self._first[cells + 1])
-        sums = np.bincount(self._diagonal[places], weights=self.weight[cells][owner], minlength=self.numbers.size)
-        return sums.astype(np.int64)
+        weights = self.weight[cells][owner].astype(np.float64)
+        return np.asarray(np.bincount(self._diagonal[places], weights, self.numbers.size), dtype=np.float64)
 
     def without_redundant(self, chosen: list[int]) -> list[int]:
         """Drop diagonals, small ones first, all of whose terms the others can add."""
