@@ -21,7 +21,7 @@ from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, phase_pack, p
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.diagonals import Diagonal, DiagonalProblem
-from heinfer.planner.incidence import Pattern
+from heinfer.planner.gains import Pattern
 
 quick = settings(max_examples=40, deadline=None)
 

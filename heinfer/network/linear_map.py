@@ -68,8 +68,10 @@ class LinearMap:
 
     @property
     def is_diagonal(self) -> bool:
-        """Whether every element is made of that at its own place only, by declared structure."""
-        return self.in_shape == self.out_shape and bool((self.rows == self.cols).all())
+        """Whether every element is made of that at its own place, and of no other, by declared structure."""
+        if self.in_shape != self.out_shape or self.rows.size != prod(self.in_shape):
+            return False
+        return bool((self.rows == self.cols).all())
 
     @cached_property
     def matrix(self) -> csr_array:
@@ -89,12 +91,20 @@ class LinearMap:
         """Return ``after`` applied to the result of this map, as one map; structure is the product of structures."""
         if prod(after.in_shape) != prod(self.out_shape):
             raise ShapeError(f"a map to {self.out_shape} cannot be followed by one from {after.in_shape}")
+        bias = after.matrix @ self.bias + after.bias
+        if self.is_diagonal:
+            return LinearMap(
+                self.in_shape, after.out_shape, after.rows, after.cols, after.values * self.values[after.cols], bias
+            )
+        if after.is_diagonal:
+            return LinearMap(
+                self.in_shape, after.out_shape, self.rows, self.cols, self.values * after.values[self.rows], bias
+            )
         pattern = (_ones(after) @ _ones(self)).tocoo()  # positive entries cannot cancel, values can
         rows, cols = np.asarray(pattern.row, dtype=np.int64), np.asarray(pattern.col, dtype=np.int64)
         product = (after.matrix @ self.matrix).tocsr()
         product.sum_duplicates()  # sorts: a value is then found by bisection of its row
         values = np.asarray(product[rows, cols], dtype=np.float64).reshape(-1) if rows.size else np.zeros(0)
-        bias = after.matrix @ self.bias + after.bias
         return LinearMap.from_entries(self.in_shape, after.out_shape, rows, cols, values, bias)
 
     def plus(self, other: LinearMap) -> LinearMap:

@@ -7,6 +7,7 @@ evaluation and lowering follow from it. A new linear operator is one class of a 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -66,12 +67,16 @@ class Convolution(Linear):
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
 
-    def linear_map(self, shape: Shape) -> LinearMap:
-        c_out, c_group = self.weight.shape[:2]
+    def output_shape(self, shape: Shape) -> Shape:
+        c_out, c_group, *kernel = self.weight.shape
         _require(len(shape) == 3, f"a convolution takes (channels, height, width), got {shape}")
         _require(
             shape[0] == c_group * self.groups, f"expected {c_group * self.groups} channels, got {shape[0]} in {shape}"
         )
+        return c_out, *_windows_along(shape, kernel, self.stride, self.padding, self.dilation)
+
+    def linear_map(self, shape: Shape) -> LinearMap:
+        c_out, c_group = self.output_shape(shape)[0], self.weight.shape[1]
         outputs, inputs = (a.reshape(-1) for a in np.indices((c_out, c_group)))
         inputs = inputs + outputs // (c_out // self.groups) * c_group
         weight = self.weight.reshape(-1, *self.weight.shape[2:])
@@ -106,6 +111,18 @@ class SparseConvolution(Linear):
         return found if len(shape) == 3 else replace(found, in_shape=shape, out_shape=found.out_shape[:1])
 
 
+def _windows_along(
+    shape: Shape, kernel: Sequence[int], stride: tuple[int, int], padding: tuple[int, int], dilation: tuple[int, int]
+) -> list[int]:
+    """How many windows a kernel has along either axis of planes (channels, height, width)."""
+    size = [
+        (n + 2 * p - d * (k - 1) - 1) // s + 1
+        for n, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
+    ]
+    _require(min(size) > 0, f"kernel {tuple(kernel)} is larger than the padded input {shape}")
+    return size
+
+
 def _windows(
     shape: Shape,
     outputs: Index,
@@ -118,11 +135,7 @@ def _windows(
 ) -> LinearMap:
     """The map of kernels (n, height, width) from the planes ``inputs`` to the planes ``outputs``."""
     kernel = weight.shape[1:]
-    size = [
-        (n + 2 * p - d * (k - 1) - 1) // s + 1
-        for n, k, s, p, d in zip(shape[1:], kernel, stride, padding, dilation, strict=True)
-    ]
-    _require(min(size) > 0, f"kernel {tuple(kernel)} is larger than the padded input {shape}")
+    size = _windows_along(shape, kernel, stride, padding, dilation)
     # One axis each: kernel, its y and x, output y and x.
     n, ky, kx, y, x = np.ix_(*(np.arange(count) for count in (len(weight), *kernel, *size)))
     in_y = y * stride[0] - padding[0] + ky * dilation[0]

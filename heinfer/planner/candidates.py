@@ -101,23 +101,31 @@ def target_candidates(maps: Sequence[LinearMap], sources: Sequence[Candidate], s
 @lru_cache(maxsize=256)
 def taps(linear: LinearMap, axis: int) -> tuple[int, ...]:
     """Offsets at which the outputs of a map between planes read, relative to their stride, along one axis."""
-    outputs = np.unravel_index(linear.rows, linear.out_shape)[axis + 1]
-    reads = np.unravel_index(linear.cols, linear.in_shape)[axis + 1]
+    outputs, reads = _read_along(linear, axis)
     return tuple(distinct(reads - strides(linear)[axis] * outputs).tolist())
 
 
 @lru_cache(maxsize=256)
 def strides(linear: LinearMap) -> tuple[int, int]:
     """The strides of a map between planes: those under which its outputs read at the fewest offsets."""
-    outputs = np.unravel_index(linear.rows, linear.out_shape)
-    reads = np.unravel_index(linear.cols, linear.in_shape)
-    y, x = (_stride(outputs[axis], reads[axis], -(-linear.in_shape[axis] // linear.out_shape[axis])) for axis in (1, 2))
-    return y, x
+    return _stride(linear, 0), _stride(linear, 1)
 
 
-def _stride(output: Index, read: Index, most: int) -> int:
+def _stride(linear: LinearMap, axis: int) -> int:
     """Among equals the largest: its gaps are room for sums and for further channels."""
-    return min(range(most, 0, -1), key=lambda stride: distinct(read - stride * output).size)
+    outputs, reads = _read_along(linear, axis)
+    most = -(-linear.in_shape[axis + 1] // linear.out_shape[axis + 1])
+    return min(range(most, 0, -1), key=lambda stride: distinct(reads - stride * outputs).size)
+
+
+@lru_cache(maxsize=256)
+def _read_along(linear: LinearMap, axis: int) -> tuple[Index, Index]:
+    """Places of outputs along one axis of their planes, with the places that they read: distinct pairs."""
+    outputs, reads = linear.out_shape[axis + 1], linear.in_shape[axis + 1]
+    inner = (linear.out_shape[2], linear.in_shape[2]) if axis == 0 else (1, 1)
+    pairs = linear.rows // inner[0] % outputs * reads + linear.cols // inner[1] % reads
+    output, read = np.divmod(np.flatnonzero(np.bincount(pairs, minlength=1)), reads)
+    return output, read
 
 
 def flat_pack(shape: Shape, slots: int) -> Layout:

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.incidence import Classes, Incidence, Pattern
+from heinfer.planner.gains import Gains, Pattern
+from heinfer.planner.incidence import Classes, Incidence
 from heinfer.planner.join import Index, distinct, expand, ranges
 from heinfer.planner.translates import Kinds, Places, count_kinds
 
@@ -180,31 +181,39 @@ class DiagonalProblem:
                 so that borders of an image do not break a pattern.
         """
         incidence = self._incidence
-        counts = incidence.terms_of(np.arange(incidence.cells))
+        if incidence.is_forced:
+            numbers = incidence.numbers
+        else:
+            numbers = incidence.numbers[incidence.without_redundant(self._greedy(babies, tolerance))]
+        found = [self._diagonal(number) for number in numbers.tolist()]
+        for target in set(range(self.target.ciphertexts)) - {d.target for d in found}:
+            # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
+            found.append(Diagonal(0, target, found[0].shift if found else 0))
+        return DiagonalSet(self, tuple(sorted(found)))
+
+    def _greedy(self, babies: tuple[int, ...], tolerance: float) -> list[int]:
+        """Positions in the incidence of the diagonals that a greedy choice takes, in its order."""
+        incidence = self._incidence
         giants, members = self._translates(incidence.numbers, babies)
+        gains = Gains(*incidence.terms_of(np.arange(incidence.cells)), members, incidence.numbers.size)
+        shifts = giants % self.modulus
         is_open = np.ones(incidence.cells, dtype=bool)
         chosen: list[int] = []
         pattern = Pattern(self.modulus)
-        while counts.any():
-            gains = np.append(counts, 0)[members].sum(axis=0)
-            equals = np.flatnonzero(gains >= tolerance * gains.max())
-            best = int(equals[pattern.rank(giants[equals] % self.modulus).argmax()])
-            pattern.add(int(giants[best]) % self.modulus)
+        while gains.left:
+            equals = gains.near_best(tolerance)
+            best = int(equals[pattern.rank[shifts[equals]].argmax()])
+            pattern.add(int(shifts[best]))
             added: list[Index] = []
-            for number in members[members[:, best] < counts.size, best].tolist():
+            for number in members[members[:, best] < incidence.numbers.size, best].tolist():
                 cells = incidence.cells_of(number)
                 cells = cells[is_open[cells]]
                 if cells.size:
                     chosen.append(number)
                     is_open[cells] = False
                     added.append(cells)
-            counts -= incidence.terms_of(np.concatenate(added))
-        numbers = incidence.numbers[incidence.without_redundant(chosen)].tolist()
-        found = [self._diagonal(number) for number in numbers]
-        for target in set(range(self.target.ciphertexts)) - {d.target for d in found}:
-            # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
-            found.append(Diagonal(0, target, found[0].shift if found else 0))
-        return DiagonalSet(self, tuple(sorted(found)))
+            gains.subtract(*incidence.terms_of(np.concatenate(added)))
+        return chosen
 
     def _translates(self, numbers: Index, babies: tuple[int, ...]) -> tuple[Index, Index]:
         """All diagonals g with a translate g + baby among ``numbers``, and where that is; beyond the end: nowhere."""

@@ -1,4 +1,4 @@
-"""The hitting-set problem behind the diagonals: which of them can add which term, and which patterns they make."""
+"""The hitting-set problem behind the diagonals: which of them can add which term."""
 
 from __future__ import annotations
 
@@ -95,14 +95,18 @@ class Incidence:
         """Number of terms."""
         return int(self.weight.sum())
 
+    @property
+    def is_forced(self) -> bool:
+        """Whether no term can be added by more than one diagonal: then all diagonals are needed."""
+        return bool((np.diff(self._first) == 1).all())
+
     def cells_of(self, diagonal: int) -> Index:
         return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]
 
-    def terms_of(self, cells: Index) -> NDArray[np.float64]:
-        """How many terms of the given classes each diagonal can add, shape (len(numbers),): whole numbers."""
+    def terms_of(self, cells: Index) -> tuple[Index, NDArray[np.float64]]:
+        """Diagonals that can add the given classes, one for each class and diagonal, and how many terms that is."""
         owner, places = expand(self._first[cells], self._first[cells + 1])
-        weights = self.weight[cells][owner].astype(np.float64)
-        return np.asarray(np.bincount(self._diagonal[places], weights, self.numbers.size), dtype=np.float64)
+        return self._diagonal[places], self.weight[cells][owner].astype(np.float64)
 
     def without_redundant(self, chosen: list[int]) -> list[int]:
         """Drop diagonals, small ones first, all of whose terms the others can add."""
@@ -117,34 +121,3 @@ class Incidence:
                 kept.remove(diagonal)
                 times[cells] -= 1
         return [diagonal for diagonal in chosen if diagonal in kept]
-
-
-class Pattern:
-    """The shifts chosen so far, and how well each further shift would continue them.
-
-    ``closes[s]`` counts the triples of chosen shifts with a + b - c = s: the parallelograms that s completes.
-    """
-
-    def __init__(self, modulus: int) -> None:
-        self.chosen = np.zeros(modulus, dtype=np.int64)
-        self.sums = np.zeros(modulus, dtype=np.int64)
-        self.differences = np.zeros(modulus, dtype=np.int64)
-        self.closes = np.zeros(modulus, dtype=np.int64)
-        residues = np.arange(modulus)
-        self.shortness = 1 - np.minimum(residues, modulus - residues) / modulus
-
-    def add(self, shift: int) -> None:
-        if self.chosen[shift]:
-            return
-        minus = np.roll(self.chosen[::-1], 1)  # at r: whether -r is chosen
-        self.closes += 2 * np.roll(self.differences, shift) + np.roll(minus, 2 * shift)
-        self.sums += 2 * np.roll(self.chosen, shift)
-        self.sums[2 * shift % self.sums.size] += 1
-        self.closes += np.roll(self.sums, -shift)
-        self.differences += np.roll(self.chosen, -shift) + np.roll(minus, shift)
-        self.differences[0] += 1
-        self.chosen[shift] = 1
-
-    def rank(self, shifts: Index) -> NDArray[np.float64]:
-        """Higher is better: a shift in use already, then one that closes many parallelograms, then a short one."""
-        return np.where(self.chosen[shifts] > 0, np.inf, self.closes[shifts] + self.shortness[shifts])
