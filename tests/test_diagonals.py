@@ -21,7 +21,7 @@ from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, phase_pack, p
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.diagonals import Diagonal, DiagonalProblem
-from heinfer.planner.gains import Pattern
+from heinfer.planner.gains import Gains, Pattern
 
 quick = settings(max_examples=40, deadline=None)
 
@@ -130,6 +130,24 @@ def test_a_pattern_counts_the_parallelograms_that_a_shift_closes(modulus: int, s
         pattern.add(shift)
     fourths = [(a + b - c) % modulus for a, b, c in product(set(shifts), repeat=3)]
     assert pattern.closes.tolist() == [fourths.count(s) for s in range(modulus)]
+
+
+@quick
+@given(SEEDS, st.integers(1, 400), st.integers(1, 4), st.floats(0.1, 1))
+def test_gains_are_those_of_counting_anew(seed: int, diagonals: int, babies: int, tolerance: float) -> None:
+    rng = np.random.default_rng(seed)
+    terms = rng.integers(1, 9, diagonals).astype(float)
+    members = np.stack([rng.permutation(diagonals + 9) for _ in range(babies)])  # of each giant; some are nowhere
+    members = np.where(members < diagonals, members, diagonals)
+    gains = Gains(np.arange(diagonals), terms, members, diagonals)
+    while gains.left:
+        expected = np.append(terms, 0)[members].sum(axis=0)
+        assert gains.near_best(tolerance).tolist() == np.flatnonzero(expected >= tolerance * expected.max()).tolist()
+        some = rng.integers(diagonals, size=rng.integers(1, 40))
+        taken = np.unique(some[terms[some] > 0])
+        gains.subtract(taken, np.ones(taken.size))
+        terms[taken] -= 1
+    assert not terms.any()
 
 
 def convolution_map(channels: tuple[int, int], size: int, kernel: int, stride: int, padding: int) -> LinearMap:
