@@ -20,6 +20,8 @@ ENV PATH=/opt/heinfer/bin:$PATH
 ENV PYTHONDONTWRITEBYTECODE=1
 ENV HEINFER_SERVER_HOST=0.0.0.0
 ENV HEINFER_SERVER_PORT=8000
+# Made by `heinfer tenant add NAME` in the same volume; without it the server does not start.
+ENV HEINFER_SERVER_TENANTS=/var/lib/heinfer/tenants.json
 USER 10001:10001
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \

@@ -204,6 +204,34 @@ class ServiceUnavailableError(ServiceError):
     code = "service-unavailable"
 
 
+class BusyError(ServiceUnavailableError):
+    """The service has as much to do as it takes on: the same request will be taken later.
+
+    Attributes:
+        retry_after: seconds to wait before that.
+    """
+
+    code = "busy"
+
+    def __init__(
+        self, message: str, *, status: int = 0, code: str | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after = retry_after
+
+
+class RateLimitedError(BusyError):
+    """A tenant has asked for as much as it may in a minute."""
+
+    code = "rate-limited"
+
+
+class UnauthorizedError(ServiceError):
+    """A request has no API key, or one that is not good (any more)."""
+
+    code = "unauthorized"
+
+
 class UnknownModelError(ServiceError):
     """The service has no model of that name."""
 

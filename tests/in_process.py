@@ -75,7 +75,7 @@ def running_service(folder: Path, models: Sequence[Bundle], **settings: Any) -> 
     paths = [folder / f"{model.manifest.name}.heinfer" for model in models]
     for model, path in zip(models, paths, strict=True):
         bundles.save(model, path)
-    chosen = Settings(bundles=tuple(paths), **{"workers": 1, **settings})
+    chosen = Settings(bundles=tuple(paths), **{"workers": 1, "no_auth": "tenants" not in settings, **settings})
     app = create_app(chosen, load_models(chosen.bundles))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):
         yield RunningService(portal, app)

@@ -78,7 +78,14 @@ def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subpro
     paths = [folder / f"{model.manifest.name}.heinfer" for model in models]
     for model, path in zip(models, paths, strict=True):
         bundles.save(model, path)
-    chosen = {"host": "127.0.0.1", "port": 0, "workers": 1, "bundles": os.pathsep.join(map(str, paths)), **settings}
+    chosen = {
+        "host": "127.0.0.1",
+        "port": 0,
+        "workers": 1,
+        "no_auth": "tenants" not in settings,
+        "bundles": os.pathsep.join(map(str, paths)),
+        **settings,
+    }
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HEINFER_")},
         **{f"HEINFER_SERVER_{name.upper()}": str(value) for name, value in chosen.items()},

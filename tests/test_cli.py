@@ -81,7 +81,8 @@ def test_the_bare_command_lists_the_verbs():
         (["calibrate", "--backend", "abacus"], "bad-setting", "there are tenseal"),
         (["calibrate", "--ring-degree", "4096", "--ring-degree", "5000"], "bad-setting", "use one of 4096, 8192,"),
         (["calibrate", "--out", "missing/costs.json"], "bad-setting", "there is no folder missing"),
-        (["serve", "missing.heinfer"], "bad-setting", "there is no bundle missing.heinfer"),
+        (["serve", "missing.heinfer", "--no-auth"], "bad-setting", "there is no bundle missing.heinfer"),
+        (["serve", "missing.heinfer"], "bad-setting", "heinfer tenant add"),
         (["predict", "http://127.0.0.1:1", "missing.png"], "bad-image", "missing.png cannot be read"),
         (["predict", "http://127.0.0.1:1", __file__], "bad-image", "give a PNG file"),
     ],
@@ -115,7 +116,7 @@ def test_no_service_where_the_client_is_sent(tmp_path):
 def test_a_wrong_setting_of_the_service_is_named(tiny):
     status, _, err = run("serve", str(tiny), "--port", "70000")
     assert status == 2
-    assert err.startswith("error bad-setting: port: ")
+    assert err.startswith("error bad-setting: HEINFER_SERVER_PORT: ")
 
 
 def test_debug_shows_where_an_error_came_up():

@@ -15,7 +15,7 @@ from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer_server import worker_process
 from heinfer_server.heads import MAX_HEAD_BYTES
-from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_KEYS
+from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -317,11 +317,11 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(runnin
 def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http, owner):
     greedy, other = (http.post("/models/tiny/keys", content=keys).json()["keys"] for keys in several(owner, 2))
     body = owner.inputs(IMAGE)
-    with ThreadPoolExecutor(EVALUATIONS_PER_WORKER_AND_KEYS + 1) as pool:
+    with ThreadPoolExecutor(EVALUATIONS_PER_WORKER_AND_TENANT + 1) as pool:
         with held_worker(running) as held:
-            many = [pool.submit(infer, http, greedy, body) for _ in range(EVALUATIONS_PER_WORKER_AND_KEYS)]
+            many = [pool.submit(infer, http, greedy, body) for _ in range(EVALUATIONS_PER_WORKER_AND_TENANT)]
             wait_until(lambda: held.waiting() == len(many) - 1, SECONDS)
-            assert_problem(infer(http, greedy, body), 503, "service-unavailable")
+            assert_problem(infer(http, greedy, body), 429, "busy")
             one = pool.submit(infer, http, other, body)
             wait_until(lambda: held.waiting() == len(many), SECONDS)
         assert [request.result().status_code for request in (*many, one)] == [200] * (len(many) + 1)

@@ -61,7 +61,7 @@ def served(tmp_path, models: list[Bundle], **settings: object) -> None:
     paths = [tmp_path / model.manifest.name for model in models]
     for model, path in zip(models, paths, strict=True):
         bundles.save(model, path)
-    chosen = Settings(bundles=tuple(paths), **{"backend": "tenseal", **settings})
+    chosen = Settings(bundles=tuple(paths), **{"backend": "tenseal", "no_auth": True, **settings})
     create_app(chosen, load_models(chosen.bundles))
 
 

@@ -14,9 +14,9 @@ from tiny_model import tiny_bundle
 from heinfer.errors import (
     BackendError,
     BundleError,
+    BusyError,
     HeinferError,
     PayloadTooLargeError,
-    ServiceUnavailableError,
     SettingError,
 )
 from heinfer.formats import bundle as bundles
@@ -41,6 +41,7 @@ def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("HEINFER_SERVER_BUNDLES", os.pathsep.join(["a.heinfer", "b.heinfer"]))
     monkeypatch.setenv("HEINFER_SERVER_KEY_MEMORY", "512MiB")
     monkeypatch.setenv("HEINFER_SERVER_PORT", "0")
+    monkeypatch.setenv("HEINFER_SERVER_NO_AUTH", "1")
     settings = Settings()
     assert [path.name for path in settings.bundles] == ["a.heinfer", "b.heinfer"]
     assert (settings.key_memory, settings.port) == (512 << 20, 0)
@@ -52,11 +53,14 @@ def test_settings_come_from_the_environment(monkeypatch):
 )
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
-        Settings(**{"bundles": ("a",), **wrong})
+        Settings(**{"bundles": ("a",), "no_auth": True, **wrong})
 
 
 def test_the_command_names_the_setting_that_is_wrong(monkeypatch, capsys):
     monkeypatch.setenv("HEINFER_SERVER_BUNDLES", "missing.heinfer")
+    assert main() == 2
+    assert "no_auth" in capsys.readouterr().err
+    monkeypatch.setenv("HEINFER_SERVER_NO_AUTH", "1")
     assert main() == 2
     assert "missing.heinfer" in capsys.readouterr().err
     monkeypatch.setenv("HEINFER_SERVER_WORKERS", "many")
@@ -80,7 +84,7 @@ def test_bundles_must_be_there_whole_and_of_different_names(tmp_path):
 def test_memory_for_keys_must_hold_one_clients(tmp_path):
     path = tmp_path / "a"
     bundles.save(tiny_bundle(), path)
-    settings = Settings(bundles=(path,), key_memory=100_000)
+    settings = Settings(bundles=(path,), no_auth=True, key_memory=100_000)
     with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_MEMORY"):
         create_app(settings, load_models(settings.bundles))
 
@@ -161,7 +165,7 @@ def test_a_client_that_goes_away_is_no_error_of_ours():
 
 def test_a_gate_is_full_and_then_is_not():
     gate = Gate(2, 2)
-    with gate.entered("a"), gate.entered("b"), pytest.raises(ServiceUnavailableError, match="later"), gate.entered("c"):
+    with gate.entered("a"), gate.entered("b"), pytest.raises(BusyError, match="later"), gate.entered("c"):
         pass
     with gate.entered("c"):
         assert gate.inside == 1
@@ -171,7 +175,7 @@ def test_a_gate_is_full_and_then_is_not():
 def test_a_gate_lets_nobody_have_all_of_it():
     gate = Gate(3, 2)
     with gate.entered("a"), gate.entered("a"):
-        with pytest.raises(ServiceUnavailableError, match="2 of your requests"), gate.entered("a"):
+        with pytest.raises(BusyError, match="2 of your requests"), gate.entered("a"):
             pass
         with gate.entered("b"):
             assert gate.inside == 3
@@ -288,7 +292,8 @@ def test_the_bounds_are_those_that_are_documented():
         f"`UPLOAD_SECONDS`, {defaults['upload_seconds']:g} s",
         f"those of {LOADED_KEYS} clients",
         f"{service.EVALUATIONS_PER_WORKER} for each worker",
-        f"{service.EVALUATIONS_PER_WORKER_AND_KEYS} of them under one set of keys",
+        f"{service.EVALUATIONS_PER_WORKER_AND_TENANT} of them of one tenant",
+        f"`TENANT_REQUESTS`, {defaults['tenant_requests']}, and `TENANT_BYTES`, {defaults['tenant_bytes'] >> 30} GiB",
         f"`EVALUATION_TIMEOUT`, {defaults['evaluation_timeout']:g} s",
         f"`MODEL_MEMORY`, {defaults['model_memory'] >> 30} GiB",
         f"at most {bundles.MAX_FILE_BYTES >> 20} MiB, inflated {bundles.MAX_INFLATED_BYTES >> 20} MiB",
@@ -303,8 +308,10 @@ def test_the_bounds_are_those_that_are_documented():
 
 
 def test_a_full_service_says_when_to_come_back():
-    answer = problem_of(ServiceUnavailableError("full"), "1")
-    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    answer = problem_of(BusyError("full"), "1")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "1")
+    answer = problem_of(BusyError("full", retry_after=7), "1")
+    assert (answer.status_code, answer.headers["retry-after"]) == (429, "7")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
 from heinfer_client.transfer import (
     DEADLINE,
-    HEADERS,
     TIMEOUT,
     Answer,
     checked_address,
+    checked_headers,
     checked_timeout,
     chunks,
     headers_of,
@@ -51,15 +51,17 @@ class AsyncClient:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
     ) -> None:
         self._url, credentials = checked_address(url)
+        headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars)
-        self._http = httpx.AsyncClient(auth=credentials, headers=HEADERS, timeout=TIMEOUT, transport=transport)
+        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars, self._timeout)
+        self._http = httpx.AsyncClient(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
         self._preparing = asyncio.Lock()
 
     async def prepare(self) -> None:
@@ -144,7 +146,7 @@ class AsyncClient:
     async def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
         with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(min(self._timeout, request.seconds)):
                 return await self._send(request, advance)
 
     async def _send(self, request: Request, advance: Advance) -> Reply:

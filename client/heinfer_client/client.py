@@ -20,10 +20,10 @@ from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
 from heinfer_client.transfer import (
     DEADLINE,
-    HEADERS,
     TIMEOUT,
     Answer,
     checked_address,
+    checked_headers,
     checked_timeout,
     chunks,
     headers_of,
@@ -44,10 +44,12 @@ class Client:
         model: name of a model that it serves.
         keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered.
             Without it the key is never written anywhere.
+        api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
         timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
-            registering the keys, for each image or batch of images.
+            registering the keys, for each image or batch of images. While the service is busy, a request is sent again
+            within that time, as late as the service asks.
 
     Raises:
         SettingError: when the URL or the time-out is malformed.
@@ -59,15 +61,17 @@ class Client:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
     ) -> None:
         self._url, credentials = checked_address(url)
+        headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars)
-        self._http = httpx.Client(auth=credentials, headers=HEADERS, timeout=TIMEOUT, transport=transport)
+        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars, self._timeout)
+        self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -163,8 +167,9 @@ class Client:
 
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
+        seconds = min(self._timeout, request.seconds)
         with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
-            return within(self._timeout, lambda: self._send(request, advance))
+            return within(seconds, lambda: self._send(request, advance))
 
     def _send(self, request: Request, advance: Advance) -> Reply:
         def pieces(body: bytes) -> Iterator[bytes]:

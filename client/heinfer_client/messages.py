@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 from collections.abc import Generator
-from dataclasses import dataclass, field
-from math import nan
+from dataclasses import dataclass, field, replace
+from math import inf, nan
+from time import monotonic
 from typing import TypeAlias, TypeVar
 
 from heinfer.errors import (
+    BusyError,
     PayloadTooLargeError,
+    RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
+    UnauthorizedError,
     UnknownKeysError,
     UnknownModelError,
     UnknownUploadError,
@@ -39,6 +44,7 @@ class Request:
         body: None for none.
         limit: bytes that the answer may have.
         upload: what the progress bar says while the body goes out; none is shown when it is empty.
+        seconds: that it may take in all, where that is less than any request may.
     """
 
     method: str
@@ -47,6 +53,7 @@ class Request:
     body: bytes | None = None
     limit: int = MAX_SMALL_BYTES
     upload: str = ""
+    seconds: float = inf
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Reply:
     status: int
     body: bytes
     server_timing: str = ""
+    retry_after: str = ""
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,48 @@ def ask(request: Request) -> Flow[Reply]:
     return reply
 
 
+def ask_until_taken(request: Request, seconds: float) -> Flow[Reply]:
+    """Ask, and ask again while the service says that it is busy, as late as it says; returns the last reply.
+
+    Args:
+        seconds: that all of it may take.
+    """
+    ends = monotonic() + seconds
+    backoff = FIRST_PAUSE
+    while True:
+        reply = yield from ask(replace(request, seconds=ends - monotonic()))
+        if reply.status not in _COME_BACK:
+            return reply
+        pause = pause_before_retry(backoff, retry_after_seconds(reply))
+        if monotonic() + pause >= ends:
+            return reply
+        yield Pause(pause)
+        backoff = min(LONGEST_PAUSE, 2 * backoff)
+
+
+def pause_before_retry(backoff: float, wanted: float | None) -> float:
+    """Seconds to wait: at least what the service wants, and by chance more, so that clients do not return together."""
+    least = backoff / 2 if wanted is None else wanted
+    return least + random.uniform(0, backoff / 2)  # noqa: S311 - no secret
+
+
+def retry_after_seconds(reply: Reply) -> float | None:
+    """Seconds that a Retry-After header names; None when it names none, or more than a day."""
+    return float(reply.retry_after) if re.fullmatch(r"[0-9]{1,5}", reply.retry_after) else None
+
+
+_COME_BACK = frozenset({429})
+
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 8.0
+"""Between two tries that the service says nothing of, in seconds."""
+
 _BY_CODE: dict[str, type[ServiceError]] = {
     error.code: error
     for error in (
         PayloadTooLargeError,
         ServiceUnavailableError,
+        UnauthorizedError,
         UnknownKeysError,
         UnknownModelError,
         UnknownUploadError,
@@ -94,6 +139,8 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     )
 }
 
+_BUSY: dict[str, type[BusyError]] = {error.code: error for error in (BusyError, RateLimitedError)}
+
 
 def require_success(reply: Reply) -> None:
     """Raise the error that the server's problem+json names, unless the reply is a success."""
@@ -102,6 +149,8 @@ def require_success(reply: Reply) -> None:
     code, detail, request_id = _problem(reply.body)
     where = f" (request {request_id})" if request_id else ""
     text = f"{detail or f'the service answered with HTTP status {reply.status}'}{where}"
+    if code in _BUSY:
+        raise _BUSY[code](text, status=reply.status, code=code, retry_after=retry_after_seconds(reply))
     raise _BY_CODE.get(code, ServiceError)(text, status=reply.status, code=code or None)
 
 

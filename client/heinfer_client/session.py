@@ -16,7 +16,7 @@ from heinfer.errors import SettingError, UnknownKeysError
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
 from heinfer_client.keyfile import KeyFile, Registration
-from heinfer_client.messages import Flow, Request, ask, evaluation_seconds, require_success
+from heinfer_client.messages import Flow, Reply, Request, ask_until_taken, evaluation_seconds, require_success
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
 from heinfer_client.trust import trusted_manifest
@@ -26,12 +26,13 @@ from heinfer_client.upload import send_keys
 class Session:
     """One model of one server, one secret key, and the id of its evaluation keys there."""
 
-    def __init__(self, url: str, model: str, keys_path: Path | None, bars: Bars) -> None:
+    def __init__(self, url: str, model: str, keys_path: Path | None, bars: Bars, timeout: float) -> None:
         self._url = url
         self._model = model
         self._path = f"/models/{quote(model, safe='')}"
         self._file = KeyFile(keys_path) if keys_path else None
         self._bars = bars
+        self._timeout = timeout
         self._codec: Codec | None = None
         self._manifest_digest = ""
         self._secret: SecretSide | None = None
@@ -52,7 +53,7 @@ class Session:
         """
         if self._codec is not None:
             return
-        reply = yield from ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
+        reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
         require_success(reply)
         self._codec = Codec(trusted_manifest(reply.body, self._model))
         self._manifest_digest = sha256(reply.body).hexdigest()
@@ -79,12 +80,12 @@ class Session:
         started = perf_counter()
         body = self.codec.encrypt(self._secret, inputs)
         client_seconds = perf_counter() - started
-        reply = yield from ask(self._infer(body))
+        reply = yield from self._ask(self._infer(body))
         try:
             require_success(reply)
         except UnknownKeysError:
             yield from self._register(self._secret)
-            reply = yield from ask(self._infer(body))
+            reply = yield from self._ask(self._infer(body))
             require_success(reply)
         started = perf_counter()
         scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
@@ -114,12 +115,15 @@ class Session:
     def _register(self, secret: SecretSide) -> Flow[None]:
         with self._bars.bar("Making evaluation keys", len(self.codec.key_steps)) as advance:
             body = self.codec.evaluation_keys(secret, advance)
-        self._key_id = yield from send_keys(self._path, body, self._bars)
+        self._key_id = yield from send_keys(self._path, body, self._bars, self._timeout)
         if self._file is not None:
             registration = Registration(
                 url=self._url, manifest=self._manifest_digest, secret=secret.fingerprint(), keys=self._key_id
             )
             self._file.save_registration(registration)
+
+    def _ask(self, request: Request) -> Flow[Reply]:
+        return ask_until_taken(request, self._timeout)
 
     def _infer(self, body: bytes) -> Request:
         assert self._key_id is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -18,6 +20,8 @@ TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
 
 DEADLINE = 900.0
 """Seconds that a request may take in all unless the user says otherwise."""
+
+API_KEY_VARIABLE = "HEINFER_API_KEY"
 
 HEADERS = {"Accept-Encoding": "identity"}
 """A compressed answer could be a bomb, and ciphertexts do not compress."""
@@ -52,6 +56,21 @@ def _malformed() -> SettingError:
     return SettingError(
         "the server's URL must be like http://127.0.0.1:8000, user and password in it percent-encoded, without a query"
     )
+
+
+def checked_headers(api_key: str | None, credentials: tuple[str, str] | None) -> dict[str, str]:
+    """Headers of every request, the API key among them: the given one, else that of the environment.
+
+    SettingError, which echoes nothing of it, when it is none, or when the URL has a user and a password as well.
+    """
+    key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
+    if not key:
+        return HEADERS
+    if credentials:
+        raise SettingError("give an API key or a URL with user and password: both go into the same header")
+    if not re.fullmatch(r"[!-~]{1,512}", key):
+        raise SettingError("the API key must be the characters that `heinfer tenant` printed, without spaces")
+    return HEADERS | {"Authorization": f"Bearer {key}"}
 
 
 def checked_timeout(seconds: float) -> float:
@@ -98,7 +117,8 @@ class Answer:
     def reply(self) -> Reply:
         """The whole answer."""
         timing = self._response.headers.get("server-timing", "")
-        return Reply(self._response.status_code, bytes(self._body), timing)
+        retry_after = self._response.headers.get("retry-after", "")
+        return Reply(self._response.status_code, bytes(self._body), timing, retry_after)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:

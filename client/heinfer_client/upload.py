@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import random
 from hashlib import sha256
 
 from pydantic import BaseModel, Field, ValidationError
 
 from heinfer.errors import (
+    BusyError,
     ServiceError,
     ServiceUnavailableError,
     UnknownUploadError,
     UploadOffsetError,
 )
-from heinfer_client.messages import Flow, Pause, Reply, Request, ask, require_success
+from heinfer_client.messages import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Flow,
+    Pause,
+    Reply,
+    Request,
+    ask,
+    ask_until_taken,
+    pause_before_retry,
+    require_success,
+)
 from heinfer_client.progress import Advance, Bars
 
 WHOLE_BYTES = 1 << 22
@@ -24,8 +35,6 @@ PIECE_BYTES = 1 << 20
 TRIES = 6
 """How often in a row nothing may come of a request before the upload is given up."""
 
-_FIRST_PAUSE = 0.25
-_LONGEST_PAUSE = 8.0
 _ID = r"^[A-Za-z0-9_-]{16,64}$"
 
 
@@ -39,7 +48,7 @@ class _State(BaseModel):
     is_registered: bool = False
 
 
-def send_keys(model_path: str, body: bytes, bars: Bars) -> Flow[str]:
+def send_keys(model_path: str, body: bytes, bars: Bars, timeout: float) -> Flow[str]:
     """Register a frame of keys; returns their id.
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
@@ -49,7 +58,8 @@ def send_keys(model_path: str, body: bytes, bars: Bars) -> Flow[str]:
         ServiceError: when the service refuses, or its answers make no sense.
     """
     if len(body) <= WHOLE_BYTES:
-        reply = yield from ask(Request("POST", f"{model_path}/keys", body=body, upload="Sending evaluation keys"))
+        request = Request("POST", f"{model_path}/keys", body=body, upload="Sending evaluation keys")
+        reply = yield from ask_until_taken(request, timeout)
         return _key_id(reply)
     with bars.bar("Sending evaluation keys", len(body)) as advance:
         return (yield from _Pieces(model_path, body, advance).send())
@@ -71,12 +81,12 @@ class _Pieces:
         while True:
             try:
                 return (yield from self._from_where_it_is())
-            except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError):
+            except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError) as error:
                 self._failures += 1
                 if self._failures >= TRIES:
                     raise
-            longest = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**self._failures)
-            yield Pause(random.uniform(longest / 2, longest))  # noqa: S311 - so that clients do not come back together
+                wanted = error.retry_after if isinstance(error, BusyError) else None
+            yield Pause(pause_before_retry(min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures), wanted))
 
     def _from_where_it_is(self) -> Flow[str]:
         state = yield from self._ask(self._begin)  # begins it, or says where it is

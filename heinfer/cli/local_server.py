@@ -24,7 +24,7 @@ def local_server(bundle: Path, backend: str = "auto", threads: int = 1) -> Itera
         ServiceUnavailableError: when it does not start; says why.
     """
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEINFER_SERVER_")}
-    settings = {"host": "127.0.0.1", "port": "0", "workers": "1", "bundles": str(bundle)}
+    settings = {"host": "127.0.0.1", "port": "0", "no_auth": "1", "workers": "1", "bundles": str(bundle)}
     settings |= {"backend": backend, "threads": str(threads)}
     environment |= {f"HEINFER_SERVER_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "heinfer_server"]

@@ -20,6 +20,9 @@ def predict(
     url: Annotated[str, typer.Argument(help="Of the service, such as http://127.0.0.1:8000")],
     images: Annotated[list[Path], typer.Argument(help="PNG files, or .npy arrays: uint8, or float in 0..1.")],
     model: Annotated[str, typer.Option(help="Name of a model that the service has.")] = "mnist-ffconv",
+    api_key: Annotated[
+        str | None, typer.Option(envvar="HEINFER_API_KEY", help="If the service needs one.", show_envvar=True)
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
     ] = None,
@@ -32,7 +35,7 @@ def predict(
     table = Table("image", "label", "client ms", "server ms", "bytes")
     for column in table.columns[1:]:
         column.justify = "right"
-    with Client(url, model=model, keys_path=keys) as client:
+    with Client(url, model=model, keys_path=keys, api_key=api_key) as client:
         for path, prediction in zip(images, client.encrypt_and_predict_many(loaded), strict=True):
             table.add_row(
                 path.name,

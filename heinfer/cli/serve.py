@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,12 @@ def serve(
     bundles: Annotated[list[str], typer.Argument(metavar="NAME|BUNDLE...", help="Models to serve.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8000")] = None,
+    tenants: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Who may use it: made by `heinfer tenant add`.")
+    ] = None,
+    no_auth: Annotated[
+        bool | None, typer.Option("--no-auth", help="Without API keys, on a loopback address.", show_default=False)
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that evaluate.", show_default="one a core")] = None,
     backend: Annotated[
         str | None, typer.Option(help="native or tenseal.", show_default="native where it is installed")
@@ -26,10 +33,13 @@ def serve(
         from pydantic import ValidationError
 
         from heinfer_server import Settings, run
+        from heinfer_server.settings import problems_of
 
     given: dict[str, Any] = {
         "host": host,
         "port": port,
+        "tenants": tenants,
+        "no_auth": no_auth,
         "workers": workers,
         "backend": backend,
         "threads": threads,
@@ -38,6 +48,5 @@ def serve(
     try:
         settings = Settings(bundles=tuple(map(bundle_file, bundles)), **chosen)
     except ValidationError as error:
-        problems = "; ".join(f"{entry['loc'][0]}: {entry['msg']}" for entry in error.errors())
-        raise SettingError(f"{problems} (options, or HEINFER_SERVER_* variables)") from None
+        raise SettingError(f"{problems_of(error)} (or the option of that name)") from None
     run(settings)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from heinfer.errors import HeinferError
 from heinfer_server.main import run
-from heinfer_server.settings import Settings
+from heinfer_server.settings import Settings, problems_of
 
 
 def main() -> int:
@@ -16,8 +16,7 @@ def main() -> int:
     try:
         run(Settings())
     except ValidationError as error:
-        problems = "; ".join(f"HEINFER_SERVER_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
-        print(f"error: {problems}", file=sys.stderr)
+        print(f"error: {problems_of(error)}", file=sys.stderr)
         return 2
     except HeinferError as error:
         print(f"error: {error}", file=sys.stderr)

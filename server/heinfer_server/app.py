@@ -14,6 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
+from heinfer_server.access import AccessMiddleware
 from heinfer_server.heads import HeadMiddleware
 from heinfer_server.key_routes import router as key_router
 from heinfer_server.logs import log, request_id
@@ -59,6 +60,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     app.state.service = service
     app.include_router(router)
     app.include_router(key_router)
+    app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware)  # the last one is the outermost
     app.add_exception_handler(HeinferError, _heinfer_error)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heinfer.errors import ServiceUnavailableError
+from heinfer.errors import BusyError
 
 
 class Gate:
@@ -27,11 +27,11 @@ class Gate:
 
     @contextmanager
     def entered(self, holder: str) -> Iterator[None]:
-        """Be inside; ServiceUnavailableError when it is full, or when the holder has its share."""
+        """Be inside; BusyError when it is full, or when the holder has its share."""
         if self.inside >= self._limit:
-            raise ServiceUnavailableError(f"{self._limit} such requests are under way: try again later")
+            raise BusyError(f"{self._limit} such requests are under way: try again later")
         if self._holders[holder] >= self._share:
-            raise ServiceUnavailableError(f"{self._share} of your requests are under way: wait for their answers")
+            raise BusyError(f"{self._share} of your requests are under way: wait for their answers")
         self._holders[holder] += 1
         try:
             yield

@@ -8,7 +8,6 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from heinfer_server.body import read_body
-from heinfer_server.keystore import DEFAULT_TENANT
 from heinfer_server.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
 from heinfer_server.problems import documented
 from heinfer_server.schemas import KeyList, KeySummary, Registration, UploadState
@@ -26,7 +25,7 @@ router = APIRouter()
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
     openapi_extra=octets_in("a frame of exactly the evaluation keys that the manifest lists"),
@@ -45,7 +44,7 @@ async def register_keys(
 @router.get("/keys", summary="The registered evaluation keys")
 async def list_keys(service: TheService, tenant: Tenant) -> KeyList:
     # Whoever knows an id can use and delete the keys: it is told to nobody who is not told apart from others.
-    is_known = tenant != DEFAULT_TENANT
+    is_known = service.access.tells_apart
     return KeyList(
         keys=[
             KeySummary(
@@ -74,7 +73,7 @@ async def delete_keys(service: TheService, tenant: Tenant, key_id: KeyId) -> Non
     "/models/{model}/uploads",
     summary="Begin to register evaluation keys in pieces, or go on with it",
     status_code=HTTPStatus.CREATED,
-    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS),
 )
 async def begin_upload(
     service: TheService,
@@ -108,7 +107,7 @@ async def get_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.TOO_MANY_REQUESTS,
     ),
     openapi_extra=octets_in(f"the bytes from the offset on: at most {CHUNK_BYTES}, taken whole or not at all"),
 )
@@ -134,7 +133,7 @@ async def continue_upload(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.CONFLICT,
-        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
 )

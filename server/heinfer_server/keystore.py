@@ -15,9 +15,6 @@ from typing import Protocol
 
 from heinfer.errors import SettingError, UnknownKeysError
 
-DEFAULT_TENANT = "default"
-"""Who everybody is while nobody is told apart."""
-
 
 @dataclass(frozen=True)
 class EvaluationKeys:
@@ -127,6 +124,14 @@ class KeyStore:
             self._entries.move_to_end(key_id)
             self._touched.add(key_id)
             return entry
+
+    def has(self, tenant: str, key_id: str) -> bool:
+        """Whether a tenant has something under the id; then it counts as used now."""
+        try:
+            self.find(tenant, key_id)
+        except UnknownKeysError:
+            return False
+        return True
 
     def __contains__(self, key_id: str) -> bool:
         with self._looking:

@@ -11,6 +11,9 @@ from typing import TypeAlias
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 """Id of the request that is being answered; every line logged meanwhile carries it."""
 
+tenant_name: ContextVar[str] = ContextVar("tenant_name", default="")
+"""Name of the tenant whose request is being answered."""
+
 Fact: TypeAlias = str | int | float | None
 
 
@@ -31,6 +34,8 @@ class JsonFormatter(logging.Formatter):
         }
         if request_id.get():
             line["request_id"] = request_id.get()
+        if tenant_name.get():
+            line["tenant"] = tenant_name.get()
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

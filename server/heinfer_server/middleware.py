@@ -10,7 +10,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heinfer_server.logs import log, request_id
+from heinfer_server.logs import log, request_id, tenant_name
 from heinfer_server.problems import internal_problem
 
 _logger = logging.getLogger(__name__)
@@ -28,11 +28,12 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token = request_id.set(secrets.token_hex(8))
+        token, no_tenant = request_id.set(secrets.token_hex(8)), tenant_name.set("")
         try:
             await self._answer(scope, receive, send)
         finally:
             request_id.reset(token)
+            tenant_name.reset(no_tenant)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()

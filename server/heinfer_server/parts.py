@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi import Path as PathParameter
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from heinfer_server.keystore import DEFAULT_TENANT
 from heinfer_server.service import Service
 
 OCTETS = "application/octet-stream"
@@ -25,9 +25,17 @@ def _service(request: Request) -> Service:
     return service
 
 
-def tenant_of() -> str:
-    """Who asks; everybody is the same one as long as nobody is told apart."""
-    return DEFAULT_TENANT
+def tenant_of(
+    request: Request,
+    _key: Annotated[
+        HTTPAuthorizationCredentials | None,
+        Security(HTTPBearer(auto_error=False, description="an API key that `heinfer tenant` made")),
+    ],
+) -> str:
+    """Id of who asks, as AccessMiddleware found it; the key is named here for the description of the interface."""
+    tenant = request.state.tenant
+    assert isinstance(tenant, str)
+    return tenant
 
 
 Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]

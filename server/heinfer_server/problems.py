@@ -10,11 +10,13 @@ from starlette.responses import Response
 
 from heinfer.errors import (
     BackendError,
+    BusyError,
     FormatError,
     HeinferError,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
+    UnauthorizedError,
     UnknownKeysError,
     UnknownModelError,
     UnknownUploadError,
@@ -65,6 +67,8 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
     AmbiguousLengthError: HTTPStatus.BAD_REQUEST,
     HeadTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    BusyError: HTTPStatus.TOO_MANY_REQUESTS,
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
     FormatError: HTTPStatus.BAD_REQUEST,
@@ -72,6 +76,7 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     BackendError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
+_COME_BACK = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _CLOSES_CONNECTION = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT})
 
 
@@ -99,7 +104,10 @@ def problem_of(error: HeinferError, request_id: str) -> Response:
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
         return internal_problem(request_id)
-    return problem(status, error.code, str(error), request_id)
+    answer = problem(status, error.code, str(error), request_id)
+    if isinstance(error, BusyError) and error.retry_after is not None:
+        answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
+    return answer
 
 
 def internal_problem(request_id: str) -> Response:
@@ -124,8 +132,10 @@ def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> Resp
         request_id=request_id,
     )
     headers: dict[str, str] = {}
-    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in _COME_BACK:
         headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    if status is HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
     if status in _CLOSES_CONNECTION:  # the rest of the body is on its way, and nobody will read it
         headers["Connection"] = "close"
     return Response(body.model_dump_json(), status_code=status, headers=headers, media_type=MEDIA_TYPE)

@@ -25,7 +25,7 @@ async def healthz() -> Health:
 
 
 @router.get("/models", summary="The models that are served")
-async def list_models(service: TheService) -> ModelList:
+async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
     return ModelList(
         models=[
             ModelSummary(
@@ -44,7 +44,7 @@ async def list_models(service: TheService) -> ModelList:
     response_model=Manifest,
     responses=documented(HTTPStatus.NOT_FOUND),
 )
-async def get_manifest(service: TheService, model: Model) -> Response:
+async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Response:
     return Response(service.model(model).manifest, media_type="application/json")
 
 
@@ -70,6 +70,7 @@ async def get_manifest(service: TheService, model: Model) -> Response:
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
             HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.SERVICE_UNAVAILABLE,
         ),
     },
@@ -84,11 +85,12 @@ async def infer(
 ) -> Response:
     served = service.model(model)
     service.require_keys(tenant, served, keys)
-    with service.evaluations.entered(keys):
+    holder = service.holder(tenant, keys)
+    with service.evaluations.entered(holder):
         body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         started = perf_counter()
         async with departure_of(request) as gone:
-            result = await service.evaluate(served, keys, body, gone)
+            result = await service.evaluate(served, holder, keys, body, gone)
         total = perf_counter() - started
     timing = ", ".join(
         f"{name};dur={seconds * 1000:.1f}"

@@ -16,6 +16,7 @@ from heinfer.errors import (
     UploadDigestError,
 )
 from heinfer.runtime import NativeOptions, choose_backend
+from heinfer_server.access import Access
 from heinfer_server.departure import Departure
 from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.gate import Gate
@@ -37,8 +38,8 @@ REGISTRATIONS_AT_ONCE = 4
 EVALUATIONS_PER_WORKER = 32
 """Requests that may be under way or wait for each worker, so that their bodies have a bound."""
 
-EVALUATIONS_PER_WORKER_AND_KEYS = 8
-"""Those of them under one set of keys, so that one client alone does not fill the house."""
+EVALUATIONS_PER_WORKER_AND_TENANT = 8
+"""Those of them of one tenant (of one set of keys, without tenants), so that one alone does not fill the house."""
 
 
 class Service:
@@ -63,9 +64,10 @@ class Service:
         shelf = MemoryShelf() if settings.key_folder is None else DiskShelf(settings.key_folder)
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
+        self.access = Access(settings)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(
-            EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_KEYS * settings.workers
+            EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers
         )
         self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys)
 
@@ -106,12 +108,12 @@ class Service:
 
         Raises:
             FrameLengthError: when the size is not the one that the manifest implies.
-            ServiceUnavailableError: when too much is under way.
+            BusyError: when too much is under way.
         """
         if size != model.keys_length:
             raise FrameLengthError(f"the keys of this model have {model.keys_length} bytes, not {size}")
         upload_id = address(tenant, model.name, model.manifest_digest, digest)
-        if upload_id in self.keys:
+        if self.keys.has(tenant, upload_id):
             return upload_id, None
         return upload_id, self.uploads.open(upload_id, tenant, model.name, digest, size)
 
@@ -124,8 +126,7 @@ class Service:
             UnknownUploadError, UploadIncompleteError, UploadDigestError: as Uploads and Upload do.
             Those of :meth:`register`.
         """
-        if upload_id in self.keys:  # finished before, and the answer lost
-            self.keys.find(tenant, upload_id)
+        if self.keys.has(tenant, upload_id):  # finished before, and the answer lost
             return upload_id
         upload = self.uploads.get(tenant, upload_id)
         model = self.model(upload.model)
@@ -147,10 +148,14 @@ class Service:
             except StorageError as error:
                 log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
 
-    async def evaluate(self, model: ServedModel, key_id: str, body: bytes, gone: Departure) -> Evaluated:
+    def holder(self, tenant: str, key_id: str) -> str:
+        """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""
+        return tenant if self.access.tells_apart else key_id
+
+    async def evaluate(self, model: ServedModel, holder: str, key_id: str, body: bytes, gone: Departure) -> Evaluated:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
         await asyncio.to_thread(model.check_inputs, body)
-        return await self.workers.evaluate(model.name, key_id, body, gone)
+        return await self.workers.evaluate(model.name, holder, key_id, body, gone)
 
 
 def _limits(settings: Settings) -> StoreLimits:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ByteSize, DirectoryPath, Field, field_validator
+from pydantic import ByteSize, DirectoryPath, Field, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
@@ -23,6 +25,10 @@ class Settings(BaseSettings):
         port: TCP port; 0 takes a free one, which the line at readiness names.
         bundles: files of compiled models; in the environment separated as in PATH.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
+        tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
+        no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
+        tenant_requests: requests that one tenant may send in a minute.
+        tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute.
         workers: processes that evaluate, one request each at a time.
         threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
             there are fewer requests at a time than cores.
@@ -49,6 +55,10 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
+    tenants: Path | None = None
+    no_auth: bool = False
+    tenant_requests: int = Field(default=600, ge=1)
+    tenant_bytes: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
     threads: int = Field(default=1, ge=1, le=256)
     model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
@@ -62,6 +72,20 @@ class Settings(BaseSettings):
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
+    @model_validator(mode="after")
+    def _check_access(self) -> Self:
+        if self.no_auth == (self.tenants is not None):
+            raise PydanticCustomError(
+                "access",
+                "name the file of the tenants (tenants, made by `heinfer tenant add`), or serve without API keys "
+                "(no_auth)",
+            )
+        if self.no_auth and not is_loopback(self.host):
+            raise PydanticCustomError(
+                "access", "without API keys (no_auth) the service listens on a loopback address only"
+            )
+        return self
+
     @property
     def key_capacity(self) -> int:
         """Bytes of keys that are kept, wherever they are."""
@@ -71,3 +95,21 @@ class Settings(BaseSettings):
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address; a name other than localhost is not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def problems_of(error: ValidationError) -> str:
+    """What is wrong with settings, for who set them."""
+    return "; ".join(
+        f"HEINFER_SERVER_{str(entry['loc'][0]).upper()}: {entry['msg']}" if entry["loc"] else entry["msg"]
+        for entry in error.errors()
+    )

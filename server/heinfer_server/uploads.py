@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 from heinfer.errors import (
+    BusyError,
     PayloadTooLargeError,
-    ServiceUnavailableError,
     UnknownUploadError,
     UploadDigestError,
     UploadIncompleteError,
@@ -81,7 +81,7 @@ class Uploads:
         return len(self._uploads)
 
     def open(self, upload_id: str, tenant: str, model: str, digest: str, size: int) -> Upload:
-        """Begin an upload, or go on with the one that has begun; ServiceUnavailableError when too much is under way."""
+        """Begin an upload, or go on with the one that has begun; BusyError when too much is under way."""
         self._drop_those_over()
         found = self._uploads.get(upload_id)
         if found is not None:
@@ -89,7 +89,7 @@ class Uploads:
         own = sum(upload.tenant == tenant for upload in self._uploads.values())
         announced = sum(upload.size for upload in self._uploads.values())
         if own >= UPLOADS_OF_A_TENANT or len(self._uploads) >= UPLOADS_AT_ONCE or announced + size > self._capacity:
-            raise ServiceUnavailableError("too many uploads of keys are under way: try again later")
+            raise BusyError("too many uploads of keys are under way: try again later")
         upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, self._clock())
         return upload
 

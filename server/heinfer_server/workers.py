@@ -16,7 +16,7 @@ _logger = logging.getLogger(__name__)
 
 
 class WorkerPool:
-    """A fixed number of workers: they serve key set after key set, if possible where the keys are loaded."""
+    """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded."""
 
     def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore) -> None:
         self._workers = [Worker(setup, timeout, keys) for _ in range(count)]
@@ -41,14 +41,14 @@ class WorkerPool:
         await asyncio.gather(*self._preparations, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
-    async def evaluate(self, model: str, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
+    async def evaluate(self, model: str, holder: str, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
         """Evaluate one request in a worker, unless its client goes away before that.
 
         Raises:
             ClientDisconnect: when it does.
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """
-        await unless(gone, self._turns.take(key_id), give_up=self._turns.give_back)
+        await unless(gone, self._turns.take(holder), give_up=self._turns.give_back)
         worker = min(self._idle, key=lambda idle: not idle.has(key_id))
         self._idle.remove(worker)
         try:

@@ -104,6 +104,7 @@ def test_compose_is_for_this_machine_only_and_writes_only_where_keys_are_kept():
     assert service["shm_size"] == "64m"
     assert service["volumes"] == ["keys:/var/lib/heinfer"]
     assert service["environment"]["HEINFER_SERVER_KEY_FOLDER"].startswith("/var/lib/heinfer/")
+    assert environment()["HEINFER_SERVER_TENANTS"].startswith("/var/lib/heinfer/")
     user = final_stage()["USER"][0].split(":")[0]
     assert any(f"--owner={user}" in rest and rest.endswith(" /var/lib/heinfer") for rest in final_stage()["RUN"])
 
@@ -147,6 +148,7 @@ def container(tmp_path_factory) -> Container:
     }
     image = {**environment(), "PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
     here = {"HEINFER_SERVER_HOST": "127.0.0.1", "HEINFER_SERVER_PORT": str(port), "HEINFER_SERVER_WORKERS": "1"}
+    here["HEINFER_SERVER_TENANTS"] = str(root.parent / "tenants.json")
     return Container(root, {**inherited, **image, **here})
 
 
@@ -158,7 +160,17 @@ def copy(source: Path, target: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def server(container) -> Iterator[subprocess.Popen[str]]:
+def api_key(container) -> str:
+    """Of the first tenant, made as docker-compose.yml says."""
+    line = next(line for line in (ROOT / "docker-compose.yml").read_text().splitlines() if " tenant add " in line)
+    words = line.partition("--entrypoint heinfer server")[2].partition("(")[0].split()
+    done = container.run(["heinfer", *words])
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def server(container, api_key) -> Iterator[subprocess.Popen[str]]:
     """The image's start command."""
     process = subprocess.Popen(
         container.command(start_command()), env=container.env, cwd=container.root, stdout=subprocess.PIPE, text=True
@@ -195,11 +207,11 @@ def test_the_server_is_healthy(container, server, file):
     assert done.returncode == 0, done.stderr
 
 
-def test_the_server_classifies_a_digit(container, server):
+def test_the_server_classifies_a_digit(container, server, api_key):
     shipped = digits()
     assert container.run(["python", "-c", "import heinfer_native"]).returncode == 0
     url = f"http://127.0.0.1:{container.env['HEINFER_SERVER_PORT']}"
-    with Client(url, model=start_command()[-1], progress=False) as client:
+    with Client(url, model=start_command()[-1], api_key=api_key, progress=False) as client:
         assert client.encrypt_and_predict(shipped.images[0]).label == str(shipped.labels[0])
 
 
