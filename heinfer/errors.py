@@ -275,9 +275,21 @@ class PayloadTooLargeError(ServiceError):
 
 
 class WorkerFailedError(ServiceError):
-    """The worker process that evaluated a request died or ran out of time."""
+    """The worker process that evaluated a request died, and so did the one that tried it again."""
 
     code = "worker-failed"
+
+
+class EvaluationTimeoutError(WorkerFailedError):
+    """An evaluation took longer than the service gives it, twice."""
+
+    code = "evaluation-timeout"
+
+
+class DeadlineError(ServiceError):
+    """A request waited for its turn longer than its sender said it would wait for the answer."""
+
+    code = "deadline-exceeded"
 
 
 class UntrustedManifestError(HeinferError):

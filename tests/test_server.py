@@ -13,6 +13,7 @@ from server_process import wait_until
 from starlette.types import ASGIApp
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
+from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server import worker_process
 from heinfer_server.heads import MAX_HEAD_BYTES
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
@@ -173,7 +174,7 @@ def test_its_interface_is_described_with_examples(http):
     operation = paths["/infer"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/octet-stream"}
     assert set(operation["responses"]["200"]["content"]) == {"application/octet-stream"}
-    assert {parameter["name"] for parameter in operation["parameters"]} == {"model", "keys"}
+    assert {parameter["name"] for parameter in operation["parameters"]} == {"model", "keys", "Heinfer-Timeout"}
     assert "application/problem+json" in operation["responses"]["413"]["content"]
 
 
@@ -329,6 +330,62 @@ def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http,
 
 
 # Bad requests ----------------------------------------------------------------------------------
+
+
+# Workers that fail -----------------------------------------------------------------------------
+
+
+def failing(running: RunningService, monkeypatch, errors: list[Exception]) -> list[str]:
+    """Have the next evaluations fail with these errors; returns a list that grows with the keys of each."""
+    (worker,) = running.service.workers._workers
+    evaluate, tried = worker.evaluate, []
+
+    async def fail_first(model: str, key_id: str, inputs: bytes) -> object:
+        tried.append(key_id)
+        if errors:
+            await worker.stop()
+            raise errors.pop(0)
+        return await evaluate(model, key_id, inputs)
+
+    monkeypatch.setattr(worker, "evaluate", fail_first)
+    return tried
+
+
+def test_a_request_is_tried_once_more_and_then_fails(running, http, owner, key_id, monkeypatch, caplog):
+    tried = failing(running, monkeypatch, [WorkerFailedError("died")])
+    assert owner.scores(infer(http, key_id, owner.inputs(IMAGE)).content) == pytest.approx(
+        cleartext_scores(IMAGE), abs=0.05
+    )
+    assert tried == [key_id] * 2
+    assert "evaluation tried again" in caplog.text
+    tried = failing(running, monkeypatch, [WorkerFailedError("died"), EvaluationTimeoutError("hung"), OSError("never")])
+    assert_problem(infer(http, key_id, owner.inputs(IMAGE)), 504, "evaluation-timeout")
+    assert tried == [key_id] * 2
+
+
+def test_what_is_refused_is_not_tried_again(running, http, owner, key_id, monkeypatch):
+    tried = failing(running, monkeypatch, [BackendError("SEAL failed to add")])
+    assert_problem(infer(http, key_id, owner.inputs(IMAGE)), 422, "backend-error")
+    assert tried == [key_id]
+
+
+def test_a_request_whose_sender_waits_no_longer_is_not_begun(running, http, owner, key_id):
+    with ThreadPoolExecutor() as pool, held_worker(running) as held:
+        first = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
+        wait_until(lambda: len(held.evaluated()) == 1, SECONDS)
+        params = {"model": "tiny", "keys": key_id}
+        late = http.post("/infer", params=params, content=owner.inputs(IMAGE), headers={"Heinfer-Timeout": "0.05"})
+        assert_problem(late, 504, "deadline-exceeded")
+        wait_until(lambda: held.waiting() == 0, SECONDS)
+    assert first.result(SECONDS).status_code == 200
+    assert len(held.evaluated()) == 1
+
+
+@pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "soon", "1e9"])
+def test_a_time_that_is_none_is_refused(http, owner, key_id, header):
+    params = {"model": "tiny", "keys": key_id}
+    answer = http.post("/infer", params=params, content=b"", headers={"Heinfer-Timeout": header})
+    assert_problem(answer, 422, "bad-request")
 
 
 def test_an_unknown_model_is_unknown(http):

@@ -1,10 +1,13 @@
 """The memory that models take in a worker is known, and bounded, before a worker takes it."""
 
+import os
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from installed import INSTALLED
+from owner import Owner
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 from tiny_model import tiny_bundle
 
@@ -16,10 +19,12 @@ from heinfer.ckks.seal import Ring
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
-from heinfer.runtime import NativeOptions, runtime_memory
+from heinfer.formats.frames import decode_keys
+from heinfer.runtime import NativeOptions, open_runtime, runtime_memory
 from heinfer_server import Settings, create_app
 from heinfer_server.model_memory import model_options
-from heinfer_server.models import load_models
+from heinfer_server.models import ServedModel, load_models
+from heinfer_server.total_memory import available
 
 ROW = 8 * PARAMETERS.ring_degree  # bytes of one polynomial at one prime
 
@@ -78,6 +83,28 @@ def test_models_that_do_not_fit_into_a_worker_are_refused_by_name(tmp_path):
         SettingError, match=rf"two needs .* {together} with the models before it, and .* {together - 1}"
     ):
         served(tmp_path, [one, two], model_memory=together - 1)
+
+
+def test_a_service_that_may_take_more_than_there_is_is_refused_with_the_numbers(tmp_path):
+    with pytest.raises(SettingError, match=r"may take (\d+) bytes .*loaded keys \d+, stored keys 1073741824") as caught:
+        served(tmp_path, [tiny_bundle()], memory=1 << 30)
+    total = int(re.search(r"may take (\d+)", str(caught.value))[1])
+    served(tmp_path, [tiny_bundle()], memory=total)
+    with pytest.raises(SettingError, match=f"there are {total - 1}"):
+        served(tmp_path, [tiny_bundle()], memory=total - 1)
+    assert 0 < available() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
+def test_loaded_keys_take_what_was_predicted():
+    owner, model = Owner(tiny_bundle()), ServedModel.of(tiny_bundle())
+    manifest = model.bundle.manifest
+    runtime = open_runtime(
+        model.bundle.circuit, model.parameters, manifest.input.level, manifest.input.scale, backend="native"
+    )
+    keys = runtime.load_keys(decode_keys(owner.keys, model.parameters, manifest.keys.levels))
+    assert keys.bytes == pytest.approx(model.loaded_key_bytes("native"), rel=0.01)
+    assert model.loaded_key_bytes("tenseal") == 3 * 2 * 3 * 4 * 8 * 4096
 
 
 def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):

@@ -13,6 +13,8 @@ from typing import TypeAlias, TypeVar
 
 from heinfer.errors import (
     BusyError,
+    DeadlineError,
+    EvaluationTimeoutError,
     PayloadTooLargeError,
     RateLimitedError,
     ServiceError,
@@ -136,6 +138,8 @@ _BY_CODE: dict[str, type[ServiceError]] = {
         UploadIncompleteError,
         UploadOffsetError,
         WorkerFailedError,
+        EvaluationTimeoutError,
+        DeadlineError,
     )
 }
 

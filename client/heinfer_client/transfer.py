@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from math import inf
 from threading import TIMEOUT_MAX, Thread
 from typing import NamedTuple, TypeVar
 
@@ -87,10 +88,11 @@ def chunks(body: bytes) -> Iterator[bytes]:
 
 
 def headers_of(request: Request) -> dict[str, str]:
-    """Headers of a body that goes out in pieces."""
+    """Headers of a body that goes out in pieces, and how long its sender waits."""
+    patience = {} if request.seconds == inf else {"Heinfer-Timeout": f"{max(request.seconds, 0.001):.3f}"}
     if request.body is None:
-        return {}
-    return {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
+        return patience
+    return patience | {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
 
 
 class Answer:

@@ -50,6 +50,17 @@ def memory_of(circuit: Circuit, parameters: Parameters, input_level: int, input_
     return Memory(plaintexts, _most_at_once(circuit, sizes))
 
 
+def key_bytes(parameters: Parameters, levels: Mapping[int, int], backend: str) -> int:
+    """Memory of one client's evaluation keys, loaded: by step, the level up to which each is of use.
+
+    SEAL holds every key over all primes, in words of 64 bits; the native backend only what the levels read, in 32.
+    """
+    if backend == "native":
+        return sum(2 * 4 * parameters.ring_degree * (level + 1) * (level + 2) for level in levels.values())
+    digits = len(parameters.data_primes)
+    return 2 * _WORD_BYTES * parameters.ring_degree * digits * (digits + 1) * len(levels)
+
+
 def _most_at_once(circuit: Circuit, sizes: Sequence[int]) -> int:
     """The largest sum of sizes of values that are alive; inputs are alive from the start to the end."""
     now = most = sum(size for (_, op), size in zip(circuit, sizes, strict=True) if op.kind is Kind.INPUT)

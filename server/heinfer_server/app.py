@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
 
@@ -40,6 +41,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         house = asyncio.create_task(service.keep_house())
         try:
+            log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()
             yield
         finally:

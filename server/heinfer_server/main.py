@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import suppress
+from math import ceil
 
 import uvicorn
 
@@ -15,7 +16,6 @@ from heinfer_server.logs import configure_logging
 from heinfer_server.models import load_models
 from heinfer_server.settings import Settings
 
-_SHUTDOWN_SECONDS = 10
 _KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
 
 
@@ -34,7 +34,7 @@ class _Server(uvicorn.Server):
 
 
 def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; then finish what is under way, for ten seconds at most, and end the workers.
+    """Serve until SIGTERM or SIGINT; then finish what is under way, for `drain_seconds` at most, and end the workers.
 
     Raises:
         SettingError: when the settings do not fit each other or the files.
@@ -54,7 +54,7 @@ def run(settings: Settings) -> None:
         server_header=False,
         ws="none",
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+        timeout_graceful_shutdown=ceil(settings.drain_seconds),
     )
     configure_logging()
     with suppress(KeyboardInterrupt):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from heinfer.backends.memory import Memory
+from heinfer.backends.memory import Memory, key_bytes
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
@@ -54,6 +54,10 @@ class ServedModel:
         return runtime_memory(
             self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, options=options
         )
+
+    def loaded_key_bytes(self, backend: str) -> int:
+        """What one client's keys take in a worker."""
+        return key_bytes(self.parameters, self.bundle.manifest.keys.levels, backend)
 
     def check_keys(self, body: bytes) -> None:
         """Raise what read_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from math import inf
 from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Header, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -38,8 +40,23 @@ def tenant_of(
     return tenant
 
 
+def end_of(seconds: float | None) -> float:
+    """When so many seconds are over, by the clock of the event loop; never for None."""
+    return inf if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
 Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
 KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
 UploadId = Annotated[str, PathParameter(max_length=64, description="id of an upload")]
 TheService = Annotated[Service, Depends(_service)]
+Timeout = Annotated[
+    float | None,
+    Header(
+        alias="Heinfer-Timeout",
+        gt=0,
+        le=86400,
+        allow_inf_nan=False,
+        description="seconds that the sender waits for the answer: after that, nothing is begun for it",
+    ),
+]
 Tenant = Annotated[str, Depends(tenant_of)]

@@ -11,6 +11,8 @@ from starlette.responses import Response
 from heinfer.errors import (
     BackendError,
     BusyError,
+    DeadlineError,
+    EvaluationTimeoutError,
     FormatError,
     HeinferError,
     PayloadTooLargeError,
@@ -70,6 +72,8 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     BusyError: HTTPStatus.TOO_MANY_REQUESTS,
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
+    EvaluationTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
+    DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
     WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
     FormatError: HTTPStatus.BAD_REQUEST,
     # Well-formed ciphertexts that cancel out on the way, say: SEAL refuses to go on with a transparent one.

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Query, Request, Response
 from heinfer.formats.manifest import Manifest
 from heinfer_server.body import read_body
 from heinfer_server.departure import departure_of
-from heinfer_server.parts import OCTET_SCHEMA, OCTETS, Model, Tenant, TheService, octets_in
+from heinfer_server.parts import OCTET_SCHEMA, OCTETS, Model, Tenant, TheService, Timeout, end_of, octets_in
 from heinfer_server.problems import documented
 from heinfer_server.schemas import Health, ModelList, ModelSummary
+from heinfer_server.workers import Evaluation
 
 router = APIRouter()
 
@@ -72,6 +73,7 @@ async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Re
             HTTPStatus.UNPROCESSABLE_ENTITY,
             HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.SERVICE_UNAVAILABLE,
+            HTTPStatus.GATEWAY_TIMEOUT,
         ),
     },
     openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),
@@ -82,15 +84,16 @@ async def infer(
     request: Request,
     model: Annotated[str, Query(max_length=64, examples=["mnist-ffconv"])],
     keys: Annotated[str, Query(max_length=64, description="id of registered keys")],
+    seconds: Timeout = None,
 ) -> Response:
     served = service.model(model)
     service.require_keys(tenant, served, keys)
-    holder = service.holder(tenant, keys)
+    holder, ends = service.holder(tenant, keys), end_of(seconds)
     with service.evaluations.entered(holder):
         body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         started = perf_counter()
         async with departure_of(request) as gone:
-            result = await service.evaluate(served, holder, keys, body, gone)
+            result = await service.evaluate(served, Evaluation(served.name, holder, keys, body, ends), gone)
         total = perf_counter() - started
     timing = ", ".join(
         f"{name};dur={seconds * 1000:.1f}"

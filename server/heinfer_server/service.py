@@ -28,8 +28,9 @@ from heinfer_server.problems import StorageError
 from heinfer_server.settings import Settings
 from heinfer_server.shelves import MemoryShelf
 from heinfer_server.tasks import Evaluated, Setup
+from heinfer_server.total_memory import predict, require_memory
 from heinfer_server.uploads import Upload, Uploads
-from heinfer_server.workers import WorkerPool
+from heinfer_server.workers import Evaluation, WorkerPool
 
 _logger = logging.getLogger(__name__)
 
@@ -46,8 +47,8 @@ class Service:
     """Models, registered keys and workers.
 
     Raises:
-        SettingError: when one client's keys for a model exceed the memory for keys, or the models that of a worker; or
-            the backend is not installed.
+        SettingError: when one client's keys for a model exceed the memory for keys, the models that of a worker, or
+            all of it what there is; or the backend is not installed.
     """
 
     def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
@@ -55,6 +56,9 @@ class Service:
         options = model_options(
             models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
         )
+        waiting = EVALUATIONS_PER_WORKER * settings.workers
+        self.memory = predict(models, settings, self.backend, options, waiting, REGISTRATIONS_AT_ONCE)
+        require_memory(self.memory, settings.memory)
         setup = Setup(tuple(model.bundle for model in models.values()), self.backend, options)
         limits = _limits(settings)
         for model in models.values():
@@ -66,9 +70,7 @@ class Service:
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
-        self.evaluations = Gate(
-            EVALUATIONS_PER_WORKER * settings.workers, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers
-        )
+        self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys)
 
     def model(self, name: str) -> ServedModel:
@@ -152,10 +154,10 @@ class Service:
         """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""
         return tenant if self.access.tells_apart else key_id
 
-    async def evaluate(self, model: ServedModel, holder: str, key_id: str, body: bytes, gone: Departure) -> Evaluated:
+    async def evaluate(self, model: ServedModel, task: Evaluation, gone: Departure) -> Evaluated:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
-        await asyncio.to_thread(model.check_inputs, body)
-        return await self.workers.evaluate(model.name, holder, key_id, body, gone)
+        await asyncio.to_thread(model.check_inputs, task.inputs)
+        return await self.workers.evaluate(task, gone)
 
 
 def _limits(settings: Settings) -> StoreLimits:

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
             intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
             evaluation.
+        memory: bytes that all processes together may take; by default what this machine or container has. What is
+            predicted to take more is refused at the start, with the numbers.
         constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
             the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
@@ -46,6 +48,7 @@ class Settings(BaseSettings):
         key_seconds: keys that nobody has used for so long go.
         upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
+        drain_seconds: that a service which is told to end gives the requests that are under way.
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
     """
 
@@ -62,6 +65,7 @@ class Settings(BaseSettings):
     workers: int = Field(default_factory=_default_workers, ge=1, le=256)
     threads: int = Field(default=1, ge=1, le=256)
     model_memory: ByteSize = Field(default=ByteSize(4 << 30), gt=0)
+    memory: ByteSize | None = Field(default=None, gt=0)
     constants_folder: DirectoryPath | None = None
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     key_folder: Path | None = None
@@ -70,6 +74,7 @@ class Settings(BaseSettings):
     key_seconds: float = Field(default=30 * 86400.0, gt=0, allow_inf_nan=False)
     upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    drain_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from pebble import ProcessPool
 
-from heinfer.errors import WorkerFailedError
+from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer_server import worker_process
 from heinfer_server.keystore import KeyStore, unknown_keys
 from heinfer_server.logs import log
@@ -77,7 +77,8 @@ class Worker:
 
         Raises:
             UnknownKeysError: when the keys are gone since the request came: one that waits keeps none of them alive.
-            WorkerFailedError: when the process died or ran out of time.
+            WorkerFailedError: when the process died.
+            EvaluationTimeoutError: when it ran out of time.
             HeinferError: when the evaluation failed for a reason that the client may know.
             RuntimeError: when it failed for another.
         """
@@ -123,9 +124,12 @@ class Worker:
                 # In a thread: the first task starts the process.
                 future = await asyncio.to_thread(self._pool.schedule, function, args)
                 result: T = await asyncio.wrap_future(future)
+        except TimeoutError:
+            log(_logger, logging.ERROR, "worker out of time", seconds=seconds)
+            raise EvaluationTimeoutError(f"the process took more than {seconds:g} seconds") from None
         except Exception as error:  # of the pool: the functions that run in the worker raise nothing
             log(_logger, logging.ERROR, "worker failed", error=type(error).__name__)
-            raise WorkerFailedError("the process that evaluated the request died or ran out of time") from error
+            raise WorkerFailedError("the process that evaluated the request died") from error
         self._sound = True
         return result
 

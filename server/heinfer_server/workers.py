@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
+from math import inf
 
+from heinfer.errors import DeadlineError, WorkerFailedError
 from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
@@ -13,6 +16,25 @@ from heinfer_server.turns import Turns
 from heinfer_server.worker import Worker
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One request to evaluate.
+
+    Attributes:
+        model: its name.
+        holder: whose turn it takes.
+        key_id: of registered keys.
+        inputs: the frame of input ciphertexts, found to be right.
+        ends: when it is not worth to begin any more, by the clock of the event loop.
+    """
+
+    model: str
+    holder: str
+    key_id: str
+    inputs: bytes
+    ends: float = inf
 
 
 class WorkerPool:
@@ -41,18 +63,34 @@ class WorkerPool:
         await asyncio.gather(*self._preparations, return_exceptions=True)
         await asyncio.gather(*(worker.stop() for worker in self._workers))
 
-    async def evaluate(self, model: str, holder: str, key_id: str, inputs: bytes, gone: Departure) -> Evaluated:
+    async def evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
         """Evaluate one request in a worker, unless its client goes away before that.
 
+        When the worker dies or hangs, it is tried once more, in another process.
+
         Raises:
-            ClientDisconnect: when it does.
+            ClientDisconnect: when its client goes away.
+            DeadlineError: when its turn does not come in time.
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """
-        await unless(gone, self._turns.take(holder), give_up=self._turns.give_back)
-        worker = min(self._idle, key=lambda idle: not idle.has(key_id))
+        try:
+            return await self._try(task, gone)
+        except WorkerFailedError as error:
+            if self._stopping:
+                raise
+            log(_logger, logging.WARNING, "evaluation tried again", code=error.code)
+            return await self._try(task, gone)
+
+    async def _try(self, task: Evaluation, gone: Departure) -> Evaluated:
+        try:
+            async with asyncio.timeout_at(task.ends):
+                await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
+        except TimeoutError:
+            raise DeadlineError("the turn of this request did not come within the time that it gave") from None
+        worker = min(self._idle, key=lambda idle: not idle.has(task.key_id))
         self._idle.remove(worker)
         try:
-            return await worker.evaluate(model, key_id, inputs)
+            return await worker.evaluate(task.model, task.key_id, task.inputs)
         finally:
             self._finish(worker)
 

@@ -233,7 +233,7 @@ def test_announcements_without_end_take_no_memory(attacked):
     for number in range(200):
         answer = begin(attacked, keys, sha256=f"{number:064x}")
         if answer.status_code != 201:
-            assert_refused(answer, str(number), "service-unavailable")
+            assert_refused(answer, str(number), "busy")
     assert attacked.memory() - before < 20_000  # kB
     for number in range(200):
         found = begin(attacked, keys, sha256=f"{number:064x}")

@@ -3,19 +3,23 @@
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 from owner import Owner
-from server_process import ServerProcess, alive, launch, server_process, wait_until
+from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, wait_until
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
 
-from heinfer.errors import WorkerFailedError
-from heinfer_client import Client
+from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
+from heinfer_client import Client, Prediction
 
+SECONDS = 120.0  # for what a worker has to be started anew
+STARTED = 4.0  # processor time of a worker: it takes less to start
 TOLERANCE = 0.3  # hundreds of rotations add noise, a wrong result is further off
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY = tiny_bundle()
@@ -37,32 +41,70 @@ def assert_works(client: Client) -> None:
     assert client.encrypt_and_predict(IMAGE).scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
 
 
-def mid_evaluation(server: ServerProcess, client: Client, act) -> None:
-    """Call act(worker) while the worker evaluates a long request; the request must fail as promised."""
+@contextmanager
+def long_request(server: ServerProcess, client: Client) -> Iterator[Future[Prediction]]:
+    """A request whose evaluation is under way."""
     client.prepare()
     with ThreadPoolExecutor() as pool:
         request = pool.submit(client.encrypt_and_predict, IMAGE)
         server.wait_until_busy()
         assert not request.done()
-        act(server.worker())
-        with pytest.raises(WorkerFailedError) as caught:
-            request.result()
-    assert (caught.value.status, caught.value.server_code) == (503, "worker-failed")
+        yield request
+
+
+def strike_the_next(server: ServerProcess, struck: int) -> None:
+    """Wait until another worker evaluates instead of one that was killed, and kill that too."""
+
+    def evaluating() -> list[int]:
+        return [pid for pid in server.workers() if pid != struck and alive(pid) and used(pid) > STARTED]
+
+    wait_until(lambda: evaluating() != [], SECONDS)
+    os.kill(evaluating()[0], signal.SIGKILL)
+
+
+def used(pid: int) -> float:
+    try:
+        return cpu_seconds(pid)
+    except OSError:
+        return 0.0
+
+
+def assert_right(prediction: Prediction) -> None:
+    assert prediction.scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
 
 
 def test_the_line_at_readiness_names_url_and_models(server):
     assert server.ready_line == f"heinfer serves tiny, long at {server.url}\n"
 
 
-def test_a_worker_killed_in_mid_evaluation_costs_one_request(server):
+def test_a_request_whose_worker_is_killed_is_tried_again_elsewhere(server):
     with client_of(server, "long") as client, client_of(server) as other:
         other.prepare()
         before = server.worker()
-        mid_evaluation(server, client, lambda worker: os.kill(worker, signal.SIGKILL))
-        assert_works(other)
+        with long_request(server, client) as request:
+            os.kill(before, signal.SIGKILL)
+            assert_right(request.result(SECONDS))
         assert server.worker() != before
-        assert_works(client)  # under the same keys
+        assert_works(other)
     assert "worker failed" in server.log
+    assert "evaluation tried again" in server.log
+
+
+def test_a_request_that_kills_two_workers_fails_and_nothing_else_does(tmp_path):
+    with (
+        server_process(tmp_path, [TINY, ENDLESS], evaluation_timeout=SECONDS) as server,
+        client_of(server, "endless") as client,
+        client_of(server) as other,
+    ):
+        other.prepare()
+        before = server.worker()
+        with long_request(server, client) as request:
+            os.kill(before, signal.SIGKILL)
+            strike_the_next(server, before)
+            with pytest.raises(WorkerFailedError) as caught:
+                request.result(SECONDS)
+        assert (caught.value.status, caught.value.server_code) == (503, "worker-failed")
+        assert_works(other)
 
 
 def test_a_worker_killed_while_idle_costs_nothing(server):
@@ -74,23 +116,22 @@ def test_a_worker_killed_while_idle_costs_nothing(server):
 
 
 def test_a_worker_that_hangs_is_replaced(tmp_path):
-    with server_process(tmp_path, [TINY, LONG], evaluation_timeout=4) as server, client_of(server) as client:
+    with server_process(tmp_path, [TINY, LONG], evaluation_timeout=15) as server, client_of(server) as client:
         assert_works(client)
         hung = server.worker()
-        with client_of(server, "long") as other:
-            mid_evaluation(server, other, lambda worker: os.kill(worker, signal.SIGSTOP))
-        assert_works(client)
+        with client_of(server, "long") as other, long_request(server, other) as request:
+            os.kill(hung, signal.SIGSTOP)
+            assert_right(request.result(SECONDS))
         assert not alive(hung)
         os.kill(server.worker(), signal.SIGSTOP)  # hangs before it takes the task
-        with pytest.raises(WorkerFailedError):
-            client.encrypt_and_predict(IMAGE)
         assert_works(client)
 
 
 def test_an_evaluation_that_takes_too_long_is_given_up(tmp_path):
     with server_process(tmp_path, [TINY, ENDLESS], evaluation_timeout=1) as server:
-        with client_of(server, "endless") as client, pytest.raises(WorkerFailedError):
+        with client_of(server, "endless") as client, pytest.raises(EvaluationTimeoutError) as caught:
             client.encrypt_and_predict(IMAGE)
+        assert (caught.value.status, caught.value.server_code) == (504, "evaluation-timeout")
         with client_of(server) as client:
             assert_works(client)
 
@@ -105,7 +146,7 @@ def test_two_workers_work_at_the_same_time(tmp_path):
             server.wait_until_busy()
             assert not any(request.done() for request in requests)
             for request in requests:
-                assert request.result().scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
+                assert_right(request.result(SECONDS))
 
 
 def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
@@ -167,7 +208,7 @@ def test_sigterm_lets_a_request_finish(tmp_path):
         server.wait_until_busy()
         assert not request.done()
         server.stop()
-        assert request.result().scores == pytest.approx(cleartext_scores(IMAGE), abs=TOLERANCE)
+        assert_right(request.result(SECONDS))
         assert_nothing_is_left(server, children, tmp_path, shared)
 
 
@@ -184,7 +225,7 @@ def test_sigterm_does_not_wait_for_ever(tmp_path):
         server.wait_until_busy()
         os.kill(server.worker(), signal.SIGSTOP)  # it takes for ever, on any machine
         server.stop()
-        assert request.exception() is not None
+        assert request.exception(SECONDS) is not None
         assert_nothing_is_left(server, children, tmp_path, shared)
 
 
@@ -192,5 +233,5 @@ def test_workers_do_not_outlive_a_server_that_is_killed(tmp_path):
     with server_process(tmp_path, [TINY]) as server:
         children = server.children()
         server.process.kill()
-        server.process.wait()
+        server.process.wait(30)
         wait_until(lambda: not any(alive(pid) for pid in children), 10)

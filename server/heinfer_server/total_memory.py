@@ -1,0 +1,97 @@
+"""The memory of all processes together, predicted before any of them starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from heinfer.errors import SettingError
+from heinfer.runtime import NativeOptions
+from heinfer_server.models import ServedModel
+from heinfer_server.settings import Settings
+from heinfer_server.worker import LOADED_KEYS
+
+PROCESS_BYTES = 100 << 20
+"""Of the interpreter and its libraries, in each process; a worker on SEAL has 95 MB before it loads a model."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most bytes that each part takes.
+
+    Attributes:
+        processes: interpreters and libraries.
+        models: encoded weights and intermediate results, in all workers.
+        loaded_keys: clients' keys that workers keep expanded.
+        stored_keys: clients' keys that are kept in memory.
+        uploads: keys on their way, in pieces or whole.
+        bodies: inputs that wait, and outputs.
+    """
+
+    processes: int
+    models: int
+    loaded_keys: int
+    stored_keys: int
+    uploads: int
+    bodies: int
+
+    @property
+    def total(self) -> int:
+        return sum(asdict(self).values())
+
+
+def predict(
+    models: Mapping[str, ServedModel],
+    settings: Settings,
+    backend: str,
+    options: Mapping[str, NativeOptions],
+    evaluations: int,
+    registrations: int,
+) -> Prediction:
+    """What a service with these settings takes at most.
+
+    Args:
+        options: of each model.
+        evaluations: requests that may wait or be under way.
+        registrations: of keys, whole or by piece, at once.
+    """
+    needs = [model.memory(backend, options[name]) for name, model in models.items()]
+    one_worker = sum(need.plaintexts for need in needs) + max((need.ciphertexts for need in needs), default=0)
+    keys = max((model.loaded_key_bytes(backend) for model in models.values()), default=0)
+    bodies = max((model.inputs_length for model in models.values()), default=0)
+    whole = max((model.keys_length for model in models.values()), default=0)
+    return Prediction(
+        processes=(settings.workers + 1) * PROCESS_BYTES,
+        models=settings.workers * one_worker,
+        loaded_keys=settings.workers * LOADED_KEYS * keys,
+        stored_keys=int(settings.key_memory) if settings.key_folder is None else 0,
+        uploads=int(settings.key_memory) + registrations * whole,
+        bodies=2 * evaluations * bodies,
+    )
+
+
+def require_memory(prediction: Prediction, limit: int | None) -> None:
+    """Raise SettingError, with the numbers, when more is predicted than there may or can be."""
+    most = available() if limit is None else limit
+    if prediction.total > most:
+        parts = ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in asdict(prediction).items())
+        raise SettingError(
+            f"the service may take {prediction.total} bytes of memory ({parts}), and there are {most}: use fewer "
+            "HEINFER_SERVER_WORKERS, less HEINFER_SERVER_KEY_MEMORY or fewer models, or raise HEINFER_SERVER_MEMORY"
+        )
+
+
+def available() -> int:
+    """Bytes of memory that this machine has, or this container may take."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [physical]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdecimal():
+            limits.append(int(text))
+    return min(limits)
