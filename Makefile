@@ -64,6 +64,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
 	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
+	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks plots
 
 clean: ## remove caches and builds; .venv stays

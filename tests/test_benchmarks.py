@@ -368,6 +368,7 @@ def test_results_of_something_else_are_dropped(tmp_path, text):
     assert ResultsFile(path, "a model").done == {}
 
 
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
 def test_primitives_sets_every_native_operation_beside_that_of_seal(tmp_path, monkeypatch):
     monkeypatch.setattr(primitives, "RINGS", {4096: ([28, 26], 30)})
     monkeypatch.setattr(primitives, "ROUNDS", 3)
@@ -381,6 +382,7 @@ def test_primitives_sets_every_native_operation_beside_that_of_seal(tmp_path, mo
         assert 0 < record["forward_microseconds"] < 1000
 
 
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
 def test_floor_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeypatch):
     monkeypatch.setattr(floor, "ROUNDS", 2)
     monkeypatch.setattr(floor, "BUNDLES", tmp_path)

@@ -1,5 +1,10 @@
 """The same frames on every backend, and which backend runs."""
 
+import os
+import re
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from installed import INSTALLED
@@ -112,9 +117,28 @@ def test_a_missing_input_is_refused(runtime, owner):
 def test_the_fastest_backend_that_is_installed_is_chosen(monkeypatch):
     assert choose_backend() == INSTALLED[0]
     assert choose_backend("tenseal") == "tenseal"
-    monkeypatch.setattr(choice, "is_installed", lambda: False)
+    monkeypatch.setattr(choice, "native_problem", lambda: "heinfer-native is not installed")
     assert choose_backend() == "tenseal"
-    with pytest.raises(SettingError, match=r"native backend is wanted.*pip install"):
+    with pytest.raises(SettingError, match=r"native backend is wanted, but .* not installed.*pip install"):
         choose_backend("native")
     with pytest.raises(SettingError, match=r"no backend 'cuda'; there are native, tenseal"):
         choose_backend("cuda")
+
+
+STALE = {
+    "of before there were formats": ("", "is of another heinfer: format 0 instead of"),
+    "of another format": ("FORMAT = -1", "is of another heinfer: format -1 instead of"),
+    "that cannot be loaded": ("raise ImportError('of another Python')", r"cannot be loaded \(of another Python\)"),
+}
+
+
+@pytest.mark.parametrize("build", STALE)
+def test_a_build_for_another_heinfer_does_not_serve(build, tmp_path):
+    text, reason = STALE[build]
+    (tmp_path / "heinfer_native.py").write_text(text)
+    script = "from heinfer.runtime import *; print(choose_backend(), without_native()); choose_backend('native')"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert re.fullmatch(f"tenseal heinfer-native {reason}.*: SEAL evaluates.*pip install.*\n", done.stdout)
+    assert re.search(f"SettingError: the native backend is wanted, but heinfer-native {reason}", done.stderr)

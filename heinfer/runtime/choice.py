@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heinfer.backends.memory import Memory, memory_of
-from heinfer.backends.native import NativeRing, is_installed, plan_circuit
+from heinfer.backends.native import NativeRing, native_problem, plan_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
@@ -13,24 +13,27 @@ from heinfer.runtime.runtime import Runtime
 BACKENDS = ("native", "tenseal")
 """Those that compute on ciphertexts, the preferred one first."""
 
-WITHOUT_NATIVE = (
-    "heinfer-native is not installed: SEAL evaluates, about eight times slower. "
-    "Where a C++ compiler is, `make setup` or `pip install ./native` builds it."
-)
+
+def without_native() -> str:
+    """One line on what the lack of the native backend costs, and what mends it."""
+    return (
+        f"{native_problem()}: SEAL evaluates, about eight times slower. "
+        "Where a C++ compiler is, `make setup` or `pip install ./native` builds it."
+    )
 
 
 def choose_backend(wanted: str | None = None) -> str:
     """The backend that is wanted, or the fastest that is installed.
 
     Raises:
-        SettingError: when there is no such backend, or it is not installed.
+        SettingError: when there is no such backend, or it is not installed, or built for another heinfer.
     """
     if wanted is None:
-        return "native" if is_installed() else "tenseal"
+        return "tenseal" if native_problem() else "native"
     if wanted not in BACKENDS:
         raise SettingError(f"there is no backend {wanted!r}; there are {', '.join(BACKENDS)}")
-    if wanted == "native" and not is_installed():
-        raise SettingError(f"the native backend is wanted. {WITHOUT_NATIVE}")
+    if wanted == "native" and native_problem():
+        raise SettingError(f"the native backend is wanted, but {without_native()}")
     return wanted
 
 

@@ -25,6 +25,8 @@ template <class T>
 using NewArray = nb::ndarray<nb::numpy, T>;
 
 constexpr std::size_t most_threads = 256;
+/// Of the arrays, their numbers and the functions: another one whenever they change (heinfer/backends/native/library.py).
+constexpr int format = 1;
 
 template <class T>
 NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
@@ -165,6 +167,7 @@ std::vector<std::string> instruction_sets() {
 
 NB_MODULE(_native, m) {
     using namespace heinfer;
+    m.attr("FORMAT") = format;
     m.def("instruction_sets", &instruction_sets);
     m.def("expand_seed", &expand, nb::arg("seed"), nb::arg("n"), nb::arg("moduli"), nb::arg("kernels") = "");
     m.def("encode", &encode, nb::arg("ring"), nb::arg("slots"), nb::arg("scale"), nb::arg("primes"));

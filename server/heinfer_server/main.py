@@ -9,7 +9,7 @@ from math import ceil
 
 import uvicorn
 
-from heinfer.runtime import BACKENDS, WITHOUT_NATIVE, choose_backend
+from heinfer.runtime import BACKENDS, choose_backend, without_native
 from heinfer_server.app import create_app
 from heinfer_server.connections import BACKLOG, BoundedProtocol
 from heinfer_server.logs import configure_logging
@@ -42,7 +42,7 @@ def run(settings: Settings) -> None:
     """
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
-        print(WITHOUT_NATIVE, file=sys.stderr, flush=True)
+        print(without_native(), file=sys.stderr, flush=True)
     config = uvicorn.Config(
         create_app(settings, models),
         host=settings.host,

@@ -1,7 +1,7 @@
 """The native backend: circuits on 32-bit residues, by heinfer-native, a distribution of its own."""
 
 from heinfer.backends.native.keys import NativeKeys
-from heinfer.backends.native.library import is_installed
+from heinfer.backends.native.library import is_installed, native_problem
 from heinfer.backends.native.plan import NativePlan, plan_circuit
 from heinfer.backends.native.program import NativeProgram, Progress
 from heinfer.backends.native.ring import NativeRing
@@ -13,5 +13,6 @@ __all__ = [
     "NativeRing",
     "Progress",
     "is_installed",
+    "native_problem",
     "plan_circuit",
 ]
