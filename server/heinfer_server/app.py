@@ -19,6 +19,7 @@ from heinfer_server.access import AccessMiddleware
 from heinfer_server.heads import HeadMiddleware
 from heinfer_server.key_routes import router as key_router
 from heinfer_server.logs import log, request_id
+from heinfer_server.metrics import MetricsServer
 from heinfer_server.middleware import RequestMiddleware
 from heinfer_server.models import ServedModel
 from heinfer_server.problems import problem, problem_of
@@ -38,15 +39,22 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     service = Service(settings, models)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        house = asyncio.create_task(service.keep_house())
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.watch())]
+        metrics_server: MetricsServer | None = None
         try:
+            if settings.metrics_port is not None:
+                metrics_server = MetricsServer(service.metrics, settings.metrics_host, settings.metrics_port)
+                app.state.metrics_port = metrics_server.port
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()
             yield
         finally:
-            house.cancel()
-            await asyncio.gather(house, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if metrics_server is not None:
+                await asyncio.to_thread(metrics_server.close)
             await service.workers.stop()
             await asyncio.to_thread(service.keys.close)
 
@@ -64,7 +72,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     app.include_router(key_router)
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
-    app.add_middleware(RequestMiddleware)  # the last one is the outermost
+    app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost
     app.add_exception_handler(HeinferError, _heinfer_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)

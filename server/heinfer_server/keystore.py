@@ -141,6 +141,12 @@ class KeyStore:
         with self._looking:
             return len(self._entries)
 
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all that is stored."""
+        with self._looking:
+            return sum(entry.size for entry in self._entries.values())
+
     def of(self, tenant: str) -> list[Entry]:
         """What a tenant has, the least recently used first."""
         with self._looking:

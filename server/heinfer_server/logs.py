@@ -14,6 +14,9 @@ request_id: ContextVar[str] = ContextVar("request_id", default="")
 tenant_name: ContextVar[str] = ContextVar("tenant_name", default="")
 """Name of the tenant whose request is being answered."""
 
+error_code: ContextVar[str] = ContextVar("error_code", default="")
+"""Code of the problem that answers the request, if one does."""
+
 Fact: TypeAlias = str | int | float | None
 
 

@@ -10,7 +10,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heinfer_server.logs import log, request_id, tenant_name
+from heinfer_server.logs import error_code, log, request_id, tenant_name
+from heinfer_server.metrics import Metrics
 from heinfer_server.problems import internal_problem
 
 _logger = logging.getLogger(__name__)
@@ -21,24 +22,32 @@ REQUEST_ID_HEADER = "X-Request-Id"
 class RequestMiddleware:
     """Gives a request an id of our own making, logs how it ended, and answers 500 to what nobody expected."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token, no_tenant = request_id.set(secrets.token_hex(8)), tenant_name.set("")
+        token = request_id.set(secrets.token_hex(8))
+        no_tenant, no_code = tenant_name.set(""), error_code.set("")
         try:
             await self._answer(scope, receive, send)
         finally:
             request_id.reset(token)
             tenant_name.reset(no_tenant)
+            error_code.reset(no_code)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        status = 0
-        sent = 0
+        status = received = sent = 0
+
+        async def counted_receive() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            return message
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, sent
@@ -50,7 +59,7 @@ class RequestMiddleware:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            await self._app(scope, counted_receive, send_with_id)
         except ClientDisconnect:
             log(_logger, logging.INFO, "client went away")
         except Exception:
@@ -60,13 +69,15 @@ class RequestMiddleware:
         # The route's pattern, not the path: a path may hold a key id.
         route = getattr(scope.get("route"), "path", None)
         seconds = round(perf_counter() - started, 4)
-        log(
-            _logger,
-            logging.INFO,
-            "request",
-            method=scope["method"],
-            route=route,
-            status=status,
-            sent=sent,
-            seconds=seconds,
-        )
+        code = error_code.get() or None
+        facts = {"route": route, "status": status, "code": code, "received": received, "sent": sent, "seconds": seconds}
+        log(_logger, logging.INFO, "request", method=scope["method"], **facts)
+        self._count(scope["method"], route, status, received, sent)
+
+    def _count(self, method: str, route: str | None, status: int, received: int, sent: int) -> None:
+        known = route is not None  # a method or path of the sender's making would be a series of its own
+        self._metrics.requests.labels(method if known else "", route or "", status).inc()
+        self._metrics.received.inc(received)
+        self._metrics.sent.inc(sent)
+        if error_code.get():
+            self._metrics.errors.labels(error_code.get()).inc()

@@ -27,6 +27,7 @@ from heinfer.errors import (
     UploadOffsetError,
     WorkerFailedError,
 )
+from heinfer_server.logs import error_code
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal-error"
@@ -57,6 +58,12 @@ class StorageError(ServiceError):
     code = "storage-failed"
 
 
+class NotReadyError(ServiceError):
+    """No worker can evaluate."""
+
+    code = "not-ready"
+
+
 _STATUS: dict[type[HeinferError], HTTPStatus] = {
     UnknownModelError: HTTPStatus.NOT_FOUND,
     UnknownKeysError: HTTPStatus.NOT_FOUND,
@@ -74,6 +81,7 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     EvaluationTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+    NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
     FormatError: HTTPStatus.BAD_REQUEST,
     # Well-formed ciphertexts that cancel out on the way, say: SEAL refuses to go on with a transparent one.
@@ -126,7 +134,8 @@ def malformed_problem(detail: str, request_id: str) -> Response:
 
 
 def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> Response:
-    """A problem+json response."""
+    """A problem+json response; the request's line in the log, and the metrics, have its code."""
+    error_code.set(code)
     body = Problem(
         type=f"urn:heinfer:problem:{code}",
         title=code.replace("-", " ").capitalize(),

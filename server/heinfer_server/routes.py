@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from time import perf_counter
 from typing import Annotated
 from urllib.parse import quote
 
@@ -13,8 +12,9 @@ from heinfer.formats.manifest import Manifest
 from heinfer_server.body import read_body
 from heinfer_server.departure import departure_of
 from heinfer_server.parts import OCTET_SCHEMA, OCTETS, Model, Tenant, TheService, Timeout, end_of, octets_in
-from heinfer_server.problems import documented
-from heinfer_server.schemas import Health, ModelList, ModelSummary
+from heinfer_server.problems import NotReadyError, documented
+from heinfer_server.schemas import Health, ModelList, ModelSummary, Readiness
+from heinfer_server.stages import Stages
 from heinfer_server.workers import Evaluation
 
 router = APIRouter()
@@ -23,6 +23,17 @@ router = APIRouter()
 @router.get("/healthz", summary="Whether the service takes requests")
 async def healthz() -> Health:
     return Health()
+
+
+@router.get(
+    "/readyz",
+    summary="Whether an evaluation would find a worker",
+    responses=documented(HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def readyz(service: TheService) -> Readiness:
+    if not service.workers.ready:
+        raise NotReadyError("no worker can evaluate: the log says why")
+    return Readiness()
 
 
 @router.get("/models", summary="The models that are served")
@@ -59,9 +70,11 @@ async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Re
             "content": OCTET_SCHEMA,
             "headers": {
                 "Server-Timing": {
-                    "description": "milliseconds: the evaluation, loading keys, all since the body came",
+                    "description": "milliseconds of every stage: the body's arrival, its check, waiting for a worker, "
+                    "the worker, in it loading keys and the evaluation; total is all since the body came",
                     "schema": {"type": "string"},
-                    "example": "evaluation;dur=291.2, keys;dur=0.0, total;dur=302.8",
+                    "example": "body;dur=0.4, check;dur=1.1, wait;dur=0.0, worker;dur=25.9, keys;dur=0.0, "
+                    "evaluation;dur=24.3, total;dur=27.5",
                 }
             },
         },
@@ -88,19 +101,12 @@ async def infer(
 ) -> Response:
     served = service.model(model)
     service.require_keys(tenant, served, keys)
+    stages = Stages(service.metrics)
     holder, ends = service.holder(tenant, keys), end_of(seconds)
     with service.evaluations.entered(holder):
-        body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
-        started = perf_counter()
+        with stages.timed("body"):
+            body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         async with departure_of(request) as gone:
-            result = await service.evaluate(served, Evaluation(served.name, holder, keys, body, ends), gone)
-        total = perf_counter() - started
-    timing = ", ".join(
-        f"{name};dur={seconds * 1000:.1f}"
-        for name, seconds in (
-            ("evaluation", result.evaluation_seconds),
-            ("keys", result.keys_seconds),
-            ("total", total),
-        )
-    )
-    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": timing})
+            with stages.timed("total"):
+                result = await service.evaluate(served, Evaluation(served.name, holder, keys, body, stages, ends), gone)
+    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": stages.header()})

@@ -55,6 +55,12 @@ class UploadState(BaseModel):
     is_registered: bool = Field(default=False, description="whether these keys are registered: then nothing is to send")
 
 
+class Readiness(BaseModel):
+    """A worker can evaluate."""
+
+    status: Literal["ready"] = "ready"
+
+
 class Health(BaseModel):
     """The service takes requests."""
 

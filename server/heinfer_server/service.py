@@ -22,6 +22,7 @@ from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.gate import Gate
 from heinfer_server.keystore import KeyStore, StoreLimits, address, unknown_keys
 from heinfer_server.logs import log
+from heinfer_server.metrics import Metrics
 from heinfer_server.model_memory import model_options
 from heinfer_server.models import ServedModel
 from heinfer_server.problems import StorageError
@@ -69,9 +70,11 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
+        self.metrics = Metrics()
+        watch(self.metrics, self)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
-        self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys)
+        self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys, self.metrics)
 
     def model(self, name: str) -> ServedModel:
         """The model of that name; UnknownModelError when there is none."""
@@ -154,10 +157,38 @@ class Service:
         """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""
         return tenant if self.access.tells_apart else key_id
 
+    async def watch(self) -> None:
+        """Keep the gauges up to date, and measure the event loop's lag, for ever."""
+        await self.metrics.measure()
+
     async def evaluate(self, model: ServedModel, task: Evaluation, gone: Departure) -> Evaluated:
         """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
-        await asyncio.to_thread(model.check_inputs, task.inputs)
+        with task.stages.timed("check"):
+            await asyncio.to_thread(model.check_inputs, task.inputs)
         return await self.workers.evaluate(task, gone)
+
+
+def watch(metrics: Metrics, service: Service) -> None:
+    """What of a service has a gauge."""
+    for name, text, value in (
+        (
+            "evaluations_inside",
+            "Inferences whose body comes, that wait, or are under way",
+            lambda: service.evaluations.inside,
+        ),
+        ("evaluations_waiting", "Evaluations that wait for a worker", lambda: service.workers.waiting),
+        ("workers_ready", "Workers that can evaluate", lambda: service.workers.ready),
+        ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
+        ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
+        ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
+        ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
+        (
+            "predicted_memory_bytes",
+            "The most memory that all processes take, as predicted",
+            lambda: service.memory.total,
+        ),
+    ):
+        metrics.watch(name, text, value)
 
 
 def _limits(settings: Settings) -> StoreLimits:

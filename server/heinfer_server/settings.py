@@ -49,6 +49,8 @@ class Settings(BaseSettings):
         upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
         drain_seconds: that a service which is told to end gives the requests that are under way.
+        metrics_host: address at which Prometheus finds /metrics; one that no tenant reaches.
+        metrics_port: its TCP port, 0 for a free one, which the log names; without it there are no metrics.
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
     """
 
@@ -75,6 +77,8 @@ class Settings(BaseSettings):
     upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")

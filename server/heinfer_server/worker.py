@@ -39,8 +39,14 @@ class Worker:
         self._registered = registered
         self._pool: ProcessPool | None = None
         self._sound = False
+        self._failed = False
         self._ending: asyncio.Task[None] | None = None
         self._loaded: OrderedDict[str, None] = OrderedDict()
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last that it was given ended it, and it has not been started again."""
+        return self._failed
 
     @property
     def running(self) -> bool:
@@ -125,12 +131,14 @@ class Worker:
                 future = await asyncio.to_thread(self._pool.schedule, function, args)
                 result: T = await asyncio.wrap_future(future)
         except TimeoutError:
+            self._failed = True
             log(_logger, logging.ERROR, "worker out of time", seconds=seconds)
             raise EvaluationTimeoutError(f"the process took more than {seconds:g} seconds") from None
         except Exception as error:  # of the pool: the functions that run in the worker raise nothing
+            self._failed = True
             log(_logger, logging.ERROR, "worker failed", error=type(error).__name__)
             raise WorkerFailedError("the process that evaluated the request died") from error
-        self._sound = True
+        self._sound, self._failed = True, False
         return result
 
 

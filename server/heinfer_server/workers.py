@@ -11,6 +11,8 @@ from heinfer.errors import DeadlineError, WorkerFailedError
 from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
+from heinfer_server.metrics import Metrics
+from heinfer_server.stages import Stages
 from heinfer_server.tasks import Evaluated, Setup
 from heinfer_server.turns import Turns
 from heinfer_server.worker import Worker
@@ -27,6 +29,7 @@ class Evaluation:
         holder: whose turn it takes.
         key_id: of registered keys.
         inputs: the frame of input ciphertexts, found to be right.
+        stages: where it is noted how long each took.
         ends: when it is not worth to begin any more, by the clock of the event loop.
     """
 
@@ -34,18 +37,35 @@ class Evaluation:
     holder: str
     key_id: str
     inputs: bytes
+    stages: Stages
     ends: float = inf
 
 
 class WorkerPool:
     """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded."""
 
-    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore) -> None:
+    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore, metrics: Metrics) -> None:
+        self._metrics = metrics
         self._workers = [Worker(setup, timeout, keys) for _ in range(count)]
         self._idle = list(self._workers)
         self._turns = Turns(count)
         self._stopping = False
         self._preparations: set[asyncio.Task[None]] = set()
+
+    @property
+    def ready(self) -> int:
+        """How many workers can evaluate, now or when they are done with what they do."""
+        return 0 if self._stopping else sum(not worker.failed for worker in self._workers)
+
+    @property
+    def busy(self) -> int:
+        """How many have something to do."""
+        return len(self._workers) - len(self._idle)
+
+    @property
+    def waiting(self) -> int:
+        """How many evaluations wait for one."""
+        return self._turns.waiting
 
     async def start(self) -> None:
         """Start all workers and wait until they have loaded the models.
@@ -79,18 +99,29 @@ class WorkerPool:
             if self._stopping:
                 raise
             log(_logger, logging.WARNING, "evaluation tried again", code=error.code)
+            self._metrics.retries.inc()
             return await self._try(task, gone)
 
     async def _try(self, task: Evaluation, gone: Departure) -> Evaluated:
         try:
             async with asyncio.timeout_at(task.ends):
-                await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
+                with task.stages.timed("wait"):
+                    await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
         except TimeoutError:
             raise DeadlineError("the turn of this request did not come within the time that it gave") from None
         worker = min(self._idle, key=lambda idle: not idle.has(task.key_id))
         self._idle.remove(worker)
+        self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
         try:
-            return await worker.evaluate(task.model, task.key_id, task.inputs)
+            with task.stages.timed("worker"):
+                result = await worker.evaluate(task.model, task.key_id, task.inputs)
+        except WorkerFailedError as error:
+            self._metrics.worker_failures.labels(error.code).inc()
+            raise
+        else:
+            task.stages.add("keys", result.keys_seconds)
+            task.stages.add("evaluation", result.evaluation_seconds)
+            return result
         finally:
             self._finish(worker)
 

@@ -71,8 +71,7 @@ def health_commands() -> dict[str, list[str]]:
 
 
 def compose() -> dict:
-    (service,) = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].values()
-    return service
+    return yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["server"]
 
 
 # What can be read ---------------------------------------------------------------------------------
@@ -107,6 +106,20 @@ def test_compose_is_for_this_machine_only_and_writes_only_where_keys_are_kept():
     assert environment()["HEINFER_SERVER_TENANTS"].startswith("/var/lib/heinfer/")
     user = final_stage()["USER"][0].split(":")[0]
     assert any(f"--owner={user}" in rest and rest.endswith(" /var/lib/heinfer") for rest in final_stage()["RUN"])
+
+
+def test_monitoring_is_asked_for_and_for_this_machine_only():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert not any(str(compose()["environment"]["HEINFER_SERVER_METRICS_PORT"]) in port for port in compose()["ports"])
+    for name in services.keys() - {"server"}:
+        assert services[name]["profiles"] == ["monitoring"]
+        assert all(port.startswith("127.0.0.1:") for port in services[name].get("ports", []))
+        for volume in services[name]["volumes"]:
+            source = volume.split(":")[0]
+            assert not source.startswith(".") or (ROOT / source).exists()
+    (scraped,) = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())["scrape_configs"]
+    port = compose()["environment"]["HEINFER_SERVER_METRICS_PORT"]
+    assert scraped["static_configs"] == [{"targets": [f"server:{port}"]}]
 
 
 # What can be run ----------------------------------------------------------------------------------
