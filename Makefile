@@ -57,6 +57,7 @@ fuzz: .venv/.fuzz ## fuzz the frame reader for FUZZ_SECONDS (60), from tests/fuz
 
 bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
+	$(BIN)/python -m benchmarks latency --policy heinfer --json benchmarks/results/latency-any-upload.json
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
 	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
 	$(BIN)/python -m benchmarks primitives --json benchmarks/results/primitives.json
