@@ -244,6 +244,24 @@ class UnknownKeysError(ServiceError):
     code = "unknown-keys"
 
 
+class UnknownJobError(ServiceError):
+    """The service has no job under that id (never begun, cancelled, or over for long)."""
+
+    code = "unknown-job"
+
+
+class JobNotDoneError(ServiceError):
+    """The result of a job is asked for before it is done."""
+
+    code = "job-not-done"
+
+
+class IdempotencyConflictError(ServiceError):
+    """Two different requests came under one Idempotency-Key."""
+
+    code = "idempotency-conflict"
+
+
 class UnknownUploadError(ServiceError):
     """The service has no upload of keys under that id (never begun, finished, or over)."""
 

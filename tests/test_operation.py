@@ -172,7 +172,7 @@ def codes() -> set[str]:
     kinds = [kind for kind in problems._STATUS if kind is not FormatError and kind is not errors.ServiceError]
     own = {kind.code for kind in kinds}
     frames = {kind.code for kind in subclasses(errors.FrameError) | {errors.FrameError, errors.NewerFormatError}}
-    backend = {kind.code for kind in subclasses(errors.BackendError)} - {"cancelled"}
+    backend = {kind.code for kind in subclasses(errors.BackendError)}
     return own | frames | backend | {"internal-error", "malformed-request", "bad-request", "not-found"}
 
 

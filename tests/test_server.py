@@ -172,6 +172,10 @@ def test_its_interface_is_described_with_examples(http):
         "/keys",
         "/keys/{key_id}",
         "/infer",
+        "/jobs",
+        "/jobs/{job_id}",
+        "/jobs/{job_id}/result",
+        "/jobs/{job_id}/events",
     }
     operation = paths["/infer"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/octet-stream"}
@@ -342,12 +346,12 @@ def failing(running: RunningService, monkeypatch, errors: list[Exception]) -> li
     (worker,) = running.service.workers._workers
     evaluate, tried = worker.evaluate, []
 
-    async def fail_first(model: str, key_id: str, inputs: bytes) -> object:
+    async def fail_first(model: str, key_id: str, *others: object) -> object:
         tried.append(key_id)
         if errors:
             await worker.stop()
             raise errors.pop(0)
-        return await evaluate(model, key_id, inputs)
+        return await evaluate(model, key_id, *others)
 
     monkeypatch.setattr(worker, "evaluate", fail_first)
     return tried

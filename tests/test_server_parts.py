@@ -22,7 +22,7 @@ from heinfer.errors import (
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client import transfer, trust
-from heinfer_server import Settings, connections, create_app, service, uploads
+from heinfer_server import Settings, connections, create_app, jobs, service, uploads
 from heinfer_server.__main__ import main
 from heinfer_server.body import read_body
 from heinfer_server.departure import unless
@@ -294,6 +294,8 @@ def test_the_bounds_are_those_that_are_documented():
         f"{service.EVALUATIONS_PER_WORKER} for each worker",
         f"{service.EVALUATIONS_PER_WORKER_AND_TENANT} of them of one tenant",
         f"`TENANT_REQUESTS`, {defaults['tenant_requests']}, and `TENANT_BYTES`, {defaults['tenant_bytes'] >> 30} GiB",
+        f"then {jobs.JOBS_OF_A_TENANT} of a tenant, {jobs.JOBS_KEPT} in all",
+        f"`JOB_SECONDS`, {defaults['job_seconds']:g} s",
         f"`EVALUATION_TIMEOUT`, {defaults['evaluation_timeout']:g} s",
         f"`MODEL_MEMORY`, {defaults['model_memory'] >> 30} GiB",
         f"at most {bundles.MAX_FILE_BYTES >> 20} MiB, inflated {bundles.MAX_INFLATED_BYTES >> 20} MiB",

@@ -9,6 +9,7 @@ import pytest
 from in_process import URL, RunningService, running_service
 from owner import Owner
 from pydantic import ValidationError
+from server_process import wait_until
 from test_server import assert_problem, infer
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 from typer.testing import CliRunner
@@ -248,6 +249,21 @@ def test_an_upload_belongs_to_who_began_it(alice, bob, owner):
     assert_problem(bob.patch(f"/uploads/{begun}?offset=0", content=b"x"), 404, "unknown-upload")
     assert bob.post("/models/tiny/uploads", params=query).json()["upload"] != begun
     assert alice.get(f"/uploads/{begun}").json()["offset"] == 0
+
+
+def test_a_job_belongs_to_who_began_it(alice, bob, owner):
+    keys = alice.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    query, body, headers = {"model": "tiny", "keys": keys}, owner.inputs(IMAGE), {"Idempotency-Key": "same"}
+    mine, absent = alice.post("/jobs", params=query, content=body, headers=headers).json()["job"], "0" * 32
+    for method, path in (("GET", ""), ("GET", "/result"), ("GET", "/events"), ("DELETE", "")):
+        answers = [bob.request(method, f"/jobs/{job}{path}") for job in (mine, absent)]
+        assert_problem(answers[0], 404, "unknown-job")
+        assert same_but_for_the_request(*answers)
+    own = bob.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    his = bob.post("/jobs", params={**query, "keys": own}, content=body, headers=headers)
+    assert his.status_code == 202  # an Idempotency-Key is the tenant's own
+    assert his.json()["job"] != mine
+    wait_until(lambda: alice.get(f"/jobs/{mine}").json()["state"] == "done", 60)
 
 
 def same_but_for_the_request(one: httpx.Response, other: httpx.Response) -> bool:

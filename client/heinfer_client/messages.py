@@ -15,11 +15,14 @@ from heinfer.errors import (
     BusyError,
     DeadlineError,
     EvaluationTimeoutError,
+    IdempotencyConflictError,
+    JobNotDoneError,
     PayloadTooLargeError,
     RateLimitedError,
     ServiceError,
     ServiceUnavailableError,
     UnauthorizedError,
+    UnknownJobError,
     UnknownKeysError,
     UnknownModelError,
     UnknownUploadError,
@@ -40,12 +43,13 @@ class Request:
     """One HTTP request.
 
     Attributes:
-        method: GET, POST or PATCH.
+        method: GET, POST, PATCH or DELETE.
         path: below the server's URL, quoted.
         query: parameters, not quoted.
         body: None for none.
         limit: bytes that the answer may have.
         upload: what the progress bar says while the body goes out; none is shown when it is empty.
+        idempotency_key: under which it may come several times and counts once; none when it is empty.
         seconds: that it may take in all, where that is less than any request may.
     """
 
@@ -56,6 +60,7 @@ class Request:
     limit: int = MAX_SMALL_BYTES
     upload: str = ""
     seconds: float = inf
+    idempotency_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Reply:
     body: bytes
     server_timing: str = ""
     retry_after: str = ""
+    expected: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +146,9 @@ _BY_CODE: dict[str, type[ServiceError]] = {
         WorkerFailedError,
         EvaluationTimeoutError,
         DeadlineError,
+        UnknownJobError,
+        JobNotDoneError,
+        IdempotencyConflictError,
     )
 }
 
@@ -172,6 +181,11 @@ def _problem(body: bytes) -> tuple[str, str, str]:
 def _printable(value: object) -> str:
     """A string that may go to a terminal, whoever sent it."""
     return "".join(character for character in value[:400] if character.isprintable()) if isinstance(value, str) else ""
+
+
+def expected_seconds(reply: Reply) -> float:
+    """Seconds that the service expects an evaluation to take; 0 when it does not say."""
+    return float(reply.expected) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", reply.expected) else 0.0
 
 
 def evaluation_seconds(reply: Reply) -> float:

@@ -15,8 +15,17 @@ from heinfer.ckks.secret import SecretSide
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
+from heinfer_client.jobs import LONG_SECONDS, evaluate_as_job
 from heinfer_client.keyfile import KeyFile, Registration
-from heinfer_client.messages import Flow, Reply, Request, ask_until_taken, evaluation_seconds, require_success
+from heinfer_client.messages import (
+    Flow,
+    Reply,
+    Request,
+    ask_until_taken,
+    evaluation_seconds,
+    expected_seconds,
+    require_success,
+)
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
 from heinfer_client.trust import trusted_manifest
@@ -35,6 +44,7 @@ class Session:
         self._timeout = timeout
         self._codec: Codec | None = None
         self._manifest_digest = ""
+        self._expected = 0.0
         self._secret: SecretSide | None = None
         self._key_id: str | None = None
 
@@ -57,6 +67,7 @@ class Session:
         require_success(reply)
         self._codec = Codec(trusted_manifest(reply.body, self._model))
         self._manifest_digest = sha256(reply.body).hexdigest()
+        self._expected = expected_seconds(reply)
 
     def prepare(self) -> Flow[None]:
         """Have a secret key, and its evaluation keys registered; the model must be open.
@@ -80,13 +91,11 @@ class Session:
         started = perf_counter()
         body = self.codec.encrypt(self._secret, inputs)
         client_seconds = perf_counter() - started
-        reply = yield from self._ask(self._infer(body))
         try:
-            require_success(reply)
+            reply = yield from self._evaluate(body)
         except UnknownKeysError:
             yield from self._register(self._secret)
-            reply = yield from self._ask(self._infer(body))
-            require_success(reply)
+            reply = yield from self._evaluate(body)
         started = perf_counter()
         scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
         client_seconds += perf_counter() - started
@@ -125,7 +134,12 @@ class Session:
     def _ask(self, request: Request) -> Flow[Reply]:
         return ask_until_taken(request, self._timeout)
 
-    def _infer(self, body: bytes) -> Request:
+    def _evaluate(self, body: bytes) -> Flow[Reply]:
+        """In one request, or as a job when the service expects it to take long."""
         assert self._key_id is not None
-        query = {"model": self._model, "keys": self._key_id}
-        return Request("POST", "/infer", query, body, limit=self.codec.download_bytes)
+        query, limit = {"model": self._model, "keys": self._key_id}, self.codec.download_bytes
+        if self._expected > LONG_SECONDS:
+            return (yield from evaluate_as_job(query, body, limit, self._timeout, self._bars))
+        reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
+        require_success(reply)
+        return reply

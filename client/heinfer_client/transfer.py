@@ -88,11 +88,13 @@ def chunks(body: bytes) -> Iterator[bytes]:
 
 
 def headers_of(request: Request) -> dict[str, str]:
-    """Headers of a body that goes out in pieces, and how long its sender waits."""
-    patience = {} if request.seconds == inf else {"Heinfer-Timeout": f"{max(request.seconds, 0.001):.3f}"}
+    """Headers of a request: how long its sender waits, and what its body needs that goes out in pieces."""
+    headers = {} if request.seconds == inf else {"Heinfer-Timeout": f"{max(request.seconds, 0.001):.3f}"}
+    if request.idempotency_key:
+        headers["Idempotency-Key"] = request.idempotency_key
     if request.body is None:
-        return patience
-    return patience | {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
+        return headers
+    return headers | {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
 
 
 class Answer:
@@ -120,7 +122,8 @@ class Answer:
         """The whole answer."""
         timing = self._response.headers.get("server-timing", "")
         retry_after = self._response.headers.get("retry-after", "")
-        return Reply(self._response.status_code, bytes(self._body), timing, retry_after)
+        expected = self._response.headers.get("heinfer-evaluation-seconds", "")
+        return Reply(self._response.status_code, bytes(self._body), timing, retry_after, expected)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:

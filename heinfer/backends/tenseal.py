@@ -8,13 +8,14 @@ from dataclasses import replace
 import numpy as np
 from tenseal import sealapi
 
+from heinfer.backends.control import StepControl
 from heinfer.backends.memory import PlaintextKey, plaintext_keys
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count
 from heinfer.circuit.ir import Circuit, Kind, Op, SlotVector
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring, SealObject, library_errors, parms_words
-from heinfer.errors import BackendError, MissingKeyError
+from heinfer.errors import BackendError, CancelledError, MissingKeyError
 
 _IN_PLACE = frozenset({Kind.ROTATE, Kind.MULTIPLY_PLAIN, Kind.ADD_PLAIN, Kind.RELINEARIZE, Kind.RESCALE})
 """Kinds of one ciphertext that SEAL can also do in place; the copy that this spares is 3 % of the reference network."""
@@ -36,12 +37,15 @@ class TensealProgram:
         self._types = annotate(circuit, ring.parameters, input_level, input_scale)
         self._plaintexts = _Encoder(ring).encode_all(circuit, self._types)
 
-    def run(self, inputs: Sequence[SealObject], keys: EvaluationSide) -> list[SealObject]:
+    def run(
+        self, inputs: Sequence[SealObject], keys: EvaluationSide, control: StepControl | None = None
+    ) -> list[SealObject]:
         """Evaluate on input ciphertexts (SEAL objects at the input level and scale); returns the outputs.
 
         Raises:
             MissingKeyError: when the evaluation keys lack a rotation step or the relinearization key.
             BackendError: when SEAL refuses an operation; names the layer.
+            CancelledError: when that was asked for.
         """
         self._require_keys(keys)
         if len(inputs) != self.circuit.inputs:
@@ -61,6 +65,10 @@ class TensealProgram:
                 else:
                     live[number] = self._call(number, op, arguments, inputs, keys)
             done.append(op)
+            if control is not None:
+                control.done += 1
+                if control.is_cancelled:
+                    raise CancelledError("the run was cancelled")
         self.executed = replace(count(done), rotations_hoisted=0)
         return [live[o] for o in self.circuit.outputs]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
 from heinfer.backends.native.ring import Words
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import Counts
@@ -31,6 +31,21 @@ class NativeOptions:
 
 
 DEFAULTS = NativeOptions()
+
+
+class NativeControl:
+    """See heinfer.backends.control.RunControl."""
+
+    def __init__(self, instructions: int) -> None:
+        self.progress = Progress()
+        self._instructions = instructions
+
+    @property
+    def fraction(self) -> float:
+        return self.progress.instructions_done / self._instructions
+
+    def cancel(self) -> None:
+        self.progress.cancel()
 
 
 class NativeRuntime:
@@ -88,8 +103,13 @@ class NativeRuntime:
     def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[tuple[Words, Words]]:
         return [(frame.c0, self._second(frame)) for frame in frames]
 
-    def run(self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys) -> list[Words]:
-        return self._program.run(inputs, keys)
+    def new_control(self) -> NativeControl:
+        return NativeControl(self._program.instructions)
+
+    def run(
+        self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys, control: NativeControl | None = None
+    ) -> list[Words]:
+        return self._program.run(inputs, keys, control.progress if control else None)
 
     def save_outputs(self, outputs: Sequence[Words]) -> list[CiphertextFrame]:
         return [

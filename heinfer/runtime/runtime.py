@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeAlias
 
+from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
 from heinfer.formats.residues import CiphertextFrame, KeyFrame
 
@@ -32,10 +33,17 @@ class Runtime(Protocol):
     def load_inputs(self, frames: Sequence[CiphertextFrame]) -> Handle:
         """Input ciphertexts, by number, expanded; BackendError when the library refuses them."""
 
-    def run(self, inputs: Handle, keys: Handle) -> Handle:
+    def new_control(self) -> RunControl:
+        """For one run."""
+
+    def run(self, inputs: Handle, keys: Handle, control: Any = None) -> Handle:
         """Evaluate.
 
+        Args:
+            control: that `new_control` made for this run.
+
         Raises:
+            CancelledError: when that was asked for.
             MissingKeyError: when the keys lack one.
             BackendError: when there are too few or too many inputs, or the library fails.
         """

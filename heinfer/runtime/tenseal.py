@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from heinfer.backends.control import StepControl
 from heinfer.backends.tenseal import TensealProgram
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.ir import Circuit
@@ -37,8 +38,13 @@ class TensealRuntime:
     def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[SealObject]:
         return [self._border.load_ciphertext(write_ciphertext(frame, self._ring.parameters)) for frame in frames]
 
-    def run(self, inputs: Sequence[SealObject], keys: EvaluationSide) -> list[SealObject]:
-        return self._program.run(inputs, keys)
+    def new_control(self) -> StepControl:
+        return StepControl(len(self._program.circuit.ops))
+
+    def run(
+        self, inputs: Sequence[SealObject], keys: EvaluationSide, control: StepControl | None = None
+    ) -> list[SealObject]:
+        return self._program.run(inputs, keys, control)
 
     def save_outputs(self, outputs: Sequence[SealObject]) -> list[CiphertextFrame]:
         return [read_ciphertext(self._border.save_ciphertext(output), self._ring.parameters) for output in outputs]

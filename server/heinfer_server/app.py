@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from heinfer.errors import HeinferError
 from heinfer_server.access import AccessMiddleware
 from heinfer_server.heads import HeadMiddleware
+from heinfer_server.job_routes import router as job_router
 from heinfer_server.key_routes import router as key_router
 from heinfer_server.logs import log, request_id
 from heinfer_server.metrics import MetricsServer
@@ -49,6 +50,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()
             yield
+            await service.jobs.drain(settings.drain_seconds)
         finally:
             for task in tasks:
                 task.cancel()
@@ -70,6 +72,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     app.state.service = service
     app.include_router(router)
     app.include_router(key_router)
+    app.include_router(job_router)
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost

@@ -9,12 +9,14 @@ from collections.abc import Mapping, Sequence
 from time import perf_counter
 from traceback import format_exc
 
+from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.runtime import Handle, NativeOptions, open_runtime
 from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.watching import Cell, watched
 
 
 class _Model:
@@ -42,8 +44,11 @@ class _Model:
         )
         return self._runtime.load_inputs(inputs)
 
-    def evaluate(self, inputs: Handle, keys: Handle) -> Handle:
-        return self._runtime.run(inputs, keys)
+    def new_control(self) -> RunControl:
+        return self._runtime.new_control()
+
+    def evaluate(self, inputs: Handle, keys: Handle, control: RunControl) -> Handle:
+        return self._runtime.run(inputs, keys, control)
 
     def close_outputs(self, outputs: Handle) -> bytes:
         return encode_ciphertexts(self._parameters, self._runtime.save_outputs(outputs))
@@ -55,12 +60,13 @@ class Evaluator:
     Which keys to load and to forget is the parent's to say: it alone knows who is still registered.
     """
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: Setup, cell: Cell | None = None) -> None:
         self._models: Mapping[str, _Model] = {
             bundle.manifest.name: _Model(bundle, setup.backend, setup.options_of(bundle.manifest.name))
             for bundle in setup.bundles
         }
         self._keys: dict[str, Handle] = {}
+        self._cell = cell
 
     def executed(self, model: str) -> Counts:
         """Counts of a model's last evaluation."""
@@ -89,6 +95,13 @@ class Evaluator:
         keys_seconds = perf_counter() - started
         inputs = model.open_inputs(task.inputs)
         started = perf_counter()
-        outputs = model.evaluate(inputs, keys)
+        outputs = self._watched(model, inputs, keys, task.number)
         evaluation_seconds = perf_counter() - started
         return Evaluated(model.close_outputs(outputs), keys_seconds, evaluation_seconds)
+
+    def _watched(self, model: _Model, inputs: Handle, keys: Handle, number: int) -> Handle:
+        control = model.new_control()
+        if self._cell is None or not number:
+            return model.evaluate(inputs, keys, control)
+        with watched(self._cell, number, control):
+            return model.evaluate(inputs, keys, control)

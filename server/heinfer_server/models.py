@@ -18,7 +18,7 @@ from heinfer.runtime import NativeOptions, runtime_memory
 
 @dataclass(frozen=True, eq=False)
 class ServedModel:
-    """A compiled model, its manifest as the client gets it, and the lengths of the two bodies it takes.
+    """A compiled model, its manifest as the client gets it, and the lengths of the bodies it takes and gives.
 
     `manifest_digest` is the hexadecimal SHA-256 of the manifest: keys are for the one that they were made from.
     """
@@ -29,6 +29,7 @@ class ServedModel:
     parameters: Parameters
     keys_length: int
     inputs_length: int
+    outputs_length: int
 
     @classmethod
     def of(cls, bundle: Bundle) -> ServedModel:
@@ -41,6 +42,9 @@ class ServedModel:
             keys_length=keys_length(parameters, manifest.keys.levels),
             inputs_length=ciphertexts_length(
                 parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
+            ),
+            outputs_length=ciphertexts_length(
+                parameters, count=manifest.output.layout.ciphertexts, level=manifest.output.level, seeded=False
             ),
         )
 

@@ -6,7 +6,7 @@ import asyncio
 from math import inf
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Security
+from fastapi import Depends, Header, Query, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
@@ -46,6 +46,8 @@ def end_of(seconds: float | None) -> float:
 
 
 Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
+ModelQuery = Annotated[str, Query(alias="model", max_length=64, examples=["mnist-ffconv"])]
+KeyQuery = Annotated[str, Query(alias="keys", max_length=64, description="id of registered keys")]
 KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
 UploadId = Annotated[str, PathParameter(max_length=64, description="id of an upload")]
 TheService = Annotated[Service, Depends(_service)]

@@ -15,10 +15,13 @@ from heinfer.errors import (
     EvaluationTimeoutError,
     FormatError,
     HeinferError,
+    IdempotencyConflictError,
+    JobNotDoneError,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
     UnauthorizedError,
+    UnknownJobError,
     UnknownKeysError,
     UnknownModelError,
     UnknownUploadError,
@@ -81,6 +84,9 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     EvaluationTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
     DeadlineError: HTTPStatus.GATEWAY_TIMEOUT,
+    UnknownJobError: HTTPStatus.NOT_FOUND,
+    JobNotDoneError: HTTPStatus.CONFLICT,
+    IdempotencyConflictError: HTTPStatus.CONFLICT,
     NotReadyError: HTTPStatus.SERVICE_UNAVAILABLE,
     WorkerFailedError: HTTPStatus.SERVICE_UNAVAILABLE,
     FormatError: HTTPStatus.BAD_REQUEST,
@@ -109,6 +115,11 @@ def status_of(error: HeinferError) -> HTTPStatus:
         if kind in _STATUS:
             return _STATUS[kind]
     return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def public_code(error: HeinferError) -> str:
+    """The code of an error that a client may know."""
+    return INTERNAL_ERROR if status_of(error) is HTTPStatus.INTERNAL_SERVER_ERROR else error.code
 
 
 def problem_of(error: HeinferError, request_id: str) -> Response:

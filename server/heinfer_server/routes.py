@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated
 from urllib.parse import quote
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from heinfer.formats.manifest import Manifest
 from heinfer_server.body import read_body
 from heinfer_server.departure import departure_of
-from heinfer_server.parts import OCTET_SCHEMA, OCTETS, Model, Tenant, TheService, Timeout, end_of, octets_in
+from heinfer_server.parts import (
+    OCTET_SCHEMA,
+    OCTETS,
+    KeyQuery,
+    Model,
+    ModelQuery,
+    Tenant,
+    TheService,
+    Timeout,
+    end_of,
+    octets_in,
+)
 from heinfer_server.problems import NotReadyError, documented
 from heinfer_server.schemas import Health, ModelList, ModelSummary, Readiness
 from heinfer_server.stages import Stages
@@ -54,10 +64,22 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
     "/models/{model}/manifest",
     summary="What a client needs to know of a model",
     response_model=Manifest,
-    responses=documented(HTTPStatus.NOT_FOUND),
+    responses={
+        200: {
+            "headers": {
+                "Heinfer-Evaluation-Seconds": {
+                    "description": "how long one evaluation is expected to take: when that is long, begin a job",
+                    "schema": {"type": "number"},
+                }
+            }
+        },
+        **documented(HTTPStatus.NOT_FOUND),
+    },
 )
 async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Response:
-    return Response(service.model(model).manifest, media_type="application/json")
+    served = service.model(model)
+    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.seconds(served.name):.3f}"}
+    return Response(served.manifest, media_type="application/json", headers=headers)
 
 
 @router.post(
@@ -95,8 +117,8 @@ async def infer(
     service: TheService,
     tenant: Tenant,
     request: Request,
-    model: Annotated[str, Query(max_length=64, examples=["mnist-ffconv"])],
-    keys: Annotated[str, Query(max_length=64, description="id of registered keys")],
+    model: ModelQuery,
+    keys: KeyQuery,
     seconds: Timeout = None,
 ) -> Response:
     served = service.model(model)
@@ -108,5 +130,6 @@ async def infer(
             body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         async with departure_of(request) as gone:
             with stages.timed("total"):
-                result = await service.evaluate(served, Evaluation(served.name, holder, keys, body, stages, ends), gone)
+                await service.check(served, body, stages)
+                result = await service.workers.evaluate(Evaluation(served.name, holder, keys, body, stages, ends), gone)
     return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": stages.header()})

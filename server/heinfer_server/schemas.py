@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
+from heinfer_server.jobs import State
+
 
 class ModelSummary(BaseModel):
     """One model in the list of models."""
@@ -53,6 +55,15 @@ class UploadState(BaseModel):
     size: int = Field(description="bytes of all of it")
     offset: int = Field(description="where the next piece begins")
     is_registered: bool = Field(default=False, description="whether these keys are registered: then nothing is to send")
+
+
+class JobState(BaseModel):
+    """How far a job has come."""
+
+    job: str = Field(description="id of the job")
+    state: State
+    progress: float = Field(ge=0, le=1, description="of the evaluation; it begins again when a worker failed")
+    code: str | None = Field(default=None, description="of the problem that a failed job ended with")
 
 
 class Readiness(BaseModel):

@@ -17,21 +17,23 @@ from heinfer.errors import (
 )
 from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.access import Access
-from heinfer_server.departure import Departure
 from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.gate import Gate
+from heinfer_server.jobs import Jobs
 from heinfer_server.keystore import KeyStore, StoreLimits, address, unknown_keys
 from heinfer_server.logs import log
 from heinfer_server.metrics import Metrics
 from heinfer_server.model_memory import model_options
 from heinfer_server.models import ServedModel
+from heinfer_server.pace import Pace, expected_seconds
 from heinfer_server.problems import StorageError
 from heinfer_server.settings import Settings
 from heinfer_server.shelves import MemoryShelf
-from heinfer_server.tasks import Evaluated, Setup
+from heinfer_server.stages import Stages
+from heinfer_server.tasks import Setup
 from heinfer_server.total_memory import predict, require_memory
 from heinfer_server.uploads import Upload, Uploads
-from heinfer_server.workers import Evaluation, WorkerPool
+from heinfer_server.workers import WorkerPool
 
 _logger = logging.getLogger(__name__)
 
@@ -70,11 +72,15 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
+        self.jobs = Jobs(settings.job_seconds)
+        self.pace = Pace({name: expected_seconds(model, self.backend) for name, model in models.items()})
         self.metrics = Metrics()
         watch(self.metrics, self)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
-        self.workers = WorkerPool(setup, settings.workers, settings.evaluation_timeout, self.keys, self.metrics)
+        self.workers = WorkerPool(
+            setup, settings.workers, settings.evaluation_timeout, self.keys, self.metrics, self.pace
+        )
 
     def model(self, name: str) -> ServedModel:
         """The model of that name; UnknownModelError when there is none."""
@@ -148,6 +154,7 @@ class Service:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
+                self.jobs.tidy()
                 if await asyncio.to_thread(self.keys.tidy):
                     await self.workers.forget_gone_keys()
             except StorageError as error:
@@ -161,11 +168,10 @@ class Service:
         """Keep the gauges up to date, and measure the event loop's lag, for ever."""
         await self.metrics.measure()
 
-    async def evaluate(self, model: ServedModel, task: Evaluation, gone: Departure) -> Evaluated:
-        """Check a frame of inputs and evaluate the model; raises what its check and WorkerPool.evaluate raise."""
-        with task.stages.timed("check"):
-            await asyncio.to_thread(model.check_inputs, task.inputs)
-        return await self.workers.evaluate(task, gone)
+    async def check(self, model: ServedModel, body: bytes, stages: Stages) -> None:
+        """Check a frame of inputs; raises what check_inputs raises."""
+        with stages.timed("check"):
+            await asyncio.to_thread(model.check_inputs, body)
 
 
 def watch(metrics: Metrics, service: Service) -> None:
@@ -181,6 +187,7 @@ def watch(metrics: Metrics, service: Service) -> None:
         ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
         ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
         ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
+        ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
         ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
         (
             "predicted_memory_bytes",

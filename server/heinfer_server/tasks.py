@@ -39,6 +39,7 @@ class EvaluationTask:
         keys: to load under that id first; None when the worker holds them.
         forget: ids of keys to let go of before anything else.
         inputs: the frame of input ciphertexts that came and was found to be right.
+        number: under which the shared cell tells of it; 0 when nobody watches.
     """
 
     model: str
@@ -46,6 +47,7 @@ class EvaluationTask:
     keys: EvaluationKeys | None
     forget: tuple[str, ...]
     inputs: bytes
+    number: int = 0
 
 
 @dataclass(frozen=True)

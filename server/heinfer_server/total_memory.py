@@ -9,6 +9,7 @@ from pathlib import Path
 
 from heinfer.errors import SettingError
 from heinfer.runtime import NativeOptions
+from heinfer_server.jobs import JOBS_KEPT
 from heinfer_server.models import ServedModel
 from heinfer_server.settings import Settings
 from heinfer_server.worker import LOADED_KEYS
@@ -27,7 +28,7 @@ class Prediction:
         loaded_keys: clients' keys that workers keep expanded.
         stored_keys: clients' keys that are kept in memory.
         uploads: keys on their way, in pieces or whole.
-        bodies: inputs that wait, and outputs.
+        bodies: inputs that wait, and outputs; those of jobs that are over among them.
     """
 
     processes: int
@@ -61,6 +62,7 @@ def predict(
     one_worker = sum(need.plaintexts for need in needs) + max((need.ciphertexts for need in needs), default=0)
     keys = max((model.loaded_key_bytes(backend) for model in models.values()), default=0)
     bodies = max((model.inputs_length for model in models.values()), default=0)
+    outputs = max((model.outputs_length for model in models.values()), default=0)
     whole = max((model.keys_length for model in models.values()), default=0)
     return Prediction(
         processes=(settings.workers + 1) * PROCESS_BYTES,
@@ -68,7 +70,7 @@ def predict(
         loaded_keys=settings.workers * LOADED_KEYS * keys,
         stored_keys=int(settings.key_memory) if settings.key_folder is None else 0,
         uploads=int(settings.key_memory) + registrations * whole,
-        bodies=2 * evaluations * bodies,
+        bodies=2 * evaluations * bodies + JOBS_KEPT * outputs,
     )
 
 

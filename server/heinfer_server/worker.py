@@ -16,6 +16,7 @@ from heinfer_server import worker_process
 from heinfer_server.keystore import KeyStore, unknown_keys
 from heinfer_server.logs import log
 from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.watching import Watch, new_cell
 
 _logger = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ class Worker:
         self._pool: ProcessPool | None = None
         self._sound = False
         self._failed = False
+        self._cell = new_cell()
+        self._number = 0
         self._ending: asyncio.Task[None] | None = None
         self._loaded: OrderedDict[str, None] = OrderedDict()
 
@@ -66,7 +69,9 @@ class Worker:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
         self._loaded.clear()
         context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(1, initializer=worker_process.start, initargs=(self._setup,), context=context)
+        self._pool = ProcessPool(
+            1, initializer=worker_process.start, initargs=(self._setup, self._cell), context=context
+        )
         await self._run(_START_SECONDS, worker_process.ready)
 
     async def stop(self) -> None:
@@ -78,7 +83,7 @@ class Worker:
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
-    async def evaluate(self, model: str, key_id: str, inputs: bytes) -> Evaluated:
+    async def evaluate(self, model: str, key_id: str, inputs: bytes, watch: Watch | None = None) -> Evaluated:
         """Evaluate one request.
 
         Raises:
@@ -95,7 +100,10 @@ class Worker:
             raise unknown_keys()
         keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
         forget = self._make_room(key_id)
-        task = EvaluationTask(model, key_id, keys, forget, inputs)
+        self._number += 1
+        if watch is not None:
+            watch.begin(self._cell, self._number)
+        task = EvaluationTask(model, key_id, keys, forget, inputs, self._number if watch else 0)
         result = await self._run(self._timeout, worker_process.run, task)
         if isinstance(result, TaskFailure):
             self._loaded.pop(key_id, None)

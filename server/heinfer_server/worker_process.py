@@ -9,17 +9,18 @@ from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 if TYPE_CHECKING:
     from heinfer_server.evaluator import Evaluator
+    from heinfer_server.watching import Cell
 
 _evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
 
 
-def start(setup: Setup) -> None:
+def start(setup: Setup, cell: Cell | None = None) -> None:
     """Load the models; runs once in a new worker process."""
     # Imported here, because the parent imports this module: its process loads no backend.
     from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
 
     global _evaluator  # noqa: PLW0603
-    _evaluator = Evaluator(setup)
+    _evaluator = Evaluator(setup, cell)
 
 
 def ready() -> None:

@@ -12,9 +12,11 @@ from heinfer_server.departure import Departure, unless
 from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
 from heinfer_server.metrics import Metrics
+from heinfer_server.pace import Pace
 from heinfer_server.stages import Stages
 from heinfer_server.tasks import Evaluated, Setup
 from heinfer_server.turns import Turns
+from heinfer_server.watching import Watch
 from heinfer_server.worker import Worker
 
 _logger = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class Evaluation:
         inputs: the frame of input ciphertexts, found to be right.
         stages: where it is noted how long each took.
         ends: when it is not worth to begin any more, by the clock of the event loop.
+        watch: to tell of it while it is under way.
     """
 
     model: str
@@ -39,13 +42,14 @@ class Evaluation:
     inputs: bytes
     stages: Stages
     ends: float = inf
+    watch: Watch | None = None
 
 
 class WorkerPool:
     """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded."""
 
-    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore, metrics: Metrics, pace: Pace) -> None:
+        self._metrics, self._pace = metrics, pace
         self._workers = [Worker(setup, timeout, keys) for _ in range(count)]
         self._idle = list(self._workers)
         self._turns = Turns(count)
@@ -114,11 +118,12 @@ class WorkerPool:
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
         try:
             with task.stages.timed("worker"):
-                result = await worker.evaluate(task.model, task.key_id, task.inputs)
+                result = await worker.evaluate(task.model, task.key_id, task.inputs, task.watch)
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
         else:
+            self._pace.note(task.model, result.evaluation_seconds)
             task.stages.add("keys", result.keys_seconds)
             task.stages.add("evaluation", result.evaluation_seconds)
             return result

@@ -151,7 +151,7 @@ def test_only_the_bundle_the_manifest_and_frames_cross(places):
     assert frames.read_bytes() in tap.received
     index = {"index.sqlite", "index.sqlite-wal", "index.sqlite-shm", "lock"}
     assert {"tiny.heinfer", "log"} <= {path.name for path in files} - {frames.name} <= {"tiny.heinfer", "log"} | index
-    requests = re.findall(rb"([A-Z]+ /[a-z/]+)\S* HTTP/1\.1\r\n", tap.received)
+    requests = re.findall(rb"((?:GET|POST|PATCH|DELETE) /[a-z/]+)\S* HTTP/1\.1\r\n", tap.received)
     assert requests == [b"GET /models/tiny/manifest", b"POST /models/tiny/keys", b"POST /infer"]
 
     secret = secret_forms(client / "secret.key")

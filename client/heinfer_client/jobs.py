@@ -1,0 +1,123 @@
+"""Evaluations that take long: begun by one request, then asked for, with a progress bar."""
+
+from __future__ import annotations
+
+from secrets import token_hex
+from time import monotonic
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownJobError
+from heinfer_client.messages import (
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    Flow,
+    Pause,
+    Reply,
+    Request,
+    ask,
+    ask_until_taken,
+    pause_before_retry,
+    require_success,
+)
+from heinfer_client.progress import Advance, Bars
+
+LONG_SECONDS = 2.0
+"""An evaluation that the service expects to take longer is begun as a job."""
+
+TRIES = 6
+"""How often in a row nothing may come of a request before the job is given up."""
+
+_FIRST_LOOK = 0.2
+_LONGEST_LOOK = 1.0
+
+
+class _State(BaseModel):
+    job: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
+    state: Literal["waiting", "running", "done", "failed", "cancelled"]
+    progress: float = Field(ge=0, le=1)
+
+
+def evaluate_as_job(query: dict[str, str], body: bytes, limit: int, timeout: float, bars: Bars) -> Flow[Reply]:
+    """Have inputs evaluated, and return the reply that has the result.
+
+    Requests that get lost are sent again, and a job that the service has forgotten is begun again.
+
+    Args:
+        query: model and keys.
+        limit: bytes that the result may have.
+        timeout: seconds that all of it may take; then the job is cancelled.
+
+    Raises:
+        ServiceUnavailableError: when time is over, or nothing has come of several requests in a row.
+        ServiceError: what the job has failed with, or what the service refuses.
+    """
+    with bars.bar("Evaluating", 100) as advance:
+        return (yield from _Job(query, body, limit, timeout, advance).reply())
+
+
+class _Job:
+    def __init__(self, query: dict[str, str], body: bytes, limit: int, timeout: float, advance: Advance) -> None:
+        self._begin = Request("POST", "/jobs", query, body, idempotency_key=token_hex(16))
+        self._limit = limit
+        self._timeout = timeout
+        self._ends = monotonic() + timeout
+        self._advance = advance
+        self._shown = 0
+        self._failures = 0
+        self._id: str | None = None
+
+    def reply(self) -> Flow[Reply]:
+        while True:
+            try:
+                return (yield from self._from_where_it_is())
+            except (ServiceUnavailableError, UnknownJobError) as error:
+                if isinstance(error, UnknownJobError):
+                    self._id = None
+                self._failures += 1
+                pause = pause_before_retry(min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures), None)
+                if self._failures >= TRIES or self._left <= pause:
+                    raise
+            yield Pause(pause)
+
+    @property
+    def _left(self) -> float:
+        return self._ends - monotonic()
+
+    def _from_where_it_is(self) -> Flow[Reply]:
+        if self._id is None:
+            state = _state((yield from ask_until_taken(self._begin, self._left)))
+            self._id = state.job
+        else:
+            state = yield from self._look()
+        look = _FIRST_LOOK
+        while state.state in ("waiting", "running"):
+            if self._left <= look:
+                yield from self._give_up()
+            yield Pause(look)
+            look = min(_LONGEST_LOOK, 1.5 * look)
+            state = yield from self._look()
+        reply = yield from ask_until_taken(Request("GET", f"/jobs/{self._id}/result", limit=self._limit), self._left)
+        require_success(reply)
+        return reply
+
+    def _look(self) -> Flow[_State]:
+        state = _state((yield from ask_until_taken(Request("GET", f"/jobs/{self._id}"), self._left)))
+        self._failures = 0
+        self._advance(max(0, int(100 * state.progress) - self._shown))
+        self._shown = max(self._shown, int(100 * state.progress))
+        return state
+
+    def _give_up(self) -> Flow[None]:
+        yield from ask(Request("DELETE", f"/jobs/{self._id}"))
+        self._failures = TRIES
+        raise ServiceUnavailableError(f"the job was not done within {self._timeout:g} seconds: give a longer timeout")
+
+
+def _state(reply: Reply) -> _State:
+    require_success(reply)
+    try:
+        return _State.model_validate_json(reply.body)
+    except ValidationError:
+        raise ServiceError("the service's answer about a job is malformed", status=reply.status) from None

@@ -1,0 +1,145 @@
+"""The HTTP interface: jobs, for evaluations that take longer than a request should."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
+from fastapi import Path as PathParameter
+from starlette.responses import StreamingResponse
+
+from heinfer_server.body import read_body
+from heinfer_server.departure import Departure
+from heinfer_server.jobs import Job, Result, progress_of
+from heinfer_server.parts import OCTET_SCHEMA, OCTETS, KeyQuery, ModelQuery, Tenant, TheService, octets_in
+from heinfer_server.problems import documented, public_code
+from heinfer_server.schemas import JobState
+from heinfer_server.stages import Stages
+from heinfer_server.watching import Watch
+from heinfer_server.workers import Evaluation
+
+router = APIRouter()
+
+JobId = Annotated[str, PathParameter(max_length=64, description="id of a job")]
+
+
+@router.post(
+    "/jobs",
+    summary="Begin to evaluate a model on encrypted inputs",
+    status_code=HTTPStatus.ACCEPTED,
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.CONFLICT,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.TOO_MANY_REQUESTS,
+    ),
+    openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),
+)
+async def begin_job(
+    service: TheService,
+    tenant: Tenant,
+    request: Request,
+    response: Response,
+    model: ModelQuery,
+    keys: KeyQuery,
+    idempotency_key: Annotated[
+        str,
+        Header(
+            pattern=r"^[!-~]{0,128}$",
+            description="of the sender's making: the same request under the same key begins one job, however often it "
+            "comes",
+        ),
+    ] = "",
+) -> JobState:
+    served = service.model(model)
+    service.require_keys(tenant, served, keys)
+    stages = Stages(service.metrics)
+    with ExitStack() as place:
+        place.enter_context(service.evaluations.entered(service.holder(tenant, keys)))
+        with stages.timed("body"):
+            body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
+        asked = (model.encode(), keys.encode(), body)
+        job = service.jobs.find_again(tenant, idempotency_key, *asked) if idempotency_key else None
+        if job is None:
+            await service.check(served, body, stages)
+
+            async def work(watch: Watch, withdrawn: Departure) -> Result:
+                evaluation = Evaluation(served.name, service.holder(tenant, keys), keys, body, stages, watch=watch)
+                with stages.timed("total"):
+                    done = await service.workers.evaluate(evaluation, withdrawn)
+                return Result(done.frames, stages.header())
+
+            job = service.jobs.begin(tenant, work, place.pop_all(), idempotency_key, *asked)
+    response.headers["Location"] = f"/jobs/{job.id}"
+    return _state(job)
+
+
+@router.get(
+    "/jobs/{job_id}",
+    summary="How far a job has come",
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobState:
+    return _state(service.jobs.get(tenant, job_id))
+
+
+@router.get(
+    "/jobs/{job_id}/result",
+    summary="What a job has come to",
+    response_class=Response,
+    responses={
+        200: {"description": "a frame of the encrypted outputs", "content": OCTET_SCHEMA},
+        **documented(
+            HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            HTTPStatus.GATEWAY_TIMEOUT,
+        ),
+    },
+)
+async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Response:
+    result = service.jobs.get(tenant, job_id).outcome()
+    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": result.timing})
+
+
+@router.get(
+    "/jobs/{job_id}/events",
+    summary="How far a job comes, as server-sent events until it is over",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "events named `progress`, whose data are those of GET /jobs/{job_id}",
+            "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        },
+        **documented(HTTPStatus.NOT_FOUND),
+    },
+)
+async def get_events(service: TheService, tenant: Tenant, job_id: JobId) -> StreamingResponse:
+    job = service.jobs.get(tenant, job_id)
+    return StreamingResponse(_events(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+@router.delete(
+    "/jobs/{job_id}",
+    summary="Cancel a job, and forget it",
+    status_code=HTTPStatus.NO_CONTENT,
+    responses=documented(HTTPStatus.NOT_FOUND),
+)
+async def cancel_job(service: TheService, tenant: Tenant, job_id: JobId) -> None:
+    service.jobs.cancel(tenant, job_id)
+
+
+async def _events(job: Job) -> AsyncIterator[str]:
+    async for _ in progress_of(job):
+        yield f"event: progress\ndata: {_state(job).model_dump_json()}\n\n"
+
+
+def _state(job: Job) -> JobState:
+    code = None if job.error is None else public_code(job.error)
+    return JobState(job=job.id, state=job.state, progress=job.progress, code=code)

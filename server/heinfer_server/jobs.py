@@ -1,0 +1,239 @@
+"""Evaluations that nobody waits for on the line: begun by one request, asked for by others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from hashlib import sha256
+
+from starlette.requests import ClientDisconnect
+
+from heinfer.errors import (
+    CancelledError,
+    HeinferError,
+    IdempotencyConflictError,
+    JobNotDoneError,
+    UnknownJobError,
+)
+from heinfer_server.departure import Departure
+from heinfer_server.logs import log
+from heinfer_server.watching import Watch
+
+_logger = logging.getLogger(__name__)
+
+JOBS_OF_A_TENANT = 64
+"""Those that are over and kept, their results among them; the oldest go first."""
+
+JOBS_KEPT = 1024
+
+EVENT_SECONDS = 0.25
+"""Between two looks at the progress of a job."""
+
+
+class State(StrEnum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+OVER = frozenset({State.DONE, State.FAILED, State.CANCELLED})
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job comes to: a frame of outputs, and the Server-Timing header that would have come with it."""
+
+    frames: bytes
+    timing: str
+
+
+Work = Callable[[Watch, Departure], Awaitable[Result]]
+"""Evaluates; is told by the second argument when it need not begin any more."""
+
+
+@dataclass
+class Job:
+    """One evaluation.
+
+    Attributes:
+        id: as hard to guess as a key.
+        tenant: whose it is.
+        watch: how far it has come.
+        withdrawn: done when nobody wants it any more.
+        result, error: one of them, when it is over and was not cancelled.
+        touched: when it was over, by the clock of the event loop's time.
+    """
+
+    id: str
+    tenant: str
+    watch: Watch
+    withdrawn: Departure
+    result: Result | None = None
+    error: HeinferError | None = None
+    is_over: bool = False
+    touched: float = 0.0
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+
+    @property
+    def state(self) -> State:
+        if not self.is_over:
+            return State.RUNNING if self.watch.is_begun else State.WAITING
+        if self.watch.is_cancelled:
+            return State.CANCELLED
+        return State.DONE if self.error is None else State.FAILED
+
+    @property
+    def progress(self) -> float:
+        """In 0..1."""
+        return 1.0 if self.state is State.DONE else self.watch.fraction
+
+    def outcome(self) -> Result:
+        """The result.
+
+        Raises:
+            JobNotDoneError: when it is not over.
+            CancelledError: when it was cancelled.
+            HeinferError: what it failed with.
+        """
+        if not self.is_over:
+            raise JobNotDoneError("the job is not done: ask for its state, or for its events")
+        if self.watch.is_cancelled:
+            raise CancelledError("the job was cancelled")
+        if self.error is not None:
+            raise self.error
+        assert self.result is not None
+        return self.result
+
+
+class Jobs:
+    """Jobs by their ids. Those that are over are kept for a while."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._idempotent: dict[tuple[str, str], tuple[bytes, str]] = {}
+
+    @property
+    def under_way(self) -> int:
+        """How many are not over."""
+        return sum(not job.is_over for job in self._jobs.values())
+
+    def find_again(self, tenant: str, idempotency_key: str, *request: bytes) -> Job | None:
+        """The job that the same request has begun under the same key; None when there is none (any more).
+
+        Raises:
+            IdempotencyConflictError: when another request has.
+        """
+        self.tidy()
+        digest, job_id = self._idempotent.get((tenant, idempotency_key), (b"", ""))
+        if not job_id:
+            return None
+        if digest != _digest(request):
+            raise IdempotencyConflictError("another request has used this Idempotency-Key: make a new one for each")
+        return self._jobs[job_id]
+
+    def begin(self, tenant: str, work: Work, place: ExitStack, idempotency_key: str, *request: bytes) -> Job:
+        """Begin a job.
+
+        Args:
+            work: is done in a task of its own.
+            place: is closed when the job is over.
+            idempotency_key: under which the request is found again; none when empty.
+            request: all of it.
+        """
+        self.tidy()
+        job = Job(secrets.token_hex(16), tenant, Watch(), asyncio.get_running_loop().create_future())
+        self._jobs[job.id] = job
+        if idempotency_key:
+            self._idempotent[tenant, idempotency_key] = _digest(request), job.id
+        job.task = asyncio.create_task(self._do(job, work, place))
+        return job
+
+    def get(self, tenant: str, job_id: str) -> Job:
+        """A job of the tenant; UnknownJobError when there is none under the id."""
+        self.tidy()
+        job = self._jobs.get(job_id)
+        if job is None or job.tenant != tenant:
+            raise UnknownJobError("there is no job under this id (any more): begin it again")
+        return job
+
+    def cancel(self, tenant: str, job_id: str) -> None:
+        """Have a job end soon, and forget it; UnknownJobError when there is none under the id."""
+        job = self.get(tenant, job_id)
+        self._withdraw(job)
+        self._forget(job)
+
+    async def drain(self, seconds: float) -> None:
+        """Wait for what is under way, for so many seconds, and cancel the rest."""
+        tasks = [job.task for job in self._jobs.values() if job.task is not None and not job.is_over]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for job in self._jobs.values():
+            self._withdraw(job)
+
+    def tidy(self) -> None:
+        """Forget what is over for long, and the oldest of what is too much."""
+        now = self._clock()
+        over = [job for job in self._jobs.values() if job.is_over]
+        over.sort(key=lambda job: job.touched)
+        for number, job in enumerate(over):
+            later = over[number + 1 :]
+            of_tenant = sum(other.tenant == job.tenant for other in later)
+            if now - job.touched > self._seconds or of_tenant >= JOBS_OF_A_TENANT or len(later) >= JOBS_KEPT:
+                self._forget(job)
+
+    async def _do(self, job: Job, work: Work, place: ExitStack) -> None:
+        with place:
+            try:
+                job.result = await work(job.watch, job.withdrawn)
+            except ClientDisconnect:  # it was withdrawn
+                pass
+            except HeinferError as error:
+                job.error = error
+            except Exception:
+                _logger.exception("unexpected error")
+                job.error = HeinferError("the service failed")
+            job.is_over, job.touched = True, self._clock()
+        log(_logger, logging.INFO, "job over", state=job.state, code=job.error.code if job.error else None)
+
+    @staticmethod
+    def _withdraw(job: Job) -> None:
+        if not job.is_over:
+            job.watch.cancel()
+            if not job.withdrawn.done():
+                job.withdrawn.set_result(None)
+
+    def _forget(self, job: Job) -> None:
+        self._jobs.pop(job.id, None)
+        self._idempotent = {key: entry for key, entry in self._idempotent.items() if entry[1] != job.id}
+
+
+async def progress_of(job: Job) -> AsyncIterator[None]:
+    """Go on at every change of a job's state or progress, the first time at once and the last when it is over."""
+    last: tuple[State, float] | None = None
+    while True:
+        now = job.state, job.progress
+        if now != last:
+            last = now
+            yield
+        if now[0] in OVER:
+            return
+        assert job.task is not None
+        await asyncio.wait({job.task}, timeout=EVENT_SECONDS)
+
+
+def _digest(request: tuple[bytes, ...]) -> bytes:
+    hashed = sha256()
+    for part in request:
+        hashed.update(len(part).to_bytes(8, "little"))
+        hashed.update(part)
+    return hashed.digest()

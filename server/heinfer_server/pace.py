@@ -1,0 +1,45 @@
+"""How long an evaluation takes: estimated at first, then as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import log2
+
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.ir import Kind
+from heinfer_server.models import ServedModel
+
+_SECONDS_A_BUTTERFLY = {"tenseal": 1.2e-9, "native": 1.5e-10}
+"""Of a transform's N log2 N, by order of magnitude: it is to tell seconds from milliseconds."""
+
+_NEW_SHARE = 0.2
+
+
+def expected_seconds(model: ServedModel, backend: str) -> float:
+    """Roughly what an evaluation takes, by the key switches that it has."""
+    plan, parameters = model.bundle.manifest.input, model.parameters
+    types = annotate(model.bundle.circuit, parameters, plan.level, plan.scale)
+    transforms = 0
+    for number, op in model.bundle.circuit:
+        if op.kind in (Kind.ROTATE, Kind.RELINEARIZE):
+            primes = types[number].level + 1
+            transforms += primes * (primes + 3) + 2
+    degree = parameters.ring_degree
+    return transforms * degree * log2(degree) * _SECONDS_A_BUTTERFLY[backend]
+
+
+class Pace:
+    """Seconds of an evaluation, by the name of the model."""
+
+    def __init__(self, expected: Mapping[str, float]) -> None:
+        self._expected = dict(expected)
+        self._seen: set[str] = set()
+
+    def seconds(self, model: str) -> float:
+        return self._expected[model]
+
+    def note(self, model: str, seconds: float) -> None:
+        """One evaluation has taken so long."""
+        share = _NEW_SHARE if model in self._seen else 1.0
+        self._seen.add(model)
+        self._expected[model] += share * (seconds - self._expected[model])

@@ -1,0 +1,365 @@
+"""Evaluations that nobody waits for on the line."""
+
+import asyncio
+import json
+import time
+from contextlib import ExitStack
+
+import httpx
+import numpy as np
+import pytest
+from in_process import URL, Recorded, RunningService, running_service
+from installed import INSTALLED
+from owner import Owner
+from server_process import wait_until
+from test_server import assert_problem, held_worker
+from tiny_model import DEEP, LABELS, cleartext_scores, tiny_bundle
+
+from heinfer.backends.control import StepControl
+from heinfer.errors import (
+    BackendError,
+    CancelledError,
+    IdempotencyConflictError,
+    ServiceUnavailableError,
+    UnknownJobError,
+)
+from heinfer.formats.frames import decode_ciphertexts, decode_keys
+from heinfer.runtime import open_runtime
+from heinfer_client import AsyncClient, Client
+from heinfer_client import jobs as client_jobs
+from heinfer_server import watching
+from heinfer_server.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
+from heinfer_server.watching import Watch, new_cell, watched
+
+SECONDS = 60.0
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+MODEL = tiny_bundle()
+LONG = tiny_bundle("long", parameters=DEEP, idle_rotations=150)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, LONG]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def owner() -> Owner:
+    return Owner(MODEL)
+
+
+@pytest.fixture
+def http(running: RunningService) -> httpx.Client:
+    return running.http
+
+
+@pytest.fixture
+def key_id(http, owner) -> str:
+    return http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+
+
+def begin(http, key_id: str, body: bytes, **headers: str) -> httpx.Response:
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return http.post("/jobs", params={"model": "tiny", "keys": key_id}, content=body, headers=named)
+
+
+def finished(http, job_id: str) -> dict:
+    wait_until(lambda: http.get(f"/jobs/{job_id}").json()["state"] not in ("waiting", "running"), SECONDS)
+    return http.get(f"/jobs/{job_id}").json()
+
+
+# Over HTTP -------------------------------------------------------------------------------------
+
+
+def test_a_job_is_begun_watched_and_its_result_fetched(http, owner, key_id):
+    begun = begin(http, key_id, owner.inputs(IMAGE))
+    assert begun.status_code == 202
+    job = begun.json()
+    assert begun.headers["location"] == f"/jobs/{job['job']}"
+    assert finished(http, job["job"]) == {"job": job["job"], "state": "done", "progress": 1.0, "code": None}
+    result = http.get(f"/jobs/{job['job']}/result")
+    assert owner.scores(result.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+    assert "evaluation;dur=" in result.headers["server-timing"]
+
+
+def test_its_events_end_when_it_is_over(running, http, owner, key_id):
+    with held_worker(running):
+        job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
+        assert http.get(f"/jobs/{job}").json()["state"] in ("waiting", "running")
+        assert_problem(http.get(f"/jobs/{job}/result"), 409, "job-not-done")
+    answer = http.get(f"/jobs/{job}/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    events = [block.split("\n") for block in answer.text.strip().split("\n\n")]
+    assert all(name == "event: progress" for name, _ in events)
+    states = [json.loads(data.removeprefix("data: ")) for _, data in events]
+    assert states[-1] == {"job": job, "state": "done", "progress": 1.0, "code": None}
+
+
+def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner, key_id):
+    with held_worker(running) as held:
+        first, second = (begin(http, key_id, owner.inputs(IMAGE)).json()["job"] for _ in range(2))
+        wait_until(lambda: held.waiting() == 1, SECONDS)
+        assert http.delete(f"/jobs/{second}").status_code == 204
+        assert_problem(http.get(f"/jobs/{second}"), 404, "unknown-job")
+        wait_until(lambda: held.waiting() == 0, SECONDS)
+    assert finished(http, first)["state"] == "done"
+    assert len(held.evaluated()) == 1
+    assert running.service.evaluations.inside == 0
+
+
+def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
+    long = Owner(LONG)
+    keys = http.post("/models/long/keys", content=long.keys).json()["keys"]
+    (worker,) = running.service.workers._workers
+    (process,) = worker._pool._pool_manager.worker_manager.workers
+    job = http.post("/jobs", params={"model": "long", "keys": keys}, content=long.inputs(IMAGE)).json()["job"]
+    inner = running.service.jobs._jobs[job]
+    wait_until(lambda: 0 < inner.progress < 1, SECONDS)
+    http.delete(f"/jobs/{job}")
+    wait_until(lambda: inner.is_over, SECONDS)
+    assert inner.state is State.CANCELLED
+    with pytest.raises(CancelledError):
+        inner.outcome()
+    assert list(worker._pool._pool_manager.worker_manager.workers) == [process]
+
+
+def test_the_same_request_under_one_key_is_one_job(http, owner, key_id):
+    body = owner.inputs(IMAGE)
+    first, again = (begin(http, key_id, body, Idempotency_Key="mine").json()["job"] for _ in range(2))
+    assert first == again
+    assert_problem(begin(http, key_id, owner.inputs(IMAGE), Idempotency_Key="mine"), 409, "idempotency-conflict")
+    assert begin(http, key_id, body, Idempotency_Key="other").json()["job"] != first
+    assert begin(http, key_id, body).json()["job"] != begin(http, key_id, body).json()["job"]
+    assert_problem(begin(http, key_id, body, Idempotency_Key="a b"), 422, "bad-request")
+
+
+def test_what_is_wrong_is_refused_before_a_job_is_begun(http, owner, key_id):
+    assert_problem(begin(http, "0" * 64, owner.inputs(IMAGE)), 404, "unknown-keys")
+    assert_problem(begin(http, key_id, owner.inputs(IMAGE)[:-1]), 400, "frame-length")
+    assert_problem(begin(http, key_id, owner.inputs(IMAGE) + b"\0"), 413, "payload-too-large")
+    for path in ("", "/result", "/events"):
+        assert_problem(http.get(f"/jobs/{'0' * 32}{path}"), 404, "unknown-job")
+    assert_problem(http.delete(f"/jobs/{'0' * 32}"), 404, "unknown-job")
+
+
+def test_a_failed_job_says_why(running, http, owner, key_id, monkeypatch):
+    async def fail(*_arguments: object) -> object:
+        raise BackendError("SEAL failed to add")
+
+    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", fail)
+    job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
+    assert finished(http, job)["code"] == "backend-error"
+    assert_problem(http.get(f"/jobs/{job}/result"), 422, "backend-error")
+
+    async def break_down(*_arguments: object) -> object:
+        raise OSError("a path of ours")
+
+    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", break_down)
+    job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
+    assert finished(http, job)["code"] == "internal-error"
+    answer = http.get(f"/jobs/{job}/result")
+    assert_problem(answer, 500, "internal-error")
+    assert "a path of ours" not in answer.text
+
+
+def test_the_manifest_says_how_long_it_will_take(http):
+    tiny, long = (
+        float(http.get(f"/models/{name}/manifest").headers["heinfer-evaluation-seconds"]) for name in ("tiny", "long")
+    )
+    assert 0 <= tiny < long
+
+
+# Jobs themselves -------------------------------------------------------------------------------
+
+
+async def _nothing(_watch: object, _withdrawn: object) -> Result:
+    return Result(b"", "")
+
+
+def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
+    async def run() -> None:
+        now = [0.0]
+        jobs = Jobs(10.0, lambda: now[0])
+        mine = [jobs.begin("a", _nothing, ExitStack(), f"{number}", b"x") for number in range(JOBS_OF_A_TENANT + 2)]
+        other = jobs.begin("b", _nothing, ExitStack(), "0", b"y")
+        for number, job in enumerate((*mine, other)):
+            await job.task
+            job.touched = number / 1000
+        with pytest.raises(UnknownJobError):
+            jobs.get("a", mine[0].id)
+        assert jobs.get("a", mine[-1].id) is mine[-1]
+        with pytest.raises(UnknownJobError):
+            jobs.get("b", mine[-1].id)
+        assert jobs.find_again("b", "0", b"y") is other
+        with pytest.raises(IdempotencyConflictError):
+            jobs.find_again("b", "0", b"z")
+        assert jobs.find_again("a", "0", b"x") is None  # it had to go
+        now[0] = 20.0
+        assert jobs.find_again("b", "0", b"y") is None
+        assert not jobs._jobs
+        assert not jobs._idempotent
+
+    asyncio.run(run())
+
+
+def test_at_the_end_jobs_have_a_while_to_finish():
+    async def run() -> None:
+        async def until_withdrawn(watch: Watch, withdrawn: asyncio.Future[None]) -> Result:
+            await withdrawn
+            raise CancelledError("cancelled")
+
+        closed = []
+        place = ExitStack()
+        place.callback(closed.append, True)
+        jobs = Jobs(10.0)
+        quick, endless = jobs.begin("a", _nothing, ExitStack(), ""), jobs.begin("a", until_withdrawn, place, "")
+        await jobs.drain(0.05)
+        await endless.task
+        assert (quick.state, endless.state) == (State.DONE, State.CANCELLED)
+        assert closed == [True]
+
+    asyncio.run(run())
+
+
+# Workers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", INSTALLED)
+def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
+    plan = MODEL.manifest.input
+    runtime = open_runtime(MODEL.circuit, owner.codec.parameters, plan.level, plan.scale, backend=backend)
+    keys = runtime.load_keys(decode_keys(owner.keys, owner.codec.parameters, MODEL.manifest.keys.levels))
+    inputs = runtime.load_inputs(
+        decode_ciphertexts(
+            owner.inputs(IMAGE), owner.codec.parameters, count=1, level=plan.level, scale=plan.scale, seeded=True
+        )
+    )
+    control = runtime.new_control()
+    assert control.fraction == 0
+    runtime.run(inputs, keys, control)
+    assert control.fraction == 1
+    control = runtime.new_control()
+    control.cancel()
+    with pytest.raises(CancelledError):
+        runtime.run(inputs, keys, control)
+
+
+def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
+    monkeypatch.setattr(watching, "_SECONDS", 0.001)
+    cell, control = new_cell(), StepControl(4)
+    seen = Watch()
+    with watched(cell, 7, control):
+        seen.begin(cell, 7)
+        control.done = 1
+        wait_until(lambda: seen.fraction == 0.25, 10)
+        watching.cancel(cell, 6)
+        time.sleep(0.02)
+        assert not control.is_cancelled
+        seen.cancel()
+        wait_until(lambda: control.is_cancelled, 10)
+    assert seen.fraction == 0
+
+
+def test_who_is_cancelled_before_it_begins_is_cancelled_then():
+    cell, control, seen = new_cell(), StepControl(4), Watch()
+    seen.cancel()
+    seen.begin(cell, 3)
+    with watched(cell, 3, control):
+        assert control.is_cancelled
+
+
+# The client ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_jobs(monkeypatch) -> None:
+    monkeypatch.setattr("heinfer_client.session.LONG_SECONDS", -1.0)
+    monkeypatch.setattr(client_jobs, "_FIRST_LOOK", 0.01)
+    monkeypatch.setattr(client_jobs, "FIRST_PAUSE", 0.001)
+
+
+def assert_right(label: str) -> None:
+    assert label == LABELS[int(cleartext_scores(IMAGE).argmax())]
+
+
+def test_the_client_takes_the_way_that_fits(running, monkeypatch):
+    transport = Recorded(running.transport)
+    with Client(URL, model="tiny", transport=transport) as client:
+        assert_right(client.encrypt_and_predict(IMAGE).label)
+        assert transport.count("/infer") == 1
+        client._session._expected = client_jobs.LONG_SECONDS + 1
+        prediction = client.encrypt_and_predict(IMAGE)
+        assert_right(prediction.label)
+        assert prediction.server_seconds > 0
+        assert (transport.count("/infer"), transport.count("/jobs"), transport.count("/result")) == (1, 1, 1)
+
+
+def test_so_does_the_asynchronous_one(running, as_jobs):
+    async def run() -> str:
+        async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
+            return (await client.encrypt_and_predict(IMAGE)).label
+
+    assert_right(running.portal.call(run))
+
+
+class Faulty(httpx.BaseTransport):
+    """Loses answers: of the requests whose numbers it is given."""
+
+    def __init__(self, inner: httpx.BaseTransport, lost: set[int]) -> None:
+        self._inner = inner
+        self._lost = lost
+        self.paths: list[str] = []
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        self.paths.append(request.url.path)
+        answer = self._inner.handle_request(request)
+        if len(self.paths) in self._lost:
+            raise httpx.ReadError("lost")
+        return answer
+
+
+@pytest.mark.parametrize("lost", [{3}, {4}, {5}, {3, 4, 5}])
+def test_an_answer_that_is_lost_costs_a_request_and_no_second_job(running, as_jobs, lost):
+    jobs = running.service.jobs
+    before = set(jobs._jobs)
+    transport = Faulty(running.transport, lost)
+    with Client(URL, model="tiny", transport=transport) as client:
+        assert_right(client.encrypt_and_predict(IMAGE).label)
+    assert len(set(jobs._jobs) - before) == 1
+
+
+def test_a_job_that_the_service_has_forgotten_is_begun_again(running, as_jobs):
+    class Forgets(Faulty):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if len(self.paths) == 3:
+                running.portal.call(running.service.jobs._jobs.clear)
+                running.portal.call(running.service.jobs._idempotent.clear)
+            return super().handle_request(request)
+
+    transport = Forgets(running.transport, set())
+    with Client(URL, model="tiny", transport=transport) as client:
+        assert_right(client.encrypt_and_predict(IMAGE).label)
+    assert transport.paths.count("/jobs") == 2
+
+
+def test_keys_that_the_server_dropped_are_registered_again(running, as_jobs):
+    with Client(URL, model="tiny", transport=running.transport) as client:
+        client.prepare()
+        running.portal.call(running.service.forget, "default", client._session._key_id)
+        assert_right(client.encrypt_and_predict(IMAGE).label)
+
+
+def test_a_job_that_takes_too_long_is_cancelled(running, as_jobs):
+    transport = Recorded(running.transport)
+    with Client(URL, model="tiny", transport=transport, timeout=2) as client:
+        client.prepare()
+        with held_worker(running), pytest.raises(ServiceUnavailableError, match="not done within 2 seconds"):
+            client.encrypt_and_predict(IMAGE)
+    assert [request.method for request in transport.requests].count("DELETE") == 1
+
+
+def test_a_service_that_never_answers_is_given_up(running, as_jobs):
+    transport = Faulty(running.transport, set(range(3, 100)))
+    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
+        client.encrypt_and_predict(IMAGE)
+    assert len(transport.paths) <= 2 + client_jobs.TRIES
