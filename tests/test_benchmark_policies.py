@@ -140,7 +140,7 @@ def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
         assert run("latency", "--json", str(tmp_path / "x.json"), "--network", "mnist-plain", *options) == 0
         assert json.loads((tmp_path / "x.json").read_text()) == [{"n": 3, "weights": "trained"}]
     assert [wishes.policy for *_, wishes in asked] == [Policy.LOLA, Policy.UNFACTORIZED]
-    assert [wishes.limits for *_, wishes in asked] == [NO_LIMITS, WISHES.limits]
+    assert [wishes.limits for *_, wishes in asked] == [NO_LIMITS, NO_LIMITS]
     assert {(name, file) for name, file, _ in asked} == {("mnist-plain", "a.safetensors")}
 
 
