@@ -19,7 +19,7 @@ from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.keystore import KeyStore, StoreLimits, address
 from heinfer_server.problems import StorageError
 from heinfer_server.shelves import MemoryShelf
-from heinfer_server.worker import LOADED_KEYS, Worker
+from heinfer_server.worker import Worker
 
 MANIFEST = "0" * 64
 
@@ -144,15 +144,19 @@ def test_keys_that_nobody_uses_are_over_in_time(shelf):
 
 def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(shelf):
     store = store_on(shelf)
-    worker = Worker([], 1.0, store)
-    ids = [add(store, 1, number) for number in range(LOADED_KEYS + 1)]
-    for key_id in ids[:LOADED_KEYS]:
+    worker = Worker([], 1.0, store, most_keys=4)
+    ids = [add(store, 1, number) for number in range(5)]
+    for key_id in ids[:4]:
         worker._loaded[key_id] = None
     assert worker._make_room(ids[0]) == ()  # it has these
     assert worker._make_room(ids[-1]) == (ids[0],)
     store.remove("a", ids[2])
     assert worker._make_room(ids[-1]) == (ids[2],)
     assert [worker.has(key_id) for key_id in ids] == [False, True, False, True, False]
+    worker = Worker([], 1.0, store, most_keys=1)
+    worker._loaded[ids[1]] = None
+    assert worker._make_room(ids[1]) == ()
+    assert worker._make_room(ids[3]) == (ids[1],)
 
 
 # On disk ---------------------------------------------------------------------------------------

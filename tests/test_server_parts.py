@@ -32,7 +32,7 @@ from heinfer_server.logs import JsonFormatter, log, request_id
 from heinfer_server.models import load_models
 from heinfer_server.problems import SlowBodyError, problem_of
 from heinfer_server.turns import Turns
-from heinfer_server.worker import LOADED_KEYS
+from heinfer_server.worker import MOST_LOADED_KEYS
 
 # Settings and models ---------------------------------------------------------------------------
 
@@ -290,7 +290,7 @@ def test_the_bounds_are_those_that_are_documented():
         f"{uploads.UPLOADS_AT_ONCE} at once, {uploads.UPLOADS_OF_A_TENANT} of a tenant",
         f"at most {uploads.CHUNK_BYTES >> 20} MiB",
         f"`UPLOAD_SECONDS`, {defaults['upload_seconds']:g} s",
-        f"those of {LOADED_KEYS} clients",
+        f"`LOADED_KEY_MEMORY`, {defaults['loaded_key_memory'] >> 30} GiB, of keys expanded for use, {MOST_LOADED_KEYS}",
         f"{service.EVALUATIONS_PER_WORKER} for each worker",
         f"{service.EVALUATIONS_PER_WORKER_AND_TENANT} of them of one tenant",
         f"`TENANT_REQUESTS`, {defaults['tenant_requests']}, and `TENANT_BYTES`, {defaults['tenant_bytes'] >> 30} GiB",

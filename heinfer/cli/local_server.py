@@ -17,8 +17,10 @@ _STOP_SECONDS = 15
 
 
 @contextmanager
-def local_server(bundle: Path, backend: str = "auto", threads: int = 1) -> Iterator[str]:
+def local_server(bundle: Path, backend: str = "auto", threads: int = 1, **others: object) -> Iterator[str]:
     """Run `python -m heinfer_server` with one worker on a backend and yield its URL; the process is gone afterwards.
+
+    `others` are settings of the service, by their names.
 
     Raises:
         ServiceUnavailableError: when it does not start; says why.
@@ -26,6 +28,7 @@ def local_server(bundle: Path, backend: str = "auto", threads: int = 1) -> Itera
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HEINFER_SERVER_")}
     settings = {"host": "127.0.0.1", "port": "0", "no_auth": "1", "workers": "1", "bundles": str(bundle)}
     settings |= {"backend": backend, "threads": str(threads)}
+    settings |= {name: str(value) for name, value in others.items()}
     environment |= {f"HEINFER_SERVER_{name.upper()}": value for name, value in settings.items()}
     command = [sys.executable, "-m", "heinfer_server"]
     with tempfile.TemporaryFile("w+") as log:

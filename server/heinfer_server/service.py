@@ -31,8 +31,9 @@ from heinfer_server.settings import Settings
 from heinfer_server.shelves import MemoryShelf
 from heinfer_server.stages import Stages
 from heinfer_server.tasks import Setup
-from heinfer_server.total_memory import predict, require_memory
+from heinfer_server.total_memory import loaded_keys, predict, require_memory
 from heinfer_server.uploads import Upload, Uploads
+from heinfer_server.worker import Worker
 from heinfer_server.workers import WorkerPool
 
 _logger = logging.getLogger(__name__)
@@ -78,9 +79,9 @@ class Service:
         watch(self.metrics, self)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
-        self.workers = WorkerPool(
-            setup, settings.workers, settings.evaluation_timeout, self.keys, self.metrics, self.pace
-        )
+        most_keys = loaded_keys(models, settings, self.backend)
+        workers = [Worker(setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)]
+        self.workers = WorkerPool(workers, self.metrics, self.pace)
 
     def model(self, name: str) -> ServedModel:
         """The model of that name; UnknownModelError when there is none."""

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
             the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
             are on their way in pieces; the least recently used go first.
+        loaded_key_memory: bytes of keys that each worker keeps expanded, ready for use; those of one client at least.
+            Who comes back after many others waits until they are loaded again.
         key_folder: where clients' evaluation keys are kept instead, and outlive the process; it must belong to this
             server alone.
         key_disk: bytes of keys that are kept there.
@@ -71,6 +73,7 @@ class Settings(BaseSettings):
     memory: ByteSize | None = Field(default=None, gt=0)
     constants_folder: DirectoryPath | None = None
     key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
+    loaded_key_memory: ByteSize = Field(default=ByteSize(1 << 30), gt=0)
     key_folder: Path | None = None
     key_disk: ByteSize = Field(default=ByteSize(16 << 30), gt=0)
     key_quota: ByteSize | None = Field(default=None, gt=0)

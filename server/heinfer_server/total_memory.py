@@ -12,7 +12,7 @@ from heinfer.runtime import NativeOptions
 from heinfer_server.jobs import JOBS_KEPT
 from heinfer_server.models import ServedModel
 from heinfer_server.settings import Settings
-from heinfer_server.worker import LOADED_KEYS
+from heinfer_server.worker import MOST_LOADED_KEYS
 
 PROCESS_BYTES = 100 << 20
 """Of the interpreter and its libraries, in each process; a worker on SEAL has 95 MB before it loads a model."""
@@ -60,18 +60,28 @@ def predict(
     """
     needs = [model.memory(backend, options[name]) for name, model in models.items()]
     one_worker = sum(need.plaintexts for need in needs) + max((need.ciphertexts for need in needs), default=0)
-    keys = max((model.loaded_key_bytes(backend) for model in models.values()), default=0)
+    keys = _largest_keys(models, backend)
     bodies = max((model.inputs_length for model in models.values()), default=0)
     outputs = max((model.outputs_length for model in models.values()), default=0)
     whole = max((model.keys_length for model in models.values()), default=0)
     return Prediction(
         processes=(settings.workers + 1) * PROCESS_BYTES,
         models=settings.workers * one_worker,
-        loaded_keys=settings.workers * LOADED_KEYS * keys,
+        loaded_keys=settings.workers * loaded_keys(models, settings, backend) * keys,
         stored_keys=int(settings.key_memory) if settings.key_folder is None else 0,
         uploads=int(settings.key_memory) + registrations * whole,
         bodies=2 * evaluations * bodies + JOBS_KEPT * outputs,
     )
+
+
+def loaded_keys(models: Mapping[str, ServedModel], settings: Settings, backend: str) -> int:
+    """Clients whose keys a worker keeps loaded: at least that of the request which it evaluates."""
+    fitting = int(settings.loaded_key_memory) // max(1, _largest_keys(models, backend))
+    return min(MOST_LOADED_KEYS, max(1, fitting))
+
+
+def _largest_keys(models: Mapping[str, ServedModel], backend: str) -> int:
+    return max((model.loaded_key_bytes(backend) for model in models.values()), default=0)
 
 
 def require_memory(prediction: Prediction, limit: int | None) -> None:

@@ -20,8 +20,8 @@ from heinfer_server.watching import Watch, new_cell
 
 _logger = logging.getLogger(__name__)
 
-LOADED_KEYS = 4
-"""Clients whose keys a worker keeps loaded: expanded, they take four times the memory that they have in the store."""
+MOST_LOADED_KEYS = 64
+"""Clients whose keys a worker keeps loaded, where there is room for so many."""
 
 _START_SECONDS = 300.0
 
@@ -31,13 +31,15 @@ T = TypeVar("T")
 class Worker:
     """A pool of one process, so that a death, a hang or a damaged pipe touches one request and no other.
 
-    It runs one task at a time. After a failure it must be stopped and started again.
+    It holds the keys of `most_keys` clients loaded, and runs one task at a time. After a failure it must be stopped and
+    started again.
     """
 
-    def __init__(self, setup: Setup, timeout: float, registered: KeyStore) -> None:
+    def __init__(self, setup: Setup, timeout: float, registered: KeyStore, most_keys: int) -> None:
         self._setup = setup
         self._timeout = timeout
         self._registered = registered
+        self._most_keys = most_keys
         self._pool: ProcessPool | None = None
         self._sound = False
         self._failed = False
@@ -124,7 +126,7 @@ class Worker:
         """Ids of the loaded keys that nobody has registered any more, and of the least recently used ones."""
         others = [other for other in self._loaded if other != key_id]
         live = [other for other in others if other in self._registered]
-        keep = live[-(LOADED_KEYS - 1) :]
+        keep = live[max(0, len(live) + 1 - self._most_keys) :]
         forget = tuple(other for other in others if other not in keep)
         for other in forget:
             del self._loaded[other]

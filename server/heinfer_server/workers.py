@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 from heinfer.errors import DeadlineError, WorkerFailedError
 from heinfer_server.departure import Departure, unless
-from heinfer_server.keystore import KeyStore
 from heinfer_server.logs import log
 from heinfer_server.metrics import Metrics
 from heinfer_server.pace import Pace
 from heinfer_server.stages import Stages
-from heinfer_server.tasks import Evaluated, Setup
+from heinfer_server.tasks import Evaluated
 from heinfer_server.turns import Turns
 from heinfer_server.watching import Watch
 from heinfer_server.worker import Worker
@@ -48,11 +48,11 @@ class Evaluation:
 class WorkerPool:
     """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded."""
 
-    def __init__(self, setup: Setup, count: int, timeout: float, keys: KeyStore, metrics: Metrics, pace: Pace) -> None:
+    def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Pace) -> None:
         self._metrics, self._pace = metrics, pace
-        self._workers = [Worker(setup, timeout, keys) for _ in range(count)]
+        self._workers = list(workers)
         self._idle = list(self._workers)
-        self._turns = Turns(count)
+        self._turns = Turns(len(workers))
         self._stopping = False
         self._preparations: set[asyncio.Task[None]] = set()
 
