@@ -13,6 +13,7 @@ from benchmarks.plots import plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
+from benchmarks.soak.command import soak
 from benchmarks.sweep import sweep
 from benchmarks.whole import whole
 
@@ -25,6 +26,7 @@ app.command("peers")(peers)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("rotations")(rotations)
+app.command("soak")(soak)
 app.command("sweep")(sweep)
 app.command("whole")(whole)
 app.command("plots")(plots)

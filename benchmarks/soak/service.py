@@ -1,0 +1,137 @@
+"""The service under test: a process with its workers, ended and started again at one address."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+
+from benchmarks.soak.key_disk import KeyDisk
+
+_START_SECONDS = 120.0
+_END_SECONDS = 60.0
+_MARK = "HEINFER_SOAK"
+EVALUATION_TIMEOUT = 10.0
+
+
+class Service:
+    """`python -m heinfer_server` with settings for a soak.
+
+    Attributes:
+        url: the same after every start.
+        port: of it.
+        leaked: processes that were still there some time after the service had ended.
+    """
+
+    def __init__(self, folder: Path, disk: KeyDisk, bundles: Sequence[Path], tenants: Path) -> None:
+        self.port = _free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.leaked = 0
+        self._disk = disk
+        self._log = folder / "log"
+        self._mark = secrets.token_hex(8)
+        (folder / "tmp").mkdir()
+        settings = {
+            "port": self.port,
+            "bundles": os.pathsep.join(map(str, bundles)),
+            "tenants": tenants,
+            "key_folder": disk.keys,
+            "evaluation_timeout": EVALUATION_TIMEOUT,
+            "tenant_requests": 1_000_000,
+            "tenant_bytes": "1TiB",
+        }
+        self._environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("HEINFER_")},
+            **{f"HEINFER_SERVER_{name.upper()}": str(value) for name, value in settings.items()},
+            "TMPDIR": str(folder / "tmp"),
+            _MARK: self._mark,
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, and wait until it can evaluate."""
+        command = self._disk.entered([sys.executable, "-m", "heinfer_server"])
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+        end = monotonic() + _START_SECONDS
+        while not self.is_ready():
+            if self._process.poll() is not None or monotonic() > end:
+                raise RuntimeError(f"the service did not start; see {self._log}")
+            sleep(0.1)
+
+    def is_ready(self) -> bool:
+        """Whether a worker can evaluate."""
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=5).is_success
+        except httpx.TransportError:
+            return False
+
+    def end(self, how: signal.Signals) -> None:
+        """Send the service a signal that ends it, and see that all its processes go."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        self._process.wait(_END_SECONDS)
+        end = monotonic() + _END_SECONDS
+        while self.processes() and monotonic() < end:
+            sleep(0.1)
+        left = self.processes()
+        self.leaked += len(left)
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that speaks HTTP."""
+        assert self._process is not None
+        return self._process.pid
+
+    def processes(self) -> list[int]:
+        """Ids of all its processes: they have a mark in their environment."""
+        return [pid for pid in _pids() if f"{_MARK}={self._mark}".encode() in _read(pid, "environ").split(b"\0")]
+
+    def workers(self) -> list[int]:
+        """Ids of those that evaluate."""
+        return [pid for pid in self.processes() if b"spawn_main" in _read(pid, "cmdline")]
+
+    def resident(self, pid: int) -> int:
+        """Bytes of memory that a process has for itself or shares; 0 when it is gone."""
+        pages = _read(pid, "statm").split()
+        return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+    def descriptors(self) -> int:
+        """Open files of the process that speaks HTTP."""
+        return len(list(Path(f"/proc/{self.pid}/fd").iterdir()))
+
+    def codes(self) -> Counter[str]:
+        """Answers that were errors, by code, from the log of all its lives."""
+        lines = (json.loads(line) for line in self._log.read_bytes().splitlines() if line.startswith(b"{"))
+        return Counter(line["code"] for line in lines if line["event"] == "request" and line.get("code"))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _pids() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _read(pid: int, what: str) -> bytes:
+    """A file of /proc; nothing of a process that is gone, ends just now, or is a zombie."""
+    try:
+        return Path(f"/proc/{pid}/{what}").read_bytes()
+    except OSError:
+        return b""
