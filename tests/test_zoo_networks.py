@@ -80,6 +80,21 @@ def test_ranks_and_block_sizes_are_the_documented_ones():
     assert {name: of for name, of in found.items() if of} == {"lola-mnist-falcon": [16], "lola-cifar-falcon": [32]}
 
 
+def test_a_name_can_say_another_rank_or_block_size():
+    network = reference("lola-cifar-ffconv@6")
+    assert (network.name, network.base) == ("lola-cifar-ffconv@6", "lola-cifar")
+    assert [p.rank for p in network.build().modules() if isinstance(p, FFConv2d)] == [6]
+    assert [one.name for one in lineage("lola-cifar-falcon@8")] == ["lola-cifar", "lola-cifar-falcon@8"]
+    blocks = [p.block for p in reference("lola-cifar-falcon@8").build().modules() if isinstance(p, CIRCULANT)]
+    assert blocks == [8]
+
+
+@pytest.mark.parametrize("name", ["lola-cifar@8", "lola-cifar-ffconv@", "lola-cifar-ffconv@0", "mnist-ffconv@four"])
+def test_a_size_that_cannot_be_is_refused(name):
+    with pytest.raises(SettingError, match=f"no network '{name}': .* or NAME@SIZE of mnist-ffconv, "):
+        reference(name)
+
+
 def test_the_base_of_a_factorized_network_is_trained_before_it():
     assert [one.name for one in lineage("mnist-ffconv")] == ["mnist-plain", "mnist-ffconv"]
     assert [one.name for one in lineage("mnist-plain")] == ["mnist-plain"]

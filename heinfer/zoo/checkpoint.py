@@ -33,6 +33,7 @@ class Metadata:
         seconds: that the last stage took, interrupted runs included.
         structure: description of every layer by its path, for people: the wording is the torch version's.
         ranges: the largest |value| on the training images, by tensor: ``input`` and each layer's output by its path.
+        device: that the last stage was trained on, such as ``cpu`` or ``cuda``.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metadata:
     seconds: float
     structure: Mapping[str, str]
     ranges: Mapping[str, float]
+    device: str = "cpu"
 
 
 def save_network(path: Path, module: nn.Module, metadata: Metadata) -> None:

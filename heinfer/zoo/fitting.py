@@ -44,15 +44,25 @@ class Watcher(Protocol):
 
 
 def fit(
-    module: nn.Module, data: Labelled, recipe: Recipe, *, seed: int, epochs: int, state: Path, watcher: Watcher
+    module: nn.Module,
+    data: Labelled,
+    recipe: Recipe,
+    *,
+    seed: int,
+    epochs: int,
+    state: Path,
+    watcher: Watcher,
+    device: str = "cpu",
 ) -> float:
-    """Train ``module`` in place and return the seconds it took, interrupted runs included.
+    """Train ``module`` in place, on a device where it then stays; return the seconds, interrupted runs included.
 
     ``state`` is written after every epoch. When it already holds the same training (module, recipe, seed, images),
     the training goes on from there and ends as it would have without the interruption: everything random is drawn
-    anew for every epoch, from seed and epoch. The caller removes the file.
+    anew for every epoch, from seed and epoch, on the processor whatever the device. The caller removes the file.
     """
-    run = _Run(module, recipe, f"{recipe} seed={seed} epochs={epochs} images={len(data.labels)} {_digest(module)}")
+    run = _Run(
+        module, recipe, f"{recipe} seed={seed} epochs={epochs} images={len(data.labels)} {_digest(module)}", device
+    )
     epoch, seconds = run.resume(state)
     if epoch:
         watcher.on_epoch(epoch, module)
@@ -84,8 +94,9 @@ def one_cycle(progress: float, recipe: Recipe) -> float:
 class _Run:
     """A network with its optimizer, and the two as tensors in a file."""
 
-    def __init__(self, module: nn.Module, recipe: Recipe, fingerprint: str) -> None:
-        self.module = module
+    def __init__(self, module: nn.Module, recipe: Recipe, fingerprint: str, device: str) -> None:
+        self.module = module.to(device)
+        self.device = device
         if recipe.bfloat16:
             _store_channels_last(module)
         self.recipe = recipe
@@ -101,7 +112,7 @@ class _Run:
     def step(self, images: Tensor, labels: Tensor, learning_rate: float) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        loss = self._loss(images, labels)
+        loss = self._loss(images.to(self.device), labels.to(self.device))
         self.optimizer.zero_grad()
         torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.gradient_norm)
@@ -115,7 +126,7 @@ class _Run:
             for m in self.module.modules()
             if isinstance(m, PolyActivation)
         ]
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16):
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.recipe.bfloat16):
             scores = self.module(self._arranged(images)).float()
         for hook in hooks:
             hook.remove()
@@ -156,8 +167,8 @@ class _Run:
         for name, parameter in self.module.named_parameters():
             self.optimizer.state[parameter] = {
                 "step": tensors["step"].clone(),
-                "exp_avg": tensors[_FIRST + name],
-                "exp_avg_sq": tensors[_SECOND + name],
+                "exp_avg": tensors[_FIRST + name].to(self.device),
+                "exp_avg_sq": tensors[_SECOND + name].to(self.device),
             }
         return int(header["epoch"]), float(header["seconds"])
 

@@ -49,8 +49,12 @@ def calibrate(module: nn.Module, images: NDArray[np.uint8]) -> dict[str, float]:
 
 def _scores(module: nn.Module, images: NDArray[np.uint8]) -> list[Tensor]:
     module.eval()
+    device = next(module.parameters()).device
     with torch.no_grad():
-        return [module(torch.from_numpy(normalise(part))) for part in np.array_split(images, _parts(images))]
+        return [
+            module(torch.from_numpy(normalise(part)).to(device)).cpu()
+            for part in np.array_split(images, _parts(images))
+        ]
 
 
 def _parts(rows: NDArray[np.uint8] | NDArray[np.int64]) -> int:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, FFConv2d, PolyActivation
 
-RANK = 4
-"""Of the factorized convolution of ``mnist_ffconv``."""
+RANK, CIFAR_RANK = 4, 16
+"""Of the factorized convolution of ``mnist_ffconv`` and ``lola_cifar_ffconv``."""
 MNIST_BLOCK, CIFAR_BLOCK = 16, 32
 """Of the block-circulant layers of ``lola_mnist_falcon`` and ``lola_cifar_falcon``."""
 
@@ -26,9 +26,9 @@ def mnist_plain() -> nn.Sequential:
     return _mnist(nn.Conv2d(8, 32, 5, stride=2, padding=2))
 
 
-def mnist_ffconv() -> nn.Sequential:
-    """``mnist_plain`` with its second convolution factorized at rank 4: one level more."""
-    return _mnist(FFConv2d(8, 32, 5, rank=RANK, stride=2, padding=2))
+def mnist_ffconv(rank: int = RANK) -> nn.Sequential:
+    """``mnist_plain`` with its second convolution factorized: one level more."""
+    return _mnist(FFConv2d(8, 32, 5, rank=rank, stride=2, padding=2))
 
 
 def lola_mnist() -> nn.Sequential:
@@ -36,9 +36,9 @@ def lola_mnist() -> nn.Sequential:
     return _lola_mnist(nn.Linear(5 * 13 * 13, 100))
 
 
-def lola_mnist_falcon() -> nn.Sequential:
+def lola_mnist_falcon(block: int = MNIST_BLOCK) -> nn.Sequential:
     """``lola_mnist`` with its first dense layer block-circulant."""
-    return _lola_mnist(BlockCirculantLinear(5 * 13 * 13, 100, MNIST_BLOCK))
+    return _lola_mnist(BlockCirculantLinear(5 * 13 * 13, 100, block))
 
 
 def lenet5_mnist() -> nn.Sequential:
@@ -64,14 +64,14 @@ def lola_cifar() -> nn.Sequential:
     return _lola_cifar(nn.Conv2d(83, 163, 6, stride=2, padding=2))
 
 
-def lola_cifar_ffconv() -> nn.Sequential:
-    """``lola_cifar`` with its second convolution factorized at rank 16."""
-    return _lola_cifar(FFConv2d(83, 163, 6, rank=16, stride=2, padding=2))
+def lola_cifar_ffconv(rank: int = CIFAR_RANK) -> nn.Sequential:
+    """``lola_cifar`` with its second convolution factorized."""
+    return _lola_cifar(FFConv2d(83, 163, 6, rank=rank, stride=2, padding=2))
 
 
-def lola_cifar_falcon() -> nn.Sequential:
+def lola_cifar_falcon(block: int = CIFAR_BLOCK) -> nn.Sequential:
     """``lola_cifar`` with its second convolution block-circulant."""
-    return _lola_cifar(BlockCirculantConv2d(83, 163, 6, CIFAR_BLOCK, stride=2, padding=2))
+    return _lola_cifar(BlockCirculantConv2d(83, 163, 6, block, stride=2, padding=2))
 
 
 def cifar_plain() -> nn.Sequential:

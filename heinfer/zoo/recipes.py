@@ -59,8 +59,11 @@ COLOUR_SMALL = replace(COLOUR, epochs=40)
 COLOUR_LONG = replace(COLOUR, epochs=30, learning_rate=8e-3, augmentation=FlipAndShift(shift=3, hole=8))
 """For a deeper network."""
 
-COLOUR_WIDE = replace(COLOUR, epochs=9)
+COLOUR_WIDE = replace(COLOUR, epochs=40)
 """For LoLa's network, whose epochs are long."""
 
-COLOUR_TUNED = replace(COLOUR, epochs=4, learning_rate=5e-3)
-"""For a network made from a trained one."""
+COLOUR_TUNED = COLOUR_WIDE
+"""For a network made from LoLa's: as long as its own training, as much is lost at first."""
+
+COLOUR_BRIEF = replace(COLOUR, epochs=12, learning_rate=5e-3)
+"""The same, to compare ranks and block sizes."""

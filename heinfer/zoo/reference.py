@@ -67,7 +67,7 @@ def compile_reference(
         labels=data.labels,
         wishes=wishes,
         metadata={
-            "made by": f"{_command(about)}, then heinfer compile {name}{_upload(name, wishes)}",
+            "made by": f"{training_command(about)}, then heinfer compile {name}{_upload(name, wishes)}",
             "recipe": about.recipe,
             "images trained on": str(about.images),
             "test accuracy": f"{about.test_accuracy:.4f}",
@@ -76,12 +76,15 @@ def compile_reference(
     )
 
 
-def _command(about: Metadata) -> str:
+def training_command(about: Metadata) -> str:
     """What trained the network."""
-    recipe = reference(about.name).recipe
+    of = reference(about.name)
+    recipe = of.brief if of.brief and about.recipe.endswith(str(of.brief)) else of.recipe
+    brief = " --brief" if recipe is of.brief and recipe else ""
     epochs = "" if recipe and about.epochs == recipe.epochs else f" --epochs {about.epochs}"
+    device = "" if about.device == "cpu" else f" --device {about.device}"
     hold_out = "" if about.held_out_accuracy is None else " --hold-out"
-    return f"heinfer train {about.name} --seed {about.seed}{epochs}{hold_out}"
+    return f"heinfer train {about.name} --seed {about.seed}{epochs}{brief}{hold_out}{device}"
 
 
 def _upload(name: str, wishes: Wishes) -> str:

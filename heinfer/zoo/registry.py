@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 
@@ -19,28 +20,38 @@ class Reference:
 
     Attributes:
         name: that commands know it by.
-        build: makes it, with random weights.
+        build: makes it, with random weights; takes a rank or block size where ``sized``.
         data: what it classifies.
         recipe: how it is trained; None when only its structure is of interest: what it costs, encrypted.
         base: name of the plain network whose trained weights it starts from; None to start from random ones.
+        sized: whether ``name@8`` is the same network with rank or block size 8.
+        brief: a shorter recipe, to compare such sizes.
     """
 
     name: str
-    build: Callable[[], nn.Sequential]
+    build: Callable[..., nn.Sequential]
     data: DataSet
     recipe: Recipe | None = None
     base: str | None = None
+    sized: bool = False
+    brief: Recipe | None = None
+
+
+def _form(name: str, build: Callable[..., nn.Sequential]) -> Reference:
+    """Of LoLa's network for CIFAR-10."""
+    recipe, brief = recipes.COLOUR_TUNED, recipes.COLOUR_BRIEF
+    return Reference(name, build, CIFAR10, recipe, base="lola-cifar", sized=True, brief=brief)
 
 
 _ALL = (
     Reference("mnist-plain", networks.mnist_plain, MNIST, recipes.FULL),
-    Reference("mnist-ffconv", networks.mnist_ffconv, MNIST, recipes.FULL, base="mnist-plain"),
+    Reference("mnist-ffconv", networks.mnist_ffconv, MNIST, recipes.FULL, base="mnist-plain", sized=True),
     Reference("lola-mnist", networks.lola_mnist, MNIST, recipes.SHORT),
-    Reference("lola-mnist-falcon", networks.lola_mnist_falcon, MNIST, recipes.SHORT, base="lola-mnist"),
+    Reference("lola-mnist-falcon", networks.lola_mnist_falcon, MNIST, recipes.SHORT, base="lola-mnist", sized=True),
     Reference("lenet5-mnist", networks.lenet5_mnist, MNIST, recipes.SHORT),
     Reference("lola-cifar", networks.lola_cifar, CIFAR10, recipes.COLOUR_WIDE),
-    Reference("lola-cifar-ffconv", networks.lola_cifar_ffconv, CIFAR10, recipes.COLOUR_TUNED, base="lola-cifar"),
-    Reference("lola-cifar-falcon", networks.lola_cifar_falcon, CIFAR10, recipes.COLOUR_TUNED, base="lola-cifar"),
+    _form("lola-cifar-ffconv", networks.lola_cifar_ffconv),
+    _form("lola-cifar-falcon", networks.lola_cifar_falcon),
     Reference("cifar-plain", networks.cifar_plain, CIFAR10, recipes.COLOUR),
     Reference("cifar-ffconv", networks.cifar_ffconv, CIFAR10, recipes.COLOUR, base="cifar-plain"),
     Reference("cifar-fast", networks.cifar_fast, CIFAR10, recipes.COLOUR_SMALL),
@@ -52,10 +63,15 @@ assert tuple(_BY_NAME) == NETWORKS
 
 
 def reference(name: str) -> Reference:
-    """Return a reference network; SettingError names those there are."""
-    if name not in _BY_NAME:
-        raise SettingError(f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}")
-    return _BY_NAME[name]
+    """Return a reference network, ``name@size`` with another rank or block size; SettingError names those there are."""
+    stem, at, size = name.partition("@")
+    network = _BY_NAME.get(stem)
+    if network is None or (at and not (network.sized and size.isdecimal() and int(size))):
+        sized = ", ".join(one.name for one in _ALL if one.sized)
+        raise SettingError(
+            f"there is no network {name!r}: choose one of {', '.join(NETWORKS)}, or NAME@SIZE of {sized}"
+        )
+    return replace(network, name=name, build=partial(network.build, int(size))) if at else network
 
 
 def lineage(name: str) -> tuple[Reference, ...]:

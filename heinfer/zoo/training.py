@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,6 +31,9 @@ _BACKGROUND = {MNIST: float(MNIST.normalise(np.zeros((1, 1), np.uint8)).item()),
 """What augmentation fills in: MNIST's black, the mean of CIFAR-10's pixels."""
 
 
+DEVICES = "cpu", "cuda"
+
+
 @dataclass(frozen=True)
 class TrainingResult:
     """Where a trained network is, its accuracies as shares in [0, 1], and what it took.
@@ -48,7 +51,7 @@ class TrainingResult:
     seconds: float
 
 
-def train(
+def train(  # noqa: PLR0913 - one argument for each choice
     name: str,
     *,
     seed: int = 0,
@@ -57,6 +60,8 @@ def train(
     data_dir: Path | None = None,
     threads: int | None = None,
     hold_out: bool = False,
+    device: str = "cpu",
+    brief: bool = False,
     progress: bool = True,
 ) -> TrainingResult:
     """Train a reference network into ``out``/NAME.safetensors, with its :class:`~heinfer.zoo.checkpoint.Metadata`.
@@ -75,6 +80,8 @@ def train(
         threads: that torch may use; None for its own choice.
         hold_out: keep the last 5,000 training images, on which choices are made, out and report accuracy on them;
             otherwise train on all.
+        device: ``cpu`` or ``cuda``; everything random is drawn on the processor, so that both see the same images.
+        brief: train a form of a network by its shorter recipe, which is there to compare ranks and block sizes.
         progress: show a progress bar on stderr.
 
     Raises:
@@ -87,11 +94,15 @@ def train(
     for setting, value, least in (("seed", seed, 0), ("epochs", epochs, 1), ("threads", threads, 1)):
         if value is not None and value < least:
             raise SettingError(f"{setting} must be at least {least}, got {value}")
+    if brief:
+        stages = (*stages[:-1], _shortened(stages[-1]))
     data, test = _images(stages[-1].data, data_dir)
+    if device not in DEVICES or (device == "cuda" and not torch.cuda.is_available()):
+        raise SettingError(f"device {device!r} is not here: choose one of {', '.join(DEVICES)} that PyTorch finds")
     images, held_out = (data.train, data.held_out) if hold_out else (data.whole, None)
-    job = _Job(seed, epochs, out, progress, images, held_out, test)
-    with _threads(threads):
-        results = [_trained(job, stage) for stage in stages]
+    job = _Job(seed, epochs, out, device, progress, images, held_out, test)
+    with _threads(threads), torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        results = [_trained(job, stages[: last + 1]) for last in range(len(stages))]
     return replace(results[-1], seconds=sum(result.seconds for result in results))
 
 
@@ -126,6 +137,7 @@ class _Job:
     seed: int
     epochs: int | None
     out: Path
+    device: str
     progress: bool
     train: Images
     held_out: Images | None
@@ -135,12 +147,19 @@ class _Job:
         return self.out / f"{name}.safetensors"
 
 
-def _trained(job: _Job, network: Reference) -> TrainingResult:
-    """Train one network, whose base is in ``job.out``. The seconds are its own."""
+def _shortened(network: Reference) -> Reference:
+    if network.brief is None:
+        raise SettingError(f"{network.name} has no shorter recipe: give a number of epochs")
+    return replace(network, recipe=network.brief)
+
+
+def _trained(job: _Job, stages: Sequence[Reference]) -> TrainingResult:
+    """Train the last of some stages; that before is in ``job.out``. The seconds are its own."""
+    network = stages[-1]
     name, recipe = network.name, network.recipe
     assert recipe is not None
     path, state = job.path(name), job.out / f"{name}.partial"
-    epochs, recipes = job.epochs or recipe.epochs, ", ".join(f"{one.name}: {one.recipe}" for one in lineage(name))
+    epochs, recipes = job.epochs or recipe.epochs, ", ".join(f"{one.name}: {one.recipe}" for one in stages)
     found = _finished(path)
     if found and (
         (found.name, found.seed, found.epochs, found.images, found.recipe)
@@ -151,12 +170,14 @@ def _trained(job: _Job, network: Reference) -> TrainingResult:
     images = torch.from_numpy(normalise(job.train.images))
     data = Labelled(images, torch.from_numpy(job.train.labels), background=_BACKGROUND[network.data])
     with TrainingBar(name, epochs, job.held_out, job.progress) as bar:
-        seconds = fit(module, data, recipe, seed=job.seed, epochs=epochs, state=state, watcher=bar)
+        seconds = fit(module, data, recipe, seed=job.seed, epochs=epochs, state=state, watcher=bar, device=job.device)
     held_out = evaluate(module, job.held_out.images, job.held_out.labels) if job.held_out else None
     test = evaluate(module, job.test.images, job.test.labels)
     ranges = calibrate(module, job.train.images)
-    layers = structure(module)
-    about = Metadata(name, job.seed, epochs, len(job.train), recipes, held_out, test, seconds, layers, ranges)
+    layers = structure(module.cpu())
+    about = Metadata(
+        name, job.seed, epochs, len(job.train), recipes, held_out, test, seconds, layers, ranges, job.device
+    )
     save_network(path, module, about)
     state.unlink()
     return TrainingResult(path, held_out, test, seconds)

@@ -1,6 +1,7 @@
 """Training on few images: that it learns, that it repeats itself, that it goes on after an interruption."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from heinfer.zoo.augment import Distortion, FlipAndShift
 from heinfer.zoo.checkpoint import read_metadata
 from heinfer.zoo.data import DATA_DIR_SETTING, MNIST, Images, Split, mnist, mnist_test, normalise
 from heinfer.zoo.fitting import one_cycle
-from heinfer.zoo.recipes import FULL
+from heinfer.zoo.recipes import COLOUR_BRIEF, COLOUR_TUNED, FULL
 from heinfer.zoo.reference import compile_reference
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import calibrate, evaluate, load, train
@@ -194,15 +195,47 @@ def test_images_are_mirrored_shifted_and_get_a_hole():
     assert torch.equal(holed[:, 0] == 0, holed[:, 2] == 0)
 
 
-@pytest.mark.parametrize("epochs_before", [None, 1])
-def test_few_colour_images_are_learned_with_and_without_an_interruption(epochs_before, tmp_path, monkeypatch):
+@pytest.fixture
+def few_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three hundred images of ten coarse patterns, in CIFAR-10's place."""
     random = np.random.default_rng(0)
     labels = np.arange(300) % 10
-    colours = random.integers(40, 216, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3)  # coarse patterns, one a class
+    colours = random.integers(40, 216, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3)
     pixels = colours[labels] + random.integers(-40, 40, (300, 3, 32, 32))
     made = Images(pixels.astype(np.uint8), labels)
     monkeypatch.setattr(training_module, "cifar10", lambda _: Split(made[:-50], made[-50:]))
     monkeypatch.setattr(training_module, "cifar10_test", lambda _: made[-50:])
+
+
+@pytest.mark.parametrize("name", ["lola-cifar-ffconv@4", "lola-cifar-falcon@8"])
+def test_forms_of_a_network_learn_by_both_recipes(name, tmp_path, few_colours):
+    path = train(name, epochs=8, out=tmp_path, threads=1, progress=False).path
+    about = read_metadata(path)
+    assert (about.name, about.epochs, about.device) == (name, 8, "cpu")
+    assert about.test_accuracy > 0.4, "guessing has 0.1"
+    brief = train(name, epochs=1, brief=True, out=tmp_path / "brief", threads=1, progress=False).path
+    assert f"{name}: {COLOUR_BRIEF}" in read_metadata(brief).recipe
+    assert f"{name}: {COLOUR_TUNED}" in about.recipe
+
+
+def test_the_command_that_made_a_form_names_its_recipe_and_device(tmp_path, few_colours):
+    path = train("lola-cifar-ffconv@4", epochs=1, brief=True, out=tmp_path, threads=1, progress=False).path
+    about = replace(read_metadata(path), device="cuda")
+    command = "heinfer train lola-cifar-ffconv@4 --seed 0 --epochs 1 --brief --device cuda"
+    assert reference_module.training_command(about) == command
+
+
+def test_what_is_not_there_is_refused(tmp_path, few_colours):
+    with pytest.raises(SettingError, match="device 'tpu' is not here: choose one of cpu, cuda"):
+        train("lola-cifar", out=tmp_path, device="tpu")
+    with pytest.raises(SettingError, match="lola-cifar has no shorter recipe"):
+        train("lola-cifar", out=tmp_path, brief=True)
+
+
+@pytest.mark.parametrize("epochs_before", [None, 1])
+def test_few_colour_images_are_learned_with_and_without_an_interruption(
+    epochs_before, tmp_path, monkeypatch, few_colours
+):
     if epochs_before:
         with monkeypatch.context() as patch:
 
