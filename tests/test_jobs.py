@@ -202,7 +202,9 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
     asyncio.run(run())
 
 
-def test_at_the_end_jobs_have_a_while_to_finish():
+def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
+    monkeypatch.setattr("heinfer_server.jobs.FETCH_SECONDS", 0.1)
+
     async def run() -> None:
         async def until_withdrawn(watch: Watch, withdrawn: asyncio.Future[None]) -> Result:
             await withdrawn
@@ -213,12 +215,25 @@ def test_at_the_end_jobs_have_a_while_to_finish():
         place.callback(closed.append, True)
         jobs = Jobs(10.0)
         quick, endless = jobs.begin("a", _nothing, ExitStack(), ""), jobs.begin("a", until_withdrawn, place, "")
-        await jobs.drain(0.05)
-        await endless.task
+        await jobs.settle(0.05)
+        assert not endless.is_over
+        await jobs.drain()
+        assert endless.task.done()
         assert (quick.state, endless.state) == (State.DONE, State.CANCELLED)
         assert closed == [True]
 
     asyncio.run(run())
+
+
+def test_a_service_that_ends_begins_nothing_and_gives_results(running, http, owner, key_id, monkeypatch):
+    job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
+    finished(http, job)
+    monkeypatch.setattr(running.service, "is_ending", True)
+    assert_problem(begin(http, key_id, owner.inputs(IMAGE)), 503, "service-unavailable")
+    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    assert_problem(answer, 503, "service-unavailable")
+    assert_problem(http.get("/readyz"), 503, "not-ready")
+    assert http.get(f"/jobs/{job}/result").status_code == 200
 
 
 # Workers ---------------------------------------------------------------------------------------

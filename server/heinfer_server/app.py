@@ -50,7 +50,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()
             yield
-            await service.jobs.drain(settings.drain_seconds)
+            await service.jobs.drain()
         finally:
             for task in tasks:
                 task.cancel()

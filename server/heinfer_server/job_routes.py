@@ -37,6 +37,7 @@ JobId = Annotated[str, PathParameter(max_length=64, description="id of a job")]
         HTTPStatus.CONFLICT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),
 )
@@ -56,6 +57,7 @@ async def begin_job(
         ),
     ] = "",
 ) -> JobState:
+    service.require_service()
     served = service.model(model)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)
@@ -104,7 +106,9 @@ async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobStat
     },
 )
 async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Response:
-    result = service.jobs.get(tenant, job_id).outcome()
+    job = service.jobs.get(tenant, job_id)
+    result = job.outcome()
+    job.is_fetched = True
     return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": result.timing})
 
 

@@ -35,6 +35,9 @@ JOBS_KEPT = 1024
 EVENT_SECONDS = 0.25
 """Between two looks at the progress of a job."""
 
+FETCH_SECONDS = 3.0
+"""That a service which ends gives the senders of jobs to come for their results."""
+
 
 class State(StrEnum):
     WAITING = "waiting"
@@ -69,6 +72,7 @@ class Job:
         watch: how far it has come.
         withdrawn: done when nobody wants it any more.
         result, error: one of them, when it is over and was not cancelled.
+        is_fetched: whether its result has been sent.
         touched: when it was over, by the clock of the event loop's time.
     """
 
@@ -79,6 +83,7 @@ class Job:
     result: Result | None = None
     error: HeinferError | None = None
     is_over: bool = False
+    is_fetched: bool = False
     touched: float = 0.0
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
@@ -172,13 +177,22 @@ class Jobs:
         self._withdraw(job)
         self._forget(job)
 
-    async def drain(self, seconds: float) -> None:
-        """Wait for what is under way, for so many seconds, and cancel the rest."""
+    async def settle(self, seconds: float) -> None:
+        """Wait for what is under way and a little for results to be fetched, for so many seconds in all."""
+        ends = self._clock() + seconds
+        while self._clock() < ends and any(self._is_awaited(job) for job in self._jobs.values()):
+            await asyncio.sleep(EVENT_SECONDS / 5)
+
+    async def drain(self) -> None:
+        """Cancel what is under way."""
         tasks = [job.task for job in self._jobs.values() if job.task is not None and not job.is_over]
-        if tasks:
-            await asyncio.wait(tasks, timeout=seconds)
         for job in self._jobs.values():
             self._withdraw(job)
+        if tasks:
+            await asyncio.wait(tasks, timeout=FETCH_SECONDS)
+
+    def _is_awaited(self, job: Job) -> bool:
+        return not job.is_over or (not job.is_fetched and self._clock() - job.touched < FETCH_SECONDS)
 
     def tidy(self) -> None:
         """Forget what is over for long, and the oldest of what is too much."""

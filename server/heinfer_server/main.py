@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from contextlib import suppress
 from math import ceil
+from types import FrameType
 
 import uvicorn
 
@@ -14,23 +16,35 @@ from heinfer_server.app import create_app
 from heinfer_server.connections import BACKLOG, BoundedProtocol
 from heinfer_server.logs import configure_logging
 from heinfer_server.models import load_models
+from heinfer_server.service import Service
 from heinfer_server.settings import Settings
 
 _KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
 
 
 class _Server(uvicorn.Server):
-    """Says in one line when and where it is ready."""
+    """Says in one line when and where it is ready; told to end, lets clients of jobs have their results first."""
 
-    def __init__(self, config: uvicorn.Config, models: str) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
-        self._models = models
+        self._service = service
+        self._draining: asyncio.Task[None] | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._draining is not None or not self._service.jobs.under_way:  # again, or nothing to wait for
+            super().handle_exit(sig, frame)
+        else:
+            self._draining = asyncio.get_running_loop().create_task(self._drain(sig, frame))
+
+    async def _drain(self, sig: int, frame: FrameType | None) -> None:
+        await self._service.drain()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            print(f"heinfer serves {self._models} at {_url(self.config.host, port)}", flush=True)
+            print(f"heinfer serves {', '.join(self._service.models)} at {_url(self.config.host, port)}", flush=True)
 
 
 def run(settings: Settings) -> None:
@@ -43,8 +57,9 @@ def run(settings: Settings) -> None:
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
+    app = create_app(settings, models)
     config = uvicorn.Config(
-        create_app(settings, models),
+        app,
         host=settings.host,
         port=settings.port,
         http=BoundedProtocol,
@@ -58,7 +73,7 @@ def run(settings: Settings) -> None:
     )
     configure_logging()
     with suppress(KeyboardInterrupt):
-        _Server(config, ", ".join(models)).run()
+        _Server(config, app.state.service).run()
 
 
 def _url(host: str, port: int) -> str:

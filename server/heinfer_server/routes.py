@@ -41,7 +41,7 @@ async def healthz() -> Health:
     responses=documented(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def readyz(service: TheService) -> Readiness:
-    if not service.workers.ready:
+    if service.is_ending or not service.workers.ready:
         raise NotReadyError("no worker can evaluate: the log says why")
     return Readiness()
 
@@ -121,6 +121,7 @@ async def infer(
     keys: KeyQuery,
     seconds: Timeout = None,
 ) -> Response:
+    service.require_service()
     served = service.model(model)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)

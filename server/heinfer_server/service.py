@@ -11,6 +11,7 @@ from heinfer.errors import (
     FormatError,
     FrameLengthError,
     KeySetError,
+    ServiceUnavailableError,
     SettingError,
     UnknownModelError,
     UploadDigestError,
@@ -73,6 +74,7 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
+        self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
         self.pace = Pace({name: expected_seconds(model, self.backend) for name, model in models.items()})
         self.metrics = Metrics()
@@ -164,6 +166,17 @@ class Service:
     def holder(self, tenant: str, key_id: str) -> str:
         """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""
         return tenant if self.access.tells_apart else key_id
+
+    def require_service(self) -> None:
+        """ServiceUnavailableError when the service is about to end and begins nothing any more."""
+        if self.is_ending:
+            raise ServiceUnavailableError("the service is about to end: ask again when it has been started anew")
+
+    async def drain(self) -> None:
+        """Begin nothing any more, and wait for jobs and for those who come for their results, as long as is set."""
+        self.is_ending = True
+        log(_logger, logging.INFO, "ending", jobs=self.jobs.under_way)
+        await self.jobs.settle(self.settings.drain_seconds)
 
     async def watch(self) -> None:
         """Keep the gauges up to date, and measure the event loop's lag, for ever."""
