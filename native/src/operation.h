@@ -20,15 +20,22 @@ struct Value {
     bool extended;
 };
 
+/// Words from one row of the arena to the next: rows that are powers of two apart would share few sets of a cache.
+inline std::size_t row_stride(std::size_t n) { return n + tile_words; }
+
 /// What a run has.
 struct Run {
     const Ring& ring;
     const Keys& keys;
     Word* arena;
-    std::vector<Word*> thread_rows;
+    std::size_t thread_rows_start, thread_rows;  ///< where those of the threads begin, and how many each has
 
+    Word* row(std::size_t number) const { return arena + row_stride(ring.n()) * number; }
     Word* row(const Value& value, std::size_t polynomial, std::size_t row) const {
-        return arena + ring.n() * (value.offset + polynomial * value.rows + row);
+        return this->row(value.offset + polynomial * value.rows + row);
+    }
+    Word* own_row(std::size_t thread, std::size_t number) const {
+        return row(thread_rows_start + thread * thread_rows + number);
     }
     /// Index of the prime that a row of a value is modulo.
     std::size_t prime(const Value& value, std::size_t row) const {

@@ -214,19 +214,18 @@ bool Program::run(const std::vector<const Word*>& inputs, const Keys& keys, std:
     require(constants_.loaded(), "the constants are not loaded");
     require(inputs.size() == 2 * inputs_.size() && outputs.size() == outputs_.size(), "inputs or outputs are missing");
     require_keys(keys);
-    const std::size_t n = ring_->n(), words = n * (arena_rows_ + threads * thread_rows_);
+    const std::size_t bytes = run_bytes(threads), words = bytes / sizeof(Word), row_bytes = ring_->n() * sizeof(Word);
     if (!pool_ || pool_->threads() != threads) pool_ = std::make_unique<Pool>(threads);
-    if (arena_.bytes() != words * sizeof(Word)) {
+    if (arena_.bytes() != bytes) {
         arena_ = Rows();
         arena_ = Rows(words);
     }
-    Run run{*ring_, keys, arena_.data(), {}};
-    for (std::size_t thread = 0; thread < threads; ++thread) {
-        run.thread_rows.push_back(arena_.data() + n * (arena_rows_ + thread * thread_rows_));
-    }
+    const Run run{*ring_, keys, arena_.data(), arena_rows_, thread_rows_};
     for (std::size_t i = 0; i < inputs.size(); ++i) {
         const Value& value = values_[inputs_[i / 2]];
-        std::memcpy(run.row(value, i % 2, 0), inputs[i], value.rows * n * sizeof(Word));
+        for (std::size_t row = 0; row < value.rows; ++row) {
+            std::memcpy(run.row(value, i % 2, row), inputs[i] + row * ring_->n(), row_bytes);
+        }
     }
     std::size_t first = 0;
     for (const std::size_t last : wave_ends_) {
@@ -237,7 +236,9 @@ bool Program::run(const std::vector<const Word*>& inputs, const Keys& keys, std:
     }
     for (std::size_t i = 0; i < outputs.size(); ++i) {
         const Value& value = values_[outputs_[i]];
-        std::memcpy(outputs[i], run.row(value, 0, 0), value.rows * value.polynomials * n * sizeof(Word));
+        for (std::size_t row = 0; row < value.rows * value.polynomials; ++row) {
+            std::memcpy(outputs[i] + row * ring_->n(), run.row(value.offset + row), row_bytes);
+        }
     }
     return true;
 }
@@ -260,7 +261,7 @@ void Program::perform(const Run& run, std::size_t first, std::size_t last, Pool&
 }
 
 std::size_t Program::run_bytes(std::size_t threads) const {
-    return ring_->n() * (arena_rows_ + threads * thread_rows_) * sizeof(Word);
+    return row_stride(ring_->n()) * (arena_rows_ + threads * thread_rows_) * sizeof(Word);
 }
 
 }  // namespace heinfer

@@ -37,6 +37,8 @@ from heinfer.ckks.parameters import Parameters
 Numbers = NDArray[np.int64]
 
 _WORD_BYTES = 4
+_PADDING = 16
+"""Words between rows of the arena (row_stride in native/src/operation.h)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class NativePlan:
     def run_bytes(self, threads: int = 1) -> int:
         """Memory of a run: every value at its place, and what threads need for themselves."""
         own = max((thread_rows(instruction, self.shapes) for instruction in self.instructions), default=0)
-        return (self.arena.rows + threads * own) * self.parameters.ring_degree * _WORD_BYTES
+        return (self.arena.rows + threads * own) * (self.parameters.ring_degree + _PADDING) * _WORD_BYTES
 
     def identity(self) -> bytes:
         """32 bytes that stand for all that the words of the encoded constants depend on."""

@@ -24,7 +24,7 @@ class Division final : public Operation {
             return;
         }
         const std::size_t row = task % out_.rows, polynomial = task / out_.rows;
-        Word* rounding = run.thread_rows[thread];
+        Word* rounding = run.own_row(thread, 0);
         ring.kernels().forward(ring.transform(row), remainder(run, polynomial), ring.lift_rounded(of, row), rounding);
         ring.kernels().divide(ring.modulus(row), ring.n(), run.row(input_, polynomial, row), rounding,
                               ring.inverse(of, row), nullptr, nullptr, nullptr, run.row(out_, polynomial, row));
@@ -32,7 +32,7 @@ class Division final : public Operation {
 
   private:
     Word* remainder(const Run& run, std::size_t polynomial) const {
-        return run.arena + run.ring.n() * (scratch_ + polynomial);
+        return run.row(scratch_ + polynomial);
     }
 
     Value out_, input_;
@@ -65,7 +65,7 @@ class DoubleDivision final : public Operation {
         const std::size_t special = ring.special(), last = out_.rows;
         ring.kernels().inverse(ring.transform(special), run.row(input_, polynomial, last + 1),
                                ring.modulus(special).half, remainder(run, polynomial, 0));
-        Word* quotient = run.thread_rows[thread];
+        Word* quotient = run.own_row(thread, 0);
         ring.kernels().forward(ring.transform(last), remainder(run, polynomial, 0), ring.lift_rounded(special, last),
                                quotient);
         ring.kernels().divide(ring.modulus(last), ring.n(), run.row(input_, polynomial, last), quotient,
@@ -80,7 +80,7 @@ class DoubleDivision final : public Operation {
         // Both remainders are shifted by half of their primes; as residues: r_P - h_P + P (r_l - h_l).
         const Word shift = modulus.multiply(ring.residue(special, row), ring.modulus(last).half % modulus.q);
         const Word offset = (2 * modulus.q - ring.modulus(special).half % modulus.q - shift) % modulus.q;
-        Word *both = run.thread_rows[thread], *reduced = both + n;
+        Word *both = run.own_row(thread, 0), *reduced = run.own_row(thread, 1);
         ring.kernels().scale_move(modulus, n, remainder(run, polynomial, 0), modulus.one, nullptr, nullptr, reduced);
         ring.kernels().scale_move(modulus, n, remainder(run, polynomial, 1), modulus.factor(ring.residue(special, row)),
                                   reduced, nullptr, both);
@@ -92,7 +92,7 @@ class DoubleDivision final : public Operation {
     }
 
     Word* remainder(const Run& run, std::size_t polynomial, std::size_t which) const {
-        return run.arena + run.ring.n() * (scratch_ + 2 * polynomial + which);
+        return run.row(scratch_ + 2 * polynomial + which);
     }
 
     Value out_, input_;

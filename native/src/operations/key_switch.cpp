@@ -17,19 +17,19 @@ std::vector<std::array<std::size_t, 2>> KeySwitch::keys() const {
 }
 
 void KeySwitch::take_digit(const Run& run, std::size_t j, const Word* row) const {
-    run.ring.kernels().inverse(run.ring.transform(j), row, 0, run.arena + run.ring.n() * (scratch_ + j));
+    run.ring.kernels().inverse(run.ring.transform(j), row, 0, run.row(scratch_ + j));
 }
 
 Word* KeySwitch::sum(const Run& run, std::size_t target, std::size_t half, std::size_t row) const {
-    return run.arena + run.ring.n() * (scratch_ + digits_ + (2 * target + half) * (digits_ + 1) + row);
+    return run.row(scratch_ + digits_ + (2 * target + half) * (digits_ + 1) + row);
 }
 
 // SEAL decomposes the rotated polynomial: where the rotation changes a coefficient's sign, the digit is q_j - x. Seen
 // before the rotation that is x - q_j, unless x is 0. Hoisted digits are x everywhere: another representative.
 const Word* KeySwitch::transform(const Run& run, std::size_t j, std::size_t row, std::size_t thread) const {
-    const std::size_t n = run.ring.n(), to = prime(run, row);
-    const Word* digit = run.arena + n * (scratch_ + j);
-    Word* out = run.thread_rows[thread] + n * j;
+    const std::size_t to = prime(run, row);
+    const Word* digit = run.row(scratch_ + j);
+    Word* out = run.own_row(thread, j);
     Lift lift = run.ring.lift(j, to);
     if (exact_) {
         const Word offset = run.ring.modulus(to).q - run.ring.residue(j, to);
@@ -55,7 +55,7 @@ void KeySwitch::sum_up(const Run& run, std::size_t row, const std::vector<const 
 void KeySwitch::divide(const Run& run, std::size_t target, std::size_t half, std::size_t row, const Word* before,
                        const Moves* moves, const Word* after, Word* out, std::size_t thread) const {
     const Ring& ring = run.ring;
-    Word* rounding = run.thread_rows[thread];
+    Word* rounding = run.own_row(thread, 0);
     ring.kernels().forward(ring.transform(row), sum(run, target, half, digits_),
                            ring.lift_rounded(ring.special(), row), rounding);
     ring.kernels().divide(ring.modulus(row), ring.n(), sum(run, target, half, row), rounding,

@@ -20,7 +20,7 @@ class Sum final : public Operation {
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t) const override {
         if (phase + 1 < phases()) {
-            constants_.encode(sum_.block, task, run.arena + n_ * sum_.scratch);
+            constants_.encode(sum_.block, task, run.row(sum_.scratch));
             return;
         }
         const std::size_t row = task / parts, start = task % parts * (n_ / parts);
@@ -84,7 +84,7 @@ class Sum final : public Operation {
         }
         // Terms that lack a third polynomial come last: make_sum has ordered them, so their constants are skipped.
         const std::size_t stride = sum_.factors.size() + sum_.plains;
-        const Word* block = resident_ ? constants_.resident(sum_.block) : run.arena + n_ * sum_.scratch;
+        const Word* block = resident_ ? constants_.resident(sum_.block) : run.row(sum_.scratch);
         const Word* constants = block + row * row_constants_ + (scalar_ ? 0 : start * stride);
         const Dot d{terms,
                     first == 0 ? sum_.plains : 0,

@@ -8,6 +8,7 @@ namespace HEINFER_ISA {
 
 struct Vec {
     static constexpr int lanes = 8;
+    static constexpr int pass_stages = 3;  ///< of a transform: 2^3 vectors, which fit in registers
     using V = __m256i;
     struct Wide {
         __m256i even, odd;

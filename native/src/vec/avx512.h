@@ -8,6 +8,7 @@ namespace HEINFER_ISA {
 
 struct Vec {
     static constexpr int lanes = 16;
+    static constexpr int pass_stages = 3;  ///< of a transform: 2^3 vectors, which fit in registers
     using V = __m512i;
     /// 64-bit sums of products: those of the even lanes and those of the odd lanes.
     struct Wide {

@@ -6,6 +6,7 @@ namespace HEINFER_ISA {
 
 struct Vec {
     static constexpr int lanes = 8;
+    static constexpr int pass_stages = 2;  ///< of a transform: 2^2 vectors, which fit in registers
     struct V {
         std::uint32_t lane[lanes];
     };
