@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from benchmarks.accuracy import accuracy
+from benchmarks.claim import claim
 from benchmarks.floor import floor
 from benchmarks.instructions import instructions
 from benchmarks.latency import latency
@@ -15,10 +16,12 @@ from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
 from benchmarks.soak.command import soak
 from benchmarks.sweep import sweep
+from benchmarks.trained import trained
 from benchmarks.whole import whole
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
+app.command("claim")(claim)
 app.command("floor")(floor)
 app.command("instructions")(instructions)
 app.command("latency")(latency)
@@ -28,6 +31,7 @@ app.command("primitives")(primitives)
 app.command("rotations")(rotations)
 app.command("soak")(soak)
 app.command("sweep")(sweep)
+app.command("trained")(trained)
 app.command("whole")(whole)
 app.command("plots")(plots)
 

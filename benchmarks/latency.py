@@ -14,6 +14,7 @@ import typer
 from numpy.typing import NDArray
 from rich.progress import track
 
+from benchmarks.memory import peak_bytes
 from benchmarks.options import Backend, Json, Network
 from benchmarks.records import Record, plan_record, seconds_of, write_records
 from benchmarks.rotation import Rotation
@@ -103,6 +104,7 @@ def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> l
             "eval_seconds": seconds_of(seconds),
             "seal_rotation_seconds": seconds_of(rotations),
             "ratio_to_seal_rotation": round(median(seconds) / median(rotations), 2),
+            "process_peak_bytes": peak_bytes(),  # keys, client's half and all: of every backend that was timed
         }
         for subject, seconds in zip(subjects, evaluations, strict=True)
     ]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-import re
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from time import process_time
 from typing import Annotated
 
@@ -15,6 +13,7 @@ import torch
 import typer
 from rich.progress import track
 
+from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
 from heinfer.calibration.prediction import predict
@@ -130,7 +129,10 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
         result: Plan | PolicyCounts = count_policy(network, policy)
     else:
         result = plan_policy(network, policy, wishes=Wishes(objective=Objective(objective)))
-    planning: Record = {"planning_seconds": round(process_time() - started, 2), "planning_peak_mb": _peak_megabytes()}
+    planning: Record = {
+        "planning_seconds": round(process_time() - started, 2),
+        "planning_peak_mb": round(peak_bytes() / 1e6, 1),
+    }
     if isinstance(result, PolicyCounts):
         return _prescribed(result) | planning
     circuit = lower(result)
@@ -188,10 +190,3 @@ def _counted(plan: Plan, circuit: Circuit) -> Record:
         "predicted_milliseconds": round(sum(milliseconds), 1),
         "sampled": "nothing",
     }
-
-
-def _peak_megabytes() -> float:
-    """The most memory that this process has had; not ru_maxrss, which knows of what the process was before."""
-    found = re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert found is not None
-    return round(int(found[1]) * 1024 / 1e6, 1)

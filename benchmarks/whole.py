@@ -1,8 +1,7 @@
-"""whole: LoLa's CIFAR-10 network as its authors lay it out, every one of its rotations executed."""
+"""whole: LoLa's CIFAR-10 network as its authors lay it out, every one of its rotations ran."""
 
 from __future__ import annotations
 
-import resource
 from time import perf_counter
 from typing import Annotated
 
@@ -11,8 +10,9 @@ import torch
 import typer
 from numpy.typing import NDArray
 
+from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
-from benchmarks.records import Record, write_records
+from benchmarks.records import Record, seconds_of, write_records
 from heinfer.backends.native import NativeRing
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.circuit.interpret import run
@@ -54,7 +54,7 @@ def whole(
     about = reference(NETWORK)
     started = perf_counter()
     plan = plan_policy(fold(trace(about.build().eval(), about.data.shape)), Policy.LOLA)
-    circuit = _scaled(plan)
+    circuit = scaled(plan)
     planned = perf_counter() - started
     image = np.random.default_rng(SEED).random((1, *about.data.shape))
     inputs = plan.input.pack(image)
@@ -71,18 +71,22 @@ def whole(
         "input_ciphertexts": circuit.inputs,
         "planning_seconds": round(planned, 1),
     }
-    record |= _executed(plan, circuit, inputs[0], threads, memory)
+    record |= executed(plan, circuit, inputs[0], threads, memory)
     write_records([record | {"machine": describe_machine(), "date": today()}], json)
 
 
-def _scaled(plan: Plan) -> Circuit:
+def scaled(plan: Plan) -> Circuit:
+    """The circuit of a plan, with scales that do not depend on data."""
     circuit = remove_dead_code(lower(plan))
     bits = [SCALE_BITS] * len(circuit.layers)
     bits[circuit.ops[circuit.outputs[0]].layer] = OUTPUT_BITS
     return assign_scales(circuit, plan.parameters, plan.input_level, Scales(SCALE_BITS, tuple(bits)))
 
 
-def _executed(plan: Plan, circuit: Circuit, slots: NDArray[np.float64], threads: int, memory: float) -> Record:
+def executed(
+    plan: Plan, circuit: Circuit, slots: NDArray[np.float64], threads: int, memory: float, evaluations: int = 1
+) -> Record:
+    """Run a circuit on the native backend; what it took, and the precision against cleartext."""
     parameters, level, scale = plan.parameters, plan.input_level, 2.0**SCALE_BITS
     secret = SecretSide.generate(parameters)
     started = perf_counter()
@@ -93,25 +97,27 @@ def _executed(plan: Plan, circuit: Circuit, slots: NDArray[np.float64], threads:
         [read_key(secret.galois_key(s) if s else secret.relinearization_key(), parameters, s) for s in steps]
     )
     inputs = runtime.load_inputs([read_ciphertext(secret.encrypt(row, level, scale), parameters) for row in slots])
-    started = perf_counter()
-    outputs = runtime.save_outputs(runtime.run(inputs, keys))
-    seconds = perf_counter() - started
-    executed = runtime.executed
+    seconds = []
+    for _ in range(evaluations):
+        started = perf_counter()
+        outputs = runtime.save_outputs(runtime.run(inputs, keys))
+        seconds.append(perf_counter() - started)
+    ran = runtime.executed
     return {
-        "rotations": executed.rotations,
-        "rotations_hoisted": executed.rotations_hoisted,
-        "key_switches": executed.key_switches,
-        "hma": executed.hma,
-        "ct_ct_mults": executed.ct_ct_mults,
-        "plaintexts": executed.plaintexts,
+        "rotations": ran.rotations,
+        "rotations_hoisted": ran.rotations_hoisted,
+        "key_switches": ran.key_switches,
+        "hma": ran.hma,
+        "ct_ct_mults": ran.ct_ct_mults,
+        "plaintexts": ran.plaintexts,
         "keys": len(steps),
         "loading_seconds": round(loaded, 1),
-        "eval_seconds": {"median": seconds, "min": seconds, "max": seconds, "n": 1},
+        "eval_seconds": seconds_of(seconds),
         "sampled": "nothing",
         "precision_bits": round(_bits(plan, circuit, slots, outputs, secret), 2),
         "constant_bytes": runtime.constant_bytes,
         "run_bytes": runtime.run_bytes,
-        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_memory_bytes": peak_bytes(),
     }
 
 

@@ -75,7 +75,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         costs=costs,
         policy=policy,
     )
-    checkpoint = default_out() / f"{network}.safetensors" if network in NETWORKS else Path(network)
+    checkpoint = default_out() / f"{network}.safetensors" if network.partition("@")[0] in NETWORKS else Path(network)
     name = read_metadata(checkpoint).name
     if max_upload_bytes is None and not policy.is_published:
         most = wishes_for(name).limits.upload_bytes * batch

@@ -62,7 +62,7 @@ def compile_reference(
     return heinfer.compile(
         module,
         data.normalise(images).astype(np.float64),
-        name=name,
+        name=name.replace("@", "-"),
         preprocessing=preprocessing(data),
         labels=data.labels,
         wishes=wishes,
