@@ -59,7 +59,7 @@ def test_wrong_settings_are_refused(wrong):
 def test_the_command_names_the_setting_that_is_wrong(monkeypatch, capsys):
     monkeypatch.setenv("HEINFER_SERVER_BUNDLES", "missing.heinfer")
     assert main() == 2
-    assert "no_auth" in capsys.readouterr().err
+    assert "HEINFER_SERVER_NO_AUTH" in capsys.readouterr().err
     monkeypatch.setenv("HEINFER_SERVER_NO_AUTH", "1")
     assert main() == 2
     assert "missing.heinfer" in capsys.readouterr().err

@@ -35,18 +35,17 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     """The service for these models; its workers run between startup and shutdown.
 
     Raises:
-        SettingError: when the settings do not fit the models.
+        SettingError: when the settings do not fit the models, or the metrics' address is taken.
     """
     service = Service(settings, models)
+    metrics_server: MetricsServer | None = None
+    if settings.metrics_port is not None:
+        metrics_server = MetricsServer(service.metrics, settings.metrics_host, settings.metrics_port)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.watch())]
-        metrics_server: MetricsServer | None = None
         try:
-            if settings.metrics_port is not None:
-                metrics_server = MetricsServer(service.metrics, settings.metrics_host, settings.metrics_port)
-                app.state.metrics_port = metrics_server.port
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()
             yield
@@ -70,6 +69,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
         redirect_slashes=False,  # it would redirect to whatever host the request names
     )
     app.state.service = service
+    app.state.metrics_port = metrics_server.port if metrics_server else None
     app.include_router(router)
     app.include_router(key_router)
     app.include_router(job_router)

@@ -91,8 +91,8 @@ class Settings(BaseSettings):
         if self.no_auth == (self.tenants is not None):
             raise PydanticCustomError(
                 "access",
-                "name the file of the tenants (tenants, made by `heinfer tenant add`), or serve without API keys "
-                "(no_auth)",
+                "say who may use it: `heinfer tenant add NAME --tenants FILE` makes an API key, then set "
+                "HEINFER_SERVER_TENANTS to FILE; or set HEINFER_SERVER_NO_AUTH=1: everybody on this machine",
             )
         if self.no_auth and not is_loopback(self.host):
             raise PydanticCustomError(
