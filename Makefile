@@ -65,6 +65,13 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
 	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
+	for network in cifar-fast cifar-accurate; do for backend in native tenseal; do \
+		$(BIN)/python -m benchmarks latency --network $$network --backend $$backend \
+			--json benchmarks/results/latency-$$network-$$backend.json || exit 1; done; \
+		$(BIN)/python -m benchmarks accuracy --network $$network --images 200 --cleartext 1000 \
+			--json benchmarks/results/accuracy-$$network.json || exit 1; done
+	$(BIN)/python -m benchmarks claim --json benchmarks/results/claim.json
+	$(BIN)/python -m benchmarks layouts
 	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks plots
 

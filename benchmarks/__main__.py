@@ -10,7 +10,7 @@ from benchmarks.floor import floor
 from benchmarks.instructions import instructions
 from benchmarks.latency import latency
 from benchmarks.peers.comparison import peers
-from benchmarks.plots import plots
+from benchmarks.plots import layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
@@ -24,6 +24,7 @@ app.command("accuracy")(accuracy)
 app.command("claim")(claim)
 app.command("floor")(floor)
 app.command("instructions")(instructions)
+app.command("layouts")(layouts)
 app.command("latency")(latency)
 app.command("peers")(peers)
 app.command("prediction")(prediction)

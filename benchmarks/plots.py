@@ -11,8 +11,12 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.plot_claim import draw_claim, draw_published
+from benchmarks.plot_layouts import draw_layouts
 from benchmarks.plot_rotations import draw_rotations
 from benchmarks.plot_sweep import draw_sweep
+from benchmarks.trained import accuracies
+from heinfer.zoo.registry import reference
 
 _PARTS = {
     "rotate": ("rotations", "#3b6fb6"),
@@ -35,8 +39,29 @@ def plots(
         records = results / f"{name}.json"
         if records.exists():
             picture = records.with_suffix(".png")
-            draw(json.loads(records.read_text())).savefig(picture, dpi=150, metadata={"Software": None})
-            typer.echo(f"drawn {picture}")
+            _save(draw(json.loads(records.read_text())), picture)
+    measured = sorted(results.glob("latency-cifar-*.json"))
+    if measured:
+        files = [*measured, *results.glob("latency.json")]
+        _save(draw_published(_shipped(files)), results / "published.png")
+
+
+def layouts(
+    out: Annotated[Path, typer.Option(help="File for the picture.")] = Path("docs/layouts.png"),
+) -> None:
+    """Draw how small tensors sit in the slots of ciphertexts."""
+    _save(draw_layouts(), out)
+
+
+def _save(figure: Figure, picture: Path) -> None:
+    figure.savefig(picture, dpi=150, metadata={"Software": None})
+    typer.echo(f"drawn {picture}")
+
+
+def _shipped(files: Sequence[Path]) -> list[Mapping[str, Any]]:
+    """Records of latency, with what is known of each network."""
+    records = [record for path in files for record in json.loads(path.read_text())]
+    return [r | accuracies(r["network"]) | {"data": reference(r["network"]).data.name} for r in records]
 
 
 def draw_prediction(records: Sequence[Mapping[str, Any]]) -> Figure:
@@ -88,6 +113,7 @@ def _note(axes: Axes, place: float, end: float, text: str) -> None:
 
 
 PLOTS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], Figure]] = {
+    "claim": draw_claim,
     "prediction": draw_prediction,
     "rotations": draw_rotations,
     "sweep": draw_sweep,

@@ -6,8 +6,9 @@ import pytest
 from installed import INSTALLED
 from typer.testing import CliRunner
 
-from benchmarks import claim, trained
+from benchmarks import claim, plots, trained
 from benchmarks.__main__ import app
+from benchmarks.published import PUBLISHED
 from heinfer.planner.policies.names import Policy
 from heinfer.zoo.checkpoint import Metadata, save_network
 from heinfer.zoo.data import Images
@@ -80,3 +81,49 @@ def test_checkpoints_are_evaluated_and_known_to_the_claim(tmp_path, monkeypatch)
     known = trained.accuracies(name, out)
     assert known == {"accuracy": records[1]["test_accuracy"], "held_out_accuracy": 0.75, "recipe": "own"}
     assert trained.accuracies("lola-cifar", out) == {}
+
+
+RECORD = {
+    "data": "cifar-10",
+    "network": "lola-cifar",
+    "policy": "lola",
+    "ring": "smallest",
+    "accuracy": 0.77,
+    "rotations": 100,
+    "native_cpu_seconds": {"median": 4.0},
+}
+
+
+def texts(axes):
+    return [t.get_text() for t in axes.texts]
+
+
+def test_the_picture_of_the_claim_has_a_point_for_every_form():
+    brief = RECORD | {"network": "lola-cifar-ffconv@8", "policy": "ffconv", "recipe": "brief", "accuracy": 0.7}
+    other = RECORD | {"network": "lola-cifar-falcon@4", "policy": "falcon"}
+    counted = {key: value for key, value in other.items() if key != "native_cpu_seconds"} | {
+        "network": "lola-cifar-falcon@2"
+    }
+    seconds, rotations = plots.draw_claim([RECORD, brief, other, counted, RECORD | {"ring": "16384"}]).axes
+    assert texts(seconds) == ["whole", "block 4", "rank 8"]
+    assert texts(rotations) == ["whole", "block 4", "block 2", "rank 8"]
+
+
+def test_published_points_say_their_hardware_and_how_well_they_are_known(tmp_path):
+    record = {"network": "cifar-fast", "backend": "native", "threads": 2, "eval_seconds": {"median": 0.2}}
+    (tmp_path / "latency-cifar-fast-native.json").write_text(json.dumps([record]))
+    run("plots", "--results", str(tmp_path))
+    assert (tmp_path / "published.png").stat().st_size > 10_000
+    figure = plots.draw_published([record | {"data": "cifar-10", "accuracy": 0.78}])
+    shown = [text.partition("  ")[2] for axes in figure.axes for text in texts(axes) if "  " in text]
+    assert len(shown) == len(PUBLISHED) + 1
+    assert "cifar-fast: 78.00 %, 0.2 s; native, 2 threads" in shown
+    for point in PUBLISHED:
+        assert f"{point.system}: {point.accuracy:g} %, {point.seconds:g} s; {point.hardware}; {point.known}" in shown
+
+
+def test_layouts_are_drawn(tmp_path):
+    run("layouts", "--out", str(tmp_path / "layouts.png"))
+    titles = [axes.get_title(loc="left") for axes in plots.draw_layouts().axes]
+    assert [title.partition(":")[0] for title in titles[:3]] == ["DensePack", "ConvPack", "ConvPack of an input"]
+    assert (tmp_path / "layouts.png").stat().st_size > 10_000
