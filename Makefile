@@ -55,6 +55,9 @@ fuzz: .venv/.fuzz ## fuzz the frame reader for FUZZ_SECONDS (60), from tests/fuz
 	@$(BIN)/python tests/fuzz/fuzz_frames.py build/fuzz/corpus tests/fuzz/corpus -artifact_prefix=build/fuzz/ \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -print_final_stats=1 -verbosity=0
 
+fuzz-http: .venv/.dev build/.schemathesis ## fuzz a running service by its OpenAPI description for FUZZ_SECONDS (60)
+	@$(BIN)/python tests/fuzz/openapi.py $(CURDIR)/build/schemathesis/bin/schemathesis $(FUZZ_SECONDS)
+
 bench: .venv/.dev .venv/.native ## measure everything that documents quote into benchmarks/results, and draw it
 	$(BIN)/python -m benchmarks latency --json benchmarks/results/latency.json
 	$(BIN)/python -m benchmarks latency --policy heinfer --json benchmarks/results/latency-any-upload.json
@@ -64,6 +67,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks floor --json benchmarks/results/floor.json
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
+	$(BIN)/python -m benchmarks service --json benchmarks/results/service.json
 	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
 	for network in cifar-fast cifar-accurate; do for backend in native tenseal; do \
 		$(BIN)/python -m benchmarks latency --network $$network --backend $$backend \
@@ -99,6 +103,13 @@ clean: ## remove caches and builds; .venv stays
 
 .venv/.fuzz: .venv/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	@touch $@
+
+# In an environment of its own: it pins much that we use too.
+build/.schemathesis: | $(BIN)/python
+	@mkdir -p build
+	@$(PYTHON) -m venv build/schemathesis
+	@build/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
 	@touch $@
 
 build/.sanitized: $(shell find native -type f -not -path 'native/build/*') | .venv/.dev

@@ -14,6 +14,7 @@ from benchmarks.plots import layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
+from benchmarks.service import service
 from benchmarks.soak.command import soak
 from benchmarks.sweep import sweep
 from benchmarks.trained import trained
@@ -30,6 +31,7 @@ app.command("peers")(peers)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("rotations")(rotations)
+app.command("service")(service)
 app.command("soak")(soak)
 app.command("sweep")(sweep)
 app.command("trained")(trained)

@@ -23,10 +23,13 @@ from heinfer_server.logs import log, request_id
 from heinfer_server.metrics import MetricsServer
 from heinfer_server.middleware import RequestMiddleware
 from heinfer_server.models import ServedModel
-from heinfer_server.problems import problem, problem_of
+from heinfer_server.problems import documented, problem, problem_of
 from heinfer_server.routes import router
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
+
+_ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS)
+"""How any request may be refused."""
 
 _logger = logging.getLogger(__name__)
 
@@ -70,9 +73,8 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     )
     app.state.service = service
     app.state.metrics_port = metrics_server.port if metrics_server else None
-    app.include_router(router)
-    app.include_router(key_router)
-    app.include_router(job_router)
+    for part in (router, key_router, job_router):
+        app.include_router(part, responses=documented(*_ANYWHERE))
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost
@@ -99,4 +101,6 @@ async def _http_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "-")
-    return problem(status, code, "/openapi.json describes what this service answers to", request_id.get())
+    answer = problem(status, code, "/openapi.json describes what this service answers to", request_id.get())
+    answer.headers.update(error.headers or {})  # which methods there are, say
+    return answer

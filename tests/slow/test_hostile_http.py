@@ -38,6 +38,10 @@ CODES = {
     "unknown-keys": 404,
     "payload-too-large": 413,
     "request-timeout": 408,
+    "unknown-job": 404,
+    "job-not-done": 409,
+    "idempotency-conflict": 409,
+    "deadline-exceeded": 504,
     "ambiguous-length": 400,
     "bad-request": 422,
     "unknown-upload": 404,
@@ -67,6 +71,10 @@ class Attacked:
 
     def infer(self, body: bytes, model: str = "tiny", key_id: str | None = None) -> httpx.Response:
         return self.http.post("/infer", params={"model": model, "keys": key_id or self.key_id}, content=body)
+
+    def begin_job(self, body: bytes, idempotency_key: str) -> httpx.Response:
+        query, headers = {"model": "tiny", "keys": self.key_id}, {"Idempotency-Key": idempotency_key}
+        return self.http.post("/jobs", params=query, content=body, headers=headers)
 
     def memory(self) -> int:
         """kB that the service's own process has in memory."""
@@ -123,6 +131,58 @@ def test_every_mutation_of_the_inputs(attacked):
         else:
             assert answer.status_code == 200, mutation.label  # a ciphertext of noise
         attacked.assert_still_works()
+
+
+def test_every_mutation_of_the_inputs_of_a_job_is_refused_before_there_is_one(attacked):
+    for number, mutation in enumerate(hostile_inputs(attacked)):
+        answer = attacked.begin_job(mutation.data, f"mutation-{number}")
+        if mutation.detectable:
+            assert_refused(answer, mutation.label)
+        else:
+            assert answer.status_code == 202, mutation.label
+            attacked.http.delete(answer.headers["location"])
+    attacked.assert_still_works()
+
+
+@pytest.mark.parametrize("job", ["0" * 32, "..%2f..%2fkeys", "%00", "x" * 64, "x" * 65, "%F0%9F%92%A5"])
+def test_jobs_that_there_are_not(attacked, job):
+    for method, path in (("GET", ""), ("GET", "/result"), ("GET", "/events"), ("DELETE", "")):
+        answer = attacked.http.request(method, f"/jobs/{job}{path}")
+        assert answer.status_code in (404, 422), path
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_jobs_without_end_take_no_memory(attacked):
+    before = attacked.memory()
+    for number in range(300):
+        answer = attacked.begin_job(attacked.inputs, f"many-{number}")
+        if answer.status_code != 202:
+            assert_refused(answer, str(number), "busy")
+    kept = attacked.http.get("/healthz").status_code
+    assert kept == 200
+    wait_until(lambda: attacked.infer(attacked.inputs).status_code == 200, 30)
+    assert attacked.memory() < before + 30_000
+    attacked.assert_still_works()
+
+
+@pytest.mark.parametrize("key", ["x" * 129, "a b", "\u00e9", "a\tb"])
+def test_malformed_idempotency_keys(attacked, key):
+    headers = {"Idempotency-Key": key.encode()}
+    query = {"model": "tiny", "keys": attacked.key_id}
+    answer = attacked.http.post("/jobs", params=query, content=attacked.inputs, headers=headers)
+    assert_refused(answer, key, "bad-request")
+    assert key not in answer.text
+
+
+def test_listeners_that_vanish_leave_nothing(attacked):
+    """Events of a job are asked for, and nobody listens."""
+    for number in range(20):
+        job = attacked.begin_job(attacked.inputs, f"vanishing-{number}").headers["location"]
+        with socket.create_connection(
+            (attacked.http.base_url.host, attacked.http.base_url.port), SECONDS
+        ) as connection:
+            connection.sendall(f"GET {job}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    attacked.assert_still_works()
 
 
 def test_every_mutation_of_the_keys(attacked):

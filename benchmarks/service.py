@@ -1,0 +1,247 @@
+"""service: real HTTP on loopback. Throughput beside the evaluator alone, latency by stage, one call end to end."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections import defaultdict
+from collections.abc import Sequence
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
+from statistics import median, quantiles
+from time import perf_counter
+from typing import Annotated, Any
+
+import httpx
+import typer
+
+from benchmarks.options import Backend, Json, Network
+from benchmarks.records import Record, seconds_of, write_records
+from benchmarks.samples import image_for
+from heinfer.ckks.secret import SecretSide
+from heinfer.cli.local_server import local_server
+from heinfer.cli.models import bundle_file
+from heinfer.formats import bundle
+from heinfer.formats.bundle import Bundle
+from heinfer.runtime import NativeOptions, choose_backend
+from heinfer_client import Client
+from heinfer_client.codec import Codec
+from heinfer_server.evaluator import Evaluator
+from heinfer_server.keystore import EvaluationKeys
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
+
+STAGES = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
+ROUNDS = 3
+"""Of evaluator and service in turn: machines are noisy, and change."""
+
+
+def service(
+    json: Json,
+    network: Network = "mnist-ffconv",
+    backend: Backend = None,
+    workers: Annotated[int, typer.Option(min=1, help="Leave a core to the service and the clients.")] = 1,
+    clients: Annotated[int, typer.Option(min=1, help="At once, each with keys of its own.")] = 8,
+    requests: Annotated[int, typer.Option(min=8, help="In each of three rounds.")] = 400,
+    calls: Annotated[int, typer.Option(min=2, help="Of the client, one after the other.")] = 50,
+) -> None:
+    """Time requests over HTTP: many clients at once beside the evaluator alone, then one call stage by stage."""
+    path, chosen = bundle_file(network), choose_backend(backend)
+    model = bundle.load(path)
+    common: Record = {"benchmark": "service", "network": model.manifest.name, "backend": chosen, "workers": workers}
+    bodies = [_Sender(model) for _ in range(clients)]
+    port = _free_port()
+    with local_server(path, chosen, workers=workers, metrics_port=port) as url:
+        throughput = _throughput(url, model, bodies, chosen, workers, requests)
+        throughput["event_loop_lag_p99_at_most_seconds"] = _lag(port)
+        call = _calls(url, model, calls)
+    write_records([common | {"clients": clients} | throughput, common | {"clients": 1} | call], json)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class _Sender:
+    """One client: keys, and an image that is encrypted already, as other machines would do it."""
+
+    def __init__(self, model: Bundle) -> None:
+        codec = Codec(model.manifest)
+        secret = SecretSide.generate(codec.parameters)
+        self.keys = codec.evaluation_keys(secret, lambda _done: None)
+        self.inputs = codec.encrypt(secret, [codec.read_image(image_for(model.manifest))])
+
+
+# Many at once ---------------------------------------------------------------------------------
+
+
+def _throughput(
+    url: str, model: Bundle, senders: Sequence[_Sender], backend: str, workers: int, requests: int
+) -> Record:
+    key_ids = [_register(url, model, sender) for sender in senders]
+    asyncio.run(_send(url, model, senders, key_ids, 4 * len(senders) * workers))  # every worker loads every key
+    alone, served, headers, took = [], [], [], []
+    for _ in range(ROUNDS):
+        alone.append(_evaluator_alone(model, senders[0], backend, workers, requests // workers))
+        started = perf_counter()
+        answers = asyncio.run(_send(url, model, senders, key_ids, requests))
+        served.append(requests / (perf_counter() - started))
+        headers += [header for header, _ in answers]
+        took += [seconds for _, seconds in answers]
+    shares = [a / b for a, b in zip(served, alone, strict=True)]
+    stages = _by_stage(headers) | {"answered": took}
+    return {
+        "evaluator_alone_per_second": _spread(alone),
+        "served_per_second": _spread(served),
+        "share": _spread(shares),
+        **{f"{name}_seconds": _percentiles(values) for name, values in stages.items()},
+    }
+
+
+def _register(url: str, model: Bundle, sender: _Sender) -> str:
+    answer = httpx.post(f"{url}/models/{model.manifest.name}/keys", content=sender.keys, timeout=60)
+    answer.raise_for_status()
+    return str(answer.json()["keys"])
+
+
+async def _send(
+    url: str, model: Bundle, senders: Sequence[_Sender], key_ids: Sequence[str], requests: int
+) -> list[tuple[str, float]]:
+    """Server-Timing and seconds of every request; each client sends its next one when it has its answer."""
+    answers: list[tuple[str, float]] = []
+    left = iter(range(requests))
+
+    async def one_after_the_other(http: httpx.AsyncClient, sender: _Sender, key_id: str) -> None:
+        for _ in left:
+            started = perf_counter()
+            query = {"model": model.manifest.name, "keys": key_id}
+            answer = await http.post("/infer", params=query, content=sender.inputs)
+            answer.raise_for_status()
+            answers.append((answer.headers["server-timing"], perf_counter() - started))
+
+    async with httpx.AsyncClient(base_url=url, timeout=60) as http:
+        await asyncio.gather(*(one_after_the_other(http, *pair) for pair in zip(senders, key_ids, strict=True)))
+    return answers
+
+
+def _evaluator_alone(model: Bundle, sender: _Sender, backend: str, processes: int, number: int) -> float:
+    """Frames in to frames out a second, in as many processes as there are workers and with nothing beside them."""
+    context = get_context("spawn")
+    begin, end = context.Barrier(processes + 1), context.Barrier(processes + 1)
+    running = [
+        context.Process(target=_evaluate, args=(model, sender, backend, number, begin, end)) for _ in range(processes)
+    ]
+    for process in running:
+        process.start()
+    begin.wait(120)
+    started = perf_counter()
+    end.wait(600)
+    seconds = perf_counter() - started
+    for process in running:
+        process.join(60)
+    return processes * number / seconds
+
+
+def _evaluate(model: Bundle, sender: _Sender, backend: str, number: int, begin: Barrier, end: Barrier) -> None:
+    name = model.manifest.name
+    evaluator = Evaluator(Setup((model,), backend, {name: NativeOptions()}))
+    keys: EvaluationKeys | None = EvaluationKeys(name, sender.keys)
+    for turn in range(number + 2):
+        if turn == 2:
+            begin.wait(120)
+        result = evaluator.run(EvaluationTask(name, "key", keys, (), sender.inputs))
+        assert isinstance(result, Evaluated)
+        keys = None
+    end.wait(600)
+
+
+# One call -------------------------------------------------------------------------------------
+
+
+class _Heard(httpx.BaseTransport):
+    """Keeps the Server-Timing of the last answer."""
+
+    def __init__(self) -> None:
+        self._inner = httpx.HTTPTransport()
+        self.timing = ""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        answer = self._inner.handle_request(request)
+        self.timing = answer.headers.get("server-timing", "")
+        return answer
+
+
+def _calls(url: str, model: Bundle, number: int) -> Record:
+    """Seconds of each stage of encrypt_and_predict, which sum up to the whole call."""
+    image, heard = image_for(model.manifest), _Heard()
+    found: dict[str, list[float]] = defaultdict(list)
+    with Client(url, model=model.manifest.name, transport=heard, progress=False) as client:
+        client.encrypt_and_predict(image)
+        codec = client._session.codec  # its two halves are timed inside the call
+        clock = _Clock(codec)
+        for _ in range(number):
+            started = perf_counter()
+            client.encrypt_and_predict(image)
+            whole = perf_counter() - started
+            server = {name: values[0] for name, values in _by_stage([heard.timing]).items()}
+            stages = {
+                "pack and encrypt": clock.seconds["encrypt"],
+                "upload": server["body"],
+                "check": server["check"],
+                "wait": server["wait"],
+                "worker beside the evaluation": server["worker"] - server["evaluation"],
+                "evaluation": server["evaluation"],
+                "decrypt": clock.seconds["decrypt"],
+            }
+            stages["HTTP and the rest"] = whole - sum(stages.values())
+            stages |= {"whole": whole, "beyond the evaluation": whole - stages["evaluation"]}
+            for name, seconds in stages.items():
+                found[name].append(seconds)
+    return {name: seconds_of(values) for name, values in found.items()}
+
+
+class _Clock:
+    """Times a codec's encryption and decryption."""
+
+    def __init__(self, codec: Any) -> None:
+        self.seconds: dict[str, float] = {}
+        for name in ("encrypt", "decrypt"):
+            setattr(codec, name, self._timed(name, getattr(codec, name)))
+
+    def _timed(self, name: str, function: Any) -> Any:
+        def call(*arguments: Any) -> Any:
+            started = perf_counter()
+            result = function(*arguments)
+            self.seconds[name] = perf_counter() - started
+            return result
+
+        return call
+
+
+# Numbers --------------------------------------------------------------------------------------
+
+
+def _by_stage(headers: Sequence[str]) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {name: [] for name in STAGES}
+    for header in headers:
+        for name, milliseconds in re.findall(r"(\w+);dur=([0-9.]+)", header):
+            found[name].append(float(milliseconds) / 1000)
+    return found
+
+
+def _percentiles(values: Sequence[float]) -> dict[str, float]:
+    cuts = quantiles(values, n=100, method="inclusive")
+    return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
+
+
+def _lag(port: int) -> float:
+    """The bucket of the service's own histogram below which 99 % of its event loop's lags are."""
+    text = httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
+    buckets = re.findall(r'^heinfer_event_loop_lag_seconds_bucket\{le="([^"]+)"\} (\S+)', text, re.M)
+    whole = float(buckets[-1][1])
+    return next(float(bound) for bound, count in buckets if float(count) >= 0.99 * whole)
