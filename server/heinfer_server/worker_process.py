@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+import os
+import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,11 +15,14 @@ if TYPE_CHECKING:
     from heinfer_server.evaluator import Evaluator
     from heinfer_server.watching import Cell
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
 _evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
 
 
 def start(setup: Setup, cell: Cell | None = None) -> None:
     """Load the models; runs once in a new worker process."""
+    _die_with_parent()
     # Imported here, because the parent imports this module: its process loads no backend.
     from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
 
@@ -37,3 +44,15 @@ def run(task: EvaluationTask) -> Evaluated | TaskFailure:
     """Evaluate one request in this worker process."""
     assert _evaluator is not None
     return _evaluator.run(task)
+
+
+def _die_with_parent() -> None:
+    """Leave nothing behind when the service is killed, not even a worker that is stopped or in an evaluation.
+
+    The kernel sends the signal when the thread that made this process ends: one of the service's pool of threads,
+    which last as long as the service.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:  # it died before
+        os._exit(1)

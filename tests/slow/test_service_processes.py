@@ -229,9 +229,12 @@ def test_sigterm_does_not_wait_for_ever(tmp_path):
         assert_nothing_is_left(server, children, tmp_path, shared)
 
 
-def test_workers_do_not_outlive_a_server_that_is_killed(tmp_path):
+@pytest.mark.parametrize("hangs", [False, True])
+def test_workers_do_not_outlive_a_server_that_is_killed(tmp_path, hangs):
     with server_process(tmp_path, [TINY]) as server:
         children = server.children()
+        if hangs:
+            os.kill(server.worker(), signal.SIGSTOP)
         server.process.kill()
         server.process.wait(30)
         wait_until(lambda: not any(alive(pid) for pid in children), 10)
