@@ -64,6 +64,8 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
 	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
 	$(BIN)/python -m benchmarks primitives --json benchmarks/results/primitives.json
+	$(BIN)/python -m benchmarks plans --json benchmarks/results/plans.json
+	$(BIN)/python -m benchmarks startup --json benchmarks/results/startup.json
 	$(BIN)/python -m benchmarks floor --json benchmarks/results/floor.json
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json

@@ -10,12 +10,14 @@ from benchmarks.floor import floor
 from benchmarks.instructions import instructions
 from benchmarks.latency import latency
 from benchmarks.peers.comparison import peers
+from benchmarks.plans import plans
 from benchmarks.plots import layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.rotations import rotations
 from benchmarks.service import service
 from benchmarks.soak.command import soak
+from benchmarks.startup import startup
 from benchmarks.sweep import sweep
 from benchmarks.trained import trained
 from benchmarks.whole import whole
@@ -28,11 +30,13 @@ app.command("instructions")(instructions)
 app.command("layouts")(layouts)
 app.command("latency")(latency)
 app.command("peers")(peers)
+app.command("plans")(plans)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("rotations")(rotations)
 app.command("service")(service)
 app.command("soak")(soak)
+app.command("startup")(startup)
 app.command("sweep")(sweep)
 app.command("trained")(trained)
 app.command("whole")(whole)

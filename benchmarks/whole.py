@@ -75,9 +75,9 @@ def whole(
     write_records([record | {"machine": describe_machine(), "date": today()}], json)
 
 
-def scaled(plan: Plan) -> Circuit:
-    """The circuit of a plan, with scales that do not depend on data."""
-    circuit = remove_dead_code(lower(plan))
+def scaled(plan: Plan, circuit: Circuit | None = None) -> Circuit:
+    """The circuit of a plan, or another that was made of it, with scales that do not depend on data."""
+    circuit = circuit or remove_dead_code(lower(plan))
     bits = [SCALE_BITS] * len(circuit.layers)
     bits[circuit.ops[circuit.outputs[0]].layer] = OUTPUT_BITS
     return assign_scales(circuit, plan.parameters, plan.input_level, Scales(SCALE_BITS, tuple(bits)))

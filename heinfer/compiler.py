@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.backends.cleartext import Simulation, simulate
-from heinfer.calibration.prediction import price
+from heinfer.calibration.prediction import prices
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
@@ -46,6 +46,7 @@ from heinfer.formats.manifest import (
 )
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
+from heinfer.planner.cost import HOISTED
 from heinfer.planner.objective import DEFAULT, Wishes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.planning import plan_policy
@@ -149,7 +150,7 @@ def compile_network(
     """Compile a traced network; arguments as for compile()."""
     _require_calibration(network, calibration, preprocessing)
     folded = fold(network)
-    plan, circuit = _planned(folded, wishes)
+    plan, circuit = plan_circuit(folded, wishes)
     validate_structure(circuit)
     calibrated = _calibrate(circuit, plan, calibration)
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
@@ -173,7 +174,7 @@ _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""
 
 
-def _planned(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
+def plan_circuit(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
     """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys."""
     if wishes.limits.key_bytes == inf:
         plan = plan_policy(folded, wishes.policy, wishes=wishes)
@@ -209,6 +210,7 @@ def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
         price,
         most_bytes=wishes.limits.key_bytes,
         key_bytes=lambda level: key_length(plan.parameters, level),
+        hoisted=lambda level: cost(HOISTED, level),
     )
     return mark_hoisting(remove_dead_code(composed))
 
@@ -216,7 +218,7 @@ def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
 def _milliseconds(circuit: Circuit, plan: Plan, wishes: Wishes) -> float:
     cost = table_for(wishes, plan.parameters)
     at = levels(circuit, plan.input_level)
-    return sum(price(op.kind, at[op.args[0]], cost) for op in circuit.ops if op.args)
+    return sum(prices(circuit, at, cost))
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.levels import key_levels
 from heinfer.circuit.lowering import lower
-from heinfer.circuit.passes import merge_common_subexpressions, remove_dead_code
+from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.network.ir import Network
 from heinfer.planner.objective import Wishes, table_for
 from heinfer.planner.policies.planning import PolicyCounts, count_policy, plan_policy
@@ -24,7 +24,7 @@ def estimate(network: Network, wishes: Wishes) -> PolicyCounts:
     if wishes.policy.is_published:
         return count_policy(network, wishes.policy, wishes=wishes)
     plan = plan_policy(network, wishes.policy, wishes=wishes)
-    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
+    circuit = mark_hoisting(remove_dead_code(merge_common_subexpressions(lower(plan))))
     counts = count_circuit(circuit)
     types = annotate(circuit, plan.parameters, plan.input_level, _SCALE)
     return PolicyCounts(

@@ -11,7 +11,7 @@ from heinfer.circuit.annotate import annotate
 from heinfer.circuit.passes.key_set import key_sets
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import keys_length
-from heinfer.planner.cost import cost_table
+from heinfer.planner.cost import HOISTED, cost_table
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ def key_curve(bundle: Bundle, backend: str = "tenseal", costs: Path | None = Non
     table = cost_table(parameters.ring_degree, backend, costs)
     whole = predict(circuit, annotate(circuit, parameters, manifest.input.level, manifest.input.scale), table)
     others: float | None = None
-    for keys in key_sets(circuit, manifest.input.level, lambda level: table("rotation", level)):
+    sets = key_sets(
+        circuit, manifest.input.level, lambda level: table("rotation", level), lambda level: table(HOISTED, level)
+    )
+    for keys in sets:
         others = sum(whole) - keys.milliseconds if others is None else others
         size = keys_length(parameters, keys.levels)
         yield KeyPoint(len(keys.levels), size, others + keys.milliseconds)

@@ -12,7 +12,7 @@ from small_model import small_model
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, floor, latency, plots, prediction, primitives, sweep
+from benchmarks import accuracy, floor, latency, plans, plots, prediction, primitives, startup, sweep
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record, seconds_of
 from benchmarks.resumable import ImageResult, ResultsFile
@@ -396,6 +396,33 @@ def test_floor_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeyp
         (level + 1) * (level + 2) for level in plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").key_levels.values()
     )
     assert record["eval_cpu_seconds"]["median"] > record["streaming_seconds"]
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
+def test_startup_starts_real_workers_and_tells_their_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(startup, "ROUNDS", 1)
+    assert run("startup", "--json", str(tmp_path / "startup.json"), "--network", "mnist-ffconv") == 0
+    alone, written, mapped = json.loads((tmp_path / "startup.json").read_text())
+    assert [r["constants"] for r in (alone, written, mapped)] == ["encoded by each", "encoded and written", "mapped"]
+    constants = plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").constant_bytes
+    assert mapped["constants_file_bytes"] == constants + 4096
+    # Mapped ones are no memory of the process alone.
+    assert alone["own_memory_bytes"] - mapped["own_memory_bytes"] > constants / 2
+    assert mapped["peak_memory_bytes"] >= mapped["own_memory_bytes"]
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
+def test_plans_sets_those_of_both_tables_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(plans, "ROUNDS", 2)
+    assert run("plans", "--json", str(tmp_path / "plans.json"), "--network", "mnist-ffconv") == 0
+    seal, native = json.loads((tmp_path / "plans.json").read_text())
+    assert (seal["cost_table"], native["cost_table"]) == ("tenseal", "native")
+    for record in (seal, native):
+        assert record["eval_cpu_seconds"]["n"] == 2
+    # Each is at least nearly the best by the table that it was planned with: the search is a beam.
+    assert native["predicted_native_seconds"] <= 1.02 * seal["predicted_native_seconds"]
+    assert seal["predicted_tenseal_seconds"] <= 1.02 * native["predicted_tenseal_seconds"]
+    assert native["rotations_hoisted"] > seal["rotations_hoisted"]
 
 
 def plan_of(path) -> NativePlan:

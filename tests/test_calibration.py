@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from installed import INSTALLED
 from tiny_model import INPUT_SCALE, TINY, tiny_bundle
 
 from heinfer.calibration.benches import BACKENDS, RING_DEGREES, deepest, open_bench, require_measurable
@@ -18,7 +19,7 @@ from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.errors import FormatError, PlanError, SettingError
-from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, load_costs, save_costs
+from heinfer.planner.cost import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
 
 MICROSECONDS = {
     Kind.INPUT: 3,
@@ -32,6 +33,8 @@ MICROSECONDS = {
 }
 """At level 0; level l takes l + 1 times as long."""
 ENCODING = 80
+SHARED = 300
+"""What a rotation less takes that shares the digits of another."""
 
 
 class MadeUpBench:
@@ -41,8 +44,9 @@ class MadeUpBench:
     parameters = TINY
     steps = (1, 2, 3)
 
-    def __init__(self, disturbance=lambda _run, _level: 1):
+    def __init__(self, disturbance=lambda _run, _level: 1, *, hoists=False):
         self.now = 0.0
+        self.hoists = hoists
         self.runs = 0
         self._disturbance = disturbance
 
@@ -62,6 +66,8 @@ class MadeUpBench:
         assert len(inputs) == circuit.inputs
         self.runs += 1
         spent = sum(MICROSECONDS[op.kind] * (level + 1 if op.args else 1) for op in circuit.ops)
+        hoisted = sum(op.hoist >= 0 for op in circuit.ops)
+        spent -= SHARED * (level + 1) * (hoisted - 1) if hoisted else 0
         self.now += 1e-6 * spent * self._disturbance(self.runs, level)
 
 
@@ -91,6 +97,35 @@ def test_a_table_has_the_time_of_one_operation_at_each_level():
         assert table.milliseconds[name] == pytest.approx(expected), name
     assert table.milliseconds["encode"] == pytest.approx([ENCODING / 1000] * table.levels)
     assert set(table.milliseconds) == set(OPERATIONS)
+
+
+def test_a_backend_that_hoists_has_a_row_for_further_rotations_of_one_value(tmp_path):
+    table = calibrated(MadeUpBench(hoists=True))
+    assert table.milliseconds.keys() - set(OPERATIONS) == {HOISTED}
+    assert table.milliseconds[HOISTED] == pytest.approx([0.4, 0.8, 1.2])
+    assert table.milliseconds["rotation"] == pytest.approx([0.7, 1.4, 2.1])
+    assert table(HOISTED, 5) == pytest.approx(4 * table(HOISTED, 2))
+    save_costs([table], tmp_path / "costs.json")
+    assert load_costs(tmp_path / "costs.json")[0].milliseconds[HOISTED] == (0.4, 0.8, 1.2)
+    assert a_table()(HOISTED, 1) == a_table()("rotation", 1)
+
+
+def test_the_first_of_the_rotations_of_one_value_pays_for_the_digits():
+    ops = [Op(Kind.INPUT, input=0), *(Op(Kind.ROTATE, (0,), step=step, hoist=0) for step in (1, 2, 3))]
+    circuit = Circuit(16, (*ops, Op(Kind.ROTATE, (1,), step=1)), (3, 4))
+    table = calibrated(MadeUpBench(hoists=True))
+    types = annotate(circuit, TINY, 1, INPUT_SCALE)
+    assert predict(circuit, types, table) == pytest.approx((0, 1.4, 0.8, 0.8, 1.4))
+    assert predict(circuit, types, calibrated(MadeUpBench())) == pytest.approx((0, 1.4, 1.4, 1.4, 1.4))
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
+def test_the_native_backend_is_calibrated():
+    calibration = Calibration(open_bench("native", 4096))
+    assert list(calibration.sweep()) == [0, 1]
+    table = calibration.table()
+    assert table.backend == "native"
+    assert 0 < table(HOISTED, 1) < table("rotation", 1)
 
 
 def test_what_disturbs_a_few_runs_does_not_count():
@@ -163,7 +198,7 @@ def test_keys_are_as_many_as_no_cache_holds_but_two_at_least(monkeypatch):
 
 
 def test_what_cannot_be_measured_is_refused_with_what_can():
-    with pytest.raises(SettingError, match="'abacus' cannot be measured; there are tenseal"):
+    with pytest.raises(SettingError, match="'abacus' cannot be measured; there are native, tenseal"):
         open_bench("abacus", 4096)
     with pytest.raises(SettingError, match=r"N = 2048 .* use one of 4096, 8192, 16384, 32768"):
         require_measurable("tenseal", [4096, 2048])
@@ -243,8 +278,9 @@ def test_a_table_of_ones_own_is_used_in_place_of_the_shipped_one(tmp_path):
         cost_table(8192, "tenseal", path)
 
 
-def test_the_shipped_tables_cover_every_secure_ring_at_every_level():
-    shipped = {table.ring_degree: table for table in load_costs() if table.backend == "tenseal"}
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_shipped_tables_cover_every_secure_ring_at_every_level(backend):
+    shipped = {table.ring_degree: table for table in load_costs() if table.backend == backend}
     assert set(shipped) == set(RING_DEGREES)
     for degree, table in shipped.items():
         assert {len(times) for times in table.milliseconds.values()} == {deepest(degree).top_level + 1}

@@ -78,7 +78,7 @@ def test_the_bare_command_lists_the_verbs():
         (["compile", "x", "--out", "x", "--batch", "3"], "bad-setting", "a power of two of images, not 3"),
         (["compile", "x", "--out", "x", "--objective", "beauty"], "bad-setting", "choose one of time, "),
         (["compile", "x", "--out", "x", "--max-key-bytes", "20TB"], "bad-setting", "write it like 300000, 300kB"),
-        (["calibrate", "--backend", "abacus"], "bad-setting", "there are tenseal"),
+        (["calibrate", "--backend", "abacus"], "bad-setting", "there are native, tenseal"),
         (["calibrate", "--ring-degree", "4096", "--ring-degree", "5000"], "bad-setting", "use one of 4096, 8192,"),
         (["calibrate", "--out", "missing/costs.json"], "bad-setting", "there is no folder missing"),
         (["serve", "missing.heinfer", "--no-auth"], "bad-setting", "there is no bundle missing.heinfer"),

@@ -124,6 +124,12 @@ def test_composed_rotations_compute_the_same(seed: int, keys: int, key_price: fl
     np.testing.assert_allclose(run(fewer, x), run(circuit, x))
 
 
+def test_what_shares_digits_is_dearer_to_compose() -> None:
+    sets = key_sets(babies(1, 2, 3), 3, lambda _: 10.0, lambda _: 4.0)
+    # One key for all: 1, then 1 after 1, then 1 after that share nothing.
+    assert [keys.milliseconds for keys in sets] == [10 + 4 + 4, 10 + 4 + 10, 10 + 10 + 10]
+
+
 def test_every_set_has_one_key_less_and_takes_the_time_of_its_circuit() -> None:
     circuit = babies(1, 2, 3, 4, 7)
     sets = list(key_sets(circuit, 3, lambda level: 1.0 + level))

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from heinfer.calibration.measure import Bench
+from heinfer.calibration.native import NativeBench
 from heinfer.calibration.tenseal import TensealBench
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import SettingError
 from heinfer.planner.parameters import BASE_BITS, RESCALE_BITS, SPECIAL_BITS
 
-BACKENDS: Mapping[str, Callable[[Parameters, Sequence[int]], Bench]] = {"tenseal": TensealBench}
+BACKENDS: Mapping[str, Callable[[Parameters, Sequence[int]], Bench]] = {"native": NativeBench, "tenseal": TensealBench}
 
 RING_DEGREES = tuple(sorted(MAX_LOG_QP_128))
 """Those with parameters that are 128-bit secure."""

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.calibration.prediction import ROWS
-from heinfer.calibration.probes import INPUTS, probes
+from heinfer.calibration.probes import INPUTS, hoisted_probe, probes
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.ckks.parameters import Parameters
-from heinfer.planner.cost import OPERATIONS, CostTable
+from heinfer.planner.cost import HOISTED, OPERATIONS, CostTable
 
 SWEEPS = 3
 """Over all levels; enough for a table."""
@@ -35,6 +35,10 @@ class Bench(Protocol):
 
     @property
     def steps(self) -> Sequence[int]: ...
+
+    @property
+    def hoists(self) -> bool:
+        """Whether it shares digits between rotations of one ciphertext."""
 
     def encrypt(self, count: int, level: int, scale: float) -> Sequence[Any]:
         """Ciphertexts to run programs on."""
@@ -57,10 +61,9 @@ class Calibration:
     def __init__(self, bench: Bench, clock: Callable[[], float] = thread_time) -> None:
         self._bench = bench
         self._clock = clock
-        slots, steps = bench.parameters.slots, bench.steps
-        lowest, others = probes(slots, steps, lowest=True), probes(slots, steps, lowest=False)
+        lowest, others = (_probes(bench, lowest=lowest) for lowest in (True, False))
         self._probes = [lowest, *[others] * bench.parameters.top_level]
-        self._runs: dict[tuple[int, Kind], list[float]] = defaultdict(list)
+        self._runs: dict[tuple[int, Kind | str], list[float]] = defaultdict(list)
         self._encodes: dict[int, list[float]] = defaultdict(list)
 
     @property
@@ -77,12 +80,12 @@ class Calibration:
     def table(self) -> CostTable:
         """The table so far; after one sweep at least."""
         levels = [self._solve(level) for level in range(self.levels)]
-        rows = {name: _growing([times[name] for times in levels]) for name in OPERATIONS}
+        rows = {name: _growing([times[name] for times in levels]) for name in levels[0]}
         return CostTable(self._bench.backend, self._bench.parameters.ring_degree, rows, describe_machine(), today())
 
     def _measure(self, level: int) -> None:
         inputs = self._bench.encrypt(INPUTS, level, _SCALE)
-        programs: dict[Kind, Any] = {}
+        programs: dict[Kind | str, Any] = {}
         for kind, circuit in self._probes[level].items():
             started = self._clock()
             programs[kind] = self._bench.encode(circuit, level, _SCALE)
@@ -103,17 +106,29 @@ class Calibration:
 
     def _solve(self, level: int) -> dict[str, float]:
         """Milliseconds of one operation of each row: a probe's time without the operations that are known already."""
-        known: dict[Kind, float] = {}
+        known: dict[Kind | str, float] = {}
         for kind, circuit in self._probes[level].items():
-            counts = Counter(op.kind for op in circuit.ops)
+            counts = Counter[Kind | str](op.kind for op in circuit.ops)
+            if kind == HOISTED:  # but for the first of them
+                counts[HOISTED] = counts[Kind.ROTATE] - 1
+                counts[Kind.ROTATE] = 1
             own = counts.pop(kind)
             others = sum(count * known[other] for other, count in counts.items())
             known[kind] = max(1000 * median(self._runs[level, kind]) - others, 0.0) / own
         rows = dict.fromkeys(OPERATIONS, 0.0)  # nothing can be rescaled at level 0
-        rows |= {ROWS[kind]: spent for kind, spent in known.items() if kind in ROWS}
+        rows |= {ROWS[kind]: spent for kind, spent in known.items() if isinstance(kind, Kind) and kind in ROWS}
+        rows |= {HOISTED: known[HOISTED]} if HOISTED in known else {}
         rows["hma"] = known[Kind.MULTIPLY_PLAIN] + known[Kind.ADD]
         rows["encode"] = 1000 * median(self._encodes[level])
         return rows
+
+
+def _probes(bench: Bench, *, lowest: bool) -> dict[Kind | str, Circuit]:
+    slots, steps = bench.parameters.slots, bench.steps
+    found: dict[Kind | str, Circuit] = dict(probes(slots, steps, lowest=lowest).items())
+    if bench.hoists:
+        found[HOISTED] = hoisted_probe(slots, steps)
+    return found
 
 
 def _growing(times: Sequence[float]) -> tuple[float, ...]:

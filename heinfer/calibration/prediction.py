@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit, Kind
-from heinfer.planner.cost import CostTable
+from heinfer.planner.cost import HOISTED, CostTable
 
 ROWS: Mapping[Kind, str] = {
     Kind.ROTATE: "rotation",
@@ -26,11 +26,25 @@ def predict(circuit: Circuit, types: Sequence[ValueType], cost: CostTable) -> tu
     Args:
         types: as heinfer.circuit.annotate.annotate gives them.
     """
-    return tuple(price(op.kind, types[op.args[0]].level, cost) if op.args else 0.0 for op in circuit.ops)
+    return prices(circuit, [value.level for value in types], cost)
 
 
-def price(kind: Kind, level: int, cost: CostTable) -> float:
-    """Milliseconds of one operation whose argument is at a level."""
+def prices(circuit: Circuit, levels: Sequence[int], cost: CostTable) -> tuple[float, ...]:
+    """The same, by the levels of all values. Of rotations of one value, the first pays for the digits."""
+    shared: set[int] = set()
+    spent: list[float] = []
+    for op in circuit.ops:
+        hoisted = op.hoist in shared
+        spent.append(price(op.kind, levels[op.args[0]], cost, hoisted=hoisted) if op.args else 0.0)
+        if op.hoist >= 0:
+            shared.add(op.hoist)
+    return tuple(spent)
+
+
+def price(kind: Kind, level: int, cost: CostTable, *, hoisted: bool = False) -> float:
+    """Milliseconds of one operation whose argument is at a level; ``hoisted``: it shares the digits of another."""
+    if hoisted:
+        return cost(HOISTED, level)
     if kind is Kind.MULTIPLY_PLAIN:
         return cost("hma", level) - cost("add", level)
     return cost(ROWS[kind], level)

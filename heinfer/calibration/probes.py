@@ -43,6 +43,11 @@ def probes(slots: int, steps: Sequence[int], *, lowest: bool) -> dict[Kind, Circ
     return {kind: _circuit(slots, ops, constants) for kind, ops in kinds.items()}
 
 
+def hoisted_probe(slots: int, steps: Sequence[int]) -> Circuit:
+    """Rotations of one input that share its digits."""
+    return _circuit(slots, [Op(Kind.ROTATE, (0,), step=step, hoist=0) for step in _turns(steps)], ())
+
+
 def _turns(steps: Sequence[int]) -> list[int]:
     return list(islice(cycle(steps), max(len(steps), _FAN)))
 

@@ -24,6 +24,7 @@ class TensealBench:
     """
 
     backend = "tenseal"
+    hoists = False
 
     def __init__(self, parameters: Parameters, steps: Sequence[int]) -> None:
         self.parameters = parameters

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from heinfer.cli.extras import needs
-from heinfer.cli.options import Costs, DataDir, parse_bytes
+from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import SettingError
 from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
@@ -49,6 +49,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     key_price: Annotated[
         float, typer.Option(metavar="MS", help="Milliseconds that one evaluation key less is worth.")
     ] = MILLISECONDS_A_KEY,
+    backend: CostsOf = "tenseal",
     costs: Costs = None,
     policy: Annotated[
         Policy, typer.Option(help="Who chooses layouts: the search, or a published method.")
@@ -72,6 +73,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         ),
         batch=batch,
         key_price=key_price,
+        backend=backend,
         costs=costs,
         policy=policy,
     )
@@ -84,6 +86,6 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     compiled = compile_reference(name, checkpoint, data_dir, wishes)
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, out)
-    print_report(report(compiled.bundle, costs=costs), Console())
+    print_report(report(compiled.bundle, backend, costs), Console())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s, peak memory {peak:.0f} MiB")

@@ -19,6 +19,10 @@ Costs = Annotated[
     typer.Option(metavar="FILE", help="Cost tables that `heinfer calibrate` wrote.", show_default="the shipped ones"),
 ]
 
+CostsOf = Annotated[
+    str, typer.Option("--backend", metavar="tenseal|native", help="Backend whose cost tables plan and predict.")
+]
+
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 

@@ -11,13 +11,14 @@ from rich.console import Console
 from heinfer.cli.extras import needs
 from heinfer.cli.key_table import print_key_curve
 from heinfer.cli.models import bundle_file
-from heinfer.cli.options import Costs
+from heinfer.cli.options import Costs, CostsOf
 from heinfer.cli.report_table import print_estimate, print_report
 from heinfer.planner.policies.names import Policy
 
 
 def plan(
     model: Annotated[str, typer.Argument(metavar="NAME|BUNDLE", help="Model that ships with heinfer, or a bundle.")],
+    backend: CostsOf = "tenseal",
     costs: Costs = None,
     policy: Annotated[
         Policy | None,
@@ -29,22 +30,22 @@ def plan(
 ) -> None:
     """Report layouts, kernels, costs and the key curve of a compiled model; makes no key and runs nothing."""
     if policy is None:
-        _print_compiled(model, costs)
+        _print_compiled(model, backend, costs)
     else:
-        _print_planned(model, policy, costs)
+        _print_planned(model, policy, backend, costs)
 
 
-def _print_compiled(model: str, costs: Path | None) -> None:
+def _print_compiled(model: str, backend: str, costs: Path | None) -> None:
     from heinfer.formats import bundle
     from heinfer.key_curve import key_curve
     from heinfer.report import report
 
     compiled = bundle.load(bundle_file(model))
-    print_report(report(compiled, costs=costs), Console())
-    print_key_curve(key_curve(compiled, costs=costs), Console())
+    print_report(report(compiled, backend, costs), Console())
+    print_key_curve(key_curve(compiled, backend, costs), Console())
 
 
-def _print_planned(name: str, policy: Policy, costs: Path | None) -> None:
+def _print_planned(name: str, policy: Policy, backend: str, costs: Path | None) -> None:
     """Counts do not depend on weights, so the network has random ones."""
     with needs("train"):
         from heinfer.estimate import estimate
@@ -55,4 +56,4 @@ def _print_planned(name: str, policy: Policy, costs: Path | None) -> None:
 
     about = reference(name)
     folded = fold(trace(about.build(), about.data.shape))
-    print_estimate(name, estimate(folded, Wishes(policy=policy, costs=costs)), Console())
+    print_estimate(name, estimate(folded, Wishes(policy=policy, backend=backend, costs=costs)), Console())

@@ -18,7 +18,10 @@ from heinfer.errors import FormatError, PlanError
 OPERATIONS = ("rotation", "hma", "square", "relinearize", "rescale", "encode", "drop_level", "add")
 """What a table has a row for; "hma" is a product by a plaintext and the addition of it to a sum."""
 
-_KEY_SWITCHES = frozenset({"rotation", "relinearize"})
+HOISTED = "rotation_hoisted"
+"""A row that only tables of backends with hoisting have: a further rotation that shares the digits of another."""
+
+KEY_SWITCHES = frozenset({"rotation", HOISTED, "relinearize"})
 
 _Milliseconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
@@ -45,12 +48,18 @@ class CostTable:
         """Milliseconds of an operation at a level.
 
         Above the table's levels a key switch grows with the square of the primes, and everything else with them.
+        Without hoisting a hoisted rotation is one like any other.
         """
-        times = self.milliseconds[operation]
+        times = self.milliseconds["rotation" if operation == HOISTED and not self.hoists else operation]
         if level < len(times):
             return times[level]
         growth = (level + 1) / len(times)
-        return times[-1] * (growth**2 if operation in _KEY_SWITCHES else growth)
+        return times[-1] * (growth**2 if operation in KEY_SWITCHES else growth)
+
+    @property
+    def hoists(self) -> bool:
+        """Whether rotations of one ciphertext are cheaper together."""
+        return HOISTED in self.milliseconds
 
     @property
     def levels(self) -> int:
@@ -80,7 +89,7 @@ def load_costs(path: Path | None = None) -> tuple[CostTable, ...]:
         first = error.errors()[0]
         raise _unusable(file, f"{'.'.join(map(str, first['loc'])) or 'the file'}: {first['msg']}") from None
     for table in tables:
-        if set(table.milliseconds) != set(OPERATIONS):
+        if set(table.milliseconds) - {HOISTED} != set(OPERATIONS):
             raise _unusable(file, f"N = {table.ring_degree}: it must have just the rows {', '.join(OPERATIONS)}")
         if len({len(times) for times in table.milliseconds.values()}) > 1:
             raise _unusable(file, f"N = {table.ring_degree}: its rows must have equally many levels")
@@ -94,12 +103,17 @@ def _unusable(file: object, problem: str) -> FormatError:
 def save_costs(tables: Iterable[CostTable], path: Path) -> None:
     """Write tables as a small JSON file, one row of times a line."""
     rounded = [
-        asdict(table) | {"milliseconds": {name: [round(t, 4) for t in table.milliseconds[name]] for name in OPERATIONS}}
+        asdict(table) | {"milliseconds": {row: [round(t, 4) for t in table.milliseconds[row]] for row in rows(table)}}
         for table in tables
     ]
     text = json.dumps({"format": 1, "tables": rounded}, indent=2)
     text = re.sub(r"(?<=,)\n +(?=\d)", " ", text)
     path.write_text(re.sub(r"(?<=\[)\n +(?=\d)|(?<=\d)\n +(?=\])", "", text) + "\n")
+
+
+def rows(table: CostTable) -> tuple[str, ...]:
+    """Names of a table's rows, in the order of a file."""
+    return (*OPERATIONS, HOISTED) if table.hoists else OPERATIONS
 
 
 def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = None) -> CostTable:

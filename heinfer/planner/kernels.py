@@ -10,7 +10,7 @@ import numpy as np
 from heinfer.layout.layout import Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.candidates import Candidate
-from heinfer.planner.cost import CostTable
+from heinfer.planner.cost import HOISTED, CostTable
 from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
 from heinfer.planner.join import ranges
 from heinfer.planner.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets
@@ -22,7 +22,7 @@ class Kernel:
     def __init__(self, linear: LinearMap, source: Layout, target: Candidate) -> None:
         self.target = target
         self.problem = DiagonalProblem(linear, source, target.layout, target.folds)
-        self._plans: dict[tuple[DiagonalSet, bool], list[LinearPlan]] = {}
+        self._plans: dict[tuple[DiagonalSet, bool, bool], list[LinearPlan]] = {}
 
     @cached_property
     def fewest_diagonals(self) -> int:
@@ -46,23 +46,25 @@ class Kernel:
         """Sets with more of a pattern; they take longer to find."""
         return regular_sets(self.problem, self.sets)
 
-    def plans(self, diagonals: DiagonalSet, *, last: bool) -> list[LinearPlan]:
+    def plans(self, diagonals: DiagonalSet, *, last: bool, hoists: bool) -> list[LinearPlan]:
         """Every way to evaluate one of the sets."""
-        if (diagonals, last) not in self._plans:
-            self._plans[diagonals, last] = list(linear_plans(diagonals, self.target.label, last=last))
-        return self._plans[diagonals, last]
+        key = diagonals, last, hoists
+        if key not in self._plans:
+            self._plans[key] = list(linear_plans(diagonals, self.target.label, last=last, hoists=hoists))
+        return self._plans[key]
 
     def least(self, operations: CostTable, level: int, diagonals: int) -> float:
         """A lower bound on the price of any plan with so many diagonals: n shifts need 2 sqrt(n) - 2 rotations.
 
-        With s source and t target ciphertexts, b babies and g giants cost s b + t g >= 2 sqrt(s t b g).
+        With s source and t target ciphertexts, b babies of price h and g giants of price r cost
+        s b h + t g r >= 2 sqrt(s t b g h r).
         """
         sources, targets = self.problem.source.ciphertexts, self.problem.target.ciphertexts
         shifts = -(-diagonals // (sources * targets))
-        steps = 2 * math.sqrt(sources * targets * shifts) - sources - targets
+        rotation, baby = operations("rotation", level - 1), operations(HOISTED, level - 1)
+        steps = 2 * math.sqrt(sources * targets * shifts * rotation * baby) - sources * baby - targets * rotation
         folds = len(self.problem.folds) * targets
-        rotation = operations("rotation", level - 1)
-        return (max(0.0, steps) + folds) * rotation + diagonals * operations("hma", level)
+        return max(0.0, steps) + folds * rotation + diagonals * operations("hma", level)
 
 
 class Kernels:

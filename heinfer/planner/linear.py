@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from heinfer.layout.layout import Layout
-from heinfer.planner.cost import CostTable
+from heinfer.planner.cost import HOISTED, CostTable
 from heinfer.planner.cover import Cover, RotationTree, covers
 from heinfer.planner.diagonals import Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.join import Index
@@ -74,6 +74,7 @@ class LinearPlan:
         targets = self.problem.target.ciphertexts
         return LinearCounts(
             babies=len(rotated),
+            hoisted=len(rotated) - len({(source, self.cover.babies.parents[node]) for source, node in rotated}),
             giants=len(moved),
             folds=len(self.folds) * targets,
             hma=len(self.diagonals.diagonals),
@@ -106,7 +107,8 @@ class LinearPlan:
         giants_at, folds_at = self._levels(level)
         rescales = n.groups if self.rescale is Rescale.BEFORE_GIANTS else n.targets
         return (
-            n.babies * cost("rotation", level)
+            (n.babies - n.hoisted) * cost("rotation", level)
+            + n.hoisted * cost(HOISTED, level)
             + n.hma * cost("hma", level)
             + n.giants * (cost("rotation", giants_at) + cost("add", giants_at))
             + n.folds * (cost("rotation", folds_at) + cost("add", folds_at))
@@ -116,9 +118,10 @@ class LinearPlan:
 
 @dataclass(frozen=True)
 class LinearCounts:
-    """Operations of one affine layer; babies, giants and folds are rotations."""
+    """Operations of one affine layer; babies, giants and folds are rotations, hoisted ones babies that share digits."""
 
     babies: int
+    hoisted: int
     giants: int
     folds: int
     hma: int
@@ -165,17 +168,20 @@ def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet]) -> list[Diag
     return sorted((s for shifts, s in found.items() if shifts not in known), key=lambda chosen: len(chosen.diagonals))
 
 
-def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool) -> Iterator[LinearPlan]:
+def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool = False) -> Iterator[LinearPlan]:
     """Yield ways to evaluate a set of diagonals: every cover with every place for the rescale.
 
     Args:
         last: whether these are the scores. Level 0 leaves their scale the fewest bits, so the rescale waits
             until everything is added up: its noise then enters once, and that of the folds is scaled down.
+        hoists: whether babies that share digits are cheaper: then each may have a key of its own.
     """
     for cover in covers(diagonals.shifts, diagonals.problem.modulus):
         problem = replace(diagonals.problem, target=diagonals.problem.target.shifted(cover.offset))
         shifted = (Diagonal(d.source, d.target, (d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
         moved = DiagonalSet(problem, tuple(sorted(shifted)))
         late = Rescale.AFTER_FOLDS if problem.folds else Rescale.AFTER_GIANTS
-        for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):
-            yield LinearPlan(moved, cover, rescale, label)
+        ways = [cover, replace(cover, babies=cover.babies.as_star())] if hoists else [cover]
+        for way in ways:
+            for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):
+                yield LinearPlan(moved, way, rescale, label)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
-from heinfer.planner.cost import CostTable, cost_table
+from heinfer.planner.cost import KEY_SWITCHES, CostTable, cost_table
 from heinfer.planner.policies.names import Policy
 
 
@@ -123,7 +123,7 @@ def prices(wishes: Wishes, parameters: Parameters, level: int) -> Prices:
     if wishes.objective is not Objective.KEY_SWITCHES:
         return Prices(table, wishes.key_price, upload)
     counted = {
-        operation: tuple(1.0 if operation in ("rotation", "relinearize") else _TIE_BREAK * time for time in times)
+        operation: tuple(1.0 if operation in KEY_SWITCHES else _TIE_BREAK * time for time in times)
         for operation, times in table.milliseconds.items()
     }
     return Prices(replace(table, milliseconds=counted), _TIE_BREAK * wishes.key_price, _TIE_BREAK * upload)

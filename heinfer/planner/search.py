@@ -264,11 +264,12 @@ class _Search:
     ) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
         last = level == 1  # the input starts at just the level that the network needs
+        hoists = self.prices.operations.hoists
         for diagonals in sets:
             least = kernel.least(self.prices.operations, level, len(diagonals.diagonals))
             if state.price + least >= self._worst_kept(found):
                 continue
-            plan = min(kernel.plans(diagonals, last=last), key=lambda p: self._price(p, state, level))
+            plan = min(kernel.plans(diagonals, last=last, hoists=hoists), key=lambda p: self._price(p, state, level))
             successor = self._successor(state, plan, kernel, part, level)
             if (level > 1 or not plan.target.has_free_slots) and self._allowed(successor):
                 yield successor

@@ -15,6 +15,7 @@ from heinfer.circuit.passes.common_subexpressions import merge_common_subexpress
 from heinfer.errors import CompileError
 
 Steps = tuple[int, ...]
+Time = Callable[[int], float]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class KeySet:
         return frozenset(self.levels.keys() - {0})
 
 
-def key_sets(circuit: Circuit, input_level: int, milliseconds: Callable[[int], float]) -> Iterator[KeySet]:
-    """Yield a key for every step, and then one key less at a time, the cheapest to do without first."""
-    tree = _Rotations.of(circuit, input_level, milliseconds)
+def key_sets(circuit: Circuit, input_level: int, milliseconds: Time, hoisted: Time | None = None) -> Iterator[KeySet]:
+    """Yield a key for every step, and then one key less at a time, the cheapest to do without first.
+
+    Args:
+        milliseconds: time of a rotation at a level.
+        hoisted: of a further one of the same value; by default the same.
+    """
+    tree = _Rotations.of(circuit, input_level, milliseconds, hoisted or milliseconds)
     made: Mapping[int, Steps] = {step: (step,) for step in circuit.steps()}
     kept = frozenset(made)
     way: tuple[float, int, Mapping[int, Steps]] | None = tree.milliseconds(made), 0, made
@@ -53,10 +59,11 @@ def key_sets(circuit: Circuit, input_level: int, milliseconds: Callable[[int], f
 def compose_rotations(
     circuit: Circuit,
     input_level: int,
-    milliseconds: Callable[[int], float],
+    milliseconds: Time,
     key_price: float,
     most_bytes: float,
     key_bytes: Callable[[int], int],
+    hoisted: Time | None = None,
 ) -> Circuit:
     """Return the circuit with fewer rotation steps.
 
@@ -66,6 +73,7 @@ def compose_rotations(
         key_price: drop every key whose absence costs less than so many milliseconds.
         most_bytes: drop further ones until all keys together, relinearization included, have no more.
         key_bytes: of a key for use up to a level.
+        hoisted: time of a further rotation of the same value; by default that of any.
 
     Raises:
         CompileError: when so few keys cannot make all rotations.
@@ -74,7 +82,7 @@ def compose_rotations(
     def size(keys: KeySet) -> int:
         return sum(map(key_bytes, keys.levels.values()))
 
-    sets = key_sets(circuit, input_level, milliseconds)
+    sets = key_sets(circuit, input_level, milliseconds, hoisted)
     chosen = next(sets)
     for fewer in sets:
         if size(chosen) <= most_bytes and fewer.milliseconds - chosen.milliseconds >= key_price:
@@ -99,30 +107,36 @@ class _Rotations:
         chains: of every rotation: what is rotated, by which steps one after the other, and at which level.
         relinearization: the highest level at which anything is relinearized, None when nothing is.
         time: milliseconds of a rotation at a level.
+        hoisted: milliseconds of a further one of the same value.
     """
 
     slots: int
     chains: tuple[tuple[int, Steps, int], ...]
     relinearization: int | None
-    time: Callable[[int], float]
+    time: Time
+    hoisted: Time
 
     @classmethod
-    def of(cls, circuit: Circuit, input_level: int, milliseconds: Callable[[int], float]) -> _Rotations:
+    def of(cls, circuit: Circuit, input_level: int, milliseconds: Time, hoisted: Time) -> _Rotations:
         chains: dict[int, tuple[int, Steps, int]] = {}
         for (number, op), level in zip(circuit, levels(circuit, input_level), strict=True):
             if op.kind is Kind.ROTATE:
                 base, steps, _ = chains.get(op.args[0], (op.args[0], (), 0))
                 chains[number] = base, (*steps, op.step), level
         relinearization = key_levels(circuit, input_level).get(0)
-        return cls(circuit.slots, tuple(chains.values()), relinearization, milliseconds)
+        return cls(circuit.slots, tuple(chains.values()), relinearization, milliseconds, hoisted)
 
     def milliseconds(self, made: Mapping[int, Steps]) -> float:
         """Time of all when steps are made of others; what begins alike is rotated once."""
         done: dict[tuple[int, Steps], float] = {}
+        rotated: set[tuple[int, Steps]] = set()
         for base, chain, level in self.chains:
             steps = sum((made[step] for step in chain), ())
             for length in range(1, len(steps) + 1):
-                done[base, steps[:length]] = self.time(level)
+                if (base, steps[:length]) not in done:
+                    first = (base, steps[: length - 1]) not in rotated
+                    done[base, steps[:length]] = self.time(level) if first else self.hoisted(level)
+                    rotated.add((base, steps[: length - 1]))
         return sum(done.values())
 
     def levels(self, made: Mapping[int, Steps]) -> Mapping[int, int]:

@@ -1,0 +1,44 @@
+"""What a worker process of the service does, in a process of its own: load a model, load keys, evaluate once.
+
+python -m benchmarks.worker BUNDLE KEYS INPUTS [FOLDER]: says when it is ready, and then what memory it took.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from heinfer.formats import bundle
+from heinfer.runtime import NativeOptions
+from heinfer_server.evaluator import Evaluator
+from heinfer_server.keystore import EvaluationKeys
+from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
+
+
+def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
+    """Run, on one thread."""
+    model = bundle.load(Path(path))
+    name = model.manifest.name
+    options = NativeOptions(constants_folder=Path(folder) if folder else None)
+    evaluator = Evaluator(Setup((model,), "native", {name: options}))
+    ready = _memory()
+    print("ready", flush=True)
+    task = EvaluationTask(name, "a", EvaluationKeys(name, Path(keys).read_bytes()), (), Path(inputs).read_bytes())
+    result = evaluator.run(task)
+    assert isinstance(result, Evaluated), result
+    print(json.dumps({"ready": ready, "evaluated": _memory(), "keys_seconds": result.keys_seconds}), flush=True)
+
+
+def _memory() -> dict[str, int]:
+    """Bytes: the most so far, those of the process alone, and those of files, which processes share."""
+    status = Path("/proc/self/status").read_text()
+    found = {name: re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE) for name, field in _FIELDS.items()}
+    return {name: 1024 * int(match[1]) for name, match in found.items() if match}
+
+
+_FIELDS = {"peak": "VmHWM", "own": "RssAnon", "of_files": "RssFile"}
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

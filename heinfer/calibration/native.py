@@ -1,0 +1,53 @@
+"""The bench of the native backend: random words for keys and ciphertexts, as times do not depend on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native.ring import Words
+from heinfer.circuit.ir import Circuit
+from heinfer.ckks.parameters import Parameters
+
+_SEED_BYTES = 64
+
+
+class NativeBench:
+    """A ring with random keys; see heinfer.calibration.measure.Bench.
+
+    Args:
+        steps: rotations that there will be keys for.
+    """
+
+    backend = "native"
+    hoists = True
+
+    def __init__(self, parameters: Parameters, steps: Sequence[int]) -> None:
+        self.parameters = parameters
+        self.steps = steps
+        self._ring = NativeRing.secure(parameters)
+        self._random = np.random.default_rng(0)
+        top = parameters.top_level
+        self._keys = NativeKeys(self._ring, dict.fromkeys([0, *steps], top))
+        for step in (0, *steps):
+            digits = np.stack([self._words(parameters.primes) for _ in range(top + 1)])
+            self._keys.add(step, digits, [self._random.bytes(_SEED_BYTES) for _ in range(top + 1)])
+
+    def encrypt(self, count: int, level: int, scale: float) -> Sequence[tuple[Words, Words]]:  # noqa: ARG002
+        """Ciphertexts of no key."""
+        primes = self.parameters.primes_at(level)
+        return [(self._words(primes), self._words(primes)) for _ in range(count)]
+
+    def encode(self, circuit: Circuit, level: int, scale: float) -> NativeProgram:
+        """The program of a circuit, with its constants encoded."""
+        return NativeProgram(circuit, self._ring, level, scale)
+
+    def run(self, program: NativeProgram, inputs: Sequence[tuple[Words, Words]]) -> None:
+        """Evaluate a program."""
+        program.run(inputs, self._keys)
+
+    def _words(self, primes: Sequence[int]) -> Words:
+        n = self.parameters.ring_degree
+        return np.stack([self._random.integers(0, prime, n, np.uint32) for prime in primes])
