@@ -76,7 +76,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 			--json benchmarks/results/latency-$$network-$$backend.json || exit 1; done; \
 		$(BIN)/python -m benchmarks accuracy --network $$network --images 200 --cleartext 1000 \
 			--json benchmarks/results/accuracy-$$network.json || exit 1; done
-	$(BIN)/python -m benchmarks claim --json benchmarks/results/claim.json
+	$(BIN)/python -m benchmarks claim --count --json benchmarks/results/claim.json
 	$(BIN)/python -m benchmarks layouts
 	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks plots

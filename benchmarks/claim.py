@@ -24,6 +24,7 @@ from heinfer.calibration.machine import describe_machine, today
 from heinfer.calibration.prediction import predict
 from heinfer.calibration.tenseal import TensealBench
 from heinfer.circuit.annotate import annotate
+from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.levels import key_levels
 from heinfer.ckks.parameters import Parameters
@@ -33,6 +34,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.cost import cost_table
 from heinfer.planner.parameters import choose_parameters
+from heinfer.planner.plan import Plan
 from heinfer.planner.policies.names import Policy
 from heinfer.planner.policies.planning import count_policy, plan_policy
 from heinfer.zoo.registry import reference
@@ -102,18 +104,20 @@ def claim(
     ] = None,
     threads: Annotated[int, typer.Option(min=1, help="Of an evaluation on native.")] = 2,
     memory: Annotated[float, typer.Option(min=0, help="Bytes for encoded constants on native.")] = 2e9,
+    count: Annotated[bool, typer.Option("--count", help="Count and predict alone; nothing is executed.")] = False,
 ) -> None:
     """Count and execute every case, random weights: seconds do not depend on them. Accuracies are those of `trained`.
 
     On native every rotation is executed, but where a record says that it was only counted. On SEAL circuits of
-    thousands of key switches are predicted: by the shipped cost table, in rotations of the same run.
+    thousands of key switches are only predicted, by the shipped cost table.
     """
     known = json_format.loads(json.read_text()) if json.exists() else []
     records: dict[str, Record] = {_key(record): record for record in known}
     for case in track([case for case in CASES if not network or case.network in network], description="claim"):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            record = pool.submit(_record, case, threads, memory).result()
-        records[_key(record)] = record
+            record = pool.submit(_record, case, threads, memory, count).result()
+        if not count or "native_seconds" not in records.get(_key(record), {}):
+            records[_key(record)] = record
         save_records(list(_ordered(records)), json)
     show_table(list(_ordered(records)), _COLUMNS, json)
 
@@ -133,7 +137,7 @@ def _ring(case: Case) -> str:
     return "smallest" if case.degree is None else str(case.degree)
 
 
-def _record(case: Case, threads: int, memory: float) -> Record:
+def _record(case: Case, threads: int, memory: float, count: bool) -> Record:
     torch.manual_seed(SEED)
     about = reference(case.network)
     record: Record = {
@@ -142,15 +146,17 @@ def _record(case: Case, threads: int, memory: float) -> Record:
         "network": case.network,
         "policy": case.policy.value,
         "ring": _ring(case),
-        "threads": threads,
         "weights": f"random, seed {SEED}",
         "machine": describe_machine(),
         "date": today(),
     } | accuracies(case.network)
     network = fold(trace(about.build().eval(), about.data.shape))
-    if case.runs:
-        return record | _run(network, case.policy, about.data.shape, threads, memory)
-    return record | _counted(network, case)
+    if case.policy.is_published and (count or not case.runs):
+        return record | _counted(network, case)
+    plan = plan_policy(network, case.policy)
+    circuit = scaled(plan)
+    record |= _planned(plan, circuit)
+    return record if count else record | _run(plan, circuit, about.data.shape, threads, memory)
 
 
 def _counted(network: Network, case: Case) -> Record:
@@ -158,7 +164,6 @@ def _counted(network: Network, case: Case) -> Record:
     parameters = None if case.degree is None else choose_parameters(6, case.degree)
     counts = count_policy(network, case.policy, parameters)
     sampled = ", ".join(f"{step} {some} of {number}" for step, (some, number) in counts.sampled.items())
-    rotation = _rotation_seconds(counts.parameters)
     record: Record = {
         "ring_degree": counts.parameters.ring_degree,
         "levels": counts.levels,
@@ -172,32 +177,40 @@ def _counted(network: Network, case: Case) -> Record:
         ),
         "sampled": sampled or "nothing",
     }
-    return record | _predicted(counts.milliseconds, counts.parameters, rotation)
+    return record | _predicted(counts.milliseconds, counts.parameters)
 
 
-def _run(network: Network, policy: Policy, shape: tuple[int, ...], threads: int, memory: float) -> Record:
-    plan = plan_policy(network, policy)
-    circuit, parameters, level = scaled(plan), plan.parameters, plan.input_level
-    types = annotate(circuit, parameters, level, SCALE)
-    rotation = _rotation_seconds(parameters)
-    milliseconds = sum(predict(circuit, types, cost_table(parameters.ring_degree)))
-    (slots,) = plan.input.pack(np.random.default_rng(SEED).random((1, *shape)))
-    small = sum(op.kind in {Kind.ROTATE, Kind.RELINEARIZE} for op in circuit.ops) <= FEW_SWITCHES
-    ran = executed(plan, circuit, slots, threads, memory, EVALUATIONS if small else 1)
+def _planned(plan: Plan, circuit: Circuit) -> Record:
+    """Counts of a whole circuit, and what the shipped table says of it."""
+    parameters, level, counts = plan.parameters, plan.input_level, count_circuit(circuit)
+    milliseconds = predict(circuit, annotate(circuit, parameters, level, SCALE), cost_table(parameters.ring_degree))
     record: Record = {
         "ring_degree": parameters.ring_degree,
         "levels": level,
         "input_ciphertexts": circuit.inputs,
-        **{name: ran[name] for name in ("rotations", "key_switches", "hma", "peak_memory_bytes", "precision_bits")},
+        "rotations": counts.rotations,
+        "key_switches": counts.key_switches,
+        "hma": counts.hma,
         "key_bytes": keys_length(parameters, key_levels(circuit, level)),
         "upload_bytes": ciphertexts_length(parameters, count=circuit.inputs, level=level, seeded=True),
         "sampled": "nothing",
+    }
+    return record | _predicted(sum(milliseconds), parameters)
+
+
+def _run(plan: Plan, circuit: Circuit, shape: tuple[int, ...], threads: int, memory: float) -> Record:
+    """Every rotation, on native; small circuits on SEAL as well."""
+    (slots,) = plan.input.pack(np.random.default_rng(SEED).random((1, *shape)))
+    small = count_circuit(circuit).key_switches <= FEW_SWITCHES
+    ran = executed(plan, circuit, slots, threads, memory, EVALUATIONS if small else 1)
+    record: Record = {
+        "threads": threads,
         "native_seconds": ran["eval_seconds"],
         "native_cpu_seconds": ran["eval_cpu_seconds"],
+        "seal_rotation_seconds": round(_rotation_seconds(plan.parameters), 5),
+        **{name: ran[name] for name in ("rotations", "key_switches", "hma", "peak_memory_bytes", "precision_bits")},
     }
-    if small:
-        record["tenseal_seconds"] = _on_seal(circuit, parameters, level)
-    return record | _predicted(milliseconds, parameters, rotation)
+    return record | ({"tenseal_seconds": _on_seal(circuit, plan.parameters, plan.input_level)} if small else {})
 
 
 def _on_seal(circuit: Circuit, parameters: Parameters, level: int) -> float:
@@ -209,13 +222,12 @@ def _on_seal(circuit: Circuit, parameters: Parameters, level: int) -> float:
     return round(perf_counter() - started, 3)
 
 
-def _predicted(milliseconds: float, parameters: Parameters, rotation: float) -> Record:
-    """Of SEAL, one thread: in the table's own rotations, and so in seconds of this run."""
-    rotations = milliseconds / cost_table(parameters.ring_degree)("rotation", parameters.top_level)
+def _predicted(milliseconds: float, parameters: Parameters) -> Record:
+    """Of SEAL, one thread, by the shipped table: its seconds, and rotations at the top level."""
+    rotation = cost_table(parameters.ring_degree)("rotation", parameters.top_level)
     return {
-        "predicted_rotations": round(rotations, 1),
-        "seal_rotation_seconds": round(rotation, 5),
-        "predicted_seconds": round(rotations * rotation, 2),
+        "predicted_seconds": round(milliseconds / 1000, 2),
+        "predicted_rotations": round(milliseconds / rotation, 1),
     }
 
 
