@@ -60,6 +60,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
             if metrics_server is not None:
                 await asyncio.to_thread(metrics_server.close)
             await service.workers.stop()
+            service.handover.close()
             await asyncio.to_thread(service.keys.close)
 
     app = FastAPI(

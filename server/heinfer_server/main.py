@@ -12,6 +12,7 @@ from types import FrameType
 import uvicorn
 
 from heinfer.runtime import BACKENDS, choose_backend, without_native
+from heinfer_server.allocator import give_back_large_blocks
 from heinfer_server.app import create_app
 from heinfer_server.connections import BACKLOG, BoundedProtocol
 from heinfer_server.logs import configure_logging
@@ -54,6 +55,7 @@ def run(settings: Settings) -> None:
         SettingError: when the settings do not fit each other or the files.
         BundleError: when a file is no bundle.
     """
+    give_back_large_blocks()
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)

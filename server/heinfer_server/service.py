@@ -20,6 +20,7 @@ from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.access import Access
 from heinfer_server.disk_shelf import DiskShelf
 from heinfer_server.gate import Gate
+from heinfer_server.handover import Handover
 from heinfer_server.jobs import Jobs
 from heinfer_server.keystore import KeyStore, StoreLimits, address, unknown_keys
 from heinfer_server.logs import log
@@ -64,7 +65,6 @@ class Service:
         waiting = EVALUATIONS_PER_WORKER * settings.workers
         self.memory = predict(models, settings, self.backend, options, waiting, REGISTRATIONS_AT_ONCE)
         require_memory(self.memory, settings.memory)
-        setup = Setup(tuple(model.bundle for model in models.values()), self.backend, options)
         limits = _limits(settings)
         for model in models.values():
             _require_room(model, settings, limits)
@@ -82,7 +82,10 @@ class Service:
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         most_keys = loaded_keys(models, settings, self.backend)
-        workers = [Worker(setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)]
+        self.handover = Handover(Setup(tuple(model.bundle for model in models.values()), self.backend, options))
+        workers = [
+            Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
+        ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
 
     def model(self, name: str) -> ServedModel:

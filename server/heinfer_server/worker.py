@@ -13,9 +13,10 @@ from pebble import ProcessPool
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer_server import worker_process
+from heinfer_server.handover import Handover
 from heinfer_server.keystore import KeyStore, unknown_keys
 from heinfer_server.logs import log
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
 from heinfer_server.watching import Watch, new_cell
 
 _logger = logging.getLogger(__name__)
@@ -35,8 +36,8 @@ class Worker:
     started again.
     """
 
-    def __init__(self, setup: Setup, timeout: float, registered: KeyStore, most_keys: int) -> None:
-        self._setup = setup
+    def __init__(self, handover: Handover, timeout: float, registered: KeyStore, most_keys: int) -> None:
+        self._handover = handover
         self._timeout = timeout
         self._registered = registered
         self._most_keys = most_keys
@@ -72,7 +73,7 @@ class Worker:
         self._loaded.clear()
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPool(
-            1, initializer=worker_process.start, initargs=(self._setup, self._cell), context=context
+            1, initializer=worker_process.begin, initargs=(self._handover.path, self._cell), context=context
         )
         await self._run(_START_SECONDS, worker_process.ready)
 

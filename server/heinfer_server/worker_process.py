@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from heinfer_server.handover import read_setup
 from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 if TYPE_CHECKING:
@@ -20,9 +21,14 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
 
 
-def start(setup: Setup, cell: Cell | None = None) -> None:
-    """Load the models; runs once in a new worker process."""
+def begin(handover: str, cell: Cell) -> None:
+    """Load the models of a handover; runs once in a new worker process, which ends with its parent."""
     _die_with_parent()
+    start(read_setup(handover), cell)
+
+
+def start(setup: Setup, cell: Cell | None = None) -> None:
+    """Load the models."""
     # Imported here, because the parent imports this module: its process loads no backend.
     from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
 

@@ -17,6 +17,8 @@ from server_process import ServerProcess, alive, cpu_seconds, launch, server_pro
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
+from heinfer.formats import bundle
+from heinfer.zoo import bundle_path, digits
 from heinfer_client import Client, Prediction
 
 SECONDS = 120.0  # for what a worker has to be started anew
@@ -106,6 +108,23 @@ def test_a_request_that_kills_two_workers_fails_and_nothing_else_does(tmp_path):
                 request.result(SECONDS)
         assert (caught.value.status, caught.value.server_code) == (503, "worker-failed")
         assert_works(other)
+
+
+def test_workers_killed_while_they_start_hold_nothing_up(tmp_path):
+    model = bundle.load(bundle_path("mnist-ffconv"))  # more than a pipe holds
+    with server_process(tmp_path, [model]) as server, client_of(server, "mnist-ffconv") as client:
+        client.prepare()
+        for image in digits().images[:3]:
+            before = server.workers()
+            os.kill(server.worker(), signal.SIGKILL)
+            with ThreadPoolExecutor() as pool:
+                request = pool.submit(client.encrypt_and_predict, image)
+                wait_until(lambda: server.workers() - before != set(), SECONDS)  # noqa: B023 - called at once
+                for pid in server.workers() - before:
+                    os.kill(pid, signal.SIGKILL)
+                assert request.exception(SECONDS) is None or isinstance(request.exception(), WorkerFailedError)
+        assert client.encrypt_and_predict(digits().images[3]).label == "1"
+        assert server.stop() == -signal.SIGTERM  # in time
 
 
 def test_a_worker_killed_while_idle_costs_nothing(server):
