@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from time import sleep
+from time import monotonic, sleep
 
 import httpx
 
@@ -24,6 +24,8 @@ from heinfer_client.codec import Codec
 
 _CROWD = 16
 _SLOW_SECONDS = 8.0
+_STARTED = 3.0
+_WAIT_SECONDS = 60.0
 _REFUSED_ABOVE, _REFUSED_BELOW = 400, 500
 
 
@@ -66,19 +68,24 @@ class Scene:
 
 
 def kill_a_worker(scene: Scene) -> str:
-    """kill -9, busy or not."""
-    return _to_a_worker(scene, signal.SIGKILL)
+    """kill -9, busy or not, be it while it starts."""
+    return _to_a_worker(scene, signal.SIGKILL, age=0)
 
 
 def stop_a_worker(scene: Scene) -> str:
-    """A worker that hangs: it is replaced when an evaluation runs out of time."""
-    return _to_a_worker(scene, signal.SIGSTOP)
+    """A worker that hangs: it is replaced when an evaluation runs out of time.
+
+    Not while it starts: it has not asked the kernel yet to end with the service.
+    """
+    return _to_a_worker(scene, signal.SIGSTOP, age=_STARTED)
 
 
-def _to_a_worker(scene: Scene, what: signal.Signals) -> str:
-    workers = scene.service.workers()
-    if not workers:
-        return "no worker was there"
+def _to_a_worker(scene: Scene, what: signal.Signals, age: float) -> str:
+    end = monotonic() + _WAIT_SECONDS
+    while not (workers := scene.service.workers(age)):
+        if monotonic() > end:
+            return "no worker was there"
+        sleep(0.2)
     with suppress(ProcessLookupError):
         os.kill(scene.chance.choice(workers), what)
     return "done"

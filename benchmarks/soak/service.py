@@ -99,9 +99,9 @@ class Service:
         """Ids of all its processes: they have a mark in their environment."""
         return [pid for pid in _pids() if f"{_MARK}={self._mark}".encode() in _read(pid, "environ").split(b"\0")]
 
-    def workers(self) -> list[int]:
-        """Ids of those that evaluate."""
-        return [pid for pid in self.processes() if b"spawn_main" in _read(pid, "cmdline")]
+    def workers(self, age: float = 0) -> list[int]:
+        """Ids of those that evaluate, and were started so many seconds ago."""
+        return [pid for pid in self.processes() if b"spawn_main" in _read(pid, "cmdline") and _age(pid) >= age]
 
     def resident(self, pid: int) -> int:
         """Bytes of memory that a process has for itself or shares; 0 when it is gone."""
@@ -135,3 +135,12 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
+
+
+def _age(pid: int) -> float:
+    """Seconds since a process was started; below 0 when it is gone."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    if not fields:
+        return -1.0
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
