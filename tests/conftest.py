@@ -1,1 +1,10 @@
-"""That this file is here puts this folder on the import path, also for the tests in folders below it."""
+"""Fixtures of several files; that this one is here puts this folder on the import path, also for the tests below it."""
+
+import httpx
+import pytest
+from in_process import RunningService
+
+
+@pytest.fixture
+def http(running: RunningService) -> httpx.Client:
+    return running.http

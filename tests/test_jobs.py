@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import httpx
 import numpy as np
 import pytest
-from in_process import URL, Recorded, RunningService, running_service
+from in_process import URL, Recorded, running_service
 from installed import INSTALLED
 from owner import Owner
 from server_process import wait_until
@@ -25,7 +25,7 @@ from heinfer.errors import (
 )
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer.runtime import open_runtime
-from heinfer_client import AsyncClient, Client
+from heinfer_client import AsyncClient, Client, messages
 from heinfer_client import jobs as client_jobs
 from heinfer_server import watching
 from heinfer_server.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
@@ -46,11 +46,6 @@ def running(tmp_path_factory):
 @pytest.fixture(scope="module")
 def owner() -> Owner:
     return Owner(MODEL)
-
-
-@pytest.fixture
-def http(running: RunningService) -> httpx.Client:
-    return running.http
 
 
 @pytest.fixture
@@ -202,6 +197,22 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
     asyncio.run(run())
 
 
+def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
+    monkeypatch.setattr("heinfer_server.jobs.JOBS_KEPT", 3)
+
+    async def run() -> None:
+        jobs = Jobs(10.0, lambda: 1.0)
+        begun = [jobs.begin(f"{number}", _nothing, ExitStack(), "key", b"x") for number in range(5)]
+        for number, job in enumerate(begun):
+            await job.task
+            job.touched = -number / 1000  # the first is the newest
+        jobs.tidy()
+        assert list(jobs._jobs.values()) == begun[:3]
+        assert {job_id for _, job_id in jobs._idempotent.values()} == set(jobs._jobs)
+
+    asyncio.run(run())
+
+
 def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
     monkeypatch.setattr("heinfer_server.jobs.FETCH_SECONDS", 0.1)
 
@@ -290,7 +301,7 @@ def test_who_is_cancelled_before_it_begins_is_cancelled_then():
 def as_jobs(monkeypatch) -> None:
     monkeypatch.setattr("heinfer_client.session.LONG_SECONDS", -1.0)
     monkeypatch.setattr(client_jobs, "_FIRST_LOOK", 0.01)
-    monkeypatch.setattr(client_jobs, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(messages, "FIRST_PAUSE", 0.001)
 
 
 def assert_right(label: str) -> None:
@@ -377,4 +388,4 @@ def test_a_service_that_never_answers_is_given_up(running, as_jobs):
     transport = Faulty(running.transport, set(range(3, 100)))
     with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
         client.encrypt_and_predict(IMAGE)
-    assert len(transport.paths) <= 2 + client_jobs.TRIES
+    assert len(transport.paths) <= 2 + messages.TRIES

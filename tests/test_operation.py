@@ -37,11 +37,6 @@ def owner() -> Owner:
     return Owner(MODEL)
 
 
-@pytest.fixture
-def http(running: RunningService) -> httpx.Client:
-    return running.http
-
-
 def value(running: RunningService, name: str, **labels: str) -> float:
     running.portal.call(running.service.metrics.update)
     return running.service.metrics.registry.get_sample_value(f"heinfer_{name}", labels) or 0.0

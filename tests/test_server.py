@@ -31,11 +31,6 @@ def running(tmp_path_factory):
         yield service
 
 
-@pytest.fixture
-def http(running: RunningService) -> httpx.Client:
-    return running.http
-
-
 @pytest.fixture(scope="module")
 def owner() -> Owner:
     return Owner(TINY_MODEL)

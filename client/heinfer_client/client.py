@@ -49,8 +49,8 @@ class Client:
         progress: whether to show bars on a terminal while keys are made and sent.
         timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
             registering the keys, for each image or batch of images. An evaluation that takes long is begun as a job and
-            asked for, with a bar. While the service is busy, a request is sent again
-            within that time, as late as the service asks.
+            asked for, with a bar. While the service is busy, a request is sent again within that time, as late as the
+            service asks.
 
     Raises:
         SettingError: when the URL or the time-out is malformed.

@@ -10,8 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownJobError
 from heinfer_client.messages import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
+    TRIES,
     Flow,
     Pause,
     Reply,
@@ -25,9 +24,6 @@ from heinfer_client.progress import Advance, Bars
 
 LONG_SECONDS = 2.0
 """An evaluation that the service expects to take longer is begun as a job."""
-
-TRIES = 6
-"""How often in a row nothing may come of a request before the job is given up."""
 
 _FIRST_LOOK = 0.2
 _LONGEST_LOOK = 1.0
@@ -76,7 +72,7 @@ class _Job:
                 if isinstance(error, UnknownJobError):
                     self._id = None
                 self._failures += 1
-                pause = pause_before_retry(min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures), None)
+                pause = pause_before_retry(self._failures, None)
                 if self._failures >= TRIES or self._left <= pause:
                     raise
             yield Pause(pause)

@@ -102,20 +102,25 @@ def ask_until_taken(request: Request, seconds: float) -> Flow[Reply]:
         seconds: that all of it may take.
     """
     ends = monotonic() + seconds
-    backoff = FIRST_PAUSE
+    failures = 0
     while True:
         reply = yield from ask(replace(request, seconds=ends - monotonic()))
         if reply.status not in _COME_BACK:
             return reply
-        pause = pause_before_retry(backoff, retry_after_seconds(reply))
+        pause = pause_before_retry(failures, retry_after_seconds(reply))
         if monotonic() + pause >= ends:
             return reply
         yield Pause(pause)
-        backoff = min(LONGEST_PAUSE, 2 * backoff)
+        failures += 1
 
 
-def pause_before_retry(backoff: float, wanted: float | None) -> float:
-    """Seconds to wait: at least what the service wants, and by chance more, so that clients do not return together."""
+def pause_before_retry(failures: int, wanted: float | None) -> float:
+    """Seconds to wait: at least what the service wants, and by chance more, so that clients do not return together.
+
+    Args:
+        failures: how often nothing has come of it so far; each doubles the pause.
+    """
+    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))  # no power that is no float any more
     least = backoff / 2 if wanted is None else wanted
     return least + random.uniform(0, backoff / 2)  # noqa: S311 - no secret
 
@@ -130,6 +135,9 @@ _COME_BACK = frozenset({429})
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
 """Between two tries that the service says nothing of, in seconds."""
+
+TRIES = 6
+"""How often in a row nothing may come of a request before what it is for is given up."""
 
 _BY_CODE: dict[str, type[ServiceError]] = {
     error.code: error

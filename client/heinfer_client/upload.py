@@ -14,8 +14,7 @@ from heinfer.errors import (
     UploadOffsetError,
 )
 from heinfer_client.messages import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
+    TRIES,
     Flow,
     Pause,
     Reply,
@@ -31,9 +30,6 @@ WHOLE_BYTES = 1 << 22
 """Keys of no more are sent at once."""
 
 PIECE_BYTES = 1 << 20
-
-TRIES = 6
-"""How often in a row nothing may come of a request before the upload is given up."""
 
 _ID = r"^[A-Za-z0-9_-]{16,64}$"
 
@@ -86,7 +82,7 @@ class _Pieces:
                 if self._failures >= TRIES:
                     raise
                 wanted = error.retry_after if isinstance(error, BusyError) else None
-            yield Pause(pause_before_retry(min(LONGEST_PAUSE, FIRST_PAUSE * 2**self._failures), wanted))
+            yield Pause(pause_before_retry(self._failures, wanted))
 
     def _from_where_it_is(self) -> Flow[str]:
         state = yield from self._ask(self._begin)  # begins it, or says where it is

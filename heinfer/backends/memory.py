@@ -57,8 +57,7 @@ def key_bytes(parameters: Parameters, levels: Mapping[int, int], backend: str) -
     """
     if backend == "native":
         return sum(2 * 4 * parameters.ring_degree * (level + 1) * (level + 2) for level in levels.values())
-    digits = len(parameters.data_primes)
-    return 2 * _WORD_BYTES * parameters.ring_degree * digits * (digits + 1) * len(levels)
+    return parameters.seal_key_bytes * len(levels)
 
 
 def _most_at_once(circuit: Circuit, sizes: Sequence[int]) -> int:

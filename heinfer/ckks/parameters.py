@@ -73,6 +73,12 @@ class Parameters:
         """Level of a fresh ciphertext: rescales still possible."""
         return len(self.data_primes) - 1
 
+    @property
+    def seal_key_bytes(self) -> int:
+        """Bytes of one evaluation key in SEAL: a digit for every data prime, two halves modulo all primes, in 8 bytes."""
+        digits = len(self.data_primes)
+        return 2 * 8 * self.ring_degree * digits * (digits + 1)
+
     @cached_property
     def log_qp(self) -> float:
         return log_qp(self.primes)

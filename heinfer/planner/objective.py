@@ -142,12 +142,6 @@ def key_bytes(parameters: Parameters) -> int:
     return len(parameters.data_primes) * _row_bytes(parameters, parameters.primes)
 
 
-def loaded_key_bytes(parameters: Parameters) -> int:
-    """Bytes of one evaluation key in SEAL: both halves, in 64-bit words."""
-    digits = len(parameters.data_primes)
-    return 16 * parameters.ring_degree * digits * (digits + 1)
-
-
 def _row_bytes(parameters: Parameters, primes: Sequence[int]) -> int:
     return sum(parameters.ring_degree * prime.bit_length() // 8 for prime in primes)
 

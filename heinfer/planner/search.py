@@ -33,7 +33,6 @@ from heinfer.planner.objective import (
     Wishes,
     ciphertext_bytes,
     key_bytes,
-    loaded_key_bytes,
     plaintext_bytes,
     prices,
     table_for,
@@ -294,7 +293,7 @@ class _Search:
         needs = Needs(
             key_bytes=keys * key_bytes(self.ring),
             upload_bytes=state.input.layout.ciphertexts * ciphertext_bytes(self.ring, self.levels),
-            memory_bytes=keys * loaded_key_bytes(self.ring) + state.plaintext_bytes,
+            memory_bytes=keys * self.ring.seal_key_bytes + state.plaintext_bytes,
         )
         limit = needs.exceeded(self.limits)
         if limit:

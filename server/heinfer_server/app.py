@@ -47,7 +47,7 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.watch())]
+        tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.metrics.measure())]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()

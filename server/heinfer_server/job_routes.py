@@ -36,7 +36,6 @@ JobId = Annotated[str, PathParameter(max_length=64, description="id of a job")]
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),
@@ -99,7 +98,6 @@ async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobStat
         **documented(
             HTTPStatus.NOT_FOUND,
             HTTPStatus.CONFLICT,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
             HTTPStatus.SERVICE_UNAVAILABLE,
             HTTPStatus.GATEWAY_TIMEOUT,
         ),

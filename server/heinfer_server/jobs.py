@@ -6,6 +6,7 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -74,6 +75,7 @@ class Job:
         result, error: one of them, when it is over and was not cancelled.
         is_fetched: whether its result has been sent.
         touched: when it was over, by the clock of the event loop's time.
+        idempotency_key: under which it was begun; empty for none.
     """
 
     id: str
@@ -85,6 +87,7 @@ class Job:
     is_over: bool = False
     is_fetched: bool = False
     touched: float = 0.0
+    idempotency_key: str = ""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -156,7 +159,8 @@ class Jobs:
             request: all of it.
         """
         self.tidy()
-        job = Job(secrets.token_hex(16), tenant, Watch(), asyncio.get_running_loop().create_future())
+        withdrawn: Departure = asyncio.get_running_loop().create_future()
+        job = Job(secrets.token_hex(16), tenant, Watch(), withdrawn, idempotency_key=idempotency_key)
         self._jobs[job.id] = job
         if idempotency_key:
             self._idempotent[tenant, idempotency_key] = _digest(request), job.id
@@ -198,12 +202,12 @@ class Jobs:
         """Forget what is over for long, and the oldest of what is too much."""
         now = self._clock()
         over = [job for job in self._jobs.values() if job.is_over]
-        over.sort(key=lambda job: job.touched)
-        for number, job in enumerate(over):
-            later = over[number + 1 :]
-            of_tenant = sum(other.tenant == job.tenant for other in later)
-            if now - job.touched > self._seconds or of_tenant >= JOBS_OF_A_TENANT or len(later) >= JOBS_KEPT:
+        later_of_tenant: Counter[str] = Counter()
+        for later, job in enumerate(sorted(over, key=lambda job: job.touched, reverse=True)):
+            is_old = now - job.touched > self._seconds
+            if is_old or later_of_tenant[job.tenant] >= JOBS_OF_A_TENANT or later >= JOBS_KEPT:
                 self._forget(job)
+            later_of_tenant[job.tenant] += 1
 
     async def _do(self, job: Job, work: Work, place: ExitStack) -> None:
         with place:
@@ -228,7 +232,9 @@ class Jobs:
 
     def _forget(self, job: Job) -> None:
         self._jobs.pop(job.id, None)
-        self._idempotent = {key: entry for key, entry in self._idempotent.items() if entry[1] != job.id}
+        key = job.tenant, job.idempotency_key
+        if self._idempotent.get(key, (b"", ""))[1] == job.id:  # a later job may have taken the key over
+            del self._idempotent[key]
 
 
 async def progress_of(job: Job) -> AsyncIterator[None]:

@@ -25,7 +25,6 @@ router = APIRouter()
         HTTPStatus.NOT_FOUND,
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
     openapi_extra=octets_in("a frame of exactly the evaluation keys that the manifest lists"),
@@ -73,7 +72,7 @@ async def delete_keys(service: TheService, tenant: Tenant, key_id: KeyId) -> Non
     "/models/{model}/uploads",
     summary="Begin to register evaluation keys in pieces, or go on with it",
     status_code=HTTPStatus.CREATED,
-    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.TOO_MANY_REQUESTS),
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
 )
 async def begin_upload(
     service: TheService,
@@ -107,7 +106,6 @@ async def get_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -
         HTTPStatus.REQUEST_TIMEOUT,
         HTTPStatus.CONFLICT,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        HTTPStatus.TOO_MANY_REQUESTS,
     ),
     openapi_extra=octets_in(f"the bytes from the offset on: at most {CHUNK_BYTES}, taken whole or not at all"),
 )
@@ -133,7 +131,6 @@ async def continue_upload(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
         HTTPStatus.CONFLICT,
-        HTTPStatus.TOO_MANY_REQUESTS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
 )

@@ -105,8 +105,6 @@ async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Re
             HTTPStatus.NOT_FOUND,
             HTTPStatus.REQUEST_TIMEOUT,
             HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-            HTTPStatus.UNPROCESSABLE_ENTITY,
-            HTTPStatus.TOO_MANY_REQUESTS,
             HTTPStatus.SERVICE_UNAVAILABLE,
             HTTPStatus.GATEWAY_TIMEOUT,
         ),

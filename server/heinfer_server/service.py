@@ -181,10 +181,6 @@ class Service:
         log(_logger, logging.INFO, "ending", jobs=self.jobs.under_way)
         await self.jobs.settle(self.settings.drain_seconds)
 
-    async def watch(self) -> None:
-        """Keep the gauges up to date, and measure the event loop's lag, for ever."""
-        await self.metrics.measure()
-
     async def check(self, model: ServedModel, body: bytes, stages: Stages) -> None:
         """Check a frame of inputs; raises what check_inputs raises."""
         with stages.timed("check"):

@@ -1,6 +1,6 @@
 """How far an evaluation has come, and the wish to cancel it, between the service and a worker process.
 
-They share four numbers in memory: what passes through the pool's pipe comes when a task is over.
+They share three numbers in memory: what passes through the pool's pipe comes when a task is over.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from heinfer.planner.objective import (
     Wishes,
     ciphertext_bytes,
     key_bytes,
-    loaded_key_bytes,
     plaintext_bytes,
     table_for,
 )
@@ -223,7 +222,7 @@ def _require_limits(plan: Plan, policy: Policy, limits: Limits) -> None:
     needs = Needs(
         key_bytes=keys * key_bytes(ring),
         upload_bytes=plan.input.ciphertexts * ciphertext_bytes(ring, plan.input_level),
-        memory_bytes=keys * loaded_key_bytes(ring) + sum(p.counts.hma * plaintext_bytes(ring, n) for p, n in linear),
+        memory_bytes=keys * ring.seal_key_bytes + sum(p.counts.hma * plaintext_bytes(ring, n) for p, n in linear),
     )
     limit = needs.exceeded(limits)
     if limit:
