@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.options import Backend, Json, Network
-from benchmarks.records import plan_record, seconds_of, write_records
+from benchmarks.records import plan_record, spread, write_records
 from benchmarks.resumable import ImageResult, ResultsFile
 from benchmarks.subject import Subject
 from heinfer.backends.cleartext import simulate
@@ -66,7 +66,7 @@ def accuracy(
         "exempted": exempted,
         "precision_bits_min": round(min(result.bits for result in results), 2),
         "precision_bits_predicted": round(_predicted_bits(model, test.images[:_AT_ONCE], scores[:images]), 2),
-        "eval_seconds": seconds_of([result.seconds for result in results]),
+        "eval_seconds": spread([result.seconds for result in results]),
     }
     write_records([record], json)
     file.remove()

@@ -16,22 +16,18 @@ import torch
 import typer
 from rich.progress import track
 
+from benchmarks.counted import circuit_record, policy_record
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
 from benchmarks.trained import accuracies
 from benchmarks.whole import executed, scaled
 from heinfer.calibration.machine import describe_machine, today
-from heinfer.calibration.prediction import predict
 from heinfer.calibration.tenseal import TensealBench
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
-from heinfer.circuit.levels import key_levels
 from heinfer.ckks.parameters import Parameters
-from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
-from heinfer.network.ir import Network
 from heinfer.planner.cost import cost_table
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import Plan
@@ -152,50 +148,13 @@ def _record(case: Case, threads: int, memory: float, count: bool) -> Record:
     } | accuracies(case.network)
     network = fold(trace(about.build().eval(), about.data.shape))
     if case.policy.is_published and (count or not case.runs):
-        return record | _counted(network, case)
+        ring = None if case.degree is None else choose_parameters(6, case.degree)
+        counts = count_policy(network, case.policy, ring)
+        return record | _predicted(policy_record(counts), counts.parameters)
     plan = plan_policy(network, case.policy)
     circuit = scaled(plan)
-    record |= _planned(plan, circuit)
+    record |= _predicted(circuit_record(plan, circuit, SCALE), plan.parameters)
     return record if count else record | _run(plan, circuit, about.data.shape, threads, memory)
-
-
-def _counted(network: Network, case: Case) -> Record:
-    """Counts alone; a step of thousands of ciphertexts is sampled."""
-    parameters = None if case.degree is None else choose_parameters(6, case.degree)
-    counts = count_policy(network, case.policy, parameters)
-    sampled = ", ".join(f"{step} {some} of {number}" for step, (some, number) in counts.sampled.items())
-    record: Record = {
-        "ring_degree": counts.parameters.ring_degree,
-        "levels": counts.levels,
-        "input_ciphertexts": counts.input_ciphertexts,
-        "rotations": counts.rotations,
-        "key_switches": counts.key_switches,
-        "hma": counts.hma,
-        "key_bytes": keys_length(counts.parameters, counts.key_levels),
-        "upload_bytes": ciphertexts_length(
-            counts.parameters, count=counts.input_ciphertexts, level=counts.levels, seeded=True
-        ),
-        "sampled": sampled or "nothing",
-    }
-    return record | _predicted(counts.milliseconds, counts.parameters)
-
-
-def _planned(plan: Plan, circuit: Circuit) -> Record:
-    """Counts of a whole circuit, and what the shipped table says of it."""
-    parameters, level, counts = plan.parameters, plan.input_level, count_circuit(circuit)
-    milliseconds = predict(circuit, annotate(circuit, parameters, level, SCALE), cost_table(parameters.ring_degree))
-    record: Record = {
-        "ring_degree": parameters.ring_degree,
-        "levels": level,
-        "input_ciphertexts": circuit.inputs,
-        "rotations": counts.rotations,
-        "key_switches": counts.key_switches,
-        "hma": counts.hma,
-        "key_bytes": keys_length(parameters, key_levels(circuit, level)),
-        "upload_bytes": ciphertexts_length(parameters, count=circuit.inputs, level=level, seeded=True),
-        "sampled": "nothing",
-    }
-    return record | _predicted(sum(milliseconds), parameters)
 
 
 def _run(plan: Plan, circuit: Circuit, shape: tuple[int, ...], threads: int, memory: float) -> Record:
@@ -222,10 +181,12 @@ def _on_seal(circuit: Circuit, parameters: Parameters, level: int) -> float:
     return round(perf_counter() - started, 3)
 
 
-def _predicted(milliseconds: float, parameters: Parameters) -> Record:
-    """Of SEAL, one thread, by the shipped table: its seconds, and rotations at the top level."""
+def _predicted(record: Record, parameters: Parameters) -> Record:
+    """With what the table predicts in its two units: seconds, and rotations of SEAL at the top level."""
+    milliseconds = record.pop("predicted_milliseconds")
+    assert isinstance(milliseconds, float)
     rotation = cost_table(parameters.ring_degree)("rotation", parameters.top_level)
-    return {
+    return record | {
         "predicted_seconds": round(milliseconds / 1000, 2),
         "predicted_rotations": round(milliseconds / rotation, 1),
     }

@@ -9,7 +9,7 @@ from rich.progress import track
 
 from benchmarks.kernels import KernelSpeed, measure_kernels
 from benchmarks.options import Json
-from benchmarks.records import Record, plan_record, save_records, seconds_of, show_table
+from benchmarks.records import Record, plan_record, save_records, show_table, spread
 from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
@@ -57,11 +57,11 @@ def _record(model: Bundle) -> Record:
         "backend": "native",
         "instruction_set": evaluations.instruction_set,
         "rotations_hoisted": evaluations.executed.rotations_hoisted,
-        "eval_seconds": seconds_of(evaluations.wall[1]),
-        "eval_cpu_seconds": seconds_of(evaluations.cpu),
-        f"eval_seconds_{THREADS}_threads": seconds_of(evaluations.wall[THREADS]),
-        "seal_rotation_seconds": seconds_of(evaluations.rotations_wall),
-        "seal_rotation_cpu_seconds": seconds_of(evaluations.rotations),
+        "eval_seconds": spread(evaluations.wall[1]),
+        "eval_cpu_seconds": spread(evaluations.cpu),
+        f"eval_seconds_{THREADS}_threads": spread(evaluations.wall[THREADS]),
+        "seal_rotation_seconds": spread(evaluations.rotations_wall),
+        "seal_rotation_cpu_seconds": spread(evaluations.rotations),
         "ratio_to_seal_rotation": round(cpu / rotation, 2),
         f"ratio_to_seal_rotation_{THREADS}_threads": round(together / median(evaluations.rotations_wall), 2),
         f"speedup_{THREADS}_threads": round(alone / together, 2),

@@ -16,7 +16,7 @@ from rich.progress import track
 
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Backend, Json, Network
-from benchmarks.records import Record, plan_record, seconds_of, write_records
+from benchmarks.records import Record, plan_record, spread, write_records
 from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
@@ -101,8 +101,8 @@ def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> l
     return [
         plan_record("latency", model, subject.backend, subject.threads, subject.rotations_hoisted)
         | {
-            "eval_seconds": seconds_of(seconds),
-            "seal_rotation_seconds": seconds_of(rotations),
+            "eval_seconds": spread(seconds),
+            "seal_rotation_seconds": spread(rotations),
             "ratio_to_seal_rotation": round(median(seconds) / median(rotations), 2),
             "process_peak_bytes": peak_bytes(),  # keys, client's half and all: of every backend that was timed
         }
@@ -114,7 +114,7 @@ def _requested(path: Path, name: str, backend: str, threads: int) -> Record:
     overheads = _http_overheads(path, name, image_for(bundle.load(path).manifest), backend, threads)
     return {
         "http_second_request_overhead_seconds": overheads[1],
-        "http_overhead_seconds": seconds_of(overheads[1:]),
+        "http_overhead_seconds": spread(overheads[1:]),
     }
 
 

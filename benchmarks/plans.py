@@ -13,7 +13,7 @@ import typer
 from rich.progress import track
 
 from benchmarks.options import Json
-from benchmarks.records import Record, save_records, seconds_of, show_table
+from benchmarks.records import Record, save_records, show_table, spread
 from benchmarks.untrained import SEED
 from benchmarks.whole import SCALE_BITS, scaled
 from heinfer.backends.native import NativeProgram
@@ -111,7 +111,7 @@ class _Planned:
             "keys": len(keys),
             "key_bytes": keys_length(parameters, keys),
             **{f"predicted_{table}_seconds": round(spent / 1000, 5) for table, spent in predicted.items()},
-            "eval_cpu_seconds": seconds_of(seconds),
+            "eval_cpu_seconds": spread(seconds),
             "native_over_predicted": round(1000 * median(seconds) / predicted["native"], 2),
             "machine": describe_machine(),
             "date": today(),

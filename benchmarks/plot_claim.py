@@ -30,8 +30,8 @@ def draw_claim(records: Records) -> Figure:
     shown = [r for r in records if r["data"] == "cifar-10" and r["ring"] == "smallest" and "accuracy" in r]
     for policy, (label, colour) in _POLICIES.items():
         of = [r for r in shown if r["policy"] == policy]
-        _series(seconds, of, lambda r: r["predicted_seconds"], colour, label)
-        _series(rotations, of, lambda r: r["rotations"], colour, label)
+        _draw_series(seconds, of, "predicted_seconds", colour, label)
+        _draw_series(rotations, of, "rotations", colour, label)
     seconds.set_xlabel("seconds an image, SEAL, one thread, predicted by the shipped cost table")
     rotations.set_xlabel("rotations an image")
     seconds.set_ylabel("accuracy on the 10,000 test images, %")
@@ -45,24 +45,25 @@ def draw_claim(records: Records) -> Figure:
     return figure
 
 
-def _series(axes: Axes, records: Records, of: Any, colour: str, label: str) -> None:
+def _draw_series(axes: Axes, records: Records, key: str, colour: str, label: str) -> None:
     for brief, fill in ((False, "full"), (True, "none")):
         some = [r for r in records if (r.get("recipe") == "brief") == brief]
-        axes.plot(
-            [of(r) for r in some],
-            [100 * r["accuracy"] for r in some],
-            "o",
-            color=colour,
-            fillstyle=fill,
-            label=f"{label}, trained briefly" if brief else label,
-        ) if some else None
+        if some:
+            axes.plot(
+                [r[key] for r in some],
+                [100 * r["accuracy"] for r in some],
+                "o",
+                color=colour,
+                fillstyle=fill,
+                label=f"{label}, trained briefly" if brief else label,
+            )
         for r in some:
             size = r["network"].partition("@")[2]
             left = "falcon" in r["network"]
             word = ("rank " if "ffconv" in r["network"] else "block ") + size if size else "whole"
             axes.annotate(
                 word,
-                (of(r), 100 * r["accuracy"]),
+                (r[key], 100 * r["accuracy"]),
                 xytext=(-5, 4) if left else (5, -7),
                 textcoords="offset points",
                 fontsize=_SMALL,

@@ -8,7 +8,7 @@ from rich.progress import track
 
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
-from benchmarks.records import Record, plan_record, seconds_of, write_records
+from benchmarks.records import Record, plan_record, spread, write_records
 from heinfer.calibration.benches import open_bench
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.calibration.measure import SWEEPS, Calibration
@@ -47,9 +47,9 @@ def _compare(model: Bundle) -> Record:
     record = plan_record("prediction", model) | {
         "machine": describe_machine(),
         "date": today(),
-        "eval_seconds": seconds_of(evaluations.wall),
-        "eval_cpu_seconds": seconds_of(evaluations.cpu),
-        "seal_rotation_cpu_seconds": seconds_of(evaluations.rotations),
+        "eval_seconds": spread(evaluations.wall),
+        "eval_cpu_seconds": spread(evaluations.cpu),
+        "seal_rotation_cpu_seconds": spread(evaluations.rotations),
         "ratio_to_seal_rotation": round(measured / rotation, 2),
     }
     shipped = cost_table(parameters.ring_degree)

@@ -12,7 +12,7 @@ from rich.progress import track
 from benchmarks.kernels import measure_kernels
 from benchmarks.native_bench import SCALE, NativeBench
 from benchmarks.options import Json
-from benchmarks.records import Record, save_records, seconds_of, show_table
+from benchmarks.records import Record, save_records, show_table, spread
 from heinfer.backends.native.instructions import Division, Rotations, Shape, Sum, Target
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.circuit.ir import Circuit, Kind, Op
@@ -136,8 +136,8 @@ def _measured(degree: int) -> Iterator[Record]:
             "ring_degree": degree,
             "log_qp": round(parameters.log_qp, 3),
             "levels": parameters.top_level,
-            "native_seconds": seconds_of(native),
-            "seal_seconds": seconds_of(seal),
+            "native_seconds": spread(native),
+            "seal_seconds": spread(seal),
             "ratio_to_seal": round(median(seal) / median(native), 2),
             **kernels.record(),
             "machine": describe_machine(),

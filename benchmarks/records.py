@@ -52,9 +52,9 @@ def plan_record(
     }
 
 
-def seconds_of(times: Sequence[float]) -> dict[str, float]:
-    """Median, least, most and number of some times in seconds."""
-    return {"median": median(times), "min": min(times), "max": max(times), "n": len(times)}
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least, most and number of some values, most often times in seconds."""
+    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def save_records(records: Sequence[Record], path: Path) -> None:

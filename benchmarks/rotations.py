@@ -13,23 +13,17 @@ import torch
 import typer
 from rich.progress import track
 
+from benchmarks.counted import circuit_record, policy_record
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
-from heinfer.calibration.prediction import predict
-from heinfer.circuit.annotate import annotate
-from heinfer.circuit.counts import count_circuit
-from heinfer.circuit.ir import Circuit
-from heinfer.circuit.levels import key_levels
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.errors import PlanError
 from heinfer.formats import bundle
-from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Objective, Wishes
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.names import Policy
@@ -134,59 +128,8 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
         "planning_peak_mb": round(peak_bytes() / 1e6, 1),
     }
     if isinstance(result, PolicyCounts):
-        return _prescribed(result) | planning
+        return policy_record(result) | planning
     circuit = lower(result)
     for improve in (merge_common_subexpressions, remove_dead_code, mark_hoisting):
         circuit = improve(circuit)
-    return _counted(result, circuit) | planning
-
-
-def _prescribed(counts: PolicyCounts) -> Record:
-    """Counts of a published method, but for the plaintexts of biases."""
-    parameters = counts.parameters
-    sampled = (f"{step} {some} of {number}" for step, (some, number) in counts.sampled.items())
-    return {
-        "ring_degree": parameters.ring_degree,
-        "log_qp": round(parameters.log_qp, 3),
-        "levels": counts.levels,
-        "rotations": counts.rotations,
-        "rotations_hoisted": 0,
-        "key_switches": counts.key_switches,
-        "hma": counts.hma,
-        "ct_ct_mults": counts.ct_ct_mults,
-        "input_ciphertexts": counts.input_ciphertexts,
-        "keys": len(counts.key_levels),
-        "key_bytes": keys_length(parameters, counts.key_levels),
-        "upload_bytes": ciphertexts_length(
-            parameters, count=counts.input_ciphertexts, level=counts.levels, seeded=True
-        ),
-        "download_bytes": ciphertexts_length(parameters, count=counts.output_ciphertexts, level=0, seeded=False),
-        "predicted_milliseconds": round(counts.milliseconds, 1),
-        "sampled": ", ".join(sampled) or "nothing",
-    }
-
-
-def _counted(plan: Plan, circuit: Circuit) -> Record:
-    parameters, counts = plan.parameters, count_circuit(circuit)
-    levels = key_levels(circuit, plan.input_level)
-    types = annotate(circuit, parameters, plan.input_level, _SCALE)
-    output = types[circuit.outputs[0]].level
-    milliseconds = predict(circuit, types, cost_table(parameters.ring_degree))
-    return {
-        "ring_degree": parameters.ring_degree,
-        "log_qp": round(parameters.log_qp, 3),
-        "levels": plan.input_level,
-        "rotations": counts.rotations,
-        "rotations_hoisted": 0,  # what runs hoisted: SEAL shares nothing between rotations, whatever the plan marks
-        "key_switches": counts.key_switches,
-        "hma": counts.hma,
-        "ct_ct_mults": counts.ct_ct_mults,
-        "plaintexts": counts.plaintexts,
-        "input_ciphertexts": circuit.inputs,
-        "keys": len(levels),
-        "key_bytes": keys_length(parameters, levels),
-        "upload_bytes": ciphertexts_length(parameters, count=circuit.inputs, level=plan.input_level, seeded=True),
-        "download_bytes": ciphertexts_length(parameters, count=len(circuit.outputs), level=output, seeded=False),
-        "predicted_milliseconds": round(sum(milliseconds), 1),
-        "sampled": "nothing",
-    }
+    return circuit_record(result, circuit, _SCALE) | planning

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from collections import defaultdict
 from collections.abc import Sequence
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
-from statistics import median, quantiles
+from statistics import quantiles
 from time import perf_counter
 from typing import Annotated, Any
 
@@ -17,7 +16,8 @@ import httpx
 import typer
 
 from benchmarks.options import Backend, Json, Network
-from benchmarks.records import Record, seconds_of, write_records
+from benchmarks.ports import free_port
+from benchmarks.records import Record, spread, write_records
 from benchmarks.samples import image_for
 from heinfer.ckks.secret import SecretSide
 from heinfer.cli.local_server import local_server
@@ -50,17 +50,12 @@ def service(
     model = bundle.load(path)
     common: Record = {"benchmark": "service", "network": model.manifest.name, "backend": chosen, "workers": workers}
     bodies = [_Sender(model) for _ in range(clients)]
-    port = _free_port()
+    port = free_port()
     with local_server(path, chosen, workers=workers, metrics_port=port) as url:
         throughput = _throughput(url, model, bodies, chosen, workers, requests)
         throughput["event_loop_lag_p99_at_most_seconds"] = _lag(port)
         call = _calls(url, model, calls)
     write_records([common | {"clients": clients} | throughput, common | {"clients": 1} | call], json)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 class _Sender:
@@ -92,9 +87,9 @@ def _throughput(
     shares = [a / b for a, b in zip(served, alone, strict=True)]
     stages = _by_stage(headers) | {"answered": took}
     return {
-        "evaluator_alone_per_second": _spread(alone),
-        "served_per_second": _spread(served),
-        "share": _spread(shares),
+        "evaluator_alone_per_second": spread(alone),
+        "served_per_second": spread(served),
+        "share": spread(shares),
         **{f"{name}_seconds": _percentiles(values) for name, values in stages.items()},
     }
 
@@ -198,7 +193,7 @@ def _calls(url: str, model: Bundle, number: int) -> Record:
             stages |= {"whole": whole, "beyond the evaluation": whole - stages["evaluation"]}
             for name, seconds in stages.items():
                 found[name].append(seconds)
-    return {name: seconds_of(values) for name, values in found.items()}
+    return {name: spread(values) for name, values in found.items()}
 
 
 class _Clock:
@@ -233,10 +228,6 @@ def _by_stage(headers: Sequence[str]) -> dict[str, list[float]]:
 def _percentiles(values: Sequence[float]) -> dict[str, float]:
     cuts = quantiles(values, n=100, method="inclusive")
     return {"p50": cuts[49], "p95": cuts[94], "p99": cuts[98]}
-
-
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"median": median(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def _lag(port: int) -> float:

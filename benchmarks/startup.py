@@ -15,7 +15,7 @@ import typer
 from rich.progress import track
 
 from benchmarks.options import Json
-from benchmarks.records import Record, save_records, seconds_of, show_table
+from benchmarks.records import Record, save_records, show_table, spread
 from benchmarks.samples import image_for
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.ckks.secret import SecretSide
@@ -87,8 +87,8 @@ def _record(name: str, constants: str, runs: list[dict[str, Any]], written: int)
         "threads": 1,
         "constants": constants,
         "constants_file_bytes": written,
-        "ready_seconds": seconds_of([run["seconds"] for run in runs]),
-        "keys_seconds": seconds_of([run["keys_seconds"] for run in runs]),
+        "ready_seconds": spread([run["seconds"] for run in runs]),
+        "keys_seconds": spread([run["keys_seconds"] for run in runs]),
         "ready_own_memory_bytes": median(run["ready"]["own"] for run in runs),
         "peak_memory_bytes": median(memory["peak"] for memory in evaluated),
         "own_memory_bytes": median(memory["own"] for memory in evaluated),

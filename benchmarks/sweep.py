@@ -19,7 +19,7 @@ from torch import nn
 import heinfer
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
-from benchmarks.records import Record, plan_record, save_records, seconds_of, show_table
+from benchmarks.records import Record, plan_record, save_records, show_table, spread
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.cli.options import DataDir
 from heinfer.compiler import CompiledModel
@@ -166,9 +166,9 @@ def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, sing
         "keys": facts.key_count,
         "upload_bytes_an_image": round(facts.upload_bytes / batch),
         "key_bytes_an_image": round(facts.key_bytes / batch),
-        "eval_seconds": seconds_of(evaluations.wall),
-        "eval_cpu_seconds": seconds_of(evaluations.cpu),
-        "seal_rotation_cpu_seconds": seconds_of(evaluations.rotations),
+        "eval_seconds": spread(evaluations.wall),
+        "eval_cpu_seconds": spread(evaluations.cpu),
+        "seal_rotation_cpu_seconds": spread(evaluations.rotations),
         "ratio_to_seal_rotation": round(seconds / rotation, 2),
         "predicted_milliseconds": round(facts.milliseconds, 1),
         "predicted_ratio_to_seal_rotation": round(facts.milliseconds / predicted_rotation, 2),

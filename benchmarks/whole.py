@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
-from benchmarks.records import Record, seconds_of, write_records
+from benchmarks.records import Record, spread, write_records
 from heinfer.backends.native import NativeRing
 from heinfer.calibration.machine import describe_machine, today
 from heinfer.circuit.interpret import run
@@ -113,8 +113,8 @@ def executed(
         "plaintexts": ran.plaintexts,
         "keys": len(steps),
         "loading_seconds": round(loaded, 1),
-        "eval_seconds": seconds_of(seconds),
-        "eval_cpu_seconds": seconds_of(processor),  # of all threads: it does not know of others on the machine
+        "eval_seconds": spread(seconds),
+        "eval_cpu_seconds": spread(processor),  # of all threads: it does not know of others on the machine
         "sampled": "nothing",
         "precision_bits": round(_bits(plan, circuit, slots, outputs, secret), 2),
         "constant_bytes": runtime.constant_bytes,

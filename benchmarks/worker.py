@@ -6,10 +6,10 @@ python -m benchmarks.worker BUNDLE KEYS INPUTS [FOLDER]: says when it is ready, 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 
+from benchmarks.memory import peak_bytes, status_bytes
 from heinfer.formats import bundle
 from heinfer.runtime import NativeOptions
 from heinfer_server.evaluator import Evaluator
@@ -33,12 +33,8 @@ def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
 
 def _memory() -> dict[str, int]:
     """Bytes: the most so far, those of the process alone, and those of files, which processes share."""
-    status = Path("/proc/self/status").read_text()
-    found = {name: re.search(rf"^{field}:\s*(\d+) kB", status, re.MULTILINE) for name, field in _FIELDS.items()}
-    return {name: 1024 * int(match[1]) for name, match in found.items() if match}
+    return {"peak": peak_bytes(), "own": status_bytes("RssAnon"), "of_files": status_bytes("RssFile")}
 
-
-_FIELDS = {"peak": "VmHWM", "own": "RssAnon", "of_files": "RssFile"}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from benchmarks import accuracy, floor, latency, plans, plots, prediction, primitives, startup, sweep
 from benchmarks.__main__ import app
-from benchmarks.records import plan_record, seconds_of
+from benchmarks.records import plan_record, spread
 from benchmarks.resumable import ImageResult, ResultsFile
 from heinfer import zoo
 from heinfer.backends.native import NativePlan, plan_circuit
@@ -332,7 +332,7 @@ def test_a_record_has_the_common_keys_and_counts_of_the_circuit():
 
 
 def test_times_are_summarised():
-    assert seconds_of([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}
 
 
 # Results that outlive an interruption --------------------------------------------------------------

@@ -24,7 +24,7 @@ from benchmarks.options import Json
 from benchmarks.peers.channel import peak_bytes, reset_peak
 from benchmarks.peers.environment import Driven, driven, interpreter
 from benchmarks.peers.networks import SEED, in_unit_range, scores, trained, training_images
-from benchmarks.records import Record, seconds_of, show_table, write_records
+from benchmarks.records import Record, show_table, spread, write_records
 from heinfer.cli.options import DataDir
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
@@ -163,7 +163,7 @@ def record(
         our_results, peer_results: in the order of the inputs; heinfer's went through them again and again.
         clear: (inputs, classes) scores of the network itself.
     """
-    ratio = seconds_of(our_results.seconds)["median"] / seconds_of(peer_results.seconds)["median"]
+    ratio = spread(our_results.seconds)["median"] / spread(peer_results.seconds)["median"]
     return {
         "benchmark": "peers",
         "peer": comparison.peer,
@@ -175,8 +175,8 @@ def record(
         "threads": 1,
         **_facts(ours, ""),
         **_facts(peer, "peer_"),
-        "eval_seconds": seconds_of(our_results.seconds),
-        "peer_seconds": seconds_of(peer_results.seconds),
+        "eval_seconds": spread(our_results.seconds),
+        "peer_seconds": spread(peer_results.seconds),
         "ratio_to_peer": round(ratio, 5),
         "target_ratio": comparison.target,
         "images": len(clear),

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import httpx
 import numpy as np
@@ -49,27 +49,38 @@ class Tally:
             self.errors[error.server_code] += 1
 
 
+class Answers:
+    """What a model says of some digits in cleartext, computed once for all who send them.
+
+    Attributes:
+        name: of the model.
+        images, scores: the digits, and its scores of them.
+    """
+
+    def __init__(self, model: Bundle) -> None:
+        self.name = model.manifest.name
+        self.images = digits().images
+        self.scores: Scores = cleartext_scores(model, list(self.images))
+
+
 class Caller:
     """One tenant with one model and one secret key: classifies digits, and checks the scores."""
 
-    def __init__(self, url: str, model: Bundle, api_key: str, keys: Path | None, tally: Tally) -> None:
-        self._images = digits().images
-        self._cleartext: Scores = cleartext_scores(model, list(self._images))
+    def __init__(self, url: str, answers: Answers, api_key: str, keys: Path | None, tally: Tally) -> None:
+        self._answers = answers
         self._tally = tally
         self._number = 0
-        self.client = Client(
-            url, model=model.manifest.name, api_key=api_key, keys_path=keys, progress=False, timeout=_TIMEOUT
-        )
+        self.client = Client(url, model=answers.name, api_key=api_key, keys_path=keys, progress=False, timeout=_TIMEOUT)
 
     def call(self) -> bool:
         """Send the next digit; whether there was an answer."""
-        self._number = (self._number + 1) % len(self._images)
+        self._number = (self._number + 1) % len(self._answers.images)
         try:
-            prediction = self.client.encrypt_and_predict(self._images[self._number])
+            prediction = self.client.encrypt_and_predict(self._answers.images[self._number])
         except ServiceError as error:
             self._tally.failed(error)
             return False
-        self._tally.answered(precision_bits(prediction.scores, self._cleartext[self._number]))
+        self._tally.answered(precision_bits(prediction.scores, self._answers.scores[self._number]))
         return True
 
     def until_answered(self, seconds: float) -> float | None:
@@ -78,7 +89,7 @@ class Caller:
         while not self.call():
             if monotonic() - started > seconds:
                 return None
-            threading.Event().wait(0.2)
+            sleep(0.2)
         return monotonic() - started
 
 
@@ -98,16 +109,16 @@ class Newcomers(threading.Thread):
     """Registers new keys, uses them once and deletes them, again and again."""
 
     def __init__(
-        self, url: str, model: Bundle, api_key: str, tally: Tally, pause: float, over: threading.Event
+        self, url: str, answers: Answers, api_key: str, tally: Tally, pause: float, over: threading.Event
     ) -> None:
         super().__init__(daemon=True)
-        self._url, self._model, self._api_key, self._tally = url, model, api_key, tally
+        self._url, self._answers, self._api_key, self._tally = url, answers, api_key, tally
         self._pause, self._over = pause, over
         self.registered = 0
 
     def run(self) -> None:
         while not self._over.wait(self._pause):
-            caller = Caller(self._url, self._model, self._api_key, None, self._tally)
+            caller = Caller(self._url, self._answers, self._api_key, None, self._tally)
             with caller.client:
                 self.registered += caller.call()
             self._forget()

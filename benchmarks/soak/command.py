@@ -10,10 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import cycle
 from pathlib import Path
 from statistics import median
-from time import monotonic
+from time import monotonic, sleep
 from typing import Annotated
 
 import typer
@@ -21,7 +20,7 @@ from rich.progress import Progress
 
 from benchmarks.options import Json
 from benchmarks.records import Record, write_records
-from benchmarks.soak.callers import Caller, Newcomers, Steady, Tally
+from benchmarks.soak.callers import Answers, Caller, Newcomers, Steady, Tally
 from benchmarks.soak.faults import ENDS, FAULTS, Scene
 from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
@@ -103,16 +102,17 @@ def soak(
         service = Service(folder, disk, bundles, folder / "tenants.json")
         api_keys = {who: tenants.add(who) for who in ("ann", "bob", "cat", "probe", "newcomers")}
         models = [bundle.load(path) for path in bundles]
+        answers = [Answers(model) for model in models]
         over = threading.Event()
 
         def caller(who: str, number: int, keys: Path | None) -> Caller:
-            return Caller(service.url, models[number], api_keys[who], keys, tally)
+            return Caller(service.url, answers[number], api_keys[who], keys, tally)
 
         chance = random.Random(seed)  # noqa: S311 - no secret
         service.start()
         probe = caller("probe", 0, folder / "probe")
         steady = [Steady(caller(w, i, folder / w), 0.2, over) for w, i in (("ann", 0), ("bob", 1), ("cat", 0))]
-        newcomers = Newcomers(service.url, models[1], api_keys["newcomers"], tally, 10, over)
+        newcomers = Newcomers(service.url, answers[1], api_keys["newcomers"], tally, 10, over)
         scene = Scene(service, disk, models[0], api_keys["probe"], lambda: caller("newcomers", 0, None), chance)
         probe.call()
         for thread in (*steady, newcomers):
@@ -167,12 +167,12 @@ def _run(scene: Scene, probe: Caller, outcomes: Outcomes, memory: Memory, second
             outcomes.add(fault.__name__, outcome, probe.until_answered(_RECOVERY_SECONDS))
             until = monotonic() + pause
             while monotonic() < until:
-                threading.Event().wait(1)
+                sleep(1)
                 if not ending:
                     memory.look(scene.service)
 
 
 def _in_turn(faults: tuple[Fault, ...], chance: random.Random) -> Iterator[Fault]:
     """Each as often as the others, in an order that changes."""
-    for _ in cycle([None]):
+    while True:
         yield from chance.sample(faults, len(faults))

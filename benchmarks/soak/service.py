@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -16,6 +15,7 @@ from time import monotonic, sleep
 
 import httpx
 
+from benchmarks.ports import free_port
 from benchmarks.soak.key_disk import KeyDisk
 
 _START_SECONDS = 120.0
@@ -34,7 +34,7 @@ class Service:
     """
 
     def __init__(self, folder: Path, disk: KeyDisk, bundles: Sequence[Path], tenants: Path) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.leaked = 0
         self._disk = disk
@@ -116,13 +116,6 @@ class Service:
         """Answers that were errors, by code, from the log of all its lives."""
         lines = (json.loads(line) for line in self._log.read_bytes().splitlines() if line.startswith(b"{"))
         return Counter(line["code"] for line in lines if line["event"] == "request" and line.get("code"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _pids() -> list[int]:

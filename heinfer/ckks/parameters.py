@@ -75,7 +75,7 @@ class Parameters:
 
     @property
     def seal_key_bytes(self) -> int:
-        """Bytes of one evaluation key in SEAL: a digit for every data prime, two halves modulo all primes, in 8 bytes."""
+        """Bytes of an evaluation key in SEAL: a digit for each data prime, two halves modulo all primes, in 8 bytes."""
         digits = len(self.data_primes)
         return 2 * 8 * self.ring_degree * digits * (digits + 1)
 
