@@ -70,6 +70,17 @@ def test_encrypted_run_equals_cleartext_within_its_own_budget(model: CompiledMod
         assert precision_bits(encrypted(x), model(x[None])[0]) > 8
 
 
+def test_scores_take_the_room_that_the_last_prime_leaves_to_an_eighth_of_a_bit(model: CompiledModel) -> None:
+    part, parameters = model.manifest.input, model.plan.parameters
+    types = annotate(model.bundle.circuit, parameters, part.level, part.scale)
+    for output in model.bundle.circuit.outputs:
+        bits = np.log2(types[output].scale)
+        assert bits * 8 == pytest.approx(round(bits * 8), abs=1e-6)
+        bound = max(model.bundle.bounds[output], 1.0)
+        room = np.log2(np.prod([float(p) for p in parameters.primes_at(types[output].level)]) / 2 / bound) - bits
+        assert 0 <= room < 0.125
+
+
 def test_the_price_of_the_plan_is_the_time_of_its_circuit(model: CompiledModel) -> None:
     part, parameters = model.manifest.input, model.plan.parameters
     cost = cost_table(parameters.ring_degree)

@@ -233,6 +233,16 @@ def test_parameters_are_the_smallest_ring_with_so_many_levels(levels: int, degre
     assert parameters.log_qp <= MAX_LOG_QP_128[degree]
 
 
+@pytest.mark.parametrize("levels", [1, 2, 3, 6, 7, 10, 14, 15])
+def test_primes_are_as_wide_as_the_ring_allows_the_lowest_first(levels: int) -> None:
+    parameters = choose_parameters(levels)
+    bits = [prime.bit_length() for prime in parameters.data_primes]
+    assert sum(bits) + 30 == min(MAX_LOG_QP_128[parameters.ring_degree], 30 * (levels + 2))
+    assert 26 <= min(bits) <= max(bits) <= 30
+    assert bits == sorted(bits, reverse=True)
+    assert max(bits[1:]) - min(bits) <= 1
+
+
 def test_more_levels_than_any_ring_gives_are_refused() -> None:
     most = next(n for n in range(1, 99) if not _has_parameters(n)) - 1
     with pytest.raises(PlanError, match=f"needs {most + 1} levels .* gives {most} at 128-bit security: use fewer"):

@@ -20,8 +20,8 @@ needs_cifar = pytest.mark.skipif(
 )
 
 SHIPPED = {
-    "cifar-fast": ("6782f456794f927fbb5cbd2e1547a9fa432e529627b4da159697feb718e196f6", 0.7779, 124),
-    "cifar-accurate": ("69f3ad002dfcba05dcfa53429fee18657dde69870e23174190748cc767c46bec", 0.8687, 299),
+    "cifar-fast": ("f0564eb11c552f904a16b00e6711817d5c0442d3f266826c8176dd983fcbba0e", 0.7779, 124),
+    "cifar-accurate": ("93d612e1be130b71cee2ec068133429785aaa91f093647081a2dd9572821c176", 0.8687, 299),
 }
 
 

@@ -1,4 +1,8 @@
-"""CKKS parameters from the depth of a network, under the security table."""
+"""CKKS parameters from the depth of a network, under the security table.
+
+The ring is the smallest that holds a level for every layer. What its security leaves over makes the primes wider: each
+bit of a prime is one of precision, of the values or of the weights.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,30 @@ from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import PlanError
 
 BASE_BITS = 28
-"""The prime that survives to level 0: bound x scale of the scores must stay below half of it."""
+"""At least, of the prime that survives to level 0: bound x scale of the scores must stay below half of it."""
 RESCALE_BITS = 26
+"""At least, of the prime that a rescale divides by."""
 SPECIAL_BITS = 30
 """The largest prime that fits a 32-bit word with room for lazy additions; key switching noise shrinks with it."""
 
 
 def smallest_parameters(levels: int, minimum_degree: int = 4096) -> Parameters | None:
-    """Return the smallest secure ring with that many levels; None when there is none."""
+    """Return the smallest secure ring with so many levels, its primes as wide as it allows; None when there is none."""
     bits = _bits(levels)
     for degree, limit in sorted(MAX_LOG_QP_128.items()):
         if degree >= minimum_degree and bits <= limit:
-            return Parameters.create(degree, [BASE_BITS, *[RESCALE_BITS] * levels], SPECIAL_BITS)
+            widened = _widened([BASE_BITS, *[RESCALE_BITS] * levels], limit - bits)
+            return Parameters.create(degree, widened, SPECIAL_BITS)
     return None
+
+
+def _widened(data_bits: list[int], spare: int) -> list[int]:
+    """Hand out bits in rounds, the lowest prime first: the noise of the last layers reaches the scores as it is."""
+    for number in list(range(len(data_bits))) * (SPECIAL_BITS - RESCALE_BITS):
+        if spare and data_bits[number] < SPECIAL_BITS:
+            data_bits[number] += 1
+            spare -= 1
+    return data_bits
 
 
 def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:

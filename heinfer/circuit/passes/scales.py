@@ -12,8 +12,9 @@ products, which are added up, agree to the last bit or nearly so: half a step of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import floor, inf, log2, nextafter, prod
 
 import numpy as np
@@ -28,9 +29,12 @@ from heinfer.errors import RangeError
 INPUT_BITS = 34.0
 """Scale of a fresh ciphertext: its noise is then 2^-26 of one, far below that of the first rescale."""
 
-_FIRST_BITS = 24.0
+_FIRST_BITS = (24.0, 26.0, 28.0, 30.0)
+"""Of which the search begins with the first that leaves every factor in its range: wider primes take larger scales."""
 _SPARE_BITS = 4
 """That the output scale may give up where sums on the way to the scores, or their bias, need more room than they."""
+_OUTPUT_STEP = 0.125
+"""To which the output scale is rounded down, so that it tells no more of the range of the scores than that."""
 _FACTOR_BITS = (8.0, 30.0)
 _STEPS = (4.0, 2.0, 1.0, 0.5)
 _WORTHWHILE = 0.99  # a move must lower the noise by one percent
@@ -92,20 +96,13 @@ def choose_scales(circuit: Circuit, parameters: Parameters, level: int, statisti
     """
     search = _Search(circuit, parameters, level, statistics)
     layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
-    bits = [0.0] * len(circuit.layers)
-    for layer in layers:
-        bits[layer] = _FIRST_BITS
-    for less in range(_SPARE_BITS + 1):
-        bits[layers[-1]] = search.output_bits() - less
-        best = Scales(INPUT_BITS, tuple(bits))
-        noise = search.noise(best)
-        if noise is not None:
-            break
-    else:
+    begin = next(search.beginnings(layers), None)
+    if begin is None:
         raise RangeError(
-            f"the calibrated values leave no room for even {_FIRST_BITS:.0f}-bit scales: "
+            f"the calibrated values leave no room for even {_FIRST_BITS[0]:.0f}-bit scales: "
             "train with smaller activations or use a larger ring degree"
         )
+    best, noise = begin
     for step in _STEPS:
         best, noise = search.descend(best, noise, layers[:-1], step)
     return best
@@ -120,14 +117,25 @@ class _Search:
         self.levels = [t.level for t in annotate(circuit, parameters, level, 1.0)]
         self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
 
+    def beginnings(self, layers: list[int]) -> Iterator[tuple[Scales, float]]:
+        """Scales that the circuit allows, with their noise: the largest output scale first."""
+        less = np.arange(0, _SPARE_BITS + _OUTPUT_STEP, _OUTPUT_STEP)
+        for output_bits, first_bits in product(self.output_bits() - less, _FIRST_BITS):
+            bits = [0.0] * len(self.circuit.layers)
+            for layer in layers[:-1]:
+                bits[layer] = first_bits
+            bits[layers[-1]] = float(output_bits)
+            scales = Scales(INPUT_BITS, tuple(bits))
+            noise = self.noise(scales)
+            if noise is not None:
+                yield scales, noise
+
     def output_bits(self) -> float:
-        """The largest whole number of bits at which the declared range of the scores fits their level."""
-        return float(
-            min(
-                floor(log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]))
-                for o in self.circuit.outputs
-            )
+        """The most bits, in whole steps, at which the declared range of the scores fits their level."""
+        fits = min(
+            log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]) for o in self.circuit.outputs
         )
+        return _OUTPUT_STEP * floor(fits / _OUTPUT_STEP)
 
     def noise(self, scales: Scales) -> float | None:
         """Median output variance, None when a value could overflow or a factor's scale is out of its range."""
