@@ -27,9 +27,9 @@ from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_client import Client
 from heinfer_client.codec import Codec
-from heinfer_server.evaluator import Evaluator
-from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.evaluation.evaluator import Evaluator
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.store import EvaluationKeys
 
 STAGES = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
 ROUNDS = 3

@@ -11,9 +11,9 @@ from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec
-from heinfer_server.evaluator import Evaluator
-from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.evaluation.evaluator import Evaluator
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.store import EvaluationKeys
 
 _KEY_ID = "benchmark"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from benchmarks.memory import peak_bytes, status_bytes
 from heinfer.formats import bundle
 from heinfer.runtime import NativeOptions
-from heinfer_server.evaluator import Evaluator
-from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.evaluation.evaluator import Evaluator
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.store import EvaluationKeys
 
 
 def main(path: str, keys: str, inputs: str, folder: str = "") -> None:

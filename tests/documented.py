@@ -10,9 +10,9 @@ from unittest.mock import MagicMock
 
 from pydantic import ByteSize
 
-from heinfer_server.metrics import Metrics
 from heinfer_server.service import watch
 from heinfer_server.settings import Settings
+from heinfer_server.telemetry.metrics import Metrics
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "operation.md"
 

@@ -7,9 +7,9 @@ from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError
-from heinfer_server.evaluator import Evaluator
-from heinfer_server.keystore import EvaluationKeys
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.evaluation.evaluator import Evaluator
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.keys.store import EvaluationKeys
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()

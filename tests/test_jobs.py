@@ -27,9 +27,9 @@ from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer.runtime import open_runtime
 from heinfer_client import AsyncClient, Client, messages
 from heinfer_client import jobs as client_jobs
-from heinfer_server import watching
-from heinfer_server.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
-from heinfer_server.watching import Watch, new_cell, watched
+from heinfer_server.evaluation import watching
+from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
+from heinfer_server.evaluation.watching import Watch, new_cell, watched
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -198,7 +198,7 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
 
 
 def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
-    monkeypatch.setattr("heinfer_server.jobs.JOBS_KEPT", 3)
+    monkeypatch.setattr("heinfer_server.evaluation.jobs.JOBS_KEPT", 3)
 
     async def run() -> None:
         jobs = Jobs(10.0, lambda: 1.0)
@@ -214,7 +214,7 @@ def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
 
 
 def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
-    monkeypatch.setattr("heinfer_server.jobs.FETCH_SECONDS", 0.1)
+    monkeypatch.setattr("heinfer_server.evaluation.jobs.FETCH_SECONDS", 0.1)
 
     async def run() -> None:
         async def until_withdrawn(watch: Watch, withdrawn: asyncio.Future[None]) -> Result:

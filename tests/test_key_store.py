@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from heinfer.errors import SettingError, UnknownKeysError
-from heinfer_server.disk_shelf import DiskShelf
-from heinfer_server.keystore import KeyStore, StoreLimits, address
-from heinfer_server.problems import StorageError
-from heinfer_server.shelves import MemoryShelf
-from heinfer_server.worker import Worker
+from heinfer_server.errors import StorageError
+from heinfer_server.evaluation.worker import Worker
+from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.shelves import MemoryShelf
+from heinfer_server.keys.store import KeyStore, StoreLimits, address
 
 MANIFEST = "0" * 64
 
@@ -253,8 +253,8 @@ def test_a_disk_that_takes_no_more_changes_nothing(tmp_path):
 REGISTERS = """
 import sys, os, random
 from pathlib import Path
-from heinfer_server.disk_shelf import DiskShelf
-from heinfer_server.keystore import KeyStore, StoreLimits
+from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.store import KeyStore, StoreLimits
 store = KeyStore(StoreLimits(40 * 20_000, 40 * 20_000), DiskShelf(Path(sys.argv[1])))
 rng = random.Random(int(sys.argv[2]))
 print("ready", flush=True)

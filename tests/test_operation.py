@@ -16,8 +16,9 @@ from tiny_model import tiny_bundle
 
 from heinfer import errors
 from heinfer.errors import FormatError, HeinferError, WorkerFailedError
-from heinfer_server import problems, settings
-from heinfer_server.logs import JsonFormatter
+from heinfer_server import settings
+from heinfer_server.telemetry.logs import JsonFormatter
+from heinfer_server.web import problems
 
 ROOT = Path(__file__).parent.parent
 OPERATION = (ROOT / "docs" / "operation.md").read_text()

@@ -14,9 +14,9 @@ from starlette.types import ASGIApp
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedError
-from heinfer_server import worker_process
-from heinfer_server.heads import MAX_HEAD_BYTES
+from heinfer_server.evaluation import worker_process
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
+from heinfer_server.web.heads import MAX_HEAD_BYTES
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)

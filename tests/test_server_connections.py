@@ -14,8 +14,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from heinfer_server import connections
-from heinfer_server.connections import BoundedProtocol
+from heinfer_server.web import connections
+from heinfer_server.web.connections import BoundedProtocol
 
 SECONDS = 60.0
 LONG = 4 << 20

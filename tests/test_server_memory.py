@@ -22,9 +22,9 @@ from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_keys
 from heinfer.runtime import NativeOptions, open_runtime, runtime_memory
 from heinfer_server import Settings, create_app
-from heinfer_server.model_memory import model_options
+from heinfer_server.memory.of_models import model_options
+from heinfer_server.memory.total import available
 from heinfer_server.models import ServedModel, load_models
-from heinfer_server.total_memory import available
 
 ROW = 8 * PARAMETERS.ring_degree  # bytes of one polynomial at one prime
 

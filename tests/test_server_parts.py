@@ -22,17 +22,21 @@ from heinfer.errors import (
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client import transfer, trust
-from heinfer_server import Settings, connections, create_app, jobs, service, uploads
+from heinfer_server import Settings, create_app, service
 from heinfer_server.__main__ import main
-from heinfer_server.body import read_body
-from heinfer_server.departure import unless
-from heinfer_server.gate import Gate
-from heinfer_server.heads import MAX_HEAD_BYTES
-from heinfer_server.logs import JsonFormatter, log, request_id
+from heinfer_server.admission.gate import Gate
+from heinfer_server.errors import SlowBodyError
+from heinfer_server.evaluation import jobs
+from heinfer_server.evaluation.departure import DepartedError, unless
+from heinfer_server.evaluation.turns import Turns
+from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
+from heinfer_server.keys import uploads
 from heinfer_server.models import load_models
-from heinfer_server.problems import SlowBodyError, problem_of
-from heinfer_server.turns import Turns
-from heinfer_server.worker import MOST_LOADED_KEYS
+from heinfer_server.telemetry.logs import JsonFormatter, log, request_id
+from heinfer_server.web import connections
+from heinfer_server.web.body import read_body
+from heinfer_server.web.heads import MAX_HEAD_BYTES
+from heinfer_server.web.problems import problem_of
 
 # Settings and models ---------------------------------------------------------------------------
 
@@ -245,9 +249,9 @@ def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
             await asyncio.sleep(0)
         turns.give_back()
         gone.set_result(None)
-        with pytest.raises(ClientDisconnect):
+        with pytest.raises(DepartedError):
             await waiting
-        with pytest.raises(ClientDisconnect):  # gone before it had to wait
+        with pytest.raises(DepartedError):  # gone before it had to wait
             await unless(gone, turns.take("a"), give_up=turns.give_back)
         while not turns.free:
             await asyncio.sleep(0)

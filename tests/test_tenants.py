@@ -18,9 +18,10 @@ from heinfer.cli.main import app
 from heinfer.errors import RateLimitedError, SettingError, UnauthorizedError
 from heinfer_client import Client, messages
 from heinfer_client.messages import Pause, Reply, Request, ask_until_taken
-from heinfer_server import Settings, access
-from heinfer_server.rates import Rate
-from heinfer_server.tenants import Directory, TenantFile
+from heinfer_server import Settings
+from heinfer_server.admission import access
+from heinfer_server.admission.rates import Rate
+from heinfer_server.admission.tenants import Directory, TenantFile
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()

@@ -20,8 +20,8 @@ from heinfer.errors import (
     UploadOffsetError,
 )
 from heinfer_client import AsyncClient, Client, messages, upload
-from heinfer_server.parts import tenant_of
-from heinfer_server.uploads import CHUNK_BYTES, UPLOADS_OF_A_TENANT, Uploads
+from heinfer_server.keys.uploads import CHUNK_BYTES, UPLOADS_OF_A_TENANT, Uploads
+from heinfer_server.web.parts import tenant_of
 
 MODEL = tiny_bundle()
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)

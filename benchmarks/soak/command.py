@@ -26,7 +26,7 @@ from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path
-from heinfer_server.tenants import TenantFile
+from heinfer_server.admission.tenants import TenantFile
 
 MODELS = ("mnist-ffconv", "lola-mnist")
 _DISK = 256 << 20

@@ -13,7 +13,7 @@ from rich.table import Table
 from heinfer.cli.extras import needs
 
 if TYPE_CHECKING:
-    from heinfer_server.tenants import TenantFile
+    from heinfer_server.admission.tenants import TenantFile
 
 tenant = typer.Typer(
     no_args_is_help=True,
@@ -68,6 +68,6 @@ def list_tenants(tenants: File) -> None:
 
 def _file(path: Path) -> TenantFile:
     with needs("server"):
-        from heinfer_server.tenants import TenantFile
+        from heinfer_server.admission.tenants import TenantFile
 
     return TenantFile(path)

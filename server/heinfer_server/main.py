@@ -12,13 +12,13 @@ from types import FrameType
 import uvicorn
 
 from heinfer.runtime import BACKENDS, choose_backend, without_native
-from heinfer_server.allocator import give_back_large_blocks
-from heinfer_server.app import create_app
-from heinfer_server.connections import BACKLOG, BoundedProtocol
-from heinfer_server.logs import configure_logging
+from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import load_models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
+from heinfer_server.telemetry.logs import configure_logging
+from heinfer_server.web.app import create_app
+from heinfer_server.web.connections import BACKLOG, BoundedProtocol
 
 _KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
 

@@ -17,26 +17,26 @@ from heinfer.errors import (
     UploadDigestError,
 )
 from heinfer.runtime import NativeOptions, choose_backend
-from heinfer_server.access import Access
-from heinfer_server.disk_shelf import DiskShelf
-from heinfer_server.gate import Gate
-from heinfer_server.handover import Handover
-from heinfer_server.jobs import Jobs
-from heinfer_server.keystore import KeyStore, StoreLimits, address, unknown_keys
-from heinfer_server.logs import log
-from heinfer_server.metrics import Metrics
-from heinfer_server.model_memory import model_options
+from heinfer_server.admission.access import Access
+from heinfer_server.admission.gate import Gate
+from heinfer_server.errors import StorageError
+from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.jobs import Jobs
+from heinfer_server.evaluation.pace import Pace, expected_seconds
+from heinfer_server.evaluation.pool import WorkerPool
+from heinfer_server.evaluation.tasks import Setup
+from heinfer_server.evaluation.worker import Worker
+from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.shelves import MemoryShelf
+from heinfer_server.keys.store import KeyStore, StoreLimits, address, unknown_keys
+from heinfer_server.keys.uploads import Upload, Uploads
+from heinfer_server.memory.of_models import model_options
+from heinfer_server.memory.total import loaded_keys, predict, require_memory
 from heinfer_server.models import ServedModel
-from heinfer_server.pace import Pace, expected_seconds
-from heinfer_server.problems import StorageError
 from heinfer_server.settings import Settings
-from heinfer_server.shelves import MemoryShelf
-from heinfer_server.stages import Stages
-from heinfer_server.tasks import Setup
-from heinfer_server.total_memory import loaded_keys, predict, require_memory
-from heinfer_server.uploads import Upload, Uploads
-from heinfer_server.worker import Worker
-from heinfer_server.workers import WorkerPool
+from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.metrics import Metrics
+from heinfer_server.telemetry.stages import Stages
 
 _logger = logging.getLogger(__name__)
 

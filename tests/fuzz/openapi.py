@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from server_process import server_process
 from tiny_model import tiny_bundle
 
-from heinfer_server.tenants import TenantFile
+from heinfer_server.admission.tenants import TenantFile
 
 CHECKS = (
     "not_a_server_error",

@@ -19,7 +19,7 @@ from server_process import ServerProcess, server_process, wait_until
 from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.formats.frame_fields import ciphertext_fields, key_fields
-from heinfer_server.connections import HEAD_SECONDS
+from heinfer_server.web.connections import HEAD_SECONDS
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY = tiny_bundle()

@@ -11,15 +11,15 @@ from fastapi import APIRouter, Header, Request, Response
 from fastapi import Path as PathParameter
 from starlette.responses import StreamingResponse
 
-from heinfer_server.body import read_body
-from heinfer_server.departure import Departure
-from heinfer_server.jobs import Job, Result, progress_of
-from heinfer_server.parts import OCTET_SCHEMA, OCTETS, KeyQuery, ModelQuery, Tenant, TheService, octets_in
-from heinfer_server.problems import documented, public_code
-from heinfer_server.schemas import JobState
-from heinfer_server.stages import Stages
-from heinfer_server.watching import Watch
-from heinfer_server.workers import Evaluation
+from heinfer_server.evaluation.departure import Departure
+from heinfer_server.evaluation.jobs import Job, Result, progress_of
+from heinfer_server.evaluation.pool import Evaluation
+from heinfer_server.evaluation.watching import Watch
+from heinfer_server.telemetry.stages import Stages
+from heinfer_server.web.body import read_body
+from heinfer_server.web.parts import OCTET_SCHEMA, OCTETS, KeyQuery, ModelQuery, Tenant, TheService, octets_in
+from heinfer_server.web.problems import documented, public_code
+from heinfer_server.web.schemas import JobState
 
 router = APIRouter()
 

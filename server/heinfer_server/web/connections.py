@@ -10,7 +10,7 @@ from typing import cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from heinfer_server.problems import malformed_problem
+from heinfer_server.web.problems import malformed_problem
 
 HEAD_SECONDS = 15.0
 

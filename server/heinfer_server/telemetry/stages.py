@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import perf_counter
 
-from heinfer_server.metrics import Metrics
+from heinfer_server.telemetry.metrics import Metrics
 
 
 class Stages:

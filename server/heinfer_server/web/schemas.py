@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from heinfer_server.jobs import State
+from heinfer_server.evaluation.jobs import State
 
 
 class ModelSummary(BaseModel):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from heinfer_server.keystore import Entry
+from heinfer_server.keys.store import Entry
 
 
 class MemoryShelf:
-    """See heinfer_server.keystore.Shelf."""
+    """See heinfer_server.keys.store.Shelf."""
 
     def __init__(self) -> None:
         self._frames: dict[str, bytes] = {}

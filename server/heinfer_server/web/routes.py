@@ -8,9 +8,12 @@ from urllib.parse import quote
 from fastapi import APIRouter, Request, Response
 
 from heinfer.formats.manifest import Manifest
-from heinfer_server.body import read_body
-from heinfer_server.departure import departure_of
-from heinfer_server.parts import (
+from heinfer_server.errors import NotReadyError
+from heinfer_server.evaluation.pool import Evaluation
+from heinfer_server.telemetry.stages import Stages
+from heinfer_server.web.body import read_body
+from heinfer_server.web.departure import departure_of
+from heinfer_server.web.parts import (
     OCTET_SCHEMA,
     OCTETS,
     KeyQuery,
@@ -22,10 +25,8 @@ from heinfer_server.parts import (
     end_of,
     octets_in,
 )
-from heinfer_server.problems import NotReadyError, documented
-from heinfer_server.schemas import Health, ModelList, ModelSummary, Readiness
-from heinfer_server.stages import Stages
-from heinfer_server.workers import Evaluation
+from heinfer_server.web.problems import documented
+from heinfer_server.web.schemas import Health, ModelList, ModelSummary, Readiness
 
 router = APIRouter()
 

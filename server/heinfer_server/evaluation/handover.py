@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 
-from heinfer_server.tasks import Setup
+from heinfer_server.evaluation.tasks import Setup
 
 
 class Handover:

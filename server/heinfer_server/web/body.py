@@ -8,7 +8,7 @@ from io import BytesIO
 from starlette.requests import Request
 
 from heinfer.errors import PayloadTooLargeError
-from heinfer_server.problems import SlowBodyError
+from heinfer_server.errors import SlowBodyError
 
 _MIB = 1 << 20
 _MAX_DIGITS = 20

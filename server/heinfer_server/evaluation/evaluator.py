@@ -15,8 +15,8 @@ from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.runtime import Handle, NativeOptions, open_runtime
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
-from heinfer_server.watching import Cell, watched
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.evaluation.watching import Cell, watched
 
 
 class _Model:

@@ -18,7 +18,6 @@ from heinfer.errors import (
     IdempotencyConflictError,
     JobNotDoneError,
     PayloadTooLargeError,
-    ServiceError,
     ServiceUnavailableError,
     UnauthorizedError,
     UnknownJobError,
@@ -30,41 +29,12 @@ from heinfer.errors import (
     UploadOffsetError,
     WorkerFailedError,
 )
-from heinfer_server.logs import error_code
+from heinfer_server.errors import AmbiguousLengthError, HeadTooLargeError, NotReadyError, SlowBodyError, StorageError
+from heinfer_server.telemetry.logs import error_code
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal-error"
 RETRY_AFTER_SECONDS = 1
-
-
-class SlowBodyError(ServiceError):
-    """A request body did not arrive in time."""
-
-    code = "request-timeout"
-
-
-class AmbiguousLengthError(ServiceError):
-    """The head of a request gives the length of its body twice: proxies differ in which one they believe."""
-
-    code = "ambiguous-length"
-
-
-class HeadTooLargeError(ServiceError):
-    """The head of a request is longer than any that this service has use for."""
-
-    code = "head-too-large"
-
-
-class StorageError(ServiceError):
-    """The place where keys are kept fails or is full."""
-
-    code = "storage-failed"
-
-
-class NotReadyError(ServiceError):
-    """No worker can evaluate."""
-
-    code = "not-ready"
 
 
 _STATUS: dict[type[HeinferError], HTTPStatus] = {

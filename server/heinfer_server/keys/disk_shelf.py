@@ -16,8 +16,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from heinfer.errors import SettingError
-from heinfer_server.keystore import Entry
-from heinfer_server.problems import StorageError
+from heinfer_server.errors import StorageError
+from heinfer_server.keys.store import Entry
 
 _VERSION = 1
 _COLUMNS = tuple(field.name for field in fields(Entry))
@@ -38,7 +38,7 @@ _LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
 
 
 class DiskShelf:
-    """See heinfer_server.keystore.Shelf; everything in the folder is of mode 0600, and the folder of 0700.
+    """See heinfer_server.keys.store.Shelf; everything in the folder is of mode 0600, and the folder of 0700.
 
     Raises:
         SettingError: when the folder cannot be used, another server uses it, or a newer heinfer wrote it.

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 
-from starlette.requests import ClientDisconnect
-
 from heinfer.errors import (
     CancelledError,
     HeinferError,
@@ -22,9 +20,9 @@ from heinfer.errors import (
     JobNotDoneError,
     UnknownJobError,
 )
-from heinfer_server.departure import Departure
-from heinfer_server.logs import log
-from heinfer_server.watching import Watch
+from heinfer_server.evaluation.departure import DepartedError, Departure
+from heinfer_server.evaluation.watching import Watch
+from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
 
@@ -213,7 +211,7 @@ class Jobs:
         with place:
             try:
                 job.result = await work(job.watch, job.withdrawn)
-            except ClientDisconnect:  # it was withdrawn
+            except DepartedError:  # it was withdrawn
                 pass
             except HeinferError as error:
                 job.error = error

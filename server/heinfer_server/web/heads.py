@@ -6,8 +6,9 @@ import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heinfer_server.logs import log, request_id
-from heinfer_server.problems import AmbiguousLengthError, HeadTooLargeError, problem_of
+from heinfer_server.errors import AmbiguousLengthError, HeadTooLargeError
+from heinfer_server.telemetry.logs import log, request_id
+from heinfer_server.web.problems import problem_of
 
 _logger = logging.getLogger(__name__)
 

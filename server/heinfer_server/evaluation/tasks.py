@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
-from heinfer_server.keystore import EvaluationKeys
+from heinfer_server.keys.store import EvaluationKeys
 
 
 @dataclass(frozen=True)

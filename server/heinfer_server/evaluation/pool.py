@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from math import inf
 
 from heinfer.errors import DeadlineError, WorkerFailedError
-from heinfer_server.departure import Departure, unless
-from heinfer_server.logs import log
-from heinfer_server.metrics import Metrics
-from heinfer_server.pace import Pace
-from heinfer_server.stages import Stages
-from heinfer_server.tasks import Evaluated
-from heinfer_server.turns import Turns
-from heinfer_server.watching import Watch
-from heinfer_server.worker import Worker
+from heinfer_server.evaluation.departure import Departure, unless
+from heinfer_server.evaluation.pace import Pace
+from heinfer_server.evaluation.tasks import Evaluated
+from heinfer_server.evaluation.turns import Turns
+from heinfer_server.evaluation.watching import Watch
+from heinfer_server.evaluation.worker import Worker
+from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.metrics import Metrics
+from heinfer_server.telemetry.stages import Stages
 
 _logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class WorkerPool:
         When the worker dies or hangs, it is tried once more, in another process.
 
         Raises:
-            ClientDisconnect: when its client goes away.
+            DepartedError: when its client goes away.
             DeadlineError: when its turn does not come in time.
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """

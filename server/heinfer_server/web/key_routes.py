@@ -7,11 +7,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from heinfer_server.body import read_body
-from heinfer_server.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
-from heinfer_server.problems import documented
-from heinfer_server.schemas import KeyList, KeySummary, Registration, UploadState
-from heinfer_server.uploads import CHUNK_BYTES
+from heinfer_server.keys.uploads import CHUNK_BYTES
+from heinfer_server.web.body import read_body
+from heinfer_server.web.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
+from heinfer_server.web.problems import documented
+from heinfer_server.web.schemas import KeyList, KeySummary, Registration, UploadState
 
 router = APIRouter()
 

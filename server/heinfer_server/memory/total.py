@@ -9,10 +9,10 @@ from pathlib import Path
 
 from heinfer.errors import SettingError
 from heinfer.runtime import NativeOptions
-from heinfer_server.jobs import JOBS_KEPT
+from heinfer_server.evaluation.jobs import JOBS_KEPT
+from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.models import ServedModel
 from heinfer_server.settings import Settings
-from heinfer_server.worker import MOST_LOADED_KEYS
 
 PROCESS_BYTES = 100 << 20
 """Of the interpreter and its libraries, in each process; a worker on SEAL has 95 MB before it loads a model."""

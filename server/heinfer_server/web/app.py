@@ -15,18 +15,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
-from heinfer_server.access import AccessMiddleware
-from heinfer_server.heads import HeadMiddleware
-from heinfer_server.job_routes import router as job_router
-from heinfer_server.key_routes import router as key_router
-from heinfer_server.logs import log, request_id
-from heinfer_server.metrics import MetricsServer
-from heinfer_server.middleware import RequestMiddleware
 from heinfer_server.models import ServedModel
-from heinfer_server.problems import documented, problem, problem_of
-from heinfer_server.routes import router
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
+from heinfer_server.telemetry.logs import log, request_id
+from heinfer_server.telemetry.metrics import MetricsServer
+from heinfer_server.web.admission import AccessMiddleware
+from heinfer_server.web.heads import HeadMiddleware
+from heinfer_server.web.job_routes import router as job_router
+from heinfer_server.web.key_routes import router as key_router
+from heinfer_server.web.middleware import RequestMiddleware
+from heinfer_server.web.problems import documented, problem, problem_of
+from heinfer_server.web.routes import router
 
 _ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS)
 """How any request may be refused."""

@@ -12,12 +12,12 @@ from typing import TypeVar
 from pebble import ProcessPool
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
-from heinfer_server import worker_process
-from heinfer_server.handover import Handover
-from heinfer_server.keystore import KeyStore, unknown_keys
-from heinfer_server.logs import log
-from heinfer_server.tasks import Evaluated, EvaluationTask, TaskFailure
-from heinfer_server.watching import Watch, new_cell
+from heinfer_server.evaluation import worker_process
+from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
+from heinfer_server.evaluation.watching import Watch, new_cell
+from heinfer_server.keys.store import KeyStore, unknown_keys
+from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
 

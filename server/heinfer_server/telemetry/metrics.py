@@ -14,7 +14,7 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
 from heinfer.errors import SettingError
-from heinfer_server.logs import log
+from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
 

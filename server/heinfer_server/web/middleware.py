@@ -10,9 +10,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heinfer_server.logs import error_code, log, request_id, tenant_name
-from heinfer_server.metrics import Metrics
-from heinfer_server.problems import internal_problem
+from heinfer_server.evaluation.departure import DepartedError
+from heinfer_server.telemetry.logs import error_code, log, request_id, tenant_name
+from heinfer_server.telemetry.metrics import Metrics
+from heinfer_server.web.problems import internal_problem
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, counted_receive, send_with_id)
-        except ClientDisconnect:
+        except (ClientDisconnect, DepartedError):
             log(_logger, logging.INFO, "client went away")
         except Exception:
             _logger.exception("unexpected error")

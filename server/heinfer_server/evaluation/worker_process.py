@@ -9,12 +9,12 @@ import signal
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from heinfer_server.handover import read_setup
-from heinfer_server.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.evaluation.handover import read_setup
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 if TYPE_CHECKING:
-    from heinfer_server.evaluator import Evaluator
-    from heinfer_server.watching import Cell
+    from heinfer_server.evaluation.evaluator import Evaluator
+    from heinfer_server.evaluation.watching import Cell
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -30,7 +30,7 @@ def begin(handover: str, cell: Cell) -> None:
 def start(setup: Setup, cell: Cell | None = None) -> None:
     """Load the models."""
     # Imported here, because the parent imports this module: its process loads no backend.
-    from heinfer_server.evaluator import Evaluator  # noqa: PLC0415
+    from heinfer_server.evaluation.evaluator import Evaluator  # noqa: PLC0415
 
     global _evaluator  # noqa: PLW0603
     _evaluator = Evaluator(setup, cell)

@@ -1,0 +1,1 @@
+"""Circuits evaluated in worker processes: tasks, turns, jobs, progress and failure."""

@@ -1,0 +1,1 @@
+"""What the processes take in memory, divided and predicted before any of it is taken."""

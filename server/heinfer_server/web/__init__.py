@@ -1,0 +1,1 @@
+"""What speaks HTTP: routes, what surrounds them, and how errors look on the wire."""
