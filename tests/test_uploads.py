@@ -11,6 +11,7 @@ from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import (
+    BusyError,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
@@ -20,7 +21,7 @@ from heinfer.errors import (
     UploadOffsetError,
 )
 from heinfer_client import AsyncClient, Client, messages, upload
-from heinfer_server.keys.uploads import CHUNK_BYTES, UPLOADS_OF_A_TENANT, Uploads
+from heinfer_server.keys.uploads import CHUNK_BYTES, STILL_SECONDS, UPLOADS_OF_A_TENANT, Uploads
 from heinfer_server.web.parts import tenant_of
 
 MODEL = tiny_bundle()
@@ -244,6 +245,26 @@ def test_uploads_that_stand_still_are_over():
         uploads.append("a", "still", 0, b"x")
     assert uploads.append("a", "goes on", 1, b"x").offset == 2
     assert len(uploads) == 1
+
+
+def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
+    now = [0.0]
+    uploads = Uploads(100 * UPLOADS_OF_A_TENANT, 3600.0, lambda: now[0])
+    for number in range(UPLOADS_OF_A_TENANT):
+        uploads.open(f"{number}", "a", "tiny", "", 100)
+        now[0] += 1
+    uploads.append("a", "0", 0, b"x")
+    with pytest.raises(BusyError):
+        uploads.open("new", "a", "tiny", "", 100)
+    now[0] = 1 + STILL_SECONDS + 0.5
+    with pytest.raises(BusyError):
+        uploads.open("of another", "b", "tiny", "", 100)
+    uploads.open("new", "a", "tiny", "", 100)
+    with pytest.raises(UnknownUploadError):
+        uploads.get("a", "1")
+    assert [uploads.get("a", name).offset for name in ("0", "2", "new")] == [1, 0, 0]
+    with pytest.raises(BusyError):  # the others are not still for long enough
+        uploads.open("one more", "a", "tiny", "", 100)
 
 
 def test_the_announced_bytes_of_all_have_a_bound_and_nothing_is_taken_for_them():

@@ -18,6 +18,9 @@ from heinfer.errors import (
 
 UPLOADS_AT_ONCE = 16
 UPLOADS_OF_A_TENANT = 8
+STILL_SECONDS = 10.0
+"""Longer than a client pauses between two tries: after that an upload gives way to another of its tenant."""
+
 CHUNK_BYTES = 1 << 22
 """The most that one piece may have: it lies in memory once more while it comes."""
 
@@ -62,7 +65,7 @@ class Upload:
 
 
 class Uploads:
-    """Uploads by id. Those that stand still are over after a while, or when others need their place.
+    """Uploads by id. Those that stand still are over after a while, or as soon as their tenant needs their place.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.
@@ -86,10 +89,11 @@ class Uploads:
         found = self._uploads.get(upload_id)
         if found is not None:
             return found
-        own = sum(upload.tenant == tenant for upload in self._uploads.values())
-        announced = sum(upload.size for upload in self._uploads.values())
-        if own >= UPLOADS_OF_A_TENANT or len(self._uploads) >= UPLOADS_AT_ONCE or announced + size > self._capacity:
-            raise BusyError("too many uploads of keys are under way: try again later")
+        while not self._has_room(tenant, size):
+            still = self._longest_still(tenant)
+            if still is None:
+                raise BusyError("too many uploads of keys are under way: try again later")
+            self.drop(still)
         upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, self._clock())
         return upload
 
@@ -125,6 +129,17 @@ class Uploads:
     def drop(self, upload_id: str) -> None:
         """Forget an upload, if it is there."""
         self._uploads.pop(upload_id, None)
+
+    def _has_room(self, tenant: str, size: int) -> bool:
+        own = sum(upload.tenant == tenant for upload in self._uploads.values())
+        announced = sum(upload.size for upload in self._uploads.values())
+        return own < UPLOADS_OF_A_TENANT and len(self._uploads) < UPLOADS_AT_ONCE and announced + size <= self._capacity
+
+    def _longest_still(self, tenant: str) -> str | None:
+        """Id of the tenant's upload that has stood still longest, one that nobody sends any more; None for none."""
+        before = self._clock() - STILL_SECONDS
+        still = {i: u.touched for i, u in self._uploads.items() if u.tenant == tenant and u.touched < before}
+        return min(still, key=lambda upload_id: still[upload_id], default=None)
 
     def _drop_those_over(self) -> None:
         now = self._clock()
