@@ -129,6 +129,16 @@ def test_it_is_ready_as_long_as_a_worker_can_evaluate(running, http, monkeypatch
     assert http.get("/healthz").status_code == 200
 
 
+def test_a_worker_that_starts_says_what_it_has_loaded(running, caplog):
+    caplog.set_level(logging.INFO)
+    (worker,) = running.service.workers._workers
+    running.portal.call(worker.stop)
+    running.portal.call(worker.start)
+    facts = [record.facts for record in caplog.records if record.message == "model loaded"]
+    assert [fact["model"] for fact in facts] == ["tiny"]
+    assert 0 < facts[0]["seconds"] < 60
+
+
 def test_logs_are_json_and_hold_no_payload_no_key_and_no_id(running, http, owner, caplog):
     caplog.set_level(logging.INFO)
     key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]

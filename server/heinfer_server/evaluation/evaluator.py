@@ -5,7 +5,7 @@ On SEAL, a computation holds the interpreter lock and a fault ends the process: 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from traceback import format_exc
 
@@ -58,13 +58,18 @@ class Evaluator:
     """Models by name, and clients' loaded keys by key id.
 
     Which keys to load and to forget is the parent's to say: it alone knows who is still registered.
+
+    Attributes:
+        loading_seconds: what each model took to load.
     """
 
     def __init__(self, setup: Setup, cell: Cell | None = None) -> None:
-        self._models: Mapping[str, _Model] = {
-            bundle.manifest.name: _Model(bundle, setup.backend, setup.options_of(bundle.manifest.name))
-            for bundle in setup.bundles
-        }
+        self._models: dict[str, _Model] = {}
+        self.loading_seconds: dict[str, float] = {}
+        for bundle in setup.bundles:
+            name, started = bundle.manifest.name, perf_counter()
+            self._models[name] = _Model(bundle, setup.backend, setup.options_of(name))
+            self.loading_seconds[name] = perf_counter() - started
         self._keys: dict[str, Handle] = {}
         self._cell = cell
 

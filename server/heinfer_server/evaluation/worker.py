@@ -75,7 +75,8 @@ class Worker:
         self._pool = ProcessPool(
             1, initializer=worker_process.begin, initargs=(self._handover.path, self._cell), context=context
         )
-        await self._run(_START_SECONDS, worker_process.ready)
+        for model, seconds in (await self._run(_START_SECONDS, worker_process.ready)).items():
+            log(_logger, logging.INFO, "model loaded", model=model, seconds=round(seconds, 3))
 
     async def stop(self) -> None:
         """End the process, whatever it is doing; also when whoever waits for that goes away."""

@@ -36,8 +36,10 @@ def start(setup: Setup, cell: Cell | None = None) -> None:
     _evaluator = Evaluator(setup, cell)
 
 
-def ready() -> None:
-    """Return, which a worker can only once it has started."""
+def ready() -> dict[str, float]:
+    """Return, which a worker can only once it has started, what each model took to load, in seconds."""
+    assert _evaluator is not None
+    return _evaluator.loading_seconds
 
 
 def forget(key_ids: Sequence[str]) -> None:
