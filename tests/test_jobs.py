@@ -2,13 +2,16 @@
 
 import asyncio
 import json
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
 import httpx
 import numpy as np
 import pytest
-from in_process import URL, Recorded, running_service
+from in_process import URL, Recorded, RunningService, running_service
 from installed import INSTALLED
 from owner import Owner
 from server_process import wait_until
@@ -27,6 +30,7 @@ from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer.runtime import open_runtime
 from heinfer_client import AsyncClient, Client, messages
 from heinfer_client import jobs as client_jobs
+from heinfer_server.admission.gate import Gate
 from heinfer_server.evaluation import watching
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
 from heinfer_server.evaluation.watching import Watch, new_cell, watched
@@ -88,6 +92,31 @@ def test_its_events_end_when_it_is_over(running, http, owner, key_id):
     assert all(name == "event: progress" for name, _ in events)
     states = [json.loads(data.removeprefix("data: ")) for _, data in events]
     assert states[-1] == {"job": job, "state": "done", "progress": 1.0, "code": None}
+
+
+def test_streams_of_events_have_a_bound_and_places_that_are_left_are_free(running, http, owner, key_id, monkeypatch):
+    monkeypatch.setattr(running.service, "streams", Gate(2, 1))
+    with ThreadPoolExecutor() as pool:
+        with held_worker(running):
+            first, second = (f"/jobs/{begin(http, key_id, owner.inputs(IMAGE)).json()['job']}/events" for _ in range(2))
+            until_the_end = pool.submit(http.get, first)
+            wait_until(lambda: running.service.streams.inside == 1, SECONDS)
+            refused = http.get(first)
+            assert_problem(refused, 429, "busy")
+            assert refused.headers["retry-after"]
+            running.portal.call(look_and_leave, running, second)
+            assert running.service.streams.inside == 1
+        assert until_the_end.result(SECONDS).is_success
+    assert running.service.streams.inside == 0
+
+
+async def look_and_leave(running: RunningService, path: str) -> None:
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(running.app), base_url=URL) as http:
+        looking = asyncio.create_task(http.get(path))
+        while running.service.streams.inside < 2:
+            await asyncio.sleep(0.01)
+        looking.cancel()
+        await asyncio.wait({looking})
 
 
 def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner, key_id):
@@ -382,6 +411,57 @@ def test_a_job_that_takes_too_long_is_cancelled(running, as_jobs):
         with held_worker(running), pytest.raises(ServiceUnavailableError, match="not done within 2 seconds"):
             client.encrypt_and_predict(IMAGE)
     assert [request.method for request in transport.requests].count("DELETE") == 1
+
+
+def test_who_interrupts_the_client_cancels_the_job(running, as_jobs):
+    class Interrupting(Recorded):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if [seen.method for seen in self.requests].count("GET") == 3:  # the manifest, and two looks at the job
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().handle_request(request)
+
+    transport = Interrupting(running.transport)
+    with Client(URL, model="tiny", transport=transport) as client:
+        client.prepare()
+        with held_worker(running), pytest.raises(KeyboardInterrupt):
+            client.encrypt_and_predict(IMAGE)
+    job = next(path for path in transport.paths if path.startswith("/jobs/"))
+    assert [request.url.path for request in transport.requests if request.method == "DELETE"] == [job]
+    assert_problem(running.http.get(job), 404, "unknown-job")
+
+
+def test_who_cancels_the_asynchronous_one_does_so_too(running, as_jobs):
+    jobs = running.service.jobs
+
+    async def run() -> None:
+        async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
+            await client.prepare()
+            before = set(jobs._jobs)
+            task = asyncio.create_task(client.encrypt_and_predict(IMAGE))
+            while set(jobs._jobs) == before:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)  # the client has heard of it
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert set(jobs._jobs) == before
+
+    with held_worker(running):
+        running.portal.call(run)
+
+
+def test_a_service_that_cannot_be_told_does_not_keep_who_interrupts(running, as_jobs):
+    class Dead(Recorded):
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path.startswith("/jobs/"):
+                os.kill(os.getpid(), signal.SIGINT)
+                raise httpx.ConnectError("gone")
+            return super().handle_request(request)
+
+    with Client(URL, model="tiny", transport=Dead(running.transport)) as client:
+        client.prepare()
+        with pytest.raises(KeyboardInterrupt):
+            client.encrypt_and_predict(IMAGE)
 
 
 def test_a_service_that_never_answers_is_given_up(running, as_jobs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Generic, Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceUnavailableError
+from heinfer.errors import ServiceError, ServiceUnavailableError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
@@ -134,8 +135,17 @@ class AsyncClient:
                 reply = await self._take(step)
             except ServiceUnavailableError as error:
                 reply = error
+            except asyncio.CancelledError as error:
+                await self._leave(flow, error)
+                raise
             step = await asyncio.to_thread(advance, reply)
         return step.result
+
+    async def _leave(self, flow: Flow[T], reason: asyncio.CancelledError) -> None:
+        """Send what a flow that is stopped has still to say, if it can be sent."""
+        with suppress(ServiceError, asyncio.CancelledError):
+            await self._take(flow.throw(reason))
+        flow.close()
 
     async def _take(self, step: Request | Pause) -> Reply | None:
         if isinstance(step, Request):

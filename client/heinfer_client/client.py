@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from types import TracebackType
@@ -10,7 +11,7 @@ from typing import Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceUnavailableError
+from heinfer.errors import ServiceError, ServiceUnavailableError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
@@ -154,11 +155,20 @@ class Client:
                     reply = self._take(step)
                 except ServiceUnavailableError as error:
                     step = flow.throw(error)
+                except KeyboardInterrupt as error:
+                    self._leave(flow, error)
+                    raise
                 else:
                     step = flow.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def _leave(self, flow: Flow[T], reason: KeyboardInterrupt) -> None:
+        """Send what a flow that is stopped has still to say, if it can be sent."""
+        with suppress(ServiceError, KeyboardInterrupt):
+            self._take(flow.throw(reason))
+        flow.close()
 
     def _take(self, step: Request | Pause) -> Reply | None:
         if isinstance(step, Request):

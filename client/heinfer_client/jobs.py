@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
+from dataclasses import replace
 from secrets import token_hex
 from time import monotonic
 from typing import Literal
@@ -24,6 +26,9 @@ from heinfer_client.progress import Advance, Bars
 
 LONG_SECONDS = 2.0
 """An evaluation that the service expects to take longer is begun as a job."""
+
+_FAREWELL_SECONDS = 5.0
+"""That a service may take to hear that a job is not wanted any more, while its user wants to be gone."""
 
 _FIRST_LOOK = 0.2
 _LONGEST_LOOK = 1.0
@@ -65,6 +70,14 @@ class _Job:
         self._id: str | None = None
 
     def reply(self) -> Flow[Reply]:
+        try:
+            return (yield from self._persist())
+        except (KeyboardInterrupt, CancelledError):
+            if self._id is not None:  # nobody will ask for it any more
+                yield replace(self._cancel(), seconds=_FAREWELL_SECONDS)
+            raise
+
+    def _persist(self) -> Flow[Reply]:
         while True:
             try:
                 return (yield from self._from_where_it_is())
@@ -105,8 +118,11 @@ class _Job:
         self._shown = max(self._shown, int(100 * state.progress))
         return state
 
+    def _cancel(self) -> Request:
+        return Request("DELETE", f"/jobs/{self._id}")
+
     def _give_up(self) -> Flow[None]:
-        yield from ask(Request("DELETE", f"/jobs/{self._id}"))
+        yield from ask(self._cancel())
         self._failures = TRIES
         raise ServiceUnavailableError(f"the job was not done within {self._timeout:g} seconds: give a longer timeout")
 

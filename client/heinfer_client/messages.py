@@ -84,7 +84,8 @@ class Pause:
 Flow: TypeAlias = Generator[Request | Pause, Reply | None, T]
 """Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
 
-ServiceUnavailableError is thrown into it where no reply came.
+ServiceUnavailableError is thrown into it where no reply came. So is KeyboardInterrupt or CancelledError when its user
+wants it to stop; one request that it yields then is still sent, as a farewell.
 """
 
 

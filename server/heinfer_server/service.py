@@ -49,6 +49,11 @@ EVALUATIONS_PER_WORKER_AND_TENANT = 8
 """Those of them of one tenant (of one set of keys, without tenants), so that one alone does not fill the house."""
 
 
+STREAMS_AT_ONCE = 256
+STREAMS_OF_A_TENANT = 16
+"""Streams of events that may be open: of one tenant (of one job, without tenants)."""
+
+
 class Service:
     """Models, registered keys and workers.
 
@@ -81,6 +86,7 @@ class Service:
         watch(self.metrics, self)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
+        self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
         self.handover = Handover(Setup(tuple(model.bundle for model in models.values()), self.backend, options))
         workers = [
@@ -201,6 +207,7 @@ def watch(metrics: Metrics, service: Service) -> None:
         ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
         ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
         ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
+        ("streams", "Streams of a job's events that are open", lambda: service.streams.inside),
         ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
         (
             "predicted_memory_bytes",

@@ -10,6 +10,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request, Response
 from fastapi import Path as PathParameter
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from heinfer_server.evaluation.departure import Departure
 from heinfer_server.evaluation.jobs import Job, Result, progress_of
@@ -124,7 +125,9 @@ async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Resp
 )
 async def get_events(service: TheService, tenant: Tenant, job_id: JobId) -> StreamingResponse:
     job = service.jobs.get(tenant, job_id)
-    return StreamingResponse(_events(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    with ExitStack() as place:
+        place.enter_context(service.streams.entered(service.holder(tenant, job.id)))
+        return _EventStream(job, place.pop_all())
 
 
 @router.delete(
@@ -135,6 +138,18 @@ async def get_events(service: TheService, tenant: Tenant, job_id: JobId) -> Stre
 )
 async def cancel_job(service: TheService, tenant: Tenant, job_id: JobId) -> None:
     service.jobs.cancel(tenant, job_id)
+
+
+class _EventStream(StreamingResponse):
+    """Events of a job; its place is free again when it ends or its client goes away."""
+
+    def __init__(self, job: Job, place: ExitStack) -> None:
+        super().__init__(_events(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
 
 
 async def _events(job: Job) -> AsyncIterator[str]:
