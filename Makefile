@@ -6,7 +6,7 @@ STARTED := $(shell date +%s)
 ELAPSED = echo "elapsed: $$(( $$(date +%s) - $(STARTED) )) s, set-up included"
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: help setup demo test test-slow check sanitize bench clean
+.PHONY: help setup demo test test-slow check sanitize fuzz fuzz-native fuzz-http bench clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -54,6 +54,19 @@ fuzz: .venv/.fuzz ## fuzz the frame reader for FUZZ_SECONDS (60), from tests/fuz
 	@mkdir -p build/fuzz/corpus
 	@$(BIN)/python tests/fuzz/fuzz_frames.py build/fuzz/corpus tests/fuzz/corpus -artifact_prefix=build/fuzz/ \
 		-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -print_final_stats=1 -verbosity=0
+
+NATIVE_SOURCES = $(filter-out %/module.cpp,$(wildcard native/src/*.cpp native/src/operations/*.cpp)) native/src/kernels/portable.cpp
+
+fuzz-native: .venv/.native build/fuzz-native/target ## fuzz the native library's reader of programs, and runs of them, for FUZZ_SECONDS (60); needs clang
+	@mkdir -p build/fuzz-native/corpus
+	@$(BIN)/python tests/fuzz/program_seeds.py build/fuzz-native/corpus
+	@build/fuzz-native/target build/fuzz-native/corpus tests/fuzz/programs -artifact_prefix=build/fuzz-native/ \
+		-max_total_time=$(FUZZ_SECONDS) -max_len=2048 -print_final_stats=1 -verbosity=0
+
+build/fuzz-native/target: tests/fuzz/program_target.cpp $(shell find native/src -type f)
+	@mkdir -p build/fuzz-native
+	@clang++ -std=c++20 -O1 -g -Wno-psabi -Inative/src -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+		tests/fuzz/program_target.cpp $(NATIVE_SOURCES) -lpthread -o $@
 
 fuzz-http: .venv/.dev build/.schemathesis ## fuzz a running service by its OpenAPI description for FUZZ_SECONDS (60)
 	@$(BIN)/python tests/fuzz/openapi.py $(CURDIR)/build/schemathesis/bin/schemathesis $(FUZZ_SECONDS)
