@@ -267,6 +267,18 @@ def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
         uploads.open("one more", "a", "tiny", "", 100)
 
 
+def test_what_could_not_be_kept_gives_way_at_once():
+    uploads = Uploads(1 << 30, 3600.0, lambda: 0.0)
+    for number in range(UPLOADS_OF_A_TENANT):
+        uploads.open(f"{number}", "a", "tiny", "", 100)
+    uploads.get("a", "3").is_refused = True
+    uploads.open("new", "a", "tiny", "", 100)
+    with pytest.raises(UnknownUploadError):
+        uploads.get("a", "3")
+    with pytest.raises(BusyError):
+        uploads.open("one more", "a", "tiny", "", 100)
+
+
 def test_the_announced_bytes_of_all_have_a_bound_and_nothing_is_taken_for_them():
     uploads = Uploads(1000, 60.0)
     assert uploads.open("1", "a", "tiny", "", 600).data == b""

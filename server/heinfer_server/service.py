@@ -158,6 +158,9 @@ class Service:
         except (UploadDigestError, FormatError):
             self.uploads.drop(upload_id)
             raise
+        except StorageError:  # its sender may try again, but a full disk shall not fill its tenant's places
+            upload.is_refused = True
+            raise
         self.uploads.drop(upload_id)
         return key_id
 

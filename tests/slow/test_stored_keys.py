@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
+from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from server_process import ServerProcess, launch, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer_client import Client, upload
+from heinfer_server.keys.uploads import UPLOADS_OF_A_TENANT
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
@@ -167,6 +169,26 @@ def test_a_full_disk_is_said_so_and_harms_nothing_that_is_there(tmp_path):
         answer = httpx.post(f"{server.url}/models/tiny/keys", content=owner.keys, timeout=20)
         assert answer.status_code == 201
         assert len(stored(tmp_path)) == 2
+
+
+def test_uploads_that_a_full_disk_refuses_do_not_make_their_tenant_busy(tmp_path):
+    frames = [number.to_bytes(4, "little") for number in range(UPLOADS_OF_A_TENANT + 3)]
+    keys = Owner(MODEL).keys
+    with (
+        server_process(tmp_path / "server", [MODEL], key_folder=tmp_path / "keys") as server,
+        httpx.Client(base_url=server.url, timeout=20) as http,
+    ):
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
+        for body in (keys[:-4] + frame for frame in frames):
+            query = {"size": len(body), "sha256": sha256(body).hexdigest()}
+            begun = http.post("/models/tiny/uploads", params=query)
+            assert begun.status_code == 201, begun.text
+            path = f"/uploads/{begun.json()['upload']}"
+            assert http.patch(path, params={"offset": 0}, content=body).status_code == 200
+            refused = http.post(path)
+            assert (refused.status_code, refused.json()["code"]) == (507, "storage-failed")
+        resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
+        assert http.post(path).status_code == 201  # the last is still there, and need not be sent again
 
 
 def test_keys_for_another_manifest_are_not_taken_for_good(tmp_path):

@@ -35,6 +35,7 @@ class Upload:
         digest: hexadecimal SHA-256 of all of it, as it was announced.
         size: bytes of all of it.
         touched: when the last piece came.
+        is_refused: whether all of it came, and the keys could not be kept.
         data: what has come.
     """
 
@@ -43,6 +44,7 @@ class Upload:
     digest: str
     size: int
     touched: float
+    is_refused: bool = False
     data: bytearray = field(default_factory=bytearray, repr=False)
 
     @property
@@ -66,6 +68,8 @@ class Upload:
 
 class Uploads:
     """Uploads by id. Those that stand still are over after a while, or as soon as their tenant needs their place.
+
+    One that was refused gives way at once: it waits only in case that its sender tries again.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.
@@ -138,7 +142,8 @@ class Uploads:
     def _longest_still(self, tenant: str) -> str | None:
         """Id of the tenant's upload that has stood still longest, one that nobody sends any more; None for none."""
         before = self._clock() - STILL_SECONDS
-        still = {i: u.touched for i, u in self._uploads.items() if u.tenant == tenant and u.touched < before}
+        own = ((upload_id, upload) for upload_id, upload in self._uploads.items() if upload.tenant == tenant)
+        still = {i: upload.touched for i, upload in own if upload.is_refused or upload.touched < before}
         return min(still, key=lambda upload_id: still[upload_id], default=None)
 
     def _drop_those_over(self) -> None:
