@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
+from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
 from time import monotonic
@@ -74,7 +75,8 @@ class _Job:
             return (yield from self._persist())
         except (KeyboardInterrupt, CancelledError):
             if self._id is not None:  # nobody will ask for it any more
-                yield replace(self._cancel(), seconds=_FAREWELL_SECONDS)
+                with suppress(ServiceError):
+                    yield replace(self._cancel(), seconds=_FAREWELL_SECONDS)
             raise
 
     def _persist(self) -> Flow[Reply]:
