@@ -172,6 +172,24 @@ def test_scratch_may_not_leave_the_arena_by_a_row():
                     library().Program(*arguments)
 
 
+@pytest.mark.parametrize("form", [1, PARAMETERS.slots])
+@pytest.mark.parametrize(
+    ("value", "scale"),
+    [(1e307, 2.0**-1000), (2.0**60, 2.0**64), (np.nan, 1.0), (np.inf, 2.0**-1000), (1.0, -1.0), (0.0, np.inf)],
+)
+def test_constants_that_cannot_be_encoded_are_refused(form, value, scale):
+    # The first one times its scale is small, but slots are summed up before they are scaled.
+    b = Builder(PARAMETERS.slots)
+    x = b.input()
+    circuit = b.circuit(b.with_constant(Kind.MULTIPLY_PLAIN, x, np.full(form, 1.5), 2.0))
+    plan = plan_circuit(circuit, PARAMETERS, LEVEL, SCALE)
+    program = library().Program(
+        RING.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
+    )
+    with pytest.raises(ValueError, match="constant"):
+        program.load([np.full(form, value)], [scale])
+
+
 # The other arguments ---------------------------------------------------------------------------
 
 

@@ -10,12 +10,14 @@ namespace heinfer {
 namespace {
 
 constexpr double largest = 0x1p124;  // a coefficient is at most twice the largest slot times the scale
+constexpr double largest_slot = 0x1p1000;  // the transform sums up slots before it scales them: no sum may overflow
 
 bool fits(const Constant& constant, std::size_t slots) {
     if (!(constant.scale > 0)) return false;
     const std::size_t values = constant.scalar ? 1 : slots;
-    return std::all_of(constant.values, constant.values + values,
-                       [&](double value) { return std::abs(value) * constant.scale < largest; });
+    return std::all_of(constant.values, constant.values + values, [&](double value) {
+        return std::abs(value) < largest_slot && std::abs(value) * constant.scale < largest;
+    });
 }
 
 }  // namespace

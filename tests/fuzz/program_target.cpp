@@ -71,9 +71,9 @@ struct Scene {
     std::shared_ptr<const Ring> ring;
     Keys keys;
     std::vector<Word> row;
-    std::vector<double> slots;
+    std::vector<double> slots, huge;
 
-    Scene() : ring(make_ring()), keys(ring), row(4 * n, 12345), slots(n / 2, 0.75) {
+    Scene() : ring(make_ring()), keys(ring), row(4 * n, 12345), slots(n / 2, 0.75), huge(n / 2, 0x1p1020) {
         const std::size_t digits = ring->data_primes();
         const std::vector<Word> words(digits * (digits + 1) * n, 54321);
         std::vector<Seed> seeds(digits);
@@ -96,8 +96,9 @@ void run(Scene& scene, Bytes bytes) {
     auto outputs = bytes.sizes();
     const auto values = bytes.numbers();
     std::vector<Constant> constants;
-    for (const std::int64_t exponent : bytes.numbers()) {  // even: of all slots; odd: one value
-        constants.push_back({scene.slots.data(), exponent % 2 != 0, std::exp2(static_cast<double>(exponent % 256))});
+    for (const std::int64_t exponent : bytes.numbers()) {  // even: of all slots; odd: one value; below 0: huge ones
+        const auto& values = exponent < 0 ? scene.huge : scene.slots;
+        constants.push_back({values.data(), exponent % 2 != 0, std::exp2(static_cast<double>(exponent % 1024))});
     }
     std::vector<std::int64_t> code;
     while (bytes.more() && code.size() < most_numbers) code.push_back(bytes.number());
