@@ -40,7 +40,7 @@ def worker_modules(backend: str) -> set[str]:
     """What a worker process has loaded once its model is encoded."""
     open_runtime = (
         "from heinfer.formats import bundle; from heinfer.zoo import bundle_path; "
-        "from heinfer_server import worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
+        "from heinfer_server.evaluation import worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
         "import sys; w.start(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
         "print(*sorted(sys.modules))"
     )
