@@ -9,7 +9,7 @@ import pytest
 from installed import INSTALLED
 from tiny_model import INPUT_SCALE, TINY, tiny_bundle
 
-from heinfer.calibration.benches import BACKENDS, RING_DEGREES, deepest, open_bench, require_measurable
+from heinfer.calibration.benches import BACKENDS, RING_DEGREES, open_bench, require_measurable
 from heinfer.calibration.machine import describe_machine
 from heinfer.calibration.measure import Calibration
 from heinfer.calibration.prediction import by_kind, predict
@@ -20,6 +20,7 @@ from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.errors import FormatError, PlanError, SettingError
 from heinfer.planner.cost import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
+from heinfer.planner.parameters import deepest_parameters
 
 MICROSECONDS = {
     Kind.INPUT: 3,
@@ -184,7 +185,7 @@ def test_the_tenseal_backend_is_calibrated():
 
 @pytest.mark.parametrize("degree", RING_DEGREES)
 def test_a_ring_is_measured_at_every_level_that_is_secure(degree):
-    parameters = deepest(degree)
+    parameters = deepest_parameters(degree)
     assert parameters.log_qp <= parameters.security_limit < parameters.log_qp + 26
     assert max(parameters.primes).bit_length() == 30
 
@@ -283,7 +284,7 @@ def test_the_shipped_tables_cover_every_secure_ring_at_every_level(backend):
     shipped = {table.ring_degree: table for table in load_costs() if table.backend == backend}
     assert set(shipped) == set(RING_DEGREES)
     for degree, table in shipped.items():
-        assert {len(times) for times in table.milliseconds.values()} == {deepest(degree).top_level + 1}
+        assert {len(times) for times in table.milliseconds.values()} == {deepest_parameters(degree).top_level + 1}
         assert table.machine
 
 

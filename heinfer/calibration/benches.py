@@ -10,7 +10,7 @@ from heinfer.calibration.tenseal import TensealBench
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import SettingError
-from heinfer.planner.parameters import BASE_BITS, RESCALE_BITS, SPECIAL_BITS
+from heinfer.planner.parameters import deepest_parameters
 
 BACKENDS: Mapping[str, Callable[[Parameters, Sequence[int]], Bench]] = {"native": NativeBench, "tenseal": TensealBench}
 
@@ -38,14 +38,8 @@ def open_bench(backend: str, ring_degree: int) -> Bench:
     larger already there are two. SettingError as :func:`require_measurable` raises it.
     """
     require_measurable(backend, [ring_degree])
-    parameters = deepest(ring_degree)
+    parameters = deepest_parameters(ring_degree)
     primes = len(parameters.primes)
     least, most = _KEYS
     keys = min(max(_KEYS_BYTES // (16 * ring_degree * primes * (primes - 1)), least), most)
     return BACKENDS[backend](parameters, range(1, keys + 1))
-
-
-def deepest(ring_degree: int) -> Parameters:
-    """The 128-bit secure parameters with most levels, as the planner chooses them."""
-    levels = int((MAX_LOG_QP_128[ring_degree] - BASE_BITS - SPECIAL_BITS) // RESCALE_BITS)
-    return Parameters.create(ring_degree, [BASE_BITS, *[RESCALE_BITS] * levels], SPECIAL_BITS)

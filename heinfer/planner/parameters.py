@@ -43,11 +43,19 @@ def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:
     if found:
         return found
     largest = max(MAX_LOG_QP_128)
-    most = int((MAX_LOG_QP_128[largest] - BASE_BITS - SPECIAL_BITS) // RESCALE_BITS)
     raise PlanError(
-        f"the network needs {levels} levels ({_bits(levels)} bits of modulus); N = {largest} gives {most} at 128-bit "
-        "security: use fewer layers"
+        f"the network needs {levels} levels ({_bits(levels)} bits of modulus); N = {largest} gives "
+        f"{_most_levels(largest)} at 128-bit security: use fewer layers"
     )
+
+
+def deepest_parameters(degree: int) -> Parameters:
+    """Return the secure parameters with most levels in a ring that the security table has."""
+    return choose_parameters(_most_levels(degree), degree)
+
+
+def _most_levels(degree: int) -> int:
+    return int((MAX_LOG_QP_128[degree] - _bits(0)) // RESCALE_BITS)
 
 
 def _bits(levels: int) -> int:
