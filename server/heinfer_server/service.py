@@ -48,7 +48,6 @@ EVALUATIONS_PER_WORKER = 32
 EVALUATIONS_PER_WORKER_AND_TENANT = 8
 """Those of them of one tenant (of one set of keys, without tenants), so that one alone does not fill the house."""
 
-
 STREAMS_AT_ONCE = 256
 STREAMS_OF_A_TENANT = 16
 """Streams of events that may be open: of one tenant (of one job, without tenants)."""

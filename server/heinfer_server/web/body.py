@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from io import BytesIO
 
 from starlette.requests import Request
 
 from heinfer.errors import PayloadTooLargeError
 from heinfer_server.errors import SlowBodyError
+
+REFUSALS = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+"""How a request may be answered whose body is read here."""
 
 _MIB = 1 << 20
 _MAX_DIGITS = 20

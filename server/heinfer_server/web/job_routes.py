@@ -17,7 +17,7 @@ from heinfer_server.evaluation.jobs import Job, Result, progress_of
 from heinfer_server.evaluation.pool import Evaluation
 from heinfer_server.evaluation.watching import Watch
 from heinfer_server.telemetry.stages import Stages
-from heinfer_server.web.body import read_body
+from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.parts import OCTET_SCHEMA, OCTETS, KeyQuery, ModelQuery, Tenant, TheService, octets_in
 from heinfer_server.web.problems import documented, public_code
 from heinfer_server.web.schemas import JobState
@@ -34,9 +34,8 @@ JobId = Annotated[str, PathParameter(max_length=64, description="id of a job")]
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_TIMEOUT,
+        *REFUSALS,
         HTTPStatus.CONFLICT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
     openapi_extra=octets_in("a frame of the encrypted inputs, as the manifest lays them out"),

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from heinfer_server.keys.uploads import CHUNK_BYTES
-from heinfer_server.web.body import read_body
+from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import KeyList, KeySummary, Registration, UploadState
@@ -23,8 +23,7 @@ router = APIRouter()
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_TIMEOUT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        *REFUSALS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
     openapi_extra=octets_in("a frame of exactly the evaluation keys that the manifest lists"),
@@ -103,9 +102,8 @@ async def get_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -
     summary="Send the next piece of an upload",
     responses=documented(
         HTTPStatus.NOT_FOUND,
-        HTTPStatus.REQUEST_TIMEOUT,
+        *REFUSALS,
         HTTPStatus.CONFLICT,
-        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     ),
     openapi_extra=octets_in(f"the bytes from the offset on: at most {CHUNK_BYTES}, taken whole or not at all"),
 )

@@ -11,7 +11,7 @@ from heinfer.formats.manifest import Manifest
 from heinfer_server.errors import NotReadyError
 from heinfer_server.evaluation.pool import Evaluation
 from heinfer_server.telemetry.stages import Stages
-from heinfer_server.web.body import read_body
+from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.departure import departure_of
 from heinfer_server.web.parts import (
     OCTET_SCHEMA,
@@ -104,8 +104,7 @@ async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Re
         **documented(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.NOT_FOUND,
-            HTTPStatus.REQUEST_TIMEOUT,
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+            *REFUSALS,
             HTTPStatus.SERVICE_UNAVAILABLE,
             HTTPStatus.GATEWAY_TIMEOUT,
         ),
