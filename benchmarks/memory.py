@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def peak_bytes() -> int:
-    """The most memory so far; not ru_maxrss, which knows of what the process was before."""
+    """The most memory so far, or since it was forgotten; not ru_maxrss, which knows of what the process was before."""
     return status_bytes("VmHWM")
 
 

@@ -1,4 +1,4 @@
-"""Ports of this machine for services that a benchmark starts."""
+"""Ports of this machine for services that benchmarks and tests start."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A peer's end of the pipe: requests come in as lines of JSON, answers go out as such.
 
-Imports nothing but the standard library: the peers' environments hold nothing of heinfer.
+Imports nothing but the standard library and what imports no more: the peers' environments hold nothing of heinfer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+from benchmarks.memory import peak_bytes
+
+_CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"
 
 
@@ -47,12 +49,6 @@ def serve(opens: Opens) -> None:
             answer = {"scores": scores, "seconds": seconds, "peak_bytes": peak_bytes()}
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-
-
-def peak_bytes() -> int:
-    """The most memory that this process had since it started, or since the peak was forgotten."""
-    (line,) = (line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-    return 1024 * int(line.split()[1])
 
 
 def reset_peak() -> None:

@@ -20,8 +20,9 @@ from rich.progress import track
 from torch import nn
 
 import heinfer
+from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
-from benchmarks.peers.channel import peak_bytes, reset_peak
+from benchmarks.peers.channel import reset_peak
 from benchmarks.peers.environment import Driven, driven, interpreter
 from benchmarks.peers.networks import SEED, in_unit_range, scores, trained, training_images
 from benchmarks.records import Record, show_table, spread, write_records

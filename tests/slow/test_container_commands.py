@@ -11,7 +11,6 @@ import os
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.ports import free_port
 from heinfer.zoo import digits
 from heinfer_client import Client
 
@@ -154,13 +154,11 @@ def container(tmp_path_factory) -> Container:
             words[0] = sys.executable if words[0] == "python" else words[0]
             subprocess.run(words, cwd=source, timeout=INSTALL_SECONDS, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(source)  # as in the image, where only /opt/heinfer is carried over
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     inherited = {
         name: value for name, value in os.environ.items() if not name.startswith(("HEINFER_", "PYTHON", "VIRTUAL_ENV"))
     }
     image = {**environment(), "PATH": f"{root / 'bin'}:{os.environ['PATH']}"}
-    here = {"HEINFER_SERVER_HOST": "127.0.0.1", "HEINFER_SERVER_PORT": str(port), "HEINFER_SERVER_WORKERS": "1"}
+    here = {"HEINFER_SERVER_HOST": "127.0.0.1", "HEINFER_SERVER_PORT": str(free_port()), "HEINFER_SERVER_WORKERS": "1"}
     here["HEINFER_SERVER_TENANTS"] = str(root.parent / "tenants.json")
     return Container(root, {**inherited, **image, **here})
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import socket
 import threading
 import time
 from contextlib import suppress
@@ -19,17 +18,13 @@ from owner import Owner
 from server_process import ServerProcess, launch, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
 
+from benchmarks.ports import free_port
 from heinfer_client import Client, upload
 from heinfer_server.keys.uploads import UPLOADS_OF_A_TENANT
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
 PIECE = 20_000
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
 
 
 def client_of(url: str, keys_path: Path | None = None) -> Client:
