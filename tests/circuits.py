@@ -45,6 +45,15 @@ SCALE = 2.0**3
 """Of inputs: low, so that squares of it fit one small prime."""
 
 
+def weighted_rotations(slots: int, steps: tuple[int, ...], weight: SlotVector) -> Circuit:
+    """A sum of rotations of one input that share its digits, each times a weight."""
+    b = Builder(slots)
+    x = b.input()
+    turned = [b.op(Kind.ROTATE, x, step=step, hoist=0) for step in steps]
+    weighed = [b.with_constant(Kind.MULTIPLY_PLAIN, t, weight, 2.0) for t in turned]
+    return b.circuit(b.op(Kind.RESCALE, b.total(weighed)))
+
+
 def every_operation(slots: int, level: int, steps: tuple[int, ...], seed: int = 0) -> Circuit:
     """Every operation on two inputs, each an output of its own: alone, and in the sums that are made one."""
     rng = np.random.default_rng(seed)

@@ -5,7 +5,7 @@
 
 import numpy as np
 import pytest
-from circuits import SCALE, Builder, every_operation
+from circuits import SCALE, Builder, every_operation, weighted_rotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rings import tiny_parameters
@@ -14,7 +14,7 @@ from twin import Twin
 from heinfer.backends.native import NativeProgram, NativeRing, plan_circuit
 from heinfer.backends.native.instructions import scratch_rows
 from heinfer.backends.native.library import library
-from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.ir import Kind
 
 PARAMETERS = tiny_parameters(64, (30, 24, 28), 30)
 LEVEL = PARAMETERS.top_level
@@ -22,15 +22,10 @@ TWIN = Twin(PARAMETERS, (1, 7))
 RING = NativeRing(PARAMETERS)
 
 
-def hoisting_circuit() -> Circuit:
-    b = Builder(PARAMETERS.slots)
-    x = b.input()
-    turned = [b.op(Kind.ROTATE, x, step=step, hoist=0) for step in (1, 7)]
-    weighed = [b.with_constant(Kind.MULTIPLY_PLAIN, t, np.array([1.5]), 2.0) for t in turned]
-    return b.circuit(b.op(Kind.RESCALE, b.total(weighed)))
-
-
-CIRCUITS = {"every operation": every_operation(PARAMETERS.slots, LEVEL, TWIN.steps), "hoisting": hoisting_circuit()}
+CIRCUITS = {
+    "every operation": every_operation(PARAMETERS.slots, LEVEL, TWIN.steps),
+    "hoisting": weighted_rotations(PARAMETERS.slots, TWIN.steps, np.array([1.5])),
+}
 PLANS = {name: plan_circuit(circuit, PARAMETERS, LEVEL, SCALE) for name, circuit in CIRCUITS.items()}
 KEYS = {name: TWIN.native_keys(RING, NativeProgram(circuit, RING, LEVEL, SCALE)) for name, circuit in CIRCUITS.items()}
 

@@ -12,11 +12,10 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from circuits import SCALE, Builder, every_operation
+from circuits import SCALE, every_operation, weighted_rotations
 from rings import tiny_parameters
 
 from heinfer.backends.native.plan import NativePlan, plan_circuit
-from heinfer.circuit.ir import Circuit, Kind
 
 STEPS = (1, 7)
 """Of rotations for which program_target.cpp has keys."""
@@ -27,7 +26,8 @@ LEVEL = PARAMETERS.top_level
 
 def programs() -> Iterator[tuple[str, bytes]]:
     """Names and bytes: every operation, and sums over shared rotations; constants kept, or encoded in the run."""
-    every, hoisted = every_operation(PARAMETERS.slots, LEVEL, STEPS), _hoisting_circuit()
+    every = every_operation(PARAMETERS.slots, LEVEL, STEPS)
+    hoisted = weighted_rotations(PARAMETERS.slots, STEPS, np.linspace(0, 1, PARAMETERS.slots))
     for name, circuit in (("every", every), ("hoisted", hoisted)):
         for memory, most in (("kept", float("inf")), ("encoded", 0.0)):
             for threads in (1, 2):
@@ -59,14 +59,6 @@ def _numbers(numbers: Sequence[int]) -> bytes:
 
 def _number(number: int) -> bytes:
     return bytes([number + 2]) if -2 <= number < 238 else b"\xf0" + struct.pack("<q", number)
-
-
-def _hoisting_circuit() -> Circuit:
-    b = Builder(PARAMETERS.slots)
-    x = b.input()
-    turned = [b.op(Kind.ROTATE, x, step=step, hoist=0) for step in STEPS]
-    weighed = [b.with_constant(Kind.MULTIPLY_PLAIN, t, np.linspace(0, 1, PARAMETERS.slots), 2.0) for t in turned]
-    return b.circuit(b.op(Kind.RESCALE, b.total(weighed)))
 
 
 def main(folder: Path) -> None:

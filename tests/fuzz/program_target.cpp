@@ -97,8 +97,8 @@ void run(Scene& scene, Bytes bytes) {
     const auto values = bytes.numbers();
     std::vector<Constant> constants;
     for (const std::int64_t exponent : bytes.numbers()) {  // even: of all slots; odd: one value; below 0: huge ones
-        const auto& values = exponent < 0 ? scene.huge : scene.slots;
-        constants.push_back({values.data(), exponent % 2 != 0, std::exp2(static_cast<double>(exponent % 1024))});
+        const auto& slots = exponent < 0 ? scene.huge : scene.slots;
+        constants.push_back({slots.data(), exponent % 2 != 0, std::exp2(static_cast<double>(exponent % 1024))});
     }
     std::vector<std::int64_t> code;
     while (bytes.more() && code.size() < most_numbers) code.push_back(bytes.number());
@@ -121,15 +121,23 @@ void run(Scene& scene, Bytes bytes) {
     program.run(from, scene.keys, threads, control, to);
 }
 
+/// "run", or why it was refused.
+std::string outcome(Scene& scene, Bytes bytes) {
+    try {
+        run(scene, bytes);
+    } catch (const std::invalid_argument& error) {
+        return error.what();
+    } catch (const std::range_error& error) {
+        return error.what();
+    }
+    return "run";
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
     static Scene scene;
-    try {
-        run(scene, {data, size});
-    } catch (const std::invalid_argument&) {
-    } catch (const std::range_error&) {
-    }
+    outcome(scene, {data, size});
     return 0;
 }
 
@@ -144,15 +152,8 @@ int main(int count, char** names) {
     for (int i = 1; i < count; ++i) {
         std::ifstream file(names[i], std::ios::binary);
         const std::vector<char> data{std::istreambuf_iterator<char>(file), {}};
-        std::string outcome = "run";
-        try {
-            run(scene, {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()});
-        } catch (const std::invalid_argument& error) {
-            outcome = error.what();
-        } catch (const std::range_error& error) {
-            outcome = error.what();
-        }
-        std::printf("%s: %s\n", names[i], outcome.c_str());
+        const Bytes bytes(reinterpret_cast<const std::uint8_t*>(data.data()), data.size());
+        std::printf("%s: %s\n", names[i], outcome(scene, bytes).c_str());
     }
     return count > 1 ? 0 : 1;
 }
