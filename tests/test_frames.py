@@ -225,16 +225,25 @@ def test_frames_of_version_1_are_refused_as_such(name):
 
 
 @settings(max_examples=100, deadline=None)
-@given(seed=st.integers(0, 2**32), log_n=st.integers(3, 9), widths=st.lists(st.integers(2, 30), min_size=1, max_size=4))
-def test_a_row_is_the_number_whose_digits_are_its_residues(seed, log_n, widths):
-    n, primes = 1 << log_n, [(1 << width) - 1 for width in widths]  # packing asks for nothing but their widths
+@given(
+    seed=st.integers(0, 2**32),
+    log_n=st.integers(3, 9),
+    runs=st.lists(st.tuples(st.integers(2, 30), st.integers(1, 3)), min_size=1, max_size=4),
+    digits=st.integers(1, 2),
+)
+def test_a_row_is_the_number_whose_digits_are_its_residues(seed, log_n, runs, digits):
+    n, widths = 1 << log_n, [width for width, times in runs for _ in range(times)]
+    primes = [(1 << width) - 1 for width in widths]  # packing asks for nothing but their widths
     rng = np.random.default_rng(seed)
-    words = np.stack([rng.integers(0, prime + 1, n) for prime in primes]).astype(np.uint32)
-    rows = [sum(int(word) << i * width for i, word in enumerate(row)) for row, width in zip(words, widths, strict=True)]
-    data = pack(words, primes)
-    assert data == b"".join(row.to_bytes(n * width // 8, "little") for row, width in zip(rows, widths, strict=True))
-    assert len(data) == packed_size(n, primes)
-    assert np.array_equal(unpack(memoryview(data), primes, n), words)
+    words = np.stack([rng.integers(0, prime + 1, n) for prime in digits * primes]).astype(np.uint32)
+    rows = [
+        sum(int(word) << i * width for i, word in enumerate(row)).to_bytes(n * width // 8, "little")
+        for row, width in zip(words, digits * widths, strict=True)
+    ]
+    data = pack(words.reshape(digits, len(primes), n), primes)
+    assert data == b"".join(rows)
+    assert len(data) == digits * packed_size(n, primes)
+    assert np.array_equal(unpack(memoryview(data), digits * primes, n), words)
 
 
 # Hostile bytes ---------------------------------------------------------------------------------

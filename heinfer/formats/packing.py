@@ -1,12 +1,14 @@
 """Residues packed to the bit width of their prime: how a row of words is written on the wire, and read again.
 
 Bit k of a row's bytes is bit k % 8 of byte k // 8; residue i of a prime of b bits has the bits i b ... (i + 1) b - 1,
-its lowest bit first. Thirty-two residues fill b words of 32 bits exactly, so a row is packed as columns of such groups.
+its lowest bit first. Every row ends with a byte, so that rows of one width are packed as if they were one. Thirty-two
+residues fill b words of 32 bits exactly, so a row is packed as columns of such groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import cycle, groupby, islice
 from typing import TypeVar
 
 import numpy as np
@@ -29,7 +31,8 @@ def pack(words: Words, primes: Sequence[int]) -> bytes:
     """Pack rows (..., primes, N), each below its prime; `primes` repeats for every leading index."""
     rows = words.reshape(-1, words.shape[-1])
     return b"".join(
-        _pack_row(row, primes[number % len(primes)].bit_length()).tobytes() for number, row in enumerate(rows)
+        _pack_row(rows[start:end].reshape(-1), width).tobytes()
+        for width, start, end in _runs(islice(cycle(primes), len(rows)))
     )
 
 
@@ -37,12 +40,20 @@ def unpack(data: memoryview, primes: Sequence[int], ring_degree: int) -> Words:
     """Unpack rows (rows, N) of as many primes from exactly their bytes; a residue may be above its prime."""
     rows = np.empty((len(primes), ring_degree), dtype=np.uint32)
     at = 0
-    for row, prime in zip(rows, primes, strict=True):
-        width = prime.bit_length()
-        size = ring_degree * width // 8
+    for width, start, end in _runs(primes):
+        row = rows[start:end].reshape(-1)
+        size = len(row) * width // 8
         _unpack_row(np.frombuffer(data, np.uint8, size, at), width, row)
         at += size
     return rows
+
+
+def _runs(primes: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """Width, first row and end of all rows of one width that follow each other."""
+    end = 0
+    for width, run in groupby(primes, key=int.bit_length):
+        start, end = end, end + sum(1 for _ in run)
+        yield width, start, end
 
 
 def _pack_row(row: NDArray[np.uint32], width: int) -> NDArray[np.uint8]:
@@ -54,7 +65,7 @@ def _pack_row(row: NDArray[np.uint32], width: int) -> NDArray[np.uint8]:
         word, shift = divmod(number * width, _GROUP)
         packed[word] |= column << np.uint32(shift)
         if shift + width > _GROUP:
-            packed[word + 1] |= column >> np.uint32(_GROUP - shift)
+            packed[word + 1] = column >> np.uint32(_GROUP - shift)
     return packed.T.copy().view(np.uint8).reshape(-1)[: len(row) * width // 8]
 
 
@@ -62,13 +73,12 @@ def _unpack_row(data: NDArray[np.uint8], width: int, row: NDArray[np.uint32]) ->
     groups = -(-len(row) // _GROUP)
     packed = _padded(data, groups * 4 * width).view("<u4").reshape(groups, width).T.copy()
     columns = np.empty((_GROUP, groups), dtype=np.uint32)
-    mask = np.uint32((1 << width) - 1)
-    for number in range(_GROUP):
+    for number, column in enumerate(columns):
         word, shift = divmod(number * width, _GROUP)
-        column = packed[word] >> np.uint32(shift)
+        np.right_shift(packed[word], np.uint32(shift), out=column)
         if shift + width > _GROUP:
-            column |= packed[word + 1] << np.uint32(_GROUP - shift)
-        np.bitwise_and(column, mask, out=columns[number])
+            columns[number] |= packed[word + 1] << np.uint32(_GROUP - shift)
+    columns &= np.uint32((1 << width) - 1)
     row[:] = columns.T.reshape(-1)[: len(row)]
 
 
