@@ -66,6 +66,15 @@ void expand_block(const Kernels& kernels, const Seed& seed, std::uint64_t counte
     for (std::uint64_t node = 0; node < block_words / 8; node += 8) kernels.expand_nodes(root.data(), node, out + 8 * node);
 }
 
+/// x mod q, given floor((2^64 - 1) / q): a division takes as long as all that makes the word. The estimated quotient is
+/// at most two too small (P. Barrett, CRYPTO 1986).
+std::uint64_t reduce(std::uint64_t x, std::uint64_t q, std::uint64_t quotient) {
+    __extension__ using Wide = unsigned __int128;
+    std::uint64_t rest = x - static_cast<std::uint64_t>(Wide{x} * quotient >> 64) * q;
+    rest -= rest >= q ? q : 0;
+    return rest - (rest >= q ? q : 0);
+}
+
 }  // namespace
 
 void expand_seed(const Kernels& kernels, const Seed& seed, std::size_t n, const std::vector<std::uint64_t>& moduli,
@@ -88,10 +97,10 @@ void expand_seed(const Kernels& kernels, const Seed& seed, std::size_t n, const 
     };
     for (const std::uint64_t q : moduli) {
         const std::uint64_t most = std::numeric_limits<std::uint64_t>::max();
-        const std::uint64_t bound = most - most % q - 1;
+        const std::uint64_t bound = most - most % q - 1, quotient = most / q;
         for (std::size_t i = 0; i < n; ++i, ++out) {
             while (*out >= bound) *out = next();
-            *out %= q;
+            *out = reduce(*out, q, quotient);
         }
     }
 }

@@ -13,6 +13,16 @@ struct Vec {
     struct Wide {
         __m256i even, odd;
     };
+    typedef std::uint64_t Words __attribute__((vector_size(32)));
+
+    template <int bits>
+    static Words rotate(Words x) {
+        if constexpr (bits % 8 == 0) {  // whole bytes: one instruction instead of three
+            return (Words)_mm256_shuffle_epi8((__m256i)x, byte_order(bits / 8));
+        } else {
+            return x >> bits | x << (64 - bits);
+        }
+    }
 
     static V load(const std::uint32_t* p) { return _mm256_loadu_si256((const __m256i*)p); }
     static void store(std::uint32_t* p, V v) { _mm256_storeu_si256((__m256i*)p, v); }
@@ -91,6 +101,19 @@ struct Vec {
         for (int half = 0; half < 2; ++half) {
             tile[half] = _mm256_permutevar8x32_epi32(from[order[8 * half] >> 3], load(order + 8 * half));
         }
+    }
+
+  private:
+    /// In every word of eight bytes: the one `bytes` places above each.
+    static __m256i byte_order(int bytes) {
+        Words order;
+        for (int half = 0; half < 4; ++half) {
+            order[half] = 0;
+            for (int i = 0; i < 8; ++i) {
+                order[half] |= static_cast<std::uint64_t>(8 * (half % 2) + (i + bytes) % 8) << 8 * i;
+            }
+        }
+        return (__m256i)order;
     }
 };
 

@@ -14,6 +14,14 @@ struct Vec {
     struct Wide {
         __m512i even, odd;
     };
+    /// 64-bit lanes, with the operators of GCC's vectors.
+    typedef std::uint64_t Words __attribute__((vector_size(64)));
+
+    /// Every 64-bit lane rotated to the right.
+    template <int bits>
+    static Words rotate(Words x) {
+        return (Words)_mm512_ror_epi64((__m512i)x, bits);
+    }
 
     static V load(const std::uint32_t* p) { return _mm512_loadu_si512(p); }
     static void store(std::uint32_t* p, V v) { _mm512_storeu_si512(p, v); }

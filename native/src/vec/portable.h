@@ -13,6 +13,12 @@ struct Vec {
     struct Wide {
         std::uint64_t lane[lanes];
     };
+    typedef std::uint64_t Words __attribute__((vector_size(16)));
+
+    template <int bits>
+    static Words rotate(Words x) {
+        return x >> bits | x << (64 - bits);
+    }
 
     template <class F>
     static V each(F f) {
