@@ -135,7 +135,7 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
     long = Owner(LONG)
     keys = http.post("/models/long/keys", content=long.keys).json()["keys"]
     (worker,) = running.service.workers._workers
-    (process,) = worker._pool._pool_manager.worker_manager.workers
+    process = worker._process
     job = http.post("/jobs", params={"model": "long", "keys": keys}, content=long.inputs(IMAGE)).json()["job"]
     inner = running.service.jobs._jobs[job]
     wait_until(lambda: 0 < inner.progress < 1, SECONDS)
@@ -144,7 +144,8 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
     assert inner.state is State.CANCELLED
     with pytest.raises(CancelledError):
         inner.outcome()
-    assert list(worker._pool._pool_manager.worker_manager.workers) == [process]
+    assert worker._process is process
+    assert worker.running
 
 
 def test_the_same_request_under_one_key_is_one_job(http, owner, key_id):

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
-from pebble import ProcessPool
-
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer_server.evaluation import worker_process
 from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.process import AnsweringProcess, LostError
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
 from heinfer_server.evaluation.watching import Watch, new_cell
 from heinfer_server.keys.store import KeyStore, unknown_keys
@@ -30,7 +28,7 @@ T = TypeVar("T")
 
 
 class Worker:
-    """A pool of one process, so that a death, a hang or a damaged pipe touches one request and no other.
+    """A process of its own, so that a death or a hang touches one request and no other.
 
     It holds the keys of `most_keys` clients loaded, and runs one task at a time. After a failure it must be stopped and
     started again.
@@ -41,7 +39,7 @@ class Worker:
         self._timeout = timeout
         self._registered = registered
         self._most_keys = most_keys
-        self._pool: ProcessPool | None = None
+        self._process: AnsweringProcess | None = None
         self._sound = False
         self._failed = False
         self._cell = new_cell()
@@ -57,7 +55,7 @@ class Worker:
     @property
     def running(self) -> bool:
         """Whether the process can take a task."""
-        return self._sound and self._pool is not None and self._pool.active
+        return self._sound and self._process is not None and not self._process.is_over
 
     def has(self, key_id: str) -> bool:
         """Whether the process holds these keys loaded."""
@@ -71,19 +69,21 @@ class Worker:
     async def start(self) -> None:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
         self._loaded.clear()
-        context = multiprocessing.get_context("spawn")
-        self._pool = ProcessPool(
-            1, initializer=worker_process.begin, initargs=(self._handover.path, self._cell), context=context
-        )
+        self._process = AnsweringProcess(worker_process.serve, self._handover.path, self._cell)
+        try:
+            await self._process.start()
+        except OSError as error:
+            self._failed = True
+            raise WorkerFailedError("the machine has no process left to evaluate in") from error
         for model, seconds in (await self._run(_START_SECONDS, worker_process.ready)).items():
             log(_logger, logging.INFO, "model loaded", model=model, seconds=round(seconds, 3))
 
     async def stop(self) -> None:
         """End the process, whatever it is doing; also when whoever waits for that goes away."""
         self._sound = False
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            self._ending = asyncio.create_task(asyncio.to_thread(_end, pool))
+        process, self._process = self._process, None
+        if process is not None:
+            self._ending = asyncio.create_task(process.end())
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
@@ -135,25 +135,18 @@ class Worker:
         return forget
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
-        assert self._pool is not None
+        assert self._process is not None
         self._sound = False  # until the process has answered: also when this coroutine is cancelled
         try:
             async with asyncio.timeout(seconds):
-                # In a thread: the first task starts the process.
-                future = await asyncio.to_thread(self._pool.schedule, function, args)
-                result: T = await asyncio.wrap_future(future)
+                result = await self._process.ask(function, *args)
         except TimeoutError:
             self._failed = True
             log(_logger, logging.ERROR, "worker out of time", seconds=seconds)
             raise EvaluationTimeoutError(f"the process took more than {seconds:g} seconds") from None
-        except Exception as error:  # of the pool: the functions that run in the worker raise nothing
+        except LostError as error:
             self._failed = True
-            log(_logger, logging.ERROR, "worker failed", error=type(error).__name__)
+            log(_logger, logging.ERROR, "worker failed", reason=str(error))
             raise WorkerFailedError("the process that evaluated the request died") from error
         self._sound, self._failed = True, False
         return result
-
-
-def _end(pool: ProcessPool) -> None:
-    pool.stop()  # type: ignore[no-untyped-call]
-    pool.join()

@@ -1,4 +1,4 @@
-"""The functions that a worker process runs."""
+"""What a worker process runs."""
 
 from __future__ import annotations
 
@@ -10,21 +10,26 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from heinfer_server.evaluation.handover import read_setup
+from heinfer_server.evaluation.process import answer_all
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from heinfer_server.evaluation.evaluator import Evaluator
     from heinfer_server.evaluation.watching import Cell
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_evaluator: Evaluator | None = None  # one a process: pebble's initializer has no other place to leave it
+_evaluator: Evaluator | None = None  # one a process: what it is asked for are functions
 
 
-def begin(handover: str, cell: Cell) -> None:
-    """Load the models of a handover; runs once in a new worker process, which ends with its parent."""
+def serve(handover: str, cell: Cell, pipe: Connection) -> None:
+    """Load the models of a handover, and answer until the service ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the service ends its workers
     _die_with_parent()
     start(read_setup(handover), cell)
+    answer_all(pipe)
 
 
 def start(setup: Setup, cell: Cell | None = None) -> None:
@@ -57,8 +62,8 @@ def run(task: EvaluationTask) -> Evaluated | TaskFailure:
 def _die_with_parent() -> None:
     """Leave nothing behind when the service is killed, not even a worker that is stopped or in an evaluation.
 
-    The kernel sends the signal when the thread that made this process ends: one of the service's pool of threads,
-    which last as long as the service.
+    The kernel sends the signal when the thread that made this process ends: one of the event loop's own, which last as
+    long as the service.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
