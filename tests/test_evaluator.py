@@ -53,16 +53,17 @@ def test_it_forgets_keys_without_a_request(evaluator, owner):
     assert evaluator._keys == {}
 
 
-def test_a_failure_of_the_library_may_be_told_and_unloads_the_keys(evaluator, owner, monkeypatch):
+def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it(evaluator, owner, monkeypatch):
     def refuse(*_args: object) -> None:
         raise BackendError("the library failed to multiply")
 
+    evaluator.run(task(owner))
     monkeypatch.setattr(evaluator._models["tiny"], "evaluate", refuse)
-    failure = evaluator.run(task(owner))
-    assert isinstance(failure, TaskFailure)
-    assert isinstance(failure.error, BackendError)
-    assert "Traceback" in failure.trace
-    assert evaluator._keys == {}
+    for failure in (evaluator.run(task(owner, key_id="b")), evaluator.run(task(owner, keys=False))):
+        assert isinstance(failure, TaskFailure)
+        assert isinstance(failure.error, BackendError)
+        assert "Traceback" in failure.trace
+    assert list(evaluator._keys) == ["a"]
 
 
 def test_a_failure_of_ours_may_not(evaluator, owner):

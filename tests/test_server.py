@@ -81,8 +81,8 @@ class HeldWorker:
         return [task[2] for task in self.tasks if task[1] is worker_process.forget]
 
     def waiting(self) -> int:
-        """Requests that wait for the worker."""
-        return self._pool._turns.waiting
+        """Requests that wait for the worker: for room in it, or until it is done with the one before."""
+        return self._pool._turns.waiting + len(self._worker.line._waiters or ())
 
     async def hold(self) -> None:
         run = self._worker._run
@@ -93,14 +93,15 @@ class HeldWorker:
             return await run(*task)
 
         self._worker._run = run_later
+        self._worker.send_ahead = lambda *_request: None
 
     async def let_go(self) -> None:
         """Let it start, and wait until it has nothing to do."""
         self._go.set()
         async with asyncio.timeout(SECONDS):
-            while not self._pool._turns.free:
+            while self._worker.line.locked() or not self._pool._turns.free:
                 await asyncio.sleep(0.01)
-        del self._worker._run
+        del self._worker._run, self._worker.send_ahead
 
 
 @contextmanager
@@ -327,7 +328,7 @@ def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http,
             one = pool.submit(infer, http, other, body)
             wait_until(lambda: held.waiting() == len(many), SECONDS)
         assert [request.result().status_code for request in (*many, one)] == [200] * (len(many) + 1)
-    assert held.evaluated().index(other) == 2  # after the one under way and one that had waited
+    assert held.evaluated().index(other) == 3  # after the one under way, the next, and one that had waited
 
 
 # Bad requests ----------------------------------------------------------------------------------

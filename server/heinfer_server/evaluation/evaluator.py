@@ -83,12 +83,13 @@ class Evaluator:
             del self._keys[key_id]
 
     def run(self, task: EvaluationTask) -> Evaluated | TaskFailure:
-        """Evaluate one request; after a failure its keys are no longer loaded."""
+        """Evaluate one request; after a failure, keys that came with it are not loaded."""
         self.forget(task.forget)
         try:
             return self._evaluate(task)
         except Exception as error:
-            self._keys.pop(task.key_id, None)
+            if task.keys is not None:
+                self._keys.pop(task.key_id, None)
             return TaskFailure(error if isinstance(error, HeinferError) else None, format_exc())
 
     def _evaluate(self, task: EvaluationTask) -> Evaluated:

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import inf
+from time import perf_counter
 
-from heinfer.errors import DeadlineError, WorkerFailedError
+from heinfer.errors import DeadlineError, ServiceUnavailableError, WorkerFailedError
 from heinfer_server.evaluation.departure import Departure, unless
 from heinfer_server.evaluation.pace import Pace
 from heinfer_server.evaluation.tasks import Evaluated
 from heinfer_server.evaluation.turns import Turns
 from heinfer_server.evaluation.watching import Watch
-from heinfer_server.evaluation.worker import Worker
+from heinfer_server.evaluation.worker import Sent, Worker
 from heinfer_server.telemetry.logs import log
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.telemetry.stages import Stages
 
 _logger = logging.getLogger(__name__)
+
+SHORT_SECONDS = 0.1
+"""Of an evaluation: so long the next may wait for this one worker, instead of for the first that is free."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,16 @@ class Evaluation:
 
 
 class WorkerPool:
-    """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded."""
+    """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded.
+
+    A worker has room for one evaluation, and when it begins a short one, for the next: what a message takes to a client
+    and back would else be a good part of the time.
+    """
 
     def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Pace) -> None:
         self._metrics, self._pace = metrics, pace
         self._workers = list(workers)
-        self._idle = list(self._workers)
+        self._rooms = list(self._workers)
         self._turns = Turns(len(workers))
         self._stopping = False
         self._preparations: set[asyncio.Task[None]] = set()
@@ -64,11 +73,11 @@ class WorkerPool:
     @property
     def busy(self) -> int:
         """How many have something to do."""
-        return len(self._workers) - len(self._idle)
+        return sum(worker.line.locked() for worker in self._workers)
 
     @property
     def waiting(self) -> int:
-        """How many evaluations wait for one."""
+        """How many evaluations wait for room in one."""
         return self._turns.waiting
 
     async def start(self) -> None:
@@ -107,60 +116,85 @@ class WorkerPool:
             return await self._try(task, gone)
 
     async def _try(self, task: Evaluation, gone: Departure) -> Evaluated:
-        try:
-            async with asyncio.timeout_at(task.ends):
-                with task.stages.timed("wait"):
-                    await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
-        except TimeoutError:
-            raise DeadlineError("the turn of this request did not come within the time that it gave") from None
-        worker = min(self._idle, key=lambda idle: not idle.has(task.key_id))
-        self._idle.remove(worker)
+        came = perf_counter()
+        async with _until(task.ends):
+            await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
+        worker = min(self._rooms, key=lambda room: (room.line.locked(), not room.has(task.key_id)))
+        self._rooms.remove(worker)
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
+        leaves_room = False
+        try:
+            sent = None if task.watch else worker.send_ahead(task.model, task.key_id, task.inputs)
+            async with _until(task.ends):
+                await unless(gone, worker.line.acquire(), give_up=worker.line.release)
+            try:
+                task.stages.add("wait", perf_counter() - came)
+                leaves_room = self._pace.seconds(task.model) <= SHORT_SECONDS
+                if leaves_room:
+                    self._give_back(worker)
+                return await self._evaluate(task, worker, sent)
+            finally:
+                worker.line.release()
+        finally:
+            self._finish(worker, gives_back=not leaves_room)
+
+    async def _evaluate(self, task: Evaluation, worker: Worker, sent: Sent | None) -> Evaluated:
+        if self._stopping:
+            raise ServiceUnavailableError("the service ends: ask again when it has been started anew")
         try:
             with task.stages.timed("worker"):
-                result = await worker.evaluate(task.model, task.key_id, task.inputs, task.watch)
+                result = await worker.evaluate(task.model, task.key_id, task.inputs, task.watch, sent)
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
-        else:
-            self._pace.note(task.model, result.evaluation_seconds)
-            task.stages.add("keys", result.keys_seconds)
-            task.stages.add("evaluation", result.evaluation_seconds)
-            return result
-        finally:
-            self._finish(worker)
+        self._pace.note(task.model, result.evaluation_seconds)
+        task.stages.add("keys", result.keys_seconds)
+        task.stages.add("evaluation", result.evaluation_seconds)
+        return result
 
     async def forget_gone_keys(self) -> None:
         """Have the workers let go of keys that nobody has registered any more: expanded, they are hundreds of MB.
 
         It does not wait for them. A worker that has something to do looks for such keys when it is done.
         """
-        for worker in [worker for worker in self._idle if worker.holds_gone_keys]:
-            if not self._turns.free:  # those that are idle yet are promised to requests
-                return
-            await self._turns.take("")  # comes at once
-            self._idle.remove(worker)
-            self._finish(worker)
+        for worker in self._workers:
+            if worker.holds_gone_keys and not worker.line.locked():
+                self._prepare(worker, gives_back=False)
 
-    def _finish(self, worker: Worker) -> None:
-        if worker.running and not worker.holds_gone_keys:
+    def _finish(self, worker: Worker, gives_back: bool) -> None:
+        if not worker.running or worker.holds_gone_keys:
+            self._prepare(worker, gives_back)
+        elif gives_back:
             self._give_back(worker)
-        elif not self._stopping:
-            task = asyncio.create_task(self._made_ready(worker))
+
+    def _give_back(self, worker: Worker) -> None:
+        self._rooms.append(worker)
+        self._turns.give_back()
+
+    def _prepare(self, worker: Worker, gives_back: bool) -> None:
+        if not self._stopping:
+            task = asyncio.create_task(self._made_ready(worker, gives_back))
             self._preparations.add(task)
             task.add_done_callback(self._preparations.discard)
 
-    def _give_back(self, worker: Worker) -> None:
-        self._idle.append(worker)
-        self._turns.give_back()
-
-    async def _made_ready(self, worker: Worker) -> None:
+    async def _made_ready(self, worker: Worker, gives_back: bool) -> None:
         try:
-            if worker.running:
-                await worker.forget_gone_keys()
-            else:
-                await worker.stop()
-                await worker.start()
+            async with worker.line:
+                if not worker.running:
+                    await worker.stop()
+                    await worker.start()
+                elif worker.holds_gone_keys:
+                    await worker.forget_gone_keys()
         except Exception as error:  # the next request that gets this worker starts it again
             log(_logger, logging.ERROR, "worker did not get ready", error=type(error).__name__)
-        self._give_back(worker)
+        if gives_back:
+            self._give_back(worker)
+
+
+@asynccontextmanager
+async def _until(ends: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout_at(ends):
+            yield
+    except TimeoutError:
+        raise DeadlineError("the turn of this request did not come within the time that it gave") from None

@@ -57,6 +57,10 @@ class AnsweringProcess:
         """Whether it has ended, of itself or not: it answers nothing any more."""
         return self._is_over
 
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid
+
     async def start(self) -> None:
         """Start it; it dies with the thread that does that: one of the event loop's own, which last as long as it."""
         await asyncio.to_thread(self._start)

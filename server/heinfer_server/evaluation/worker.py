@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
@@ -27,11 +28,27 @@ _START_SECONDS = 300.0
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A request that a process has been sent while it evaluated another.
+
+    Attributes:
+        process: the one that has it.
+        answer: its own.
+    """
+
+    process: AnsweringProcess
+    answer: asyncio.Future[Evaluated | TaskFailure]
+
+
 class Worker:
     """A process of its own, so that a death or a hang touches one request and no other.
 
     It holds the keys of `most_keys` clients loaded, and runs one task at a time. After a failure it must be stopped and
     started again.
+
+    Attributes:
+        line: who has the process do something, holds it.
     """
 
     def __init__(self, handover: Handover, timeout: float, registered: KeyStore, most_keys: int) -> None:
@@ -42,6 +59,7 @@ class Worker:
         self._process: AnsweringProcess | None = None
         self._sound = False
         self._failed = False
+        self.line = asyncio.Lock()
         self._cell = new_cell()
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
@@ -87,8 +105,27 @@ class Worker:
         if self._ending is not None:
             await asyncio.shield(self._ending)
 
-    async def evaluate(self, model: str, key_id: str, inputs: bytes, watch: Watch | None = None) -> Evaluated:
-        """Evaluate one request.
+    def send_ahead(self, model: str, key_id: str, inputs: bytes) -> Sent | None:
+        """Send a request while another is under way: it begins when that is over, and not some messages later.
+
+        Who sends it waits for the line next, and then has it evaluated.
+
+        Returns:
+            None when it has to wait: nothing is under way, or its keys are not loaded.
+        """
+        if not self.line.locked() or self._process is None or self._process.is_over or not self.has(key_id):
+            return None
+        task = EvaluationTask(model, key_id, None, (), inputs)
+        return Sent(self._process, self._process.ask(worker_process.run, task))
+
+    async def evaluate(
+        self, model: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
+    ) -> Evaluated:
+        """Evaluate one request; the line is held meanwhile.
+
+        Args:
+            watch: to tell of it.
+            sent: the same request, if it was sent ahead.
 
         Raises:
             UnknownKeysError: when the keys are gone since the request came: one that waits keeps none of them alive.
@@ -100,6 +137,16 @@ class Worker:
         if not self.running:
             await self.stop()
             await self.start()
+        if sent is not None and sent.process is self._process:
+            result = await self._answer(self._timeout, sent.answer)
+        else:
+            result = await self._evaluate(model, key_id, inputs, watch)
+        if isinstance(result, TaskFailure):
+            log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
+            raise result.error or RuntimeError("the evaluation failed in the worker")
+        return result
+
+    async def _evaluate(self, model: str, key_id: str, inputs: bytes, watch: Watch | None) -> Evaluated | TaskFailure:
         if key_id not in self._registered:
             raise unknown_keys()
         keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
@@ -109,12 +156,10 @@ class Worker:
             watch.begin(self._cell, self._number)
         task = EvaluationTask(model, key_id, keys, forget, inputs, self._number if watch else 0)
         result = await self._run(self._timeout, worker_process.run, task)
-        if isinstance(result, TaskFailure):
-            self._loaded.pop(key_id, None)
-            log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
-            raise result.error or RuntimeError("the evaluation failed in the worker")
-        self._loaded[key_id] = None
-        self._loaded.move_to_end(key_id)
+        if isinstance(result, Evaluated):
+            self._loaded[key_id] = None
+        if key_id in self._loaded:
+            self._loaded.move_to_end(key_id)
         return result
 
     async def forget_gone_keys(self) -> None:
@@ -136,10 +181,13 @@ class Worker:
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
         assert self._process is not None
+        return await self._answer(seconds, self._process.ask(function, *args))
+
+    async def _answer(self, seconds: float, answer: asyncio.Future[T]) -> T:
         self._sound = False  # until the process has answered: also when this coroutine is cancelled
         try:
             async with asyncio.timeout(seconds):
-                result = await self._process.ask(function, *args)
+                result = await answer
         except TimeoutError:
             self._failed = True
             log(_logger, logging.ERROR, "worker out of time", seconds=seconds)

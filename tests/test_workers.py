@@ -1,0 +1,187 @@
+"""One worker and those who want it: who is sent ahead, and what becomes of them when the one before fails."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import pytest
+from in_process import RunningService, running_service
+from owner import Owner
+from server_process import wait_until
+from test_server import infer, several
+from tiny_model import cleartext_scores, tiny_bundle
+
+from heinfer_server.evaluation.pool import SHORT_SECONDS
+from heinfer_server.evaluation.worker import Sent
+
+SECONDS = 60.0
+MODEL = tiny_bundle()
+IMAGES = [np.linspace(0, last, 16).reshape(4, 4) for last in (1, 0.5, 0.25)]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL]) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def owner() -> Owner:
+    return Owner(MODEL)
+
+
+@pytest.fixture
+def key_id(http: httpx.Client, owner: Owner) -> str:
+    key_id: str = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200  # now they are loaded
+    return key_id
+
+
+class Line:
+    """The only worker of a service, whose answers are heard when it is let go; what it is sent, it gets."""
+
+    def __init__(self, running: RunningService) -> None:
+        self._pool = running.service.workers
+        (self.worker,) = self._pool._workers
+        self._go = asyncio.Event()
+        self.begun = 0
+        self.sent: list[Sent | None] = []
+        self.rest: Callable[[], bool] = lambda: self._pool._turns.free == 1 and not self.worker.line.locked()
+
+    @property
+    def waiting_for_room(self) -> int:
+        return self._pool.waiting
+
+    async def hold(self) -> None:
+        answer, send_ahead = self.worker._answer, self.worker.send_ahead
+
+        async def hear_later(*arguments: object) -> object:
+            self.begun += 1
+            await self._go.wait()
+            return await answer(*arguments)
+
+        def noted(*request: object) -> Sent | None:
+            self.sent.append(send_ahead(*request))
+            return self.sent[-1]
+
+        self.worker._answer, self.worker.send_ahead = hear_later, noted
+
+    async def let_go(self) -> None:
+        self._go.set()
+        async with asyncio.timeout(SECONDS):
+            while not self.rest():
+                await asyncio.sleep(0.01)
+        del self.worker._answer, self.worker.send_ahead
+
+
+@contextmanager
+def held_line(running: RunningService) -> Iterator[Line]:
+    line = Line(running)
+    running.portal.call(line.hold)
+    try:
+        yield line
+    finally:
+        running.portal.call(line.let_go)
+
+
+@contextmanager
+def one_ahead(
+    running: RunningService, http: httpx.Client, owner: Owner, keys: list[str]
+) -> Iterator[tuple[Line, list]]:
+    """A request under way, and another that has come after it."""
+    with ThreadPoolExecutor() as pool, held_line(running) as line:
+        requests: list[Future[httpx.Response]] = []
+        for number, (key_id, image) in enumerate(zip(keys, IMAGES, strict=False), start=1):
+            requests.append(pool.submit(infer, http, key_id, owner.inputs(image)))
+            wait_until(lambda: len(line.sent) == number, SECONDS)  # noqa: B023 - called at once
+        wait_until(lambda: line.begun == 1, SECONDS)
+        yield line, requests
+
+
+def assert_right(owner: Owner, requests: list[Future[httpx.Response]]) -> None:
+    for request, image in zip(requests, IMAGES, strict=False):
+        assert request.result(SECONDS).status_code == 200
+        assert owner.scores(request.result().content) == pytest.approx(cleartext_scores(image), abs=0.05)
+
+
+def retries(running: RunningService) -> float:
+    return running.service.metrics.registry.get_sample_value("heinfer_evaluation_retries_total")
+
+
+def test_a_request_is_sent_while_another_is_under_way(running, http, owner, key_id):
+    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        assert [sent is not None for sent in line.sent] == [False, True]
+        wait_until(lambda: line.sent[1].answer.done(), SECONDS)  # and evaluated, before the first is heard of
+    assert_right(owner, requests)
+
+
+def test_no_more_than_one_is_sent_ahead(running, http, owner, key_id):
+    with ThreadPoolExecutor() as pool, one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        requests.append(pool.submit(infer, http, key_id, owner.inputs(IMAGES[2])))
+        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+        assert len(line.sent) == 2
+    assert_right(owner, requests)
+
+
+def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner, key_id):
+    other = http.post("/models/tiny/keys", content=several(owner, 1)[0]).json()["keys"]
+    with one_ahead(running, http, owner, [key_id, other]) as (line, requests):
+        assert line.sent == [None, None]
+    assert_right(owner, requests)
+
+
+def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
+    monkeypatch.setitem(running.service.pace._expected, "tiny", 2 * SHORT_SECONDS)
+    with ThreadPoolExecutor() as pool, one_ahead(running, http, owner, [key_id]) as (line, requests):
+        requests.append(pool.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+        assert len(line.sent) == 1
+    assert_right(owner, requests)
+
+
+def test_a_request_that_was_sent_ahead_survives_the_death_of_its_worker(running, http, owner, key_id):
+    before = retries(running)
+    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        wait_until(lambda: line.sent[1].answer.done(), SECONDS)
+        running.portal.call(line.worker.stop)  # the answers are lost
+    assert_right(owner, requests)
+    assert retries(running) == before  # both were answered before: nothing is evaluated in vain
+
+
+def test_a_request_is_sent_again_when_its_worker_dies_of_the_one_before(running, http, owner, key_id):
+    before = retries(running)
+    (worker,) = running.service.workers._workers
+    os.kill(worker._process.pid, signal.SIGSTOP)  # in the midst of the first, for ever
+    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        assert line.sent[1] is not None
+        os.kill(worker._process.pid, signal.SIGKILL)
+    assert_right(owner, requests)
+    assert retries(running) == before + 1  # the second was not begun
+
+
+def test_keys_that_are_deleted_serve_who_was_sent_ahead_and_go_then(running, http, owner, key_id):
+    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        assert http.delete(f"/keys/{key_id}").status_code == 204
+    assert_right(owner, requests)
+    wait_until(lambda: not line.worker.has(key_id), SECONDS)
+    key_id = http.post("/models/tiny/keys", content=several(owner, 1)[0]).json()["keys"]
+    assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
+
+
+def test_a_client_that_goes_away_after_it_was_sent_ahead_leaves_its_room_to_others(running, http, owner, key_id):
+    with one_ahead(running, http, owner, [key_id]) as (line, requests):
+        late = http.post(
+            "/infer",
+            params={"model": "tiny", "keys": key_id},
+            content=owner.inputs(IMAGES[1]),
+            headers={"Heinfer-Timeout": "0.1"},
+        )
+        assert late.status_code == 504
+        assert line.sent[1] is not None
+    assert_right(owner, requests)
+    assert infer(http, key_id, owner.inputs(IMAGES[2])).status_code == 200
