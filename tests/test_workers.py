@@ -116,7 +116,7 @@ def retries(running: RunningService) -> float:
 def test_a_request_is_sent_while_another_is_under_way(running, http, owner, key_id):
     with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
         assert [sent is not None for sent in line.sent] == [False, True]
-        wait_until(lambda: line.sent[1].answer.done(), SECONDS)  # and evaluated, before the first is heard of
+        wait_until(line.sent[1].answer.done, SECONDS)  # and evaluated, before the first is heard of
     assert_right(owner, requests)
 
 
@@ -147,7 +147,7 @@ def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, o
 def test_a_request_that_was_sent_ahead_survives_the_death_of_its_worker(running, http, owner, key_id):
     before = retries(running)
     with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        wait_until(lambda: line.sent[1].answer.done(), SECONDS)
+        wait_until(line.sent[1].answer.done, SECONDS)
         running.portal.call(line.worker.stop)  # the answers are lost
     assert_right(owner, requests)
     assert retries(running) == before  # both were answered before: nothing is evaluated in vain
