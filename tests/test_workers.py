@@ -1,6 +1,7 @@
 """One worker and those who want it: who is sent ahead, and what becomes of them when the one before fails."""
 
 import asyncio
+import errno
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ from server_process import wait_until
 from test_server import infer, several
 from tiny_model import cleartext_scores, tiny_bundle
 
+from heinfer.errors import WorkerFailedError
+from heinfer_server.evaluation import pool
+from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.pool import SHORT_SECONDS
 from heinfer_server.evaluation.worker import Sent
 
@@ -60,10 +64,13 @@ class Line:
     async def hold(self) -> None:
         answer, send_ahead = self.worker._answer, self.worker.send_ahead
 
-        async def hear_later(*arguments: object) -> object:
+        async def hear_later(seconds: float, result: asyncio.Future[object]) -> object:
+            async def later() -> object:
+                await self._go.wait()
+                return await result
+
             self.begun += 1
-            await self._go.wait()
-            return await answer(*arguments)
+            return await answer(seconds, asyncio.ensure_future(later()))
 
         def noted(*request: object) -> Sent | None:
             self.sent.append(send_ahead(*request))
@@ -94,10 +101,10 @@ def one_ahead(
     running: RunningService, http: httpx.Client, owner: Owner, keys: list[str]
 ) -> Iterator[tuple[Line, list]]:
     """A request under way, and another that has come after it."""
-    with ThreadPoolExecutor() as pool, held_line(running) as line:
+    with ThreadPoolExecutor() as threads, held_line(running) as line:
         requests: list[Future[httpx.Response]] = []
         for number, (key_id, image) in enumerate(zip(keys, IMAGES, strict=False), start=1):
-            requests.append(pool.submit(infer, http, key_id, owner.inputs(image)))
+            requests.append(threads.submit(infer, http, key_id, owner.inputs(image)))
             wait_until(lambda: len(line.sent) == number, SECONDS)  # noqa: B023 - called at once
         wait_until(lambda: line.begun == 1, SECONDS)
         yield line, requests
@@ -121,8 +128,8 @@ def test_a_request_is_sent_while_another_is_under_way(running, http, owner, key_
 
 
 def test_no_more_than_one_is_sent_ahead(running, http, owner, key_id):
-    with ThreadPoolExecutor() as pool, one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        requests.append(pool.submit(infer, http, key_id, owner.inputs(IMAGES[2])))
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[2])))
         wait_until(lambda: line.waiting_for_room == 1, SECONDS)
         assert len(line.sent) == 2
     assert_right(owner, requests)
@@ -137,8 +144,8 @@ def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner,
 
 def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
     monkeypatch.setitem(running.service.pace._expected, "tiny", 2 * SHORT_SECONDS)
-    with ThreadPoolExecutor() as pool, one_ahead(running, http, owner, [key_id]) as (line, requests):
-        requests.append(pool.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
+        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
         wait_until(lambda: line.waiting_for_room == 1, SECONDS)
         assert len(line.sent) == 1
     assert_right(owner, requests)
@@ -173,15 +180,78 @@ def test_keys_that_are_deleted_serve_who_was_sent_ahead_and_go_then(running, htt
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
 
 
-def test_a_client_that_goes_away_after_it_was_sent_ahead_leaves_its_room_to_others(running, http, owner, key_id):
-    with one_ahead(running, http, owner, [key_id]) as (line, requests):
-        late = http.post(
-            "/infer",
-            params={"model": "tiny", "keys": key_id},
-            content=owner.inputs(IMAGES[1]),
-            headers={"Heinfer-Timeout": "0.1"},
-        )
-        assert late.status_code == 504
+def test_who_was_sent_to_a_worker_that_is_stuck_waits_for_any(running, http, owner, key_id, monkeypatch):
+    monkeypatch.setattr(pool, "STUCK_SECONDS", 0.1)
+    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
         assert line.sent[1] is not None
+        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
     assert_right(owner, requests)
-    assert infer(http, key_id, owner.inputs(IMAGES[2])).status_code == 200
+
+
+def infer_soon(http: httpx.Client, key_id: str, body: bytes) -> httpx.Response:
+    params, headers = {"model": "tiny", "keys": key_id}, {"Heinfer-Timeout": "0.1"}
+    return http.post("/infer", params=params, content=body, headers=headers)
+
+
+def test_what_nobody_waits_for_any_more_is_over_before_another_has_its_room(running, http, owner, key_id):
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
+        assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
+        assert line.sent[1] is not None
+        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+        assert len(line.sent) == 2
+    assert_right(owner, requests)
+    assert line.begun == 3  # the second was heard out
+
+
+def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_path, owner):
+    with running_service(tmp_path, [MODEL], evaluation_timeout=2.0) as running:
+        http, before = running.http, retries(running)
+        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
+        with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
+            first = line.worker._process._asked
+            wait_until(lambda: not first, SECONDS)  # it has been answered
+            os.kill(line.worker._process.pid, signal.SIGSTOP)
+            assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
+            assert line.sent[1] is not None
+            requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+            wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+        assert_right(owner, requests)
+        assert retries(running) == before
+
+
+def test_a_message_that_cannot_be_written_gives_nobody_another_answer(running, http, owner, key_id, monkeypatch):
+    process, before = running.service.workers._workers[0]._process, retries(running)
+
+    def no_buffers(_message: object) -> None:
+        raise OSError(errno.ENOBUFS, "no buffer space available")
+
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (_line, requests):
+        wait_until(lambda: not process._asked, SECONDS)
+        monkeypatch.setattr(process._ours, "send", no_buffers)
+        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+        wait_until(lambda: process.is_over, SECONDS)
+    assert_right(owner, requests)
+    assert retries(running) <= before + 1
+
+
+def test_a_worker_that_was_closed_is_not_started_again(tmp_path, owner):
+    with running_service(tmp_path, [MODEL]) as running:
+        (worker,) = running.service.workers._workers
+        running.portal.call(worker.close)
+        with pytest.raises(WorkerFailedError):
+            running.portal.call(worker.start)
+
+
+def test_a_machine_without_threads_or_files_costs_tries_and_no_worker(running, http, owner, key_id, monkeypatch):
+    (worker,) = running.service.workers._workers
+    with monkeypatch.context() as patch:
+        patch.setattr(process_module.Thread, "start", no_threads)
+        running.portal.call(worker.stop)
+        assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 503
+    assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
+
+
+def no_threads(_thread: object) -> None:
+    raise RuntimeError("can't start new thread")

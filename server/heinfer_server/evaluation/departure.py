@@ -31,6 +31,6 @@ async def unless(gone: Departure, turn: Coroutine[Any, Any, object], give_up: Ca
         if gone.done():
             raise DepartedError
     except BaseException:  # this coroutine may be cancelled, too
-        if not waiting.cancel():
+        if not waiting.cancel() and not waiting.cancelled():
             give_up()
         raise

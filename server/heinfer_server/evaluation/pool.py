@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from math import inf
 from time import perf_counter
@@ -25,6 +25,9 @@ _logger = logging.getLogger(__name__)
 
 SHORT_SECONDS = 0.1
 """Of an evaluation: so long the next may wait for this one worker, instead of for the first that is free."""
+
+STUCK_SECONDS = 1.0
+"""After which it waits for any worker again."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class WorkerPool:
     """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded.
 
     A worker has room for one evaluation, and when it begins a short one, for the next: what a message takes to a client
-    and back would else be a good part of the time.
+    and back would else be a good part of the time. Whose worker is stuck finds another.
     """
 
     def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Pace) -> None:
@@ -94,7 +97,7 @@ class WorkerPool:
         for preparation in self._preparations:
             preparation.cancel()
         await asyncio.gather(*self._preparations, return_exceptions=True)
-        await asyncio.gather(*(worker.stop() for worker in self._workers))
+        await asyncio.gather(*(worker.close() for worker in self._workers))
 
     async def evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
         """Evaluate one request in a worker, unless its client goes away before that.
@@ -107,38 +110,45 @@ class WorkerPool:
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """
         try:
-            return await self._try(task, gone)
+            return await self._evaluate(task, gone)
         except WorkerFailedError as error:
             if self._stopping:
                 raise
             log(_logger, logging.WARNING, "evaluation tried again", code=error.code)
             self._metrics.retries.inc()
-            return await self._try(task, gone)
+            return await self._evaluate(task, gone)
 
-    async def _try(self, task: Evaluation, gone: Departure) -> Evaluated:
+    async def _evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
         came = perf_counter()
+        while True:
+            with suppress(_StuckError):
+                return await self._try(task, gone, came)
+
+    async def _try(self, task: Evaluation, gone: Departure, came: float) -> Evaluated:
         async with _until(task.ends):
             await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
         worker = min(self._rooms, key=lambda room: (room.line.locked(), not room.has(task.key_id)))
         self._rooms.remove(worker)
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
         leaves_room = False
+        sent = None if task.watch else worker.send_ahead(task.model, task.key_id, task.inputs)
         try:
-            sent = None if task.watch else worker.send_ahead(task.model, task.key_id, task.inputs)
-            async with _until(task.ends):
+            async with _until(task.ends), _unless_stuck():
                 await unless(gone, worker.line.acquire(), give_up=worker.line.release)
             try:
                 task.stages.add("wait", perf_counter() - came)
-                leaves_room = self._pace.seconds(task.model) <= SHORT_SECONDS
+                is_short = self._pace.seconds(task.model) <= SHORT_SECONDS
+                leaves_room = is_short and worker.running and worker.has(task.key_id)
                 if leaves_room:
                     self._give_back(worker)
-                return await self._evaluate(task, worker, sent)
+                in_line, sent = sent, None
+                return await self._in_line(task, worker, in_line)
             finally:
                 worker.line.release()
         finally:
-            self._finish(worker, gives_back=not leaves_room)
+            self._finish(worker, not leaves_room, sent)
 
-    async def _evaluate(self, task: Evaluation, worker: Worker, sent: Sent | None) -> Evaluated:
+    async def _in_line(self, task: Evaluation, worker: Worker, sent: Sent | None) -> Evaluated:
         if self._stopping:
             raise ServiceUnavailableError("the service ends: ask again when it has been started anew")
         try:
@@ -161,9 +171,9 @@ class WorkerPool:
             if worker.holds_gone_keys and not worker.line.locked():
                 self._prepare(worker, gives_back=False)
 
-    def _finish(self, worker: Worker, gives_back: bool) -> None:
-        if not worker.running or worker.holds_gone_keys:
-            self._prepare(worker, gives_back)
+    def _finish(self, worker: Worker, gives_back: bool, abandoned: Sent | None) -> None:
+        if abandoned is not None or not worker.running or worker.holds_gone_keys:
+            self._prepare(worker, gives_back, abandoned)
         elif gives_back:
             self._give_back(worker)
 
@@ -171,24 +181,48 @@ class WorkerPool:
         self._rooms.append(worker)
         self._turns.give_back()
 
-    def _prepare(self, worker: Worker, gives_back: bool) -> None:
+    def _prepare(self, worker: Worker, gives_back: bool, abandoned: Sent | None = None) -> None:
         if not self._stopping:
-            task = asyncio.create_task(self._made_ready(worker, gives_back))
+            task = asyncio.create_task(self._made_ready(worker, gives_back, abandoned))
             self._preparations.add(task)
             task.add_done_callback(self._preparations.discard)
+        elif gives_back:
+            self._give_back(worker)
 
-    async def _made_ready(self, worker: Worker, gives_back: bool) -> None:
+    async def _made_ready(self, worker: Worker, gives_back: bool, abandoned: Sent | None) -> None:
         try:
             async with worker.line:
+                if abandoned is not None:  # or the next would begin, by its own clock, when this is not over
+                    await self._heard_out(worker, abandoned)
                 if not worker.running:
                     await worker.stop()
                     await worker.start()
-                elif worker.holds_gone_keys:
+                while worker.holds_gone_keys:
                     await worker.forget_gone_keys()
         except Exception as error:  # the next request that gets this worker starts it again
             log(_logger, logging.ERROR, "worker did not get ready", error=type(error).__name__)
-        if gives_back:
-            self._give_back(worker)
+        finally:  # when the service ends, too: who waits is to hear of it
+            if gives_back:
+                self._give_back(worker)
+
+    async def _heard_out(self, worker: Worker, abandoned: Sent) -> None:
+        try:
+            await worker.hear_out(abandoned)
+        except WorkerFailedError as error:
+            self._metrics.worker_failures.labels(error.code).inc()
+
+
+class _StuckError(Exception):
+    """The worker that was to be free soon is not."""
+
+
+@asynccontextmanager
+async def _unless_stuck() -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(STUCK_SECONDS):
+            yield
+    except TimeoutError:
+        raise _StuckError from None
 
 
 @asynccontextmanager

@@ -97,23 +97,30 @@ class AnsweringProcess:
             if self._process.pid is not None:
                 self._process.kill()
                 self._process.join()
+            if self._reader.ident is not None:
                 self._reader.join()
             self._writer.shutdown()
             self._theirs.close()
             self._ours.close()
 
     def _write(self, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        with suppress(OSError):  # the reader hears of it, too
+        try:
             self._ours.send((function, arguments))
+        except Exception:  # with one message less, all answers would go to those who asked before
+            self._process.kill()
 
     def _read(self) -> None:
-        with suppress(RuntimeError):  # the event loop is closed
-            try:
-                while True:
-                    self._loop.call_soon_threadsafe(self._answered, self._ours.recv())
-            except (EOFError, OSError):
-                self._process.join(_EXIT_SECONDS)
-                self._loop.call_soon_threadsafe(self._lose)
+        try:
+            while True:
+                self._tell(self._answered, self._ours.recv())
+        except Exception:  # mostly the end of the pipe; after any other, who gets which answer would not be known
+            self._process.kill()
+            self._process.join(_EXIT_SECONDS)
+            self._tell(self._lose)
+
+    def _tell(self, what: Callable[..., None], *arguments: object) -> None:
+        with suppress(RuntimeError):  # the event loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(what, *arguments)
 
     def _answered(self, result: object) -> None:
         answer = self._asked.popleft()

@@ -63,6 +63,7 @@ class Worker:
         self._cell = new_cell()
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
+        self._closed = False
         self._loaded: OrderedDict[str, None] = OrderedDict()
 
     @property
@@ -86,13 +87,15 @@ class Worker:
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
+        if self._closed:
+            raise WorkerFailedError("the service ends")
         self._loaded.clear()
-        self._process = AnsweringProcess(worker_process.serve, self._handover.path, self._cell)
         try:
-            await self._process.start()
-        except OSError as error:
+            self._process = process = AnsweringProcess(worker_process.serve, self._handover.path, self._cell)
+            await process.start()
+        except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
-            raise WorkerFailedError("the machine has no process left to evaluate in") from error
+            raise WorkerFailedError(f"the machine has no process left to evaluate in: {error}") from error
         for model, seconds in (await self._run(_START_SECONDS, worker_process.ready)).items():
             log(_logger, logging.INFO, "model loaded", model=model, seconds=round(seconds, 3))
 
@@ -102,8 +105,13 @@ class Worker:
         process, self._process = self._process, None
         if process is not None:
             self._ending = asyncio.create_task(process.end())
-        if self._ending is not None:
+        if self._ending is not None and not self._ending.done():
             await asyncio.shield(self._ending)
+
+    async def close(self) -> None:
+        """End the process for good: nothing starts it again."""
+        self._closed = True
+        await self.stop()
 
     def send_ahead(self, model: str, key_id: str, inputs: bytes) -> Sent | None:
         """Send a request while another is under way: it begins when that is over, and not some messages later.
@@ -111,9 +119,12 @@ class Worker:
         Who sends it waits for the line next, and then has it evaluated.
 
         Returns:
-            None when it has to wait: nothing is under way, or its keys are not loaded.
+            None when it has to wait: nothing is under way, or its keys are not loaded, or not registered any more.
         """
-        if not self.line.locked() or self._process is None or self._process.is_over or not self.has(key_id):
+        is_under_way = self.line.locked() and not self._sound
+        if not is_under_way or self._process is None or self._process.is_over:
+            return None
+        if not self.has(key_id) or key_id not in self._registered:
             return None
         task = EvaluationTask(model, key_id, None, (), inputs)
         return Sent(self._process, self._process.ask(worker_process.run, task))
@@ -141,6 +152,8 @@ class Worker:
             result = await self._answer(self._timeout, sent.answer)
         else:
             result = await self._evaluate(model, key_id, inputs, watch)
+        if key_id in self._loaded:
+            self._loaded.move_to_end(key_id)
         if isinstance(result, TaskFailure):
             log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
             raise result.error or RuntimeError("the evaluation failed in the worker")
@@ -158,9 +171,16 @@ class Worker:
         result = await self._run(self._timeout, worker_process.run, task)
         if isinstance(result, Evaluated):
             self._loaded[key_id] = None
-        if key_id in self._loaded:
-            self._loaded.move_to_end(key_id)
         return result
+
+    async def hear_out(self, sent: Sent) -> None:
+        """Wait for the end of a request that was sent ahead, and that nobody waits for any more, in line.
+
+        Raises:
+            WorkerFailedError, EvaluationTimeoutError: as `evaluate` does.
+        """
+        if self.running and sent.process is self._process:
+            await self._answer(self._timeout, sent.answer)
 
     async def forget_gone_keys(self) -> None:
         """Have the process let go of keys that nobody has registered any more; WorkerFailedError when it cannot."""
@@ -180,7 +200,8 @@ class Worker:
         return forget
 
     async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
-        assert self._process is not None
+        if self._process is None:
+            raise WorkerFailedError("the process was ended")
         return await self._answer(seconds, self._process.ask(function, *args))
 
     async def _answer(self, seconds: float, answer: asyncio.Future[T]) -> T:
