@@ -21,7 +21,14 @@ from heinfer.errors import (
     UploadOffsetError,
 )
 from heinfer_client import AsyncClient, Client, messages, upload
-from heinfer_server.keys.uploads import CHUNK_BYTES, STILL_SECONDS, UPLOADS_OF_A_TENANT, Uploads
+from heinfer_server.keys.uploads import (
+    ABANDONED_SECONDS,
+    CHUNK_BYTES,
+    STILL_SECONDS,
+    UPLOADS_AT_ONCE,
+    UPLOADS_OF_A_TENANT,
+    Uploads,
+)
 from heinfer_server.web.parts import tenant_of
 
 MODEL = tiny_bundle()
@@ -265,6 +272,39 @@ def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
     assert [uploads.get("a", name).offset for name in ("0", "2", "new")] == [1, 0, 0]
     with pytest.raises(BusyError):  # the others are not still for long enough
         uploads.open("one more", "a", "tiny", "", 100)
+
+
+def test_tenants_who_do_nothing_do_not_keep_all_places_from_another():
+    now = [0.0]
+    uploads = Uploads(1 << 30, 3600.0, lambda: now[0])
+    for number in range(UPLOADS_AT_ONCE):
+        uploads.open(f"{number}", "ab"[number // UPLOADS_OF_A_TENANT], "tiny", "", 100)
+    now[0] = 1.0
+    uploads.append("a", "0", 0, b"x")
+    now[0] = ABANDONED_SECONDS
+    with pytest.raises(BusyError):
+        uploads.open("new", "c", "tiny", "", 100)
+    now[0] += 0.5
+    uploads.open("new", "c", "tiny", "", 100)
+    with pytest.raises(UnknownUploadError):
+        uploads.get("a", "1")
+    assert [uploads.get(tenant, name).offset for tenant, name in (("a", "0"), ("a", "2"), ("b", "8"))] == [1, 0, 0]
+    uploads.open("own", "b", "tiny", "", 100)  # takes the place of one of its own, as long as there is one
+    with pytest.raises(UnknownUploadError):
+        uploads.get("b", "8")
+    assert uploads.get("a", "2").offset == 0
+
+
+def test_one_place_too_many_of_its_own_takes_none_of_another():
+    now = [0.0]
+    uploads = Uploads(1 << 30, 3600.0, lambda: now[0])
+    uploads.open("of another", "b", "tiny", "", 100)
+    now[0] = 2 * ABANDONED_SECONDS
+    for number in range(UPLOADS_OF_A_TENANT):
+        uploads.open(f"{number}", "a", "tiny", "", 100)
+    with pytest.raises(BusyError):
+        uploads.open("one more", "a", "tiny", "", 100)
+    assert uploads.get("b", "of another").offset == 0
 
 
 def test_what_could_not_be_kept_gives_way_at_once():

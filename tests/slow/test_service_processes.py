@@ -6,7 +6,8 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 
 import httpx
@@ -20,6 +21,7 @@ from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path, digits
 from heinfer_client import Client, Prediction
+from heinfer_server.service import STREAMS_OF_A_TENANT
 
 SECONDS = 120.0  # for what a worker has to be started anew
 STARTED = 4.0  # processor time of a worker: it takes less to start
@@ -53,6 +55,17 @@ def long_request(server: ServerProcess, client: Client) -> Iterator[Future[Predi
         server.wait_until_busy()
         assert not request.done()
         yield request
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def strike_the_next(server: ServerProcess, struck: int) -> None:
@@ -180,6 +193,26 @@ def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
             for _ in range(5)
         ]
     assert ["keys;dur=0.0" in timing for timing in timings] == [False, True, True, True, True]
+
+
+def test_who_hangs_up_frees_the_place_of_a_stream(server):
+    owner = Owner(TINY)
+    with httpx.Client(base_url=server.url, timeout=SECONDS) as http, stopped(server.worker()), ExitStack() as listening:
+        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        query = {"model": "tiny", "keys": key_id}
+        job = http.post("/jobs", params=query, content=owner.inputs(IMAGE)).json()["job"]
+
+        def listen(place: ExitStack) -> int:
+            events = place.enter_context(httpx.stream("GET", f"{server.url}/jobs/{job}/events", timeout=SECONDS))
+            return events.status_code
+
+        hanging_up = ExitStack()
+        assert listen(hanging_up) == HTTPStatus.OK
+        others = [listen(listening) for _ in range(STREAMS_OF_A_TENANT)]
+        assert others == [*([HTTPStatus.OK] * (STREAMS_OF_A_TENANT - 1)), HTTPStatus.TOO_MANY_REQUESTS]
+        hanging_up.close()
+        wait_until(lambda: listen(listening) == HTTPStatus.OK, 10)
+        assert http.get(f"/jobs/{job}").json()["state"] in ("waiting", "running")
 
 
 def test_a_port_that_is_taken_ends_it_with_its_workers(server, tmp_path):

@@ -21,6 +21,9 @@ UPLOADS_OF_A_TENANT = 8
 STILL_SECONDS = 10.0
 """Longer than a client pauses between two tries: after that an upload gives way to another of its tenant."""
 
+ABANDONED_SECONDS = 60.0
+"""Longer than the largest piece may take by default: after that an upload gives way to any tenant's."""
+
 CHUNK_BYTES = 1 << 22
 """The most that one piece may have: it lies in memory once more while it comes."""
 
@@ -67,9 +70,10 @@ class Upload:
 
 
 class Uploads:
-    """Uploads by id. Those that stand still are over after a while, or as soon as their tenant needs their place.
+    """Uploads by id. Those that stand still are over after a while, or as soon as another needs their place.
 
-    One that was refused gives way at once: it waits only in case that its sender tries again.
+    Others of their tenant may have it soon, those of other tenants later: no two tenants keep all places by doing
+    nothing. One that was refused gives way at once: it waits only in case that its sender tries again.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.
@@ -94,7 +98,7 @@ class Uploads:
         if found is not None:
             return found
         while not self._has_room(tenant, size):
-            still = self._longest_still(tenant)
+            still = self._to_give_way(tenant)
             if still is None:
                 raise BusyError("too many uploads of keys are under way: try again later")
             self.drop(still)
@@ -135,15 +139,30 @@ class Uploads:
         self._uploads.pop(upload_id, None)
 
     def _has_room(self, tenant: str, size: int) -> bool:
-        own = sum(upload.tenant == tenant for upload in self._uploads.values())
         announced = sum(upload.size for upload in self._uploads.values())
-        return own < UPLOADS_OF_A_TENANT and len(self._uploads) < UPLOADS_AT_ONCE and announced + size <= self._capacity
+        return (
+            self._own(tenant) < UPLOADS_OF_A_TENANT
+            and len(self._uploads) < UPLOADS_AT_ONCE
+            and announced + size <= self._capacity
+        )
 
-    def _longest_still(self, tenant: str) -> str | None:
-        """Id of the tenant's upload that has stood still longest, one that nobody sends any more; None for none."""
-        before = self._clock() - STILL_SECONDS
-        own = ((upload_id, upload) for upload_id, upload in self._uploads.items() if upload.tenant == tenant)
-        still = {i: upload.touched for i, upload in own if upload.is_refused or upload.touched < before}
+    def _own(self, tenant: str) -> int:
+        return sum(upload.tenant == tenant for upload in self._uploads.values())
+
+    def _to_give_way(self, tenant: str) -> str | None:
+        """Id of the upload that has stood still longest, of the tenant's own first; None where nobody's may go."""
+        own = self._longest_still(STILL_SECONDS, lambda upload: upload.tenant == tenant)
+        if own is not None or self._own(tenant) >= UPLOADS_OF_A_TENANT:
+            return own
+        return self._longest_still(ABANDONED_SECONDS, lambda upload: upload.tenant != tenant)
+
+    def _longest_still(self, seconds: float, is_meant: Callable[[Upload], bool]) -> str | None:
+        before = self._clock() - seconds
+        still = {
+            upload_id: upload.touched
+            for upload_id, upload in self._uploads.items()
+            if is_meant(upload) and (upload.is_refused or upload.touched < before)
+        }
         return min(still, key=lambda upload_id: still[upload_id], default=None)
 
     def _drop_those_over(self) -> None:
