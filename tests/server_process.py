@@ -119,6 +119,16 @@ def server_process(folder: Path, models: Sequence[Bundle], **settings: object) -
                 os.kill(pid, signal.SIGKILL)
 
 
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process that does nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
 def alive(pid: int) -> bool:
     """Whether a process exists and is no zombie."""
     try:

@@ -1,8 +1,6 @@
 """Hostile bytes over real HTTP: each is refused with a stable code in bounded time, and the next good request works."""
 
-import os
 import resource
-import signal
 import socket
 import time
 import zlib
@@ -15,7 +13,7 @@ import numpy as np
 import pytest
 from hostile import Mutation, mutations
 from owner import Owner
-from server_process import ServerProcess, server_process, wait_until
+from server_process import ServerProcess, server_process, stopped, wait_until
 from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.formats.frame_fields import ciphertext_fields, key_fields
@@ -436,8 +434,7 @@ def test_a_body_that_breaks_off_leaves_nothing(attacked):
 
 
 def test_requests_whose_clients_went_away_are_not_evaluated(attacked):
-    os.kill(attacked.pid, signal.SIGSTOP)
-    try:
+    with stopped(attacked.pid):
         headers = (f"Content-Length: {len(attacked.inputs)}", "Connection: close")
         stays, *leave = (Wire(attacked, *headers) for _ in range(6))
         for wire in (stays, *leave):
@@ -447,8 +444,6 @@ def test_requests_whose_clients_went_away_are_not_evaluated(attacked):
             wire.socket.close()
         # One of them all is with the worker, and most likely the first.
         wait_until(lambda: attacked.server.log.count("client went away") >= before + len(leave) - 1, 30)
-    finally:
-        os.kill(attacked.pid, signal.SIGCONT)
     assert stays.answer().startswith(b"HTTP/1.1 200 ")
     attacked.assert_still_works()
 

@@ -14,7 +14,7 @@ import httpx
 import numpy as np
 import pytest
 from owner import Owner
-from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, wait_until
+from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, stopped, wait_until
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
@@ -55,17 +55,6 @@ def long_request(server: ServerProcess, client: Client) -> Iterator[Future[Predi
         server.wait_until_busy()
         assert not request.done()
         yield request
-
-
-@contextmanager
-def stopped(pid: int) -> Iterator[None]:
-    """A process that does nothing meanwhile."""
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGCONT)
 
 
 def strike_the_next(server: ServerProcess, struck: int) -> None:

@@ -141,28 +141,25 @@ class Uploads:
     def _has_room(self, tenant: str, size: int) -> bool:
         announced = sum(upload.size for upload in self._uploads.values())
         return (
-            self._own(tenant) < UPLOADS_OF_A_TENANT
+            len(self._of(tenant)) < UPLOADS_OF_A_TENANT
             and len(self._uploads) < UPLOADS_AT_ONCE
             and announced + size <= self._capacity
         )
 
-    def _own(self, tenant: str) -> int:
-        return sum(upload.tenant == tenant for upload in self._uploads.values())
+    def _of(self, tenant: str) -> dict[str, Upload]:
+        return {upload_id: upload for upload_id, upload in self._uploads.items() if upload.tenant == tenant}
 
     def _to_give_way(self, tenant: str) -> str | None:
         """Id of the upload that has stood still longest, of the tenant's own first; None where nobody's may go."""
-        own = self._longest_still(STILL_SECONDS, lambda upload: upload.tenant == tenant)
-        if own is not None or self._own(tenant) >= UPLOADS_OF_A_TENANT:
-            return own
-        return self._longest_still(ABANDONED_SECONDS, lambda upload: upload.tenant != tenant)
+        own = self._of(tenant)
+        still = self._longest_still(own, STILL_SECONDS)
+        if still is not None or len(own) >= UPLOADS_OF_A_TENANT:
+            return still
+        return self._longest_still(self._uploads, ABANDONED_SECONDS)
 
-    def _longest_still(self, seconds: float, is_meant: Callable[[Upload], bool]) -> str | None:
+    def _longest_still(self, uploads: dict[str, Upload], seconds: float) -> str | None:
         before = self._clock() - seconds
-        still = {
-            upload_id: upload.touched
-            for upload_id, upload in self._uploads.items()
-            if is_meant(upload) and (upload.is_refused or upload.touched < before)
-        }
+        still = {i: upload.touched for i, upload in uploads.items() if upload.is_refused or upload.touched < before}
         return min(still, key=lambda upload_id: still[upload_id], default=None)
 
     def _drop_those_over(self) -> None:
