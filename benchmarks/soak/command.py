@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from statistics import median
 from time import monotonic, sleep
@@ -84,7 +85,7 @@ class Memory:
 
 def soak(
     json: Json,
-    minutes: Annotated[float, typer.Option(min=0.5)] = 30.0,
+    minutes: Annotated[float, typer.Option(min=0.5, help="Longer if a fault had no turn yet.")] = 30.0,
     pause: Annotated[float, typer.Option(min=1, help="Seconds between faults.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Of the order and the places of faults.")] = 0,
 ) -> None:
@@ -158,21 +159,25 @@ def _run(scene: Scene, probe: Caller, outcomes: Outcomes, memory: Memory, second
     started = monotonic()
     with Progress(transient=True) as progress:
         task = progress.add_task("soaking", total=seconds)
-        faults, ends = _in_turn(FAULTS, scene.chance), _in_turn(ENDS, scene.chance)
-        while (spent := monotonic() - started) < seconds:
-            progress.update(task, completed=spent)
-            ending = spent > _ENDS_FROM * seconds
-            fault = next(ends if ending else faults)
-            outcome = fault(scene)
-            outcomes.add(fault.__name__, outcome, probe.until_answered(_RECOVERY_SECONDS))
+        for fault in _in_turn(seconds, scene.chance):
+            outcomes.add(fault.__name__, fault(scene), probe.until_answered(_RECOVERY_SECONDS))
             until = monotonic() + pause
             while monotonic() < until:
                 sleep(1)
-                if not ending:
+                progress.update(task, completed=monotonic() - started)
+                if fault not in ENDS:
                     memory.look(scene.service)
 
 
-def _in_turn(faults: tuple[Fault, ...], chance: random.Random) -> Iterator[Fault]:
-    """Each as often as the others, in an order that changes."""
-    while True:
-        yield from chance.sample(faults, len(faults))
+def _in_turn(seconds: float, chance: random.Random) -> Iterator[Fault]:
+    """Faults for most of the time, then ends of the service: each kind once, however slow the machine, and then again.
+
+    Each kind as often as the others, in an order that changes.
+    """
+    started = monotonic()
+    for kinds, over in ((FAULTS, _ENDS_FROM * seconds), (ENDS, seconds)):
+        rounds = chain.from_iterable(chance.sample(kinds, len(kinds)) for _ in count())
+        for number, fault in enumerate(rounds):
+            if number >= len(kinds) and monotonic() - started > over:
+                break
+            yield fault
