@@ -1,6 +1,7 @@
 """Evaluation keys in pieces: every order but the right one is refused, and the client gets through what goes wrong."""
 
 import asyncio
+from collections import Counter
 from hashlib import sha256
 
 import httpx
@@ -264,8 +265,6 @@ def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
     with pytest.raises(BusyError):
         uploads.open("new", "a", "tiny", "", 100)
     now[0] = 1 + STILL_SECONDS + 0.5
-    with pytest.raises(BusyError):
-        uploads.open("of another", "b", "tiny", "", 100)
     uploads.open("new", "a", "tiny", "", 100)
     with pytest.raises(UnknownUploadError):
         uploads.get("a", "1")
@@ -278,21 +277,48 @@ def test_tenants_who_do_nothing_do_not_keep_all_places_from_another():
     now = [0.0]
     uploads = Uploads(1 << 30, 3600.0, lambda: now[0])
     for number in range(UPLOADS_AT_ONCE):
-        uploads.open(f"{number}", "ab"[number // UPLOADS_OF_A_TENANT], "tiny", "", 100)
+        uploads.open(f"{number}", f"tenant {number}", "tiny", "", 100)
     now[0] = 1.0
-    uploads.append("a", "0", 0, b"x")
+    uploads.append("tenant 0", "0", 0, b"x")
     now[0] = ABANDONED_SECONDS
     with pytest.raises(BusyError):
-        uploads.open("new", "c", "tiny", "", 100)
+        uploads.open("new", "another", "tiny", "", 100)
     now[0] += 0.5
-    uploads.open("new", "c", "tiny", "", 100)
+    uploads.open("new", "another", "tiny", "", 100)
     with pytest.raises(UnknownUploadError):
-        uploads.get("a", "1")
-    assert [uploads.get(tenant, name).offset for tenant, name in (("a", "0"), ("a", "2"), ("b", "8"))] == [1, 0, 0]
-    uploads.open("own", "b", "tiny", "", 100)  # takes the place of one of its own, as long as there is one
+        uploads.get("tenant 1", "1")
+    uploads.open("own", "tenant 3", "tiny", "", 100)  # takes the place of its own, when there is one
     with pytest.raises(UnknownUploadError):
-        uploads.get("b", "8")
-    assert uploads.get("a", "2").offset == 0
+        uploads.get("tenant 3", "3")
+    assert [uploads.get(f"tenant {number}", f"{number}").offset for number in (0, 2, 4)] == [1, 0, 0]
+
+
+def test_tenants_who_keep_their_uploads_alive_do_not_keep_all_places_from_another():
+    uploads = Uploads(1 << 30, 3600.0, lambda: 0.0)
+    for number in range(UPLOADS_AT_ONCE):
+        uploads.open(f"{number}", "ab"[number % 2], "tiny", "", 100)
+    for number in range(UPLOADS_AT_ONCE // 3):
+        uploads.open(f"new {number}", "c", "tiny", "", 100)
+    with pytest.raises(BusyError):  # with this one it would have more than those it takes them from
+        uploads.open("one more", "c", "tiny", "", 100)
+    assert sorted(Counter(upload.tenant for upload in uploads._uploads.values()).values()) == [5, 5, 6]
+
+
+def test_who_has_a_single_upload_keeps_its_place():
+    uploads = Uploads(1000, 3600.0, lambda: 0.0)
+    uploads.open("all", "a", "tiny", "", 1000)
+    with pytest.raises(BusyError):
+        uploads.open("new", "b", "tiny", "", 100)
+    assert uploads.get("a", "all").offset == 0
+
+
+def test_nothing_gives_way_where_that_makes_no_room():
+    uploads = Uploads(1000, 3600.0, lambda: 0.0)
+    for size in (200, 800):
+        uploads.open(f"{size}", "a", "tiny", "", size)
+    with pytest.raises(BusyError):
+        uploads.open("new", "b", "tiny", "", 900)
+    assert len(uploads) == 2
 
 
 def test_one_place_too_many_of_its_own_takes_none_of_another():

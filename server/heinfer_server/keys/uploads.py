@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import inf
 
 from heinfer.errors import (
     BusyError,
@@ -72,8 +73,9 @@ class Upload:
 class Uploads:
     """Uploads by id. Those that stand still are over after a while, or as soon as another needs their place.
 
-    Others of their tenant may have it soon, those of other tenants later: no two tenants keep all places by doing
-    nothing. One that was refused gives way at once: it waits only in case that its sender tries again.
+    Others of their tenant may have it soon, those of other tenants later. One that was refused gives way at once: it
+    waits only in case that its sender tries again. And who has fewer than another, with the new one, gets a place of
+    theirs: no two tenants keep all places, and nobody loses the only one.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.
@@ -97,12 +99,12 @@ class Uploads:
         found = self._uploads.get(upload_id)
         if found is not None:
             return found
-        while not self._has_room(tenant, size):
-            still = self._to_give_way(tenant)
-            if still is None:
-                raise BusyError("too many uploads of keys are under way: try again later")
-            self.drop(still)
-        upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, self._clock())
+        now = self._clock()
+        rest = _rest_with_room(self._uploads, tenant, size, self._capacity, now)
+        if rest is None:
+            raise BusyError("too many uploads of keys are under way: try again later")
+        self._uploads = rest
+        upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, now)
         return upload
 
     def get(self, tenant: str, upload_id: str) -> Upload:
@@ -138,31 +140,49 @@ class Uploads:
         """Forget an upload, if it is there."""
         self._uploads.pop(upload_id, None)
 
-    def _has_room(self, tenant: str, size: int) -> bool:
-        announced = sum(upload.size for upload in self._uploads.values())
-        return (
-            len(self._of(tenant)) < UPLOADS_OF_A_TENANT
-            and len(self._uploads) < UPLOADS_AT_ONCE
-            and announced + size <= self._capacity
-        )
-
-    def _of(self, tenant: str) -> dict[str, Upload]:
-        return {upload_id: upload for upload_id, upload in self._uploads.items() if upload.tenant == tenant}
-
-    def _to_give_way(self, tenant: str) -> str | None:
-        """Id of the upload that has stood still longest, of the tenant's own first; None where nobody's may go."""
-        own = self._of(tenant)
-        still = self._longest_still(own, STILL_SECONDS)
-        if still is not None or len(own) >= UPLOADS_OF_A_TENANT:
-            return still
-        return self._longest_still(self._uploads, ABANDONED_SECONDS)
-
-    def _longest_still(self, uploads: dict[str, Upload], seconds: float) -> str | None:
-        before = self._clock() - seconds
-        still = {i: upload.touched for i, upload in uploads.items() if upload.is_refused or upload.touched < before}
-        return min(still, key=lambda upload_id: still[upload_id], default=None)
-
     def _drop_those_over(self) -> None:
         now = self._clock()
         for upload_id in [i for i, upload in self._uploads.items() if now - upload.touched > self._seconds]:
             del self._uploads[upload_id]
+
+
+def _rest_with_room(
+    uploads: Mapping[str, Upload], tenant: str, size: int, capacity: int, now: float
+) -> dict[str, Upload] | None:
+    """Those that may stay when the tenant begins another of that size; None where not enough may go."""
+    rest = dict(uploads)
+    while (
+        len(_of(rest, tenant)) >= UPLOADS_OF_A_TENANT
+        or len(rest) >= UPLOADS_AT_ONCE
+        or sum(upload.size for upload in rest.values()) + size > capacity
+    ):
+        upload_id = _to_give_way(rest, tenant, now)
+        if upload_id is None:
+            return None
+        del rest[upload_id]
+    return rest
+
+
+def _to_give_way(uploads: Mapping[str, Upload], tenant: str, now: float) -> str | None:
+    """Id of the upload that goes first: of those of the tenant that stand still, of any's, of who has more than it."""
+    own = _of(uploads, tenant)
+    still = _longest_still(own, now - STILL_SECONDS)
+    if still is not None or len(own) >= UPLOADS_OF_A_TENANT:
+        return still
+    return _longest_still(uploads, now - ABANDONED_SECONDS) or _of_who_has_most(uploads, len(own) + 1)
+
+
+def _of_who_has_most(uploads: Mapping[str, Upload], number: int) -> str | None:
+    """Of the tenant with most of them, if that has more than a number: the one that has stood still longest."""
+    tenants = {upload.tenant for upload in uploads.values()}
+    most = max((_of(uploads, tenant) for tenant in tenants), key=len, default={})
+    return _longest_still(most, inf) if len(most) > number else None
+
+
+def _of(uploads: Mapping[str, Upload], tenant: str) -> dict[str, Upload]:
+    return {upload_id: upload for upload_id, upload in uploads.items() if upload.tenant == tenant}
+
+
+def _longest_still(uploads: Mapping[str, Upload], since: float) -> str | None:
+    still = {i: upload.touched for i, upload in uploads.items() if upload.is_refused or upload.touched < since}
+    return min(still, key=lambda upload_id: still[upload_id], default=None)
