@@ -253,5 +253,25 @@ def test_a_machine_without_threads_or_files_costs_tries_and_no_worker(running, h
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
 
 
+def test_a_worker_that_died_idle_is_started_again_without_a_request(running, http, owner, key_id):
+    (worker,) = running.service.workers._workers
+    os.kill(worker._process.pid, signal.SIGKILL)
+    wait_until(lambda: not worker.running, SECONDS)
+    running.portal.call(running.service.workers.tend)
+    wait_until(lambda: worker.running, SECONDS)
+
+
+def test_where_no_worker_can_evaluate_one_is_started_again_without_a_request(running, http, owner, key_id, monkeypatch):
+    (worker,) = running.service.workers._workers
+    with monkeypatch.context() as patch:
+        patch.setattr(process_module.Thread, "start", no_threads)
+        os.kill(worker._process.pid, signal.SIGKILL)
+        wait_until(lambda: not worker.running, SECONDS)
+        running.portal.call(running.service.workers.tend)
+        wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)
+    running.portal.call(running.service.workers.tend)
+    wait_until(lambda: http.get("/readyz").status_code == 200, SECONDS)
+
+
 def no_threads(_thread: object) -> None:
     raise RuntimeError("can't start new thread")

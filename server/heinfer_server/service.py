@@ -117,13 +117,13 @@ class Service:
         """Check a frame of keys and keep it; returns the keys' id, raises what check_keys and KeyStore.add raise."""
         await asyncio.to_thread(model.check_keys, body)
         key_id = await asyncio.to_thread(self.keys.add, tenant, model.name, model.manifest_digest, body)
-        await self.workers.forget_gone_keys()  # others may have had to go
+        await self.workers.tend()  # others may have had to go
         return key_id
 
     async def forget(self, tenant: str, key_id: str) -> None:
         """Forget keys, here and in the workers; UnknownKeysError when the tenant has none under the id."""
         await asyncio.to_thread(self.keys.remove, tenant, key_id)
-        await self.workers.forget_gone_keys()
+        await self.workers.tend()
 
     def begin_upload(self, tenant: str, model: ServedModel, digest: str, size: int) -> tuple[str, Upload | None]:
         """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
@@ -164,13 +164,14 @@ class Service:
         return key_id
 
     async def keep_house(self) -> None:
-        """Forget what is over, now and then, for ever."""
+        """Forget what is over, and look after idle workers, now and then, for ever."""
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             try:
                 self.jobs.tidy()
+                await self.workers.tend()
                 if await asyncio.to_thread(self.keys.tidy):
-                    await self.workers.forget_gone_keys()
+                    await self.workers.tend()
             except StorageError as error:
                 log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
 

@@ -252,13 +252,17 @@ def test_sigterm_leaves_no_process_and_no_file(tmp_path):
 
 def test_sigterm_lets_a_request_finish(tmp_path):
     shared = files_in(Path("/dev/shm"))
-    with server_process(tmp_path, [LONG]) as server, client_of(server, "long") as client, ThreadPoolExecutor() as pool:
+    with (
+        server_process(tmp_path, [LONG], drain_seconds=SECONDS) as server,
+        client_of(server, "long") as client,
+        ThreadPoolExecutor() as pool,
+    ):
         client.prepare()
         children = server.children()
         request = pool.submit(client.encrypt_and_predict, IMAGE)
         server.wait_until_busy()
         assert not request.done()
-        server.stop()
+        server.stop(SECONDS)
         assert_right(request.result(SECONDS))
         assert_nothing_is_left(server, children, tmp_path, shared)
 

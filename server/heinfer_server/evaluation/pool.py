@@ -162,13 +162,14 @@ class WorkerPool:
         task.stages.add("evaluation", result.evaluation_seconds)
         return result
 
-    async def forget_gone_keys(self) -> None:
+    async def tend(self) -> None:
         """Have the workers let go of keys that nobody has registered any more: expanded, they are hundreds of MB.
 
-        It does not wait for them. A worker that has something to do looks for such keys when it is done.
+        Have those that died idle, or did not start, started again: where none can evaluate, no request may come that
+        would. It does not wait for them. A worker that has something to do looks after itself when it is done.
         """
         for worker in self._workers:
-            if worker.holds_gone_keys and not worker.line.locked():
+            if (worker.holds_gone_keys or not worker.running) and not worker.line.locked():
                 self._prepare(worker, gives_back=False)
 
     def _finish(self, worker: Worker, gives_back: bool, abandoned: Sent | None) -> None:
@@ -194,12 +195,10 @@ class WorkerPool:
             async with worker.line:
                 if abandoned is not None:  # or the next would begin, by its own clock, when this is not over
                     await self._heard_out(worker, abandoned)
-                if not worker.running:
-                    await worker.stop()
-                    await worker.start()
+                await worker.revive()
                 while worker.holds_gone_keys:
                     await worker.forget_gone_keys()
-        except Exception as error:  # the next request that gets this worker starts it again
+        except Exception as error:  # it is tried again: by the next request that gets this worker, or soon without one
             log(_logger, logging.ERROR, "worker did not get ready", error=type(error).__name__)
         finally:  # when the service ends, too: who waits is to hear of it
             if gives_back:

@@ -99,6 +99,15 @@ class Worker:
         for model, seconds in (await self._run(_START_SECONDS, worker_process.ready)).items():
             log(_logger, logging.INFO, "model loaded", model=model, seconds=round(seconds, 3))
 
+    async def revive(self) -> None:
+        """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
+        if self.running:
+            return
+        if self._sound:
+            log(_logger, logging.WARNING, "worker died idle")
+        await self.stop()
+        await self.start()
+
     async def stop(self) -> None:
         """End the process, whatever it is doing; also when whoever waits for that goes away."""
         self._sound = False
@@ -145,9 +154,7 @@ class Worker:
             HeinferError: when the evaluation failed for a reason that the client may know.
             RuntimeError: when it failed for another.
         """
-        if not self.running:
-            await self.stop()
-            await self.start()
+        await self.revive()
         if sent is not None and sent.process is self._process:
             result = await self._answer(self._timeout, sent.answer)
         else:
