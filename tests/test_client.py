@@ -1,6 +1,7 @@
 import asyncio
 import json
 import stat
+import time
 
 import httpx
 import numpy as np
@@ -9,6 +10,8 @@ from in_process import URL, Recorded, RunningService, running_service
 from PIL import Image
 from tiny_model import LABELS, WIDE, cleartext_scores, tiny_bundle
 
+from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.secret import SecretSide
 from heinfer.errors import (
     FormatError,
     ImageError,
@@ -16,7 +19,8 @@ from heinfer.errors import (
     UnknownKeysError,
     UnknownModelError,
 )
-from heinfer_client import AsyncClient, Client, Prediction
+from heinfer_client import AsyncClient, Client, Prediction, messages, session
+from heinfer_client.transfer import headers_of
 
 IMAGES = [np.random.default_rng(seed).random((4, 4)) for seed in range(3)]
 IMAGE = IMAGES[0]
@@ -247,6 +251,34 @@ def test_the_twin_does_the_same(running):
     for prediction, image in zip(running.portal.call(use), IMAGES, strict=True):
         assert_right(prediction, image)
     assert sorted(transport.paths) == ["/infer"] * 3 + ["/models/tiny/keys", "/models/tiny/manifest"]
+
+
+def test_who_is_cancelled_while_a_secret_is_made_leaves_no_other_behind(running, monkeypatch):
+    made, generate = [], SecretSide.generate
+
+    def slowly(parameters: Parameters) -> SecretSide:
+        made.append(generate(parameters))
+        time.sleep(0.2)
+        return made[-1]
+
+    monkeypatch.setattr(session.SecretSide, "generate", slowly)
+
+    async def use() -> Prediction:
+        async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
+            first = asyncio.create_task(client.prepare())
+            while not made:
+                await asyncio.sleep(0.01)
+            first.cancel()
+            prediction = await client.encrypt_and_predict(IMAGES[0])
+            assert first.cancelled()
+            return prediction
+
+    assert_right(running.portal.call(use), IMAGES[0])
+    assert len(made) == 1
+
+
+def test_a_service_takes_note_of_no_more_than_a_day():
+    assert headers_of(messages.Request("GET", "/", seconds=1e6))["Heinfer-Timeout"] == "86400.000"
 
 
 def test_the_twin_has_the_same_errors(running):

@@ -130,6 +130,14 @@ def test_keys_of_more_than_a_gibibyte_are_not_made():
         trusted_manifest(manifest.to_bytes(), "tiny")
 
 
+def test_keys_that_take_hours_to_make_are_not_made_however_short_they_are_sent():
+    parameters = Parameters.create(32768, [28, *[26] * 29], 30)
+    keys = KeysPart.of(dict.fromkeys(range(1000), 0))
+    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"keys": keys})
+    with pytest.raises(UntrustedManifestError, match=f"at most {1 << 32} bytes .* for all levels .* fewer rotation"):
+        trusted_manifest(manifest.to_bytes(), "tiny")
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff" * 100, b"[" * 100_000])
 def test_a_manifest_that_is_none_is_refused(body):
     with scripted(lambda _request: httpx.Response(200, content=body)) as client, pytest.raises(UntrustedManifestError):

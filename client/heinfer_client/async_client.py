@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,17 +128,16 @@ class AsyncClient:
             except StopIteration as stop:  # cannot leave a thread through a future
                 return _Done(stop.value)
 
-        step = await asyncio.to_thread(advance, None)
-        while not isinstance(step, _Done):
-            reply: Reply | ServiceUnavailableError | None
-            try:
-                reply = await self._take(step)
-            except ServiceUnavailableError as error:
-                reply = error
-            except asyncio.CancelledError as error:
-                await self._leave(flow, error)
-                raise
-            step = await asyncio.to_thread(advance, reply)
+        reply: Reply | ServiceUnavailableError | None = None
+        try:
+            while not isinstance(step := await _computed(advance, reply), _Done):
+                try:
+                    reply = await self._take(step)
+                except ServiceUnavailableError as error:
+                    reply = error
+        except asyncio.CancelledError as error:
+            await self._leave(flow, error)
+            raise
         return step.result
 
     async def _leave(self, flow: Flow[T], reason: asyncio.CancelledError) -> None:
@@ -174,3 +173,17 @@ class AsyncClient:
             async for chunk in response.aiter_bytes():
                 answer.add(chunk)
             return answer.reply()
+
+
+async def _computed(work: Callable[..., T], *arguments: object) -> T:
+    """Do work in a thread. Who is cancelled still waits for its end: nobody else may begin where it has not ended."""
+    thread = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    try:
+        return await asyncio.shield(thread)
+    except asyncio.CancelledError:
+        while not thread.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({thread})
+        if not thread.cancelled():
+            thread.exception()  # nobody else asks for it
+        raise

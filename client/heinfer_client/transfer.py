@@ -22,6 +22,9 @@ TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
 DEADLINE = 900.0
 """Seconds that a request may take in all unless the user says otherwise."""
 
+_LONGEST_TIMEOUT = 86400.0
+"""That a service takes note of."""
+
 API_KEY_VARIABLE = "HEINFER_API_KEY"
 
 HEADERS = {"Accept-Encoding": "identity"}
@@ -89,7 +92,8 @@ def chunks(body: bytes) -> Iterator[bytes]:
 
 def headers_of(request: Request) -> dict[str, str]:
     """Headers of a request: how long its sender waits, and what its body needs that goes out in pieces."""
-    headers = {} if request.seconds == inf else {"Heinfer-Timeout": f"{max(request.seconds, 0.001):.3f}"}
+    seconds = min(max(request.seconds, 0.001), _LONGEST_TIMEOUT)
+    headers = {} if request.seconds == inf else {"Heinfer-Timeout": f"{seconds:.3f}"}
     if request.idempotency_key:
         headers["Idempotency-Key"] = request.idempotency_key
     if request.body is None:

@@ -10,7 +10,10 @@ from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest, parse_manifest
 
 MAX_KEYS = 1024
-MAX_KEY_BYTES = 1 << 30  # fifty times what the shipped models need
+MAX_KEY_BYTES = 1 << 30  # ten times what the shipped models need
+MAX_MADE_BYTES = 1 << 32
+"""Of keys as they are made, for all levels, before each is cut to its own: it bounds the time of that, to minutes."""
+
 MAX_INPUT_BYTES = 1 << 30
 MAX_OUTPUT_BYTES = 1 << 27
 
@@ -47,6 +50,12 @@ def _excess(manifest: Manifest) -> str | None:
     if key_bytes > MAX_KEY_BYTES:
         return (
             f"at most {MAX_KEY_BYTES} bytes of evaluation keys are made and sent, not {key_bytes}: if the server is "
+            "the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
+        )
+    made = keys_length(parameters, dict.fromkeys(keys.levels, parameters.top_level))
+    if made > MAX_MADE_BYTES:
+        return (
+            f"at most {MAX_MADE_BYTES} bytes of evaluation keys for all levels are made, not {made}: if the server is "
             "the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
         )
     input_bytes = ciphertexts_length(parameters, count=packed.layout.ciphertexts, level=packed.level, seeded=True)

@@ -49,6 +49,9 @@ def send_keys(model_path: str, body: bytes, bars: Bars, timeout: float) -> Flow[
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
 
+    Args:
+        timeout: seconds that one request, or a pause that the service wants, may take.
+
     Raises:
         ServiceUnavailableError: when nothing has come of several requests in a row.
         ServiceError: when the service refuses, or its answers make no sense.
@@ -58,18 +61,20 @@ def send_keys(model_path: str, body: bytes, bars: Bars, timeout: float) -> Flow[
         reply = yield from ask_until_taken(request, timeout)
         return _key_id(reply)
     with bars.bar("Sending evaluation keys", len(body)) as advance:
-        return (yield from _Pieces(model_path, body, advance).send())
+        return (yield from _Pieces(model_path, body, timeout, advance).send())
 
 
 class _Pieces:
     """One upload: how far it has come, and how often nothing has come of it."""
 
-    def __init__(self, model_path: str, body: bytes, advance: Advance) -> None:
+    def __init__(self, model_path: str, body: bytes, timeout: float, advance: Advance) -> None:
         self._body = body
+        self._timeout = timeout
         self._begin = Request(
             "POST", f"{model_path}/uploads", {"size": str(len(body)), "sha256": sha256(body).hexdigest()}
         )
         self._advance = advance
+        self._shown = 0
         self._furthest = 0
         self._failures = 0
 
@@ -79,10 +84,11 @@ class _Pieces:
                 return (yield from self._from_where_it_is())
             except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError) as error:
                 self._failures += 1
-                if self._failures >= TRIES:
-                    raise
                 wanted = error.retry_after if isinstance(error, BusyError) else None
-            yield Pause(pause_before_retry(self._failures, wanted))
+                pause = pause_before_retry(self._failures, wanted)
+                if self._failures >= TRIES or pause >= self._timeout:
+                    raise
+            yield Pause(pause)
 
     def _from_where_it_is(self) -> Flow[str]:
         state = yield from self._ask(self._begin)  # begins it, or says where it is
@@ -107,8 +113,10 @@ class _Pieces:
             raise _nonsense(reply) from None
         if state.offset > len(self._body):
             raise _nonsense(reply)
-        if state.offset > self._furthest:
-            self._advance(state.offset - self._furthest)
+        self._advance(max(0, state.offset - self._shown))
+        self._shown = max(self._shown, state.offset)
+        # Where a lost piece has come after all, the service is further than by what was sent last, by whole pieces.
+        if state.offset >= min(self._furthest + PIECE_BYTES, len(self._body)):
             self._furthest, self._failures = state.offset, 0
         return state
 
