@@ -33,6 +33,7 @@ from heinfer_client import jobs as client_jobs
 from heinfer_server.admission.gate import Gate
 from heinfer_server.evaluation import watching
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
+from heinfer_server.evaluation.pace import Pace
 from heinfer_server.evaluation.watching import Watch, new_cell, watched
 
 SECONDS = 60.0
@@ -158,6 +159,20 @@ def test_the_same_request_under_one_key_is_one_job(http, owner, key_id):
     assert_problem(begin(http, key_id, body, Idempotency_Key="a b"), 422, "bad-request")
 
 
+def test_the_same_request_at_the_same_time_is_one_job(running, http, owner, key_id, monkeypatch):
+    check = running.service.check
+
+    async def slowly(*arguments: object) -> None:
+        await check(*arguments)
+        await asyncio.sleep(0.2)
+
+    monkeypatch.setattr(running.service, "check", slowly)
+    body = owner.inputs(IMAGE)
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(begin, http, key_id, body, Idempotency_Key="together") for _ in range(3)]
+        assert len({answer.result(SECONDS).json()["job"] for answer in answers}) == 1
+
+
 def test_what_is_wrong_is_refused_before_a_job_is_begun(http, owner, key_id):
     assert_problem(begin(http, "0" * 64, owner.inputs(IMAGE)), 404, "unknown-keys")
     assert_problem(begin(http, key_id, owner.inputs(IMAGE)[:-1]), 400, "frame-length")
@@ -169,11 +184,13 @@ def test_what_is_wrong_is_refused_before_a_job_is_begun(http, owner, key_id):
 
 def test_a_failed_job_says_why(running, http, owner, key_id, monkeypatch):
     async def fail(*_arguments: object) -> object:
-        raise BackendError("SEAL failed to add")
+        raise BackendError("SEAL failed to add") from OSError()
 
     monkeypatch.setattr(running.service.workers._workers[0], "evaluate", fail)
     job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
     assert finished(http, job)["code"] == "backend-error"
+    error = running.service.jobs._jobs[job].error
+    assert error.__traceback__ is error.__cause__ is error.__context__ is None  # their frames hold the body
     assert_problem(http.get(f"/jobs/{job}/result"), 422, "backend-error")
 
     async def break_down(*_arguments: object) -> object:
@@ -191,7 +208,15 @@ def test_the_manifest_says_how_long_it_will_take(http):
     tiny, long = (
         float(http.get(f"/models/{name}/manifest").headers["heinfer-evaluation-seconds"]) for name in ("tiny", "long")
     )
-    assert 0 <= tiny < long
+    assert 0 < tiny < long
+
+
+def test_what_others_evaluate_does_not_show_in_it():
+    pace = Pace({"tiny": 0.02})
+    before = pace.roughly("tiny")
+    for seconds in (0.017, 0.02, 0.023):
+        pace.note("tiny", seconds)
+        assert pace.roughly("tiny") == before == 2**-6
 
 
 # Jobs themselves -------------------------------------------------------------------------------

@@ -217,6 +217,31 @@ def test_what_is_damaged_is_gone(tmp_path):
         assert "stray" not in files(tmp_path)
 
 
+def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeypatch):
+    store = store_on(shelf)
+    key_id, read = add(store, 20), shelf.read
+
+    def and_again(entry: object) -> None:
+        monkeypatch.setattr(shelf, "read", read)
+        store.remove("a", key_id)
+        add(store, 20)
+
+    monkeypatch.setattr(shelf, "read", and_again)
+    with pytest.raises(UnknownKeysError):
+        store.read(key_id)
+    assert store.read(key_id).frame == frame(20)
+    assert store.total_bytes == 20
+
+
+def test_what_cannot_be_read_takes_no_room(tmp_path):
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        key_id = add(store, 20)
+        (tmp_path / "frames" / key_id).write_bytes(frame(20, 9))
+        with pytest.raises(UnknownKeysError):
+            store.read(key_id)
+        assert key_id not in files(tmp_path)
+
+
 def test_a_folder_is_one_servers_alone(tmp_path):
     with closing(DiskShelf(tmp_path)), pytest.raises(SettingError, match="another server keeps its keys"):
         DiskShelf(tmp_path)

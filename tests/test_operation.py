@@ -73,7 +73,10 @@ def test_errors_are_counted_by_code_and_paths_of_others_making_make_no_series(ru
     assert value(running, "errors_total", code="unknown-keys") == before + 1
     for path in ("/a", "/b", "/c"):
         http.get(path)
+    assert http.request("INVENTED", "/healthz").status_code == 405
     text = metrics_text(running)
+    assert 'heinfer_requests_total{method="",route="/healthz",status="405"}' in text
+    assert "INVENTED" not in text
     assert 'heinfer_requests_total{method="",route="",status="404"}' in text
     assert '"/a"' not in text
 

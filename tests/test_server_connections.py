@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from heinfer_server.web import connections
-from heinfer_server.web.connections import BoundedProtocol
+from heinfer_server.web.connections import READ_BYTES, BoundedProtocol
 
 SECONDS = 60.0
 LONG = 4 << 20
@@ -109,6 +109,74 @@ def test_what_is_no_http_is_answered_as_every_error(sent, caplog):
     assert b"content-type: application/problem+json" in head.lower()
     assert json.loads(body)["code"] == "malformed-request"
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def chunked(*sizes: int) -> bytes:
+    return b"".join(f"{size:x}\r\n".encode() + b"x" * size + b"\r\n" for size in sizes) + b"0\r\n\r\n"
+
+
+CLOSING = POST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+
+def test_a_body_in_tiny_chunks_is_refused():
+    head, _, body = answers_to(echo, POST + chunked(*[1] * 1000)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(body)["code"] == "malformed-request"
+    assert "too small" in json.loads(body)["detail"]
+
+
+@pytest.mark.parametrize("sizes", [[1] * 60, [300] * 1000, [1, 1000] * 100])
+def test_a_body_in_chunks_of_a_sensible_size_is_taken(sizes):
+    head, _, body = answers_to(echo, CLOSING + chunked(*sizes)).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert len(body) == sum(sizes)
+
+
+def test_a_head_that_does_not_end_is_refused_long_before_all_of_it_is_read():
+    lines = b"x: y\r\n" * (READ_BYTES // 6 + 1)  # its end would have come with the third read
+    head, _, body = answers_to(echo, REQUEST + lines).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+    assert json.loads(body)["code"] == "head-too-large"
+
+
+def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
+    monkeypatch.setattr(connections, "_most_connections", lambda: 2)
+
+    async def use(port: int, state: ServerState) -> None:
+        first, second, third = [await opened(port, state) for _ in range(3)]
+        assert await asyncio.wait_for(first[0].read(), SECONDS) == b""
+        for reader, writer in (second, third):
+            writer.write(REQUEST + b"Connection: close\r\n\r\n")
+            assert (await asyncio.wait_for(reader.read(), SECONDS)).startswith(b"HTTP/1.1 404 ")
+        for _, writer in (first, second, third):
+            writer.close()
+
+    with_server(refuse, use)
+
+
+def test_where_none_is_idle_the_new_connection_goes(monkeypatch):
+    monkeypatch.setattr(connections, "_most_connections", lambda: 1)
+
+    async def use(port: int, state: ServerState) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(POST)
+        await until(lambda: bool(state.tasks))
+        new_reader, new_writer = await asyncio.open_connection("127.0.0.1", port)
+        assert await asyncio.wait_for(new_reader.read(), SECONDS) == b""
+        new_writer.close()
+        writer.write(b"0\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(12), SECONDS)) == b"HTTP/1.1 200"
+        writer.close()
+
+    with_server(echo, use)
+
+
+async def opened(port: int, state: ServerState) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection that the server has taken before this returns."""
+    before = set(state.connections)
+    connection = await asyncio.open_connection("127.0.0.1", port)
+    await until(lambda: bool(state.connections - before))
+    return connection
 
 
 @pytest.mark.parametrize(("app", "end"), [(refuse, b"\r\n\r\n"), (begin, b"begun")])

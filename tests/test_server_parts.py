@@ -303,7 +303,8 @@ def test_the_bounds_are_those_that_are_documented():
         f"`EVALUATION_TIMEOUT`, {defaults['evaluation_timeout']:g} s",
         f"`MODEL_MEMORY`, {defaults['model_memory'] >> 30} GiB",
         f"at most {bundles.MAX_FILE_BYTES >> 20} MiB, inflated {bundles.MAX_INFLATED_BYTES >> 20} MiB",
-        f"{MAX_MANIFEST_BYTES >> 20} MiB of manifest, {trust.MAX_KEY_BYTES >> 30} GiB of evaluation keys",
+        f"{MAX_MANIFEST_BYTES >> 20} MiB of manifest, {trust.MAX_KEY_BYTES >> 30} GiB of evaluation keys to send "
+        f"({trust.MAX_MADE_BYTES >> 30} GiB before",
         f"{trust.MAX_INPUT_BYTES >> 30} GiB of input",
         f"`timeout`, {transfer.DEADLINE:g} s",
     ):

@@ -304,6 +304,16 @@ def test_tenants_who_keep_their_uploads_alive_do_not_keep_all_places_from_anothe
     assert sorted(Counter(upload.tenant for upload in uploads._uploads.values()).values()) == [5, 5, 6]
 
 
+def test_nothing_is_no_sign_of_life():
+    now = [0.0]
+    uploads = Uploads(1000, 60.0, lambda: now[0])
+    uploads.open("1", "a", "tiny", "", 100)
+    now[0] = 50
+    uploads.append("a", "1", 0, b"")
+    now[0] = 70
+    assert len(uploads) == 0
+
+
 def test_who_has_a_single_upload_keeps_its_place():
     uploads = Uploads(1000, 3600.0, lambda: 0.0)
     uploads.open("all", "a", "tiny", "", 1000)
@@ -468,6 +478,26 @@ def test_a_malformed_state_is_refused(in_pieces, state):
     ):
         client.prepare()
     assert type(caught.value) is ServiceError
+
+
+@pytest.mark.parametrize("kind", ["creeps", "puts off"])
+def test_a_service_that_keeps_a_client_busy_is_given_up(in_pieces, kind):
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if request.url.path.endswith("/manifest"):
+            return httpx.Response(200, content=MODEL.manifest.to_bytes())
+        if kind == "puts off":
+            return httpx.Response(429, headers={"Retry-After": "99999"}, json={"code": "busy"})
+        return httpx.Response(201, json={"upload": "u" * 64, "offset": len(asked)})
+
+    with (
+        Client(URL, model="tiny", transport=httpx.MockTransport(answer), timeout=60) as client,
+        pytest.raises(UploadOffsetError if kind == "creeps" else BusyError),
+    ):
+        client.prepare()
+    assert len(asked) <= 1 + 2 * messages.TRIES
 
 
 def test_a_service_that_never_gets_further_is_given_up(in_pieces):

@@ -59,11 +59,13 @@ def run(settings: Settings) -> None:
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
+    configure_logging()
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
+        loop="asyncio",  # the protocol knows its transports
         http=BoundedProtocol,
         backlog=BACKLOG,
         log_config=None,
@@ -73,7 +75,6 @@ def run(settings: Settings) -> None:
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=ceil(settings.drain_seconds),
     )
-    configure_logging()
     with suppress(KeyboardInterrupt):
         _Server(config, app.state.service).run()
 

@@ -114,7 +114,7 @@ class Job:
         if self.watch.is_cancelled:
             raise CancelledError("the job was cancelled")
         if self.error is not None:
-            raise self.error
+            raise _bare(self.error)
         assert self.result is not None
         return self.result
 
@@ -214,7 +214,7 @@ class Jobs:
             except DepartedError:  # it was withdrawn
                 pass
             except HeinferError as error:
-                job.error = error
+                job.error = _bare(error)
             except Exception:
                 _logger.exception("unexpected error")
                 job.error = HeinferError("the service failed")
@@ -247,6 +247,12 @@ async def progress_of(job: Job) -> AsyncIterator[None]:
             return
         assert job.task is not None
         await asyncio.wait({job.task}, timeout=EVENT_SECONDS)
+
+
+def _bare(error: HeinferError) -> HeinferError:
+    """An error that is kept: without the frames that it came through, which hold the request's body."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _digest(request: tuple[bytes, ...]) -> bytes:

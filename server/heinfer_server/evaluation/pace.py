@@ -13,6 +13,7 @@ _SECONDS_A_BUTTERFLY = {"tenseal": 1.2e-9, "native": 1.5e-10}
 """Of a transform's N log2 N, by order of magnitude: it is to tell seconds from milliseconds."""
 
 _NEW_SHARE = 0.2
+_LEAST_SECONDS = 2**-9
 
 
 def expected_seconds(model: ServedModel, backend: str) -> float:
@@ -37,6 +38,10 @@ class Pace:
 
     def seconds(self, model: str) -> float:
         return self._expected[model]
+
+    def roughly(self, model: str) -> float:
+        """The nearest power of two: an exact mean would tell a client of every evaluation of others."""
+        return float(2 ** round(log2(max(self.seconds(model), _LEAST_SECONDS))))
 
     def note(self, model: str, seconds: float) -> None:
         """One evaluation has taken so long."""

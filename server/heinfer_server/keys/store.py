@@ -178,10 +178,11 @@ class KeyStore:
         """The keys themselves; UnknownKeysError when there are none under the id."""
         with self._looking:
             entry = self._entries.get(key_id)
-        frame = None if entry is None else self._shelf.read(entry)
-        if entry is None or frame is None:
-            with self._looking:
-                self._forget({key_id})
+        if entry is None:
+            raise unknown_keys()
+        frame = self._shelf.read(entry)
+        if frame is None:
+            self._drop(entry)
             raise unknown_keys()
         return EvaluationKeys(entry.model, frame)
 
@@ -192,6 +193,16 @@ class KeyStore:
             self._shelf.remove({key_id})
             with self._looking:
                 self._forget({key_id})
+
+    def _drop(self, unreadable: Entry) -> None:
+        with self._changing:
+            with self._looking:
+                entry = self._entries.get(unreadable.id)
+            if entry is None or entry.created != unreadable.created:  # they have been registered anew
+                return
+            self._shelf.remove({entry.id})
+            with self._looking:
+                self._forget({entry.id})
 
     def tidy(self) -> int:
         """Forget what is over, and have the shelf keep when the rest was used; returns how many keys went."""

@@ -133,7 +133,8 @@ class Uploads:
             raise PayloadTooLargeError(f"a piece has at most {CHUNK_BYTES} bytes, and no more than are missing")
         upload = self._uploads[upload_id]
         upload.data += piece
-        upload.touched = self._clock()
+        if piece:  # nothing is no sign of life
+            upload.touched = self._clock()
         return upload
 
     def drop(self, upload_id: str) -> None:

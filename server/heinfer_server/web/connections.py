@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import resource
 import secrets
-from typing import cast
+from http import HTTPStatus
+from math import inf
+from typing import Any, cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from heinfer_server.web.problems import malformed_problem
+from heinfer_server.web.heads import MAX_HEAD_BYTES, head_too_large
+from heinfer_server.web.problems import malformed_problem, problem_of
 
 HEAD_SECONDS = 15.0
 
@@ -24,24 +27,64 @@ _SPARE_FILES = 6 * BACKLOG
 """Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
 
 
-class BoundedProtocol(H11Protocol):
-    """Closes a connection whose next request does not start in time, or whose answers are not taken, or one too many.
+READ_BYTES = 1 << 14
+"""Read at once: all that is there is parsed before anybody else's turn comes."""
 
-    uvicorn waits for ever for the rest of a head, and for a client that does not read: a few hundred such connections
-    would be all that the process may have. It must be h11's protocol: the other one, taken if httptools is there, has
-    no bound for the head's length.
+_SPARE_CHUNKS = 64
+_LEAST_CHUNK = 256
+
+
+class _Parser(h11.Connection):
+    """h11's, for bodies in chunks of a sensible size: in chunks of one byte each, few of them would keep all waiting.
+
+    Attributes:
+        reason: why a body is refused.
+        is_head_too_large: whether a head is.
     """
 
+    reason = ""
+    is_head_too_large = False
+    _chunks = _bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        in_head = self.their_state is h11.IDLE
+        try:
+            event = super().next_event()
+        except h11.RemoteProtocolError as error:
+            self.is_head_too_large = in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+            raise
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data):
+            self._bytes += len(event.data)
+            self._chunks += event.chunk_start
+            if self._chunks > _SPARE_CHUNKS + self._bytes // _LEAST_CHUNK:
+                self.reason = f"the chunks of this body are too small: send {_LEAST_CHUNK} bytes or more in each"
+                raise h11.RemoteProtocolError(self.reason)
+        return event
+
+
+class BoundedProtocol(H11Protocol):
+    """Closes a connection whose next request does not start in time, or whose answers are not taken.
+
+    Where one is too many, that goes which has been idle longest. uvicorn waits for ever for the rest of a head, and for
+    a client that does not read: a few hundred such connections would be all that the process may have. It must be h11's
+    protocol: the other one, taken if httptools is there, has no bound for the head's length.
+    """
+
+    conn: _Parser
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.conn = _Parser(h11.SERVER, MAX_HEAD_BYTES)
         super().connection_made(cast("asyncio.Transport", transport))
-        if len(self.connections) > _most_connections():
-            self.transport.abort()
-        else:
-            self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
-            self._time_head()
+        cast("Any", transport).max_size = READ_BYTES  # asyncio's own name: there is no other way to say it
+        self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
+        idle = self._longest_idle() if len(self.connections) > _most_connections() else None
+        self._time_head()
+        if idle is not None:
+            idle.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -62,9 +105,14 @@ class BoundedProtocol(H11Protocol):
             self.cycle.disconnected = True  # what waits for the rest of its body shall not answer as well
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            answer = malformed_problem(msg, secrets.token_hex(8))
+            request_id = secrets.token_hex(8)
+            if self.conn.is_head_too_large:
+                answer = problem_of(head_too_large(), request_id)
+            else:
+                answer = malformed_problem(self.conn.reason or msg, request_id)
             headers = [*answer.raw_headers, (b"connection", b"close")]
-            head = h11.Response(status_code=answer.status_code, headers=headers, reason=b"Bad Request")
+            reason = HTTPStatus(answer.status_code).phrase.encode()
+            head = h11.Response(status_code=answer.status_code, headers=headers, reason=reason)
             for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -73,6 +121,11 @@ class BoundedProtocol(H11Protocol):
         self._stop_head_timer()
         self._stop_answer_timer()
         super().connection_lost(exc)
+
+    def _longest_idle(self) -> BoundedProtocol:
+        """Of all connections, the one that has waited longest for a request; this one where none waits."""
+        idle = [one for one in self.connections if isinstance(one, BoundedProtocol) and one._head_timer is not None]
+        return min(idle, key=lambda one: one._head_timer.when() if one._head_timer else inf, default=self)
 
     def _time_head(self) -> None:
         """Start the clock at the first byte of a head, and never again at a later one."""

@@ -13,7 +13,7 @@ from heinfer_server.web.problems import problem_of
 _logger = logging.getLogger(__name__)
 
 MAX_HEAD_BYTES = 1 << 14
-"""Of path, query and headers. h11 has the same bound, but looks only at heads that come in pieces."""
+"""Of method, path, query and headers. h11 has the same bound, but looks only at heads that come in pieces."""
 
 
 class HeadMiddleware:
@@ -33,11 +33,16 @@ class HeadMiddleware:
         await response(scope, receive, send)
 
 
+def head_too_large() -> HeadTooLargeError:
+    """The error that says so."""
+    return HeadTooLargeError(f"method, path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers")
+
+
 def _fault(scope: Scope) -> AmbiguousLengthError | HeadTooLargeError | None:
     headers: list[tuple[bytes, bytes]] = scope["headers"]
-    target = len(scope["path"]) + len(scope["query_string"])
+    target = len(scope["method"]) + len(scope["path"]) + len(scope["query_string"])
     if target + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
-        return HeadTooLargeError(f"path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers")
+        return head_too_large()
     names = {name for name, _ in headers}
     if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
         # Two readers may take two ends for the body, and the rest of it for a request (RFC 9112, 6.1).

@@ -64,10 +64,11 @@ async def begin_job(
         place.enter_context(service.evaluations.entered(service.holder(tenant, keys)))
         with stages.timed("body"):
             body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
+        await service.check(served, body, stages)
         asked = (model.encode(), keys.encode(), body)
+        # From here on nothing is waited for: the same request that comes meanwhile would begin another job.
         job = service.jobs.find_again(tenant, idempotency_key, *asked) if idempotency_key else None
         if job is None:
-            await service.check(served, body, stages)
 
             async def work(watch: Watch, withdrawn: Departure) -> Result:
                 evaluation = Evaluation(served.name, service.holder(tenant, keys), keys, body, stages, watch=watch)

@@ -68,16 +68,18 @@ class RequestMiddleware:
             if status == 0:
                 await internal_problem(request_id.get())(scope, receive, send_with_id)
         # The route's pattern, not the path: a path may hold a key id.
-        route = getattr(scope.get("route"), "path", None)
+        found = scope.get("route")
+        route = getattr(found, "path", None)
+        # A route is found for any method: one of the sender's making would be a series of its own, and a line as long.
+        method = scope["method"] if scope["method"] in (getattr(found, "methods", None) or ()) else ""
         seconds = round(perf_counter() - started, 4)
         code = error_code.get() or None
         facts = {"route": route, "status": status, "code": code, "received": received, "sent": sent, "seconds": seconds}
-        log(_logger, logging.INFO, "request", method=scope["method"], **facts)
-        self._count(scope["method"], route, status, received, sent)
+        log(_logger, logging.INFO, "request", method=method, **facts)
+        self._count(method, route or "", status, received, sent)
 
-    def _count(self, method: str, route: str | None, status: int, received: int, sent: int) -> None:
-        known = route is not None  # a method or path of the sender's making would be a series of its own
-        self._metrics.requests.labels(method if known else "", route or "", status).inc()
+    def _count(self, method: str, route: str, status: int, received: int, sent: int) -> None:
+        self._metrics.requests.labels(method, route, status).inc()
         self._metrics.received.inc(received)
         self._metrics.sent.inc(sent)
         if error_code.get():

@@ -79,7 +79,7 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
 )
 async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Response:
     served = service.model(model)
-    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.seconds(served.name):.3f}"}
+    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.roughly(served.name):.3f}"}
     return Response(served.manifest, media_type="application/json", headers=headers)
 
 
