@@ -248,6 +248,17 @@ def test_a_folder_is_one_servers_alone(tmp_path):
     DiskShelf(tmp_path).close()
 
 
+def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path):
+    (tmp_path / "theirs").write_text("x")
+    tmp_path.chmod(0o755)
+    with pytest.raises(SettingError, match="has other things in it"):
+        DiskShelf(tmp_path)
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
+    assert {path.name for path in tmp_path.iterdir()} == {"theirs"}
+    with pytest.raises(SettingError, match="is no folder"):
+        DiskShelf(tmp_path / "theirs")
+
+
 def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
     DiskShelf(tmp_path / "new").close()
     with closing(sqlite3.connect(tmp_path / "new" / "index.sqlite")) as index:
@@ -255,7 +266,7 @@ def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "index.sqlite").write_text("no database " * 100)
-    for name, reason in (("new", "newer heinfer"), ("file", "cannot be kept"), ("damaged", "cannot be kept")):
+    for name, reason in (("new", "newer heinfer"), ("file", "is no folder"), ("damaged", "cannot be kept")):
         with pytest.raises(SettingError, match=reason):
             DiskShelf(tmp_path / name)
 

@@ -98,6 +98,13 @@ def test_a_failed_worker_is_counted_and_so_is_the_second_try(running, http, owne
     assert value(running, "worker_failures_total", code="worker-failed") >= 1
 
 
+def test_errors_to_be_alerted_of_are_counted_from_zero_on(tmp_path):
+    with running_service(tmp_path, [MODEL]) as fresh:
+        for code in problems.ALARMING:
+            assert fresh.service.metrics.registry.get_sample_value("heinfer_errors_total", {"code": code}) == 0.0
+        assert set(problems.ALARMING) >= set(re.findall(r"[a-z]+-[a-z]+", re.search(r'code=~"(.*?)"', OPERATION)[1]))
+
+
 def metrics_text(running: RunningService) -> str:
     return httpx.get(f"http://127.0.0.1:{running.app.state.metrics_port}/metrics", timeout=10).text
 

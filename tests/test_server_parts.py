@@ -2,6 +2,8 @@ import asyncio
 import json
 import logging
 import os
+import re
+import socket
 import time
 import tracemalloc
 from pathlib import Path
@@ -25,12 +27,14 @@ from heinfer_client import transfer, trust
 from heinfer_server import Settings, create_app, service
 from heinfer_server.__main__ import main
 from heinfer_server.admission.gate import Gate
+from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.errors import SlowBodyError
 from heinfer_server.evaluation import jobs
 from heinfer_server.evaluation.departure import DepartedError, unless
 from heinfer_server.evaluation.turns import Turns
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
+from heinfer_server.main import run
 from heinfer_server.models import load_models
 from heinfer_server.telemetry.logs import JsonFormatter, log, request_id
 from heinfer_server.web import connections
@@ -58,6 +62,36 @@ def test_settings_come_from_the_environment(monkeypatch):
 def test_wrong_settings_are_refused(wrong):
     with pytest.raises(ValidationError):
         Settings(**{"bundles": ("a",), "no_auth": True, **wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("KEY_FODLER", "did you mean HEINFER_SERVER_KEY_FOLDER"), ("COLOUR", "docs/operation.md")]
+)
+def test_a_misspelt_variable_is_refused_with_what_may_be_meant(name, hint, monkeypatch, capsys):
+    monkeypatch.setenv(f"HEINFER_SERVER_{name}", "1")
+    assert main() == 2
+    assert re.search(rf"HEINFER_SERVER_{name} is no setting: {hint}", capsys.readouterr().err)
+
+
+def test_what_is_set_twice_over_is_said_to_contradict():
+    with pytest.raises(ValidationError, match=r"contradict .* HEINFER_SERVER_NO_AUTH"):
+        Settings(bundles=("a",), no_auth=True, tenants="a")
+
+
+def test_a_folder_for_constants_must_be_writable(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)  # root may write everywhere
+    with pytest.raises(ValidationError, match="cannot be written"):
+        Settings(bundles=("a",), no_auth=True, constants_folder=tmp_path)
+
+
+def test_an_address_that_is_taken_is_refused_before_a_model_is_loaded(tmp_path):
+    bundles.save(tiny_bundle(), tmp_path / "a")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = Settings(bundles=(tmp_path / "a",), no_auth=True, port=taken.getsockname()[1])
+        with pytest.raises(SettingError, match=r"port \d+ \(Address already in use\): set HEINFER_SERVER_PORT"):
+            run(settings)
+    with pytest.raises(SettingError, match=r"cannot listen on 127\.0\.0\.1, port 80.*HEINFER_SERVER_HOST|set HEINFER"):
+        run(settings.model_copy(update={"host": "nowhere.invalid"}))
 
 
 def test_the_command_names_the_setting_that_is_wrong(monkeypatch, capsys):
@@ -88,9 +122,16 @@ def test_bundles_must_be_there_whole_and_of_different_names(tmp_path):
 def test_memory_for_keys_must_hold_one_clients(tmp_path):
     path = tmp_path / "a"
     bundles.save(tiny_bundle(), path)
-    settings = Settings(bundles=(path,), no_auth=True, key_memory=100_000)
-    with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_MEMORY"):
-        create_app(settings, load_models(settings.bundles))
+    TenantFile(tmp_path / "tenants").add("a")
+    for name, others in (
+        ("KEY_MEMORY", {"no_auth": True}),
+        ("KEY_QUOTA", {"no_auth": True}),
+        ("KEY_DISK", {"no_auth": True, "key_folder": tmp_path / "keys"}),
+        ("TENANT_BYTES", {"tenants": tmp_path / "tenants"}),
+    ):
+        settings = Settings(bundles=(path,), **others, **{name.lower(): 100_000})
+        with pytest.raises(SettingError, match=f"is 100000: raise HEINFER_SERVER_{name}"):
+            create_app(settings, load_models(settings.bundles))
 
 
 # Bodies ----------------------------------------------------------------------------------------

@@ -129,10 +129,15 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingError, match="no API key 00000000"):
         file.revoke("alice", "00000000")
     (tmp_path / "tenants.json").write_text("{}}")
-    with pytest.raises(SettingError, match="is no file of tenants"):
+    with pytest.raises(SettingError, match=r"is no file of tenants .* line 1 column 3"):
         file.tenants()
-    with pytest.raises(SettingError, match="cannot be read"):
+    (tmp_path / "tenants.json").write_text('{"tenants": [{"id": 5}]}')
+    with pytest.raises(SettingError, match=r"is no file of tenants .* tenants\.0\.id: .* valid string"):
+        file.tenants()
+    with pytest.raises(SettingError, match=r"there is no file of tenants .* makes it"):
         Directory(tmp_path / "none")
+    with pytest.raises(SettingError, match=r"cannot be read \(Is a directory\): it must be a file"):
+        Directory(tmp_path)
     with pytest.raises(SettingError, match="cannot be written"):
         TenantFile(tmp_path / "no" / "folder").add("alice")
 

@@ -116,6 +116,12 @@ def assert_right(owner: Owner, requests: list[Future[httpx.Response]]) -> None:
         assert owner.scores(request.result().content) == pytest.approx(cleartext_scores(image), abs=0.05)
 
 
+def worker_failures(running: RunningService) -> float:
+    return running.service.metrics.registry.get_sample_value(
+        "heinfer_worker_failures_total", {"code": WorkerFailedError.code}
+    )
+
+
 def retries(running: RunningService) -> float:
     return running.service.metrics.registry.get_sample_value("heinfer_evaluation_retries_total")
 
@@ -255,10 +261,13 @@ def test_a_machine_without_threads_or_files_costs_tries_and_no_worker(running, h
 
 def test_a_worker_that_died_idle_is_started_again_without_a_request(running, http, owner, key_id):
     (worker,) = running.service.workers._workers
+    failures = worker_failures(running)
     os.kill(worker._process.pid, signal.SIGKILL)
-    wait_until(lambda: not worker.running, SECONDS)
+    wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)
     running.portal.call(running.service.workers.tend)
     wait_until(lambda: worker.running, SECONDS)
+    assert http.get("/readyz").status_code == 200
+    assert worker_failures(running) == failures + 1
 
 
 def test_where_no_worker_can_evaluate_one_is_started_again_without_a_request(running, http, owner, key_id, monkeypatch):

@@ -48,5 +48,5 @@ def serve(
     try:
         settings = Settings(bundles=tuple(map(bundle_file, bundles)), **chosen)
     except ValidationError as error:
-        raise SettingError(f"{problems_of(error)} (or the option of that name)") from None
+        raise SettingError(problems_of(error)) from None
     run(settings)

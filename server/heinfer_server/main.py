@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from math import ceil
 from types import FrameType
 
 import uvicorn
 
+from heinfer.errors import SettingError
 from heinfer.runtime import BACKENDS, choose_backend, without_native
 from heinfer_server.memory.allocator import give_back_large_blocks
-from heinfer_server.models import load_models
+from heinfer_server.models import ServedModel, load_models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
-from heinfer_server.telemetry.logs import configure_logging
+from heinfer_server.telemetry.logs import configure_logging, log
 from heinfer_server.web.app import create_app
 from heinfer_server.web.connections import BACKLOG, BoundedProtocol
+
+_logger = logging.getLogger(__name__)
 
 _KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
 
@@ -32,6 +38,7 @@ class _Server(uvicorn.Server):
         self._draining: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        log(_logger, logging.INFO, "told to end", signal=signal.Signals(sig).name)
         if self._draining is not None or not self._service.jobs.under_way:  # again, or nothing to wait for
             super().handle_exit(sig, frame)
         else:
@@ -52,7 +59,7 @@ def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; then finish what is under way, for `drain_seconds` at most, and end the workers.
 
     Raises:
-        SettingError: when the settings do not fit each other or the files.
+        SettingError: when the settings do not fit each other, the files or the machine.
         BundleError: when a file is no bundle.
     """
     give_back_large_blocks()
@@ -60,11 +67,15 @@ def run(settings: Settings) -> None:
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
     configure_logging()
+    with _bound(settings) as address:  # before workers load the models, which may take long
+        _serve(settings, models, address)
+
+
+def _serve(settings: Settings, models: Mapping[str, ServedModel], address: socket.socket) -> None:
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
         host=settings.host,
-        port=settings.port,
         loop="asyncio",  # the protocol knows its transports
         http=BoundedProtocol,
         backlog=BACKLOG,
@@ -76,7 +87,26 @@ def run(settings: Settings) -> None:
         timeout_graceful_shutdown=ceil(settings.drain_seconds),
     )
     with suppress(KeyboardInterrupt):
-        _Server(config, app.state.service).run()
+        _Server(config, app.state.service).run([address])
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """A socket at the address of the settings, that nobody can connect to yet; SettingError when that is not to be."""
+    try:
+        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind(address)
+        except OSError:
+            bound.close()
+            raise
+    except OSError as error:
+        raise SettingError(
+            f"the service cannot listen on {settings.host}, port {settings.port} ({error.strerror}): set "
+            "HEINFER_SERVER_PORT or HEINFER_SERVER_HOST (--port, --host)"
+        ) from None
+    return bound
 
 
 def _url(host: str, port: int) -> str:

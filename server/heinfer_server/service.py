@@ -71,7 +71,7 @@ class Service:
         require_memory(self.memory, settings.memory)
         limits = _limits(settings)
         for model in models.values():
-            _require_room(model, settings, limits)
+            _require_room(model, settings)
         self.settings = settings
         self.models = models
         shelf = MemoryShelf() if settings.key_folder is None else DiskShelf(settings.key_folder)
@@ -227,14 +227,16 @@ def _limits(settings: Settings) -> StoreLimits:
     return StoreLimits(capacity, quota, settings.key_seconds)
 
 
-def _require_room(model: ServedModel, settings: Settings, limits: StoreLimits) -> None:
+def _require_room(model: ServedModel, settings: Settings) -> None:
     """Refuse a model whose keys could never be registered."""
-    bounds = {"key_memory": int(settings.key_memory), "key_quota": limits.quota}  # pieces come to memory in any case
+    bounds = {"key_memory": settings.key_memory, "key_quota": settings.key_quota}  # pieces come to memory in any case
     if settings.key_folder is not None:
-        bounds["key_disk"] = limits.capacity
+        bounds["key_disk"] = settings.key_disk
+    if settings.tenants is not None:
+        bounds["tenant_bytes"] = settings.tenant_bytes  # in a minute
     for name, bound in bounds.items():
-        if model.keys_length > bound:
+        if bound is not None and model.keys_length > bound:
             raise SettingError(
-                f"one client's keys for {model.name} take {model.keys_length} bytes, and {name} is {bound}: raise "
+                f"one client's keys for {model.name} take {model.keys_length} bytes, and {name} is {int(bound)}: raise "
                 f"HEINFER_SERVER_{name.upper()}"
             )

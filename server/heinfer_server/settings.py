@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -10,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import ByteSize, DirectoryPath, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+PREFIX = "HEINFER_SERVER_"
 
 
 def _default_workers() -> int:
@@ -57,7 +60,7 @@ class Settings(BaseSettings):
         body_seconds_per_mib: seconds a client may take for each started MiB of a request body.
     """
 
-    model_config = SettingsConfigDict(env_prefix="HEINFER_SERVER_", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -86,9 +89,27 @@ class Settings(BaseSettings):
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     body_seconds_per_mib: float = Field(default=10.0, gt=0, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _check_environment(cls, given: Any) -> Any:
+        """Refuse what is misspelt: a bound that somebody has set, and that does not count, is worse than none."""
+        for variable in sorted(os.environ):
+            name = variable.lower().removeprefix(PREFIX.lower())
+            if variable.upper().startswith(PREFIX) and name not in cls.model_fields:
+                near = get_close_matches(name, cls.model_fields, 1)
+                hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else "docs/operation.md has the settings"
+                raise PydanticCustomError("unknown", "{name} is no setting: {hint}", {"name": variable, "hint": hint})
+        return given
+
     @model_validator(mode="after")
     def _check_access(self) -> Self:
-        if self.no_auth == (self.tenants is not None):
+        if self.no_auth and self.tenants is not None:
+            raise PydanticCustomError(
+                "access",
+                "there are tenants and no_auth, which contradict each other: unset HEINFER_SERVER_TENANTS or "
+                "HEINFER_SERVER_NO_AUTH (--tenants or --no-auth)",
+            )
+        if not self.no_auth and self.tenants is None:
             raise PydanticCustomError(
                 "access",
                 "say who may use it: `heinfer tenant add NAME --tenants FILE` makes an API key, then set "
@@ -104,6 +125,15 @@ class Settings(BaseSettings):
     def key_capacity(self) -> int:
         """Bytes of keys that are kept, wherever they are."""
         return int(self.key_memory if self.key_folder is None else self.key_disk)
+
+    @field_validator("constants_folder")
+    @classmethod
+    def _check_folder(cls, folder: Path | None) -> Path | None:
+        if folder is not None and not os.access(folder, os.W_OK | os.X_OK):
+            raise PydanticCustomError(
+                "folder", "{folder} cannot be written by this user: give it to it", {"folder": str(folder)}
+            )
+        return folder
 
     @field_validator("bundles", mode="before")
     @classmethod
@@ -124,6 +154,6 @@ def is_loopback(host: str) -> bool:
 def problems_of(error: ValidationError) -> str:
     """What is wrong with settings, for who set them."""
     return "; ".join(
-        f"HEINFER_SERVER_{str(entry['loc'][0]).upper()}: {entry['msg']}" if entry["loc"] else entry["msg"]
+        f"{PREFIX}{str(entry['loc'][0]).upper()}: {entry['msg']}" if entry["loc"] else entry["msg"]
         for entry in error.errors()
     )

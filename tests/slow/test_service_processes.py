@@ -34,7 +34,8 @@ ENDLESS = tiny_bundle("endless", parameters=DEEP, idle_rotations=3_000)  # more 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with server_process(tmp_path_factory.mktemp("server"), [TINY, LONG], evaluation_timeout=30) as server:
+    settings = {"evaluation_timeout": 30, "metrics_port": 0}
+    with server_process(tmp_path_factory.mktemp("server"), [TINY, LONG], **settings) as server:
         yield server
 
 
@@ -80,6 +81,8 @@ def assert_right(prediction: Prediction) -> None:
 
 def test_the_line_at_readiness_names_url_and_models(server):
     assert server.ready_line == f"heinfer serves tiny, long at {server.url}\n"
+    port = re.search(r'"metrics served".*"port": ?(\d+)', server.log)[1]
+    assert "heinfer_workers_ready 1.0" in httpx.get(f"http://127.0.0.1:{port}/metrics", timeout=10).text
 
 
 def test_a_request_whose_worker_is_killed_is_tried_again_elsewhere(server):
@@ -210,7 +213,7 @@ def test_a_port_that_is_taken_ends_it_with_its_workers(server, tmp_path):
     assert process.wait(30) != 0
     assert process.stdout.read() == ""
     process.stdout.close()
-    assert "address already in use" in (tmp_path / "log").read_text()
+    assert "(Address already in use): set HEINFER_SERVER_PORT" in (tmp_path / "log").read_text()
 
 
 # Ends ------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class Rate:
         """Raise RateLimitedError, which says when to come back, when nothing is left."""
         left = self._now(holder)
         if left < 1:
-            text = f"you may have {self._most:g} {self._what} a minute: come back later"
+            text = f"you may have {self._most:.0f} {self._what} a minute: come back later"
             raise RateLimitedError(text, retry_after=max(1, ceil((1 - left) * _SECONDS / self._most)))
 
     def spend(self, holder: str, amount: float) -> None:

@@ -145,12 +145,20 @@ def _new_key(tenant: Tenant) -> str:
 def _read(path: Path) -> _File:
     try:
         return _File.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise SettingError(
+            f"there is no file of tenants {path}: `heinfer tenant add NAME --tenants {path}` makes it"
+        ) from None
     except OSError as error:
         raise SettingError(
-            f"{path} cannot be read ({error.strerror}): `heinfer tenant add NAME --tenants {path}` makes it"
+            f"{path} cannot be read ({error.strerror}): it must be a file that the user who serves may read"
         ) from None
-    except ValidationError:
-        raise SettingError(f"{path} is no file of tenants: `heinfer tenant` writes them") from None
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise SettingError(
+            f"{path} is no file of tenants as `heinfer tenant` writes them: {place or 'all of it'}: {first['msg']}"
+        ) from None
 
 
 def _write(path: Path, content: _File) -> None:
@@ -162,10 +170,10 @@ def _write(path: Path, content: _File) -> None:
         file.flush()
         os.fsync(file.fileno())
     if path.exists():
-        mode = path.stat()
-        os.chmod(temporary, mode.st_mode & 0o777)  # noqa: PTH101 - the operator may have let the service's user read it
-        if os.geteuid() == 0:
-            os.chown(temporary, mode.st_uid, mode.st_gid)
+        os.chmod(temporary, path.stat().st_mode & 0o777)  # noqa: PTH101 - the operator may have let others read it
+    if os.geteuid() == 0:  # the service's user is to read what root makes in its folder
+        owner = (path if path.exists() else path.parent).stat()
+        os.chown(temporary, owner.st_uid, owner.st_gid)
     temporary.replace(path)
 
 

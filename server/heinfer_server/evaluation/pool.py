@@ -151,6 +151,7 @@ class WorkerPool:
     async def _in_line(self, task: Evaluation, worker: Worker, sent: Sent | None) -> Evaluated:
         if self._stopping:
             raise ServiceUnavailableError("the service ends: ask again when it has been started anew")
+        self._count_idle_death(worker)
         try:
             with task.stages.timed("worker"):
                 result = await worker.evaluate(task.model, task.key_id, task.inputs, task.watch, sent)
@@ -195,6 +196,7 @@ class WorkerPool:
             async with worker.line:
                 if abandoned is not None:  # or the next would begin, by its own clock, when this is not over
                     await self._heard_out(worker, abandoned)
+                self._count_idle_death(worker)
                 await worker.revive()
                 while worker.holds_gone_keys:
                     await worker.forget_gone_keys()
@@ -203,6 +205,10 @@ class WorkerPool:
         finally:  # when the service ends, too: who waits is to hear of it
             if gives_back:
                 self._give_back(worker)
+
+    def _count_idle_death(self, worker: Worker) -> None:
+        if worker.died_idle:  # who finds it so starts it again
+            self._metrics.worker_failures.labels(WorkerFailedError.code).inc()
 
     async def _heard_out(self, worker: Worker, abandoned: Sent) -> None:
         try:

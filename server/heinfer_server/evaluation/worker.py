@@ -68,8 +68,13 @@ class Worker:
 
     @property
     def failed(self) -> bool:
-        """Whether the last that it was given ended it, and it has not been started again."""
-        return self._failed
+        """Whether it has ended, by what it was given or idle, and has not been started again."""
+        return self._failed or self.died_idle
+
+    @property
+    def died_idle(self) -> bool:
+        """Whether the process has ended while it had nothing to do."""
+        return self._sound and self._process is not None and self._process.is_over
 
     @property
     def running(self) -> bool:
@@ -103,7 +108,7 @@ class Worker:
         """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
         if self.running:
             return
-        if self._sound:
+        if self.died_idle:
             log(_logger, logging.WARNING, "worker died idle")
         await self.stop()
         await self.start()
@@ -219,7 +224,9 @@ class Worker:
         except TimeoutError:
             self._failed = True
             log(_logger, logging.ERROR, "worker out of time", seconds=seconds)
-            raise EvaluationTimeoutError(f"the process took more than {seconds:g} seconds") from None
+            raise EvaluationTimeoutError(
+                f"the evaluation took more than the {seconds:g} seconds that this service allows: ask its operator"
+            ) from None
         except LostError as error:
             self._failed = True
             log(_logger, logging.ERROR, "worker failed", reason=str(error))

@@ -20,6 +20,7 @@ from heinfer_server.errors import StorageError
 from heinfer_server.keys.store import Entry
 
 _VERSION = 1
+_FRAMES, _LOCK, _INDEX = "frames", "lock", "index.sqlite"
 _COLUMNS = tuple(field.name for field in fields(Entry))
 _SCHEMA = """
 CREATE TABLE keys (
@@ -41,19 +42,21 @@ class DiskShelf:
     """See heinfer_server.keys.store.Shelf; everything in the folder is of mode 0600, and the folder of 0700.
 
     Raises:
-        SettingError: when the folder cannot be used, another server uses it, or a newer heinfer wrote it.
+        SettingError: when the folder cannot be used, has other things in it, another server uses it, or a newer heinfer
+            wrote it.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._frames = folder / "frames"
+        self._frames = folder / _FRAMES
         try:
+            _require_own(folder)
             for place in (folder, self._frames):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
                 place.chmod(0o700)
-            self._lock = _open_private(folder / "lock")
+            self._lock = _open_private(folder / _LOCK)
             self._take(folder)
-            os.close(_open_private(folder / "index.sqlite"))  # SQLite gives its other files the mode of this one
-            self._index = sqlite3.connect(folder / "index.sqlite", check_same_thread=False, isolation_level=None)
+            os.close(_open_private(folder / _INDEX))  # SQLite gives its other files the mode of this one
+            self._index = sqlite3.connect(folder / _INDEX, check_same_thread=False, isolation_level=None)
             self._open_index(folder)
             self._entries = self._swept()
         except (OSError, sqlite3.Error) as error:
@@ -165,6 +168,15 @@ class DiskShelf:
             if self._index.in_transaction:
                 self._index.execute("ROLLBACK")
             raise
+
+
+def _require_own(folder: Path) -> None:
+    """Refuse a folder of somebody else's: it would be closed to all others."""
+    if folder.exists() and not folder.is_dir():
+        raise SettingError(f"keys cannot be kept in {folder}, which is no folder: set HEINFER_SERVER_KEY_FOLDER to one")
+    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    if there and there.isdisjoint({_FRAMES, _LOCK, _INDEX}):
+        raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
 
 
 def _open_private(path: Path, flags: int = 0) -> int:

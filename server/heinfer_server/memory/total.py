@@ -18,6 +18,17 @@ PROCESS_BYTES = 100 << 20
 """Of the interpreter and its libraries, in each process; a worker on SEAL has 95 MB before it loads a model."""
 
 
+_GIB = 1 << 30
+_LEVERS = {
+    "processes": " by HEINFER_SERVER_WORKERS",
+    "models": " by HEINFER_SERVER_MODEL_MEMORY and WORKERS",
+    "loaded_keys": " by HEINFER_SERVER_LOADED_KEY_MEMORY and WORKERS",
+    "stored_keys": " by HEINFER_SERVER_KEY_MEMORY",
+    "uploads": " by HEINFER_SERVER_KEY_MEMORY",
+    "bodies": " by HEINFER_SERVER_WORKERS",
+}
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The most bytes that each part takes.
@@ -88,10 +99,12 @@ def require_memory(prediction: Prediction, limit: int | None) -> None:
     """Raise SettingError, with the numbers, when more is predicted than there may or can be."""
     most = available() if limit is None else limit
     if prediction.total > most:
-        parts = ", ".join(f"{name.replace('_', ' ')} {size}" for name, size in asdict(prediction).items())
+        sizes = asdict(prediction).items()
+        parts = ", ".join(f"{name.replace('_', ' ')} {size / _GIB:.2f}{_LEVERS[name]}" for name, size in sizes)
         raise SettingError(
-            f"the service may take {prediction.total} bytes of memory ({parts}), and there are {most}: use fewer "
-            "HEINFER_SERVER_WORKERS, less HEINFER_SERVER_KEY_MEMORY or fewer models, or raise HEINFER_SERVER_MEMORY"
+            f"the service may take {prediction.total} bytes of memory, in GiB {prediction.total / _GIB:.2f} ({parts}), "
+            f"and there are {most / _GIB:.2f} ({most} bytes): lower one of these, serve fewer models, or raise "
+            "HEINFER_SERVER_MEMORY"
         )
 
 

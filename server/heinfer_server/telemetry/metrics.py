@@ -13,7 +13,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
 
-from heinfer.errors import SettingError
+from heinfer.errors import EvaluationTimeoutError, SettingError, WorkerFailedError
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
@@ -44,6 +44,11 @@ class Metrics:
             "key_loads", "Evaluations whose keys a worker held loaded (hit), or had to load (miss)", "result"
         )
         self.worker_failures = self._counter("worker_failures", "Workers that died or ran out of time", "code")
+        for kind in (
+            WorkerFailedError,
+            EvaluationTimeoutError,
+        ):  # there before the first: alerts compare with what was
+            self.worker_failures.labels(kind.code)
         self.retries = self._counter("evaluation_retries", "Evaluations that were tried once more")
         self.lag = Histogram(
             "heinfer_event_loop_lag_seconds",
@@ -85,7 +90,8 @@ class MetricsServer:
             server, self._thread = start_http_server(port, host, metrics.registry)
         except OSError as error:
             raise SettingError(
-                f"metrics cannot be served at {host}:{port} ({error.strerror}): set HEINFER_SERVER_METRICS_PORT"
+                f"metrics cannot be served at {host}, port {port} ({error.strerror}): set HEINFER_SERVER_METRICS_PORT "
+                "or HEINFER_SERVER_METRICS_HOST"
             ) from None
         self._server: WSGIServer = server
         self.port: int = server.server_port

@@ -25,7 +25,7 @@ from heinfer_server.web.heads import HeadMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
 from heinfer_server.web.middleware import RequestMiddleware
-from heinfer_server.web.problems import documented, problem, problem_of
+from heinfer_server.web.problems import ALARMING, documented, problem, problem_of
 from heinfer_server.web.routes import router
 
 _ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS)
@@ -41,6 +41,8 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
         SettingError: when the settings do not fit the models, or the metrics' address is taken.
     """
     service = Service(settings, models)
+    for code in ALARMING:  # there before the first of them: an alert compares with what was
+        service.metrics.errors.labels(code)
     metrics_server: MetricsServer | None = None
     if settings.metrics_port is not None:
         metrics_server = MetricsServer(service.metrics, settings.metrics_host, settings.metrics_port)

@@ -64,6 +64,9 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     BackendError: HTTPStatus.UNPROCESSABLE_ENTITY,
 }
 
+ALARMING = (INTERNAL_ERROR, WorkerFailedError.code, EvaluationTimeoutError.code, StorageError.code)
+"""Codes of errors that an operator has to see to."""
+
 _COME_BACK = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS})
 _CLOSES_CONNECTION = frozenset({HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.REQUEST_TIMEOUT})
 

@@ -42,7 +42,9 @@ async def healthz() -> Health:
     responses=documented(HTTPStatus.SERVICE_UNAVAILABLE),
 )
 async def readyz(service: TheService) -> Readiness:
-    if service.is_ending or not service.workers.ready:
+    if service.is_ending:
+        raise NotReadyError("the service is about to end")
+    if not service.workers.ready:
         raise NotReadyError("no worker can evaluate: the log says why")
     return Readiness()
 
