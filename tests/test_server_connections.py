@@ -5,7 +5,7 @@ import json
 import logging
 import socket
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import uvicorn
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from heinfer_server.web import connections
-from heinfer_server.web.connections import READ_BYTES, BoundedProtocol
+from heinfer_server.web.connections import BoundedProtocol
 
 SECONDS = 60.0
 LONG = 4 << 20
@@ -132,11 +132,18 @@ def test_a_body_in_chunks_of_a_sensible_size_is_taken(sizes):
     assert len(body) == sum(sizes)
 
 
-def test_a_head_that_does_not_end_is_refused_long_before_all_of_it_is_read():
-    lines = b"x: y\r\n" * (READ_BYTES // 6 + 1)  # its end would have come with the third read
-    head, _, body = answers_to(echo, REQUEST + lines).partition(b"\r\n\r\n")
+def test_a_head_of_too_many_headers_is_refused_however_it_comes():
+    lines = b"x: y\r\n" * 5_000
+    head, _, body = answers_to(echo, REQUEST + lines + b"\r\n").partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert json.loads(body)["code"] == "head-too-large"
+
+
+def test_a_huge_head_behind_another_request_is_refused_as_well():
+    lines = b"x: y\r\n" * 5_000
+    answers = answers_to(refuse, REQUEST + b"\r\n" + REQUEST + lines + b"\r\n")
+    assert answers.startswith(b"HTTP/1.1 404 ")
+    assert b"HTTP/1.1 431 " in answers
 
 
 def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
@@ -150,6 +157,20 @@ def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
             assert (await asyncio.wait_for(reader.read(), SECONDS)).startswith(b"HTTP/1.1 404 ")
         for _, writer in (first, second, third):
             writer.close()
+
+    with_server(refuse, use)
+
+
+def test_many_that_come_at_once_make_as_many_go(monkeypatch):
+    monkeypatch.setattr(connections, "_most_connections", lambda: 5)
+
+    async def use(port: int, state: ServerState) -> None:
+        with ExitStack() as clients:
+            for _ in range(10):  # all of them are there before the server's turn comes
+                clients.enter_context(connect(port))
+            await until(lambda: len(state.connections) == 5)
+            await asyncio.sleep(0.05)
+            assert len(state.connections) == 5
 
     with_server(refuse, use)
 

@@ -7,10 +7,11 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from math import ceil
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -67,16 +68,15 @@ def run(settings: Settings) -> None:
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
     configure_logging()
-    with _bound(settings) as address:  # before workers load the models, which may take long
-        _serve(settings, models, address)
+    with _bound(settings) as sockets:  # before workers load the models, which may take long
+        _serve(settings, models, sockets)
 
 
-def _serve(settings: Settings, models: Mapping[str, ServedModel], address: socket.socket) -> None:
+def _serve(settings: Settings, models: Mapping[str, ServedModel], sockets: list[socket.socket]) -> None:
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
         host=settings.host,
-        loop="asyncio",  # the protocol knows its transports
         http=BoundedProtocol,
         backlog=BACKLOG,
         log_config=None,
@@ -87,25 +87,36 @@ def _serve(settings: Settings, models: Mapping[str, ServedModel], address: socke
         timeout_graceful_shutdown=ceil(settings.drain_seconds),
     )
     with suppress(KeyboardInterrupt):
-        _Server(config, app.state.service).run([address])
+        _Server(config, app.state.service).run(sockets)
 
 
-def _bound(settings: Settings) -> socket.socket:
-    """A socket at the address of the settings, that nobody can connect to yet; SettingError when that is not to be."""
+@contextmanager
+def _bound(settings: Settings) -> Iterator[list[socket.socket]]:
+    """Sockets at the addresses of the settings, that nobody can connect to yet; SettingError when one cannot be had."""
     try:
-        family, *_, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        bound = socket.socket(family)
-        try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind(address)
-        except OSError:
-            bound.close()
-            raise
+        with ExitStack() as stack:
+            found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            bound = [stack.enter_context(_bound_to(*entry)) for entry in dict.fromkeys(found)]
+            sockets = stack.pop_all()
     except OSError as error:
         raise SettingError(
             f"the service cannot listen on {settings.host}, port {settings.port} ({error.strerror}): set "
             "HEINFER_SERVER_PORT or HEINFER_SERVER_HOST (--port, --host)"
         ) from None
+    with sockets:
+        yield bound
+
+
+def _bound_to(family: int, kind: int, protocol: int, _name: str, address: tuple[Any, ...]) -> socket.socket:
+    bound = socket.socket(family, kind, protocol)  # asyncio sends without delay only where the protocol is named
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # the other family has a socket of its own
+        bound.bind(address)
+    except OSError:
+        bound.close()
+        raise
     return bound
 
 

@@ -30,8 +30,8 @@ class Settings(BaseSettings):
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
-        tenant_requests: requests that one tenant may send in a minute.
-        tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute.
+        tenant_requests: requests that one tenant may send in a minute; without tenants nobody counts.
+        tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute; the same.
         workers: processes that evaluate, one request each at a time.
         threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
             there are fewer requests at a time than cores.

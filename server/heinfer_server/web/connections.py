@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import resource
 import secrets
 from http import HTTPStatus
 from math import inf
-from typing import Any, cast
+from typing import cast
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,15 +28,15 @@ _SPARE_FILES = 6 * BACKLOG
 """Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
 
 
-READ_BYTES = 1 << 14
-"""Read at once: all that is there is parsed before anybody else's turn comes."""
-
+_HEAD_END = re.compile(rb"\n\r?\n")  # as h11 finds it
 _SPARE_CHUNKS = 64
 _LEAST_CHUNK = 256
 
 
 class _Parser(h11.Connection):
-    """h11's, for bodies in chunks of a sensible size: in chunks of one byte each, few of them would keep all waiting.
+    """h11's, within bounds: what has been read is parsed before anybody else's turn comes.
+
+    A buffer full of headers of five bytes, or of chunks of one, would take a quarter of a second.
 
     Attributes:
         reason: why a body is refused.
@@ -47,12 +48,9 @@ class _Parser(h11.Connection):
     _chunks = _bytes = 0
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        in_head = self.their_state is h11.IDLE
-        try:
-            event = super().next_event()
-        except h11.RemoteProtocolError as error:
-            self.is_head_too_large = in_head and error.error_status_hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-            raise
+        if self.their_state is h11.IDLE:
+            self._require_end_of_head()
+        event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
         elif isinstance(event, h11.Data):
@@ -62,6 +60,13 @@ class _Parser(h11.Connection):
                 self.reason = f"the chunks of this body are too small: send {_LEAST_CHUNK} bytes or more in each"
                 raise h11.RemoteProtocolError(self.reason)
         return event
+
+    def _require_end_of_head(self) -> None:
+        """What h11 itself does only when no end of it has come at all."""
+        data, _ = self.trailing_data
+        if len(data) > MAX_HEAD_BYTES and not _HEAD_END.search(data, 0, MAX_HEAD_BYTES):
+            self.is_head_too_large = True
+            raise h11.RemoteProtocolError("head too large")
 
 
 class BoundedProtocol(H11Protocol):
@@ -77,14 +82,13 @@ class BoundedProtocol(H11Protocol):
     _answer_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.conn = _Parser(h11.SERVER, MAX_HEAD_BYTES)
+        self.conn = _Parser(h11.SERVER, 2 * MAX_HEAD_BYTES)  # it finds out itself, and after this one
         super().connection_made(cast("asyncio.Transport", transport))
-        cast("Any", transport).max_size = READ_BYTES  # asyncio's own name: there is no other way to say it
         self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
         idle = self._longest_idle() if len(self.connections) > _most_connections() else None
         self._time_head()
         if idle is not None:
-            idle.transport.abort()
+            idle._leave()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -121,6 +125,12 @@ class BoundedProtocol(H11Protocol):
         self._stop_head_timer()
         self._stop_answer_timer()
         super().connection_lost(exc)
+
+    def _leave(self) -> None:
+        """Close the connection at once, and make room for another, although it takes a while to be over."""
+        self._stop_head_timer()
+        self.connections.discard(self)
+        self.transport.abort()
 
     def _longest_idle(self) -> BoundedProtocol:
         """Of all connections, the one that has waited longest for a request; this one where none waits."""
