@@ -1,7 +1,12 @@
 import asyncio
+import errno
 import json
+import os
 import stat
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import numpy as np
@@ -203,16 +208,49 @@ def test_a_stored_key_is_neither_overwritten_nor_trusted_blindly(running, tmp_pa
 def test_a_place_that_takes_no_keys_is_named(running, tmp_path):
     with (
         Client(URL, model="tiny", keys_path=tmp_path / "no" / "key", transport=running.transport) as client,
-        pytest.raises(SettingError, match="cannot be kept at"),
+        pytest.raises(SettingError, match="keys cannot be kept at"),
     ):
         client.prepare()
+
+
+def test_a_key_that_cannot_be_read_is_named(running, tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    with (
+        Client(URL, model="tiny", keys_path=tmp_path / "folder", transport=running.transport) as client,
+        pytest.raises(SettingError, match=r"the keys at .*folder cannot be read: Is a directory"),
+    ):
+        client.prepare()
+    monkeypatch.setattr(Path, "exists", refused(errno.EACCES))  # as in a folder of somebody else's
+    with (
+        Client(URL, model="tiny", keys_path=tmp_path / "key", transport=running.transport) as client,
+        pytest.raises(SettingError, match=r"the keys at .*key cannot be read: Permission denied"),
+    ):
+        client.prepare()
+
+
+def test_a_key_on_a_read_only_folder_serves_with_a_warning(running, tmp_path, monkeypatch):
+    path = tmp_path / "key"
+    SecretSide.generate(MODEL.manifest.to_parameters()).save(path)
+    monkeypatch.setattr("tempfile.mkstemp", refused(errno.EROFS))
+    with Client(URL, model="tiny", keys_path=path, transport=running.transport) as client:
+        with pytest.warns(RuntimeWarning, match=r"key\.registration cannot be written \(Read-only .*again") as told:
+            assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+        assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
+    assert len(told) == 1
+
+
+def refused(number: int) -> Callable[..., NoReturn]:
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
 
 
 def test_a_registration_that_cannot_be_put_in_place_leaves_nothing(running, tmp_path):
     (tmp_path / "key.registration").mkdir()
     with (
         Client(URL, model="tiny", keys_path=tmp_path / "key", transport=running.transport) as client,
-        pytest.raises(SettingError, match="cannot be kept at"),
+        pytest.warns(RuntimeWarning, match="cannot be written"),
     ):
         client.prepare()
     assert sorted(file.name for file in tmp_path.iterdir()) == ["key", "key.registration"]

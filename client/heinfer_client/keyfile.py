@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,8 @@ class Registration(BaseModel):
 class KeyFile:
     """The files of one secret key, both of mode 0600: `path` itself, and `path` + ".registration".
 
-    Reading and writing the key, and writing the registration, raise SettingError when the place does not allow it.
+    Reading and writing the key raise SettingError when the place does not allow it. The registration only saves sending
+    keys again: where it cannot be written, as in a mounted secret, there is a warning.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,9 +47,9 @@ class KeyFile:
             SettingError: when it was made for other parameters: a key is never overwritten.
             FormatError: when others can read the file, or it is damaged.
         """
-        if not self._path.exists():
-            return None
-        with self._place_errors():
+        with self._place_errors("the keys at {} cannot be read"):
+            if not self._path.exists():
+                return None
             secret = SecretSide.load(self._path)
         if secret.parameters != parameters:
             raise SettingError(
@@ -57,7 +59,7 @@ class KeyFile:
 
     def save(self, secret: SecretSide) -> None:
         """Write the secret key."""
-        with self._place_errors():
+        with self._place_errors("keys cannot be kept at {}"):
             secret.save(self._path)
 
     def load_registration(self, url: str, manifest: str, secret: SecretSide) -> str | None:
@@ -74,19 +76,31 @@ class KeyFile:
         return found.keys if (found.url, found.manifest, found.secret) == expected else None
 
     def save_registration(self, registration: Registration) -> None:
-        """Write where the keys are registered; the id lets whoever knows it use and delete them."""
-        with self._place_errors():
-            descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
-            try:
-                with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
-                    file.write(registration.model_dump_json())
-                Path(temporary).replace(self._record)
-            finally:
-                Path(temporary).unlink(missing_ok=True)
+        """Write where the keys are registered; the id lets whoever knows it use and delete them.
+
+        A RuntimeWarning says that it cannot be written.
+        """
+        try:
+            self._write_record(registration.model_dump_json())
+        except OSError as error:
+            warnings.warn(
+                f"{self._record} cannot be written ({error.strerror}): evaluation keys will be sent again next time",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def _write_record(self, text: str) -> None:
+        descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
+                file.write(text)
+            Path(temporary).replace(self._record)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
 
     @contextmanager
-    def _place_errors(self) -> Iterator[None]:
+    def _place_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise SettingError(f"keys cannot be kept at {self._path}: {error.strerror}") from error
+            raise SettingError(f"{what.format(self._path)}: {error.strerror}") from error
