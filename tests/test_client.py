@@ -90,14 +90,23 @@ def test_what_is_sent_differs_every_time(client, transport):
     assert first[100:] != second[100:]
 
 
+class Tensor:
+    """As PyTorch's is named, which takes seconds to import."""
+
+
 @pytest.mark.parametrize(
     ("image", "reason"),
     [
         (np.zeros((5, 4)), r"\(1, 4, 4\) or \(4, 4\) is expected, got \(5, 4\)"),
         (np.zeros(16), r"got \(16,\)"),
-        (np.zeros((3, 4, 4)), r"got \(3, 4, 4\)"),
-        (np.zeros((4, 4), dtype=np.int64), "got int64"),
-        (np.zeros((4, 4), dtype=bool), "got bool"),
+        (np.zeros((3, 4, 4)), r"got \(3, 4, 4\): encrypt_and_predict_many takes several images"),
+        (np.zeros((3, 1, 4, 4)), r"got \(3, 1, 4, 4\): encrypt_and_predict_many takes"),
+        (np.zeros((4, 4, 1)), r"got \(4, 4, 1\): use image.transpose\(2, 0, 1\)"),
+        (np.zeros((4, 4), dtype=np.int64), r"got int64: use image.astype\(np.uint8\) if"),
+        (np.zeros((4, 4), dtype=np.uint16), r"got uint16: use image.astype\(np.uint8\) if"),
+        (np.zeros((4, 4), dtype=bool), "got bool$"),
+        (np.ma.masked_equal(IMAGE, 0), r"without a mask is expected: .* image.filled\(0\)"),
+        (Tensor(), r"got Tensor: use image.numpy\(\)"),
         (np.zeros((4, 4), dtype=complex), "got complex128"),
         (np.full((4, 4), np.nan), "NaN"),
         (np.full((4, 4), np.inf), "infinity"),
@@ -115,6 +124,14 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_of_it_is_sent(cli
     with pytest.raises(ImageError, match=rf"^image 2 of 3: .*{reason}"):
         client.encrypt_and_predict_many([IMAGE, image, IMAGE])
     assert transport.paths == ["/models/tiny/manifest"]
+
+
+def test_what_helps_an_image_helps(client):
+    integers = (IMAGE * 255).round().astype(np.uint8)
+    for image in (integers[..., None].transpose(2, 0, 1), integers.astype(np.int64).astype(np.uint8)):
+        assert_right(client.encrypt_and_predict(image), integers / 255)
+    for prediction, image in zip(client.encrypt_and_predict_many(np.stack(IMAGES)), IMAGES, strict=True):
+        assert_right(prediction, image)
 
 
 # Keys ------------------------------------------------------------------------------------------
