@@ -20,6 +20,7 @@ from heinfer.ckks.secret import SecretSide
 from heinfer.errors import (
     FormatError,
     ImageError,
+    ServiceError,
     SettingError,
     UnknownKeysError,
     UnknownModelError,
@@ -347,3 +348,36 @@ def test_the_twin_has_the_same_errors(running):
                 await client.encrypt_and_predict(np.zeros((5, 5)))
 
     running.portal.call(use)
+
+
+def test_a_closed_client_says_so(running):
+    client = Client(URL, model="tiny", transport=running.transport)
+    client.prepare()
+    client.close()
+    for call in (client.prepare, lambda: client.encrypt_and_predict(IMAGE)):
+        with pytest.raises(SettingError, match="this client is closed"):
+            call()
+
+    async def use() -> None:
+        async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
+            await client.prepare()
+        with pytest.raises(SettingError, match="this client is closed"):
+            await client.encrypt_and_predict(IMAGE)
+
+    running.portal.call(use)
+
+
+def test_a_twin_stays_in_its_event_loop():
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, content=MODEL.manifest.to_bytes())
+
+    client = AsyncClient(URL, model="tiny", transport=httpx.MockTransport(answer))
+    for error in (ServiceError, SettingError):  # the first is that of a key's registration, which is none
+        with pytest.raises(error) as caught:
+            asyncio.run(client.prepare())
+    assert "another event loop" in str(caught.value)
+    assert asked == ["/models/tiny/manifest", "/models/tiny/keys"]
+    asyncio.run(client.aclose())

@@ -21,6 +21,7 @@ from heinfer.errors import (
     ServiceError,
     ServiceUnavailableError,
     SettingError,
+    UnauthorizedError,
     UnknownModelError,
     UntrustedManifestError,
     WorkerFailedError,
@@ -39,8 +40,8 @@ def running(tmp_path_factory):
         yield service
 
 
-def scripted(answer: Callable[[httpx.Request], httpx.Response]) -> Client:
-    return Client("http://elsewhere", model="tiny", transport=httpx.MockTransport(answer))
+def scripted(answer: Callable[[httpx.Request], httpx.Response], url: str = "http://elsewhere") -> Client:
+    return Client(url, model="tiny", transport=httpx.MockTransport(answer))
 
 
 def manifest_with(change: Callable[[dict], None]) -> bytes:
@@ -138,9 +139,43 @@ def test_keys_that_take_hours_to_make_are_not_made_however_short_they_are_sent()
         trusted_manifest(manifest.to_bytes(), "tiny")
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff" * 100, b"[" * 100_000])
-def test_a_manifest_that_is_none_is_refused(body):
-    with scripted(lambda _request: httpx.Response(200, content=body)) as client, pytest.raises(UntrustedManifestError):
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, b""),
+        (200, b"{"),
+        (200, b"[]"),
+        (200, b"\xff" * 100),
+        (200, b"[" * 100_000),
+        (200, b"<!doctype html>"),
+        (200, b'{"format": "another"}'),
+        (204, b""),
+        (404, b"<!doctype html>"),
+        (404, b'{"detail": "Not Found"}'),
+    ],
+)
+def test_what_is_no_service_is_told_by_its_address(status, body):
+    def answer(_request: httpx.Request) -> httpx.Response:
+        return httpx.Response(status, content=body)
+
+    async def use() -> None:
+        async with AsyncClient("http://elsewhere/v1", model="tiny", transport=httpx.MockTransport(answer)) as client:
+            await client.prepare()
+
+    for call in (scripted(answer, "http://elsewhere/v1").prepare, lambda: asyncio.run(use())):
+        with pytest.raises(ServiceError) as caught:
+            call()
+        assert str(caught.value) == "there is no heinfer service at http://elsewhere/v1: check the address"
+        assert (type(caught.value), caught.value.status) == (ServiceError, status)
+
+
+def test_a_service_under_another_path_is_none(running):
+    with (
+        Client(f"{URL}/v1", model="tiny", transport=running.transport) as client,
+        pytest.raises(ServiceError, match=f"there is no heinfer service at {URL}/v1: check the address"),
+    ):
+        client.prepare()
+    with Client(URL, model="nothing", transport=running.transport) as client, pytest.raises(UnknownModelError):
         client.prepare()
 
 
@@ -237,6 +272,33 @@ def test_problems_become_typed_errors(code, status, error):
     assert str(caught.value) == "what[2J happened (request abc)"
 
 
+@pytest.mark.parametrize(
+    ("api_key", "text"),
+    [
+        (None, "the service needs an API key: give one as api_key= (heinfer predict: --api-key) or in HEINFER_API_KEY"),
+        ("old", "the service does not take this API key (wrong or revoked): give another as api_key= "),
+    ],
+)
+def test_who_is_not_let_in_is_told_what_to_give(api_key, text, monkeypatch):
+    monkeypatch.delenv("HEINFER_API_KEY", raising=False)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        problem = {"code": "unauthorized", "detail": "send `Authorization: Bearer KEY`", "request_id": "abc"}
+        return httpx.Response(401, json=problem)
+
+    async def use() -> None:
+        async with AsyncClient(URL, model="tiny", api_key=api_key, transport=httpx.MockTransport(answer)) as client:
+            await client.prepare()
+
+    client = Client(URL, model="tiny", api_key=api_key, transport=httpx.MockTransport(answer))
+    for call in (client.prepare, lambda: asyncio.run(use())):
+        with pytest.raises(UnauthorizedError) as caught:
+            call()
+        assert str(caught.value).startswith(text)
+        assert str(caught.value).endswith(" (request abc)")
+        assert (caught.value.status, caught.value.server_code) == (401, "unauthorized")
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"code": 1}', b"[" * 50_000, b""])
 def test_an_error_that_is_no_problem_is_one_all_the_same(body):
     with (
@@ -307,7 +369,21 @@ def test_the_asynchronous_twin_gives_it_up_as_well(start):
         asyncio.run(use(url))
 
 
-@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_https_to_a_port_that_speaks_http_is_told():
+    async def use(url: str) -> None:
+        async with AsyncClient(url, model="tiny") as client:
+            await client.prepare()
+
+    calls = (lambda url: Client(url, model="tiny").prepare(), lambda url: asyncio.run(use(url)))
+    for call in calls:
+        with (
+            dribbling_server(b"HTTP/1.1 400 Bad Request\r\n\r\n") as url,
+            pytest.raises(ServiceUnavailableError, match=r"no answer from https://.*: the service may speak http, not"),
+        ):
+            call(url.replace("http", "https"))
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), None, "5"])
 def test_a_time_out_that_is_none_is_refused(timeout):
     for kind in (Client, AsyncClient):
         with pytest.raises(SettingError, match="time-out"):
@@ -315,8 +391,29 @@ def test_a_time_out_that_is_none_is_refused(timeout):
 
 
 @pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"model": ""}, "^model must be the name"),
+        ({"model": None}, "^model must be the name"),
+        ({"api_key": 5}, "^the API key must be the string"),
+        ({"api_key": b"secret"}, "^the API key must be the string"),
+        ({"keys_path": 5}, "^keys_path must be the path of a file, not 5"),
+        ({"keys_path": "/"}, "^keys_path must be the path of a file, not '/'"),
+    ],
+)
+def test_an_argument_of_a_wrong_type_is_named(arguments, text):
+    for kind in (Client, AsyncClient):
+        with pytest.raises(SettingError, match=text) as caught:
+            kind("http://elsewhere", **({"model": "tiny"} | arguments))
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "url",
     [
+        None,
+        5,
+        b"http://secret",
         "",
         "localhost:8000",
         "ftp://host",

@@ -214,7 +214,7 @@ def test_a_client_with_its_key_is_served(running, api_keys, monkeypatch):
     with Client(URL, model="tiny", transport=running.transport) as client:
         client.prepare()
     stranger = Client(URL, model="tiny", api_key="wrong", transport=running.transport)
-    with stranger, pytest.raises(UnauthorizedError):
+    with stranger, pytest.raises(UnauthorizedError, match="does not take this API key"):
         stranger.prepare()
     with pytest.raises(SettingError, match="same header"):
         Client("http://user:word@service", model="tiny")

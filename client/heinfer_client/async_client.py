@@ -12,7 +12,7 @@ from typing import Generic, Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceError, ServiceUnavailableError
+from heinfer.errors import ServiceError, ServiceUnavailableError, SettingError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
@@ -29,6 +29,7 @@ from heinfer_client.transfer import (
     checked_timeout,
     chunks,
     headers_of,
+    require_open,
     transport_errors,
 )
 
@@ -43,7 +44,7 @@ class _Done(Generic[T]):
 class AsyncClient:
     """Has a service classify images that it cannot see; see Client, whose arguments, errors and results it shares.
 
-    Several tasks may use it at the same time.
+    Several tasks may use it at the same time, all of one event loop.
     """
 
     def __init__(
@@ -61,9 +62,10 @@ class AsyncClient:
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars, self._timeout)
+        self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
         self._http = httpx.AsyncClient(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
         self._preparing = asyncio.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
@@ -109,6 +111,11 @@ class AsyncClient:
         await self.aclose()
 
     async def _open(self) -> None:
+        require_open(self._http.is_closed)
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:  # its connections would fail, now and then
+            raise SettingError("this client has been used in another event loop: make one in each (asyncio.run is one)")
         async with self._preparing:
             await self._run(self._session.open())
 

@@ -28,6 +28,7 @@ from heinfer_client.transfer import (
     checked_timeout,
     chunks,
     headers_of,
+    require_open,
     transport_errors,
     within,
 )
@@ -43,8 +44,8 @@ class Client:
     Args:
         url: of the server.
         model: name of a model that it serves.
-        keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered.
-            Without it the key is never written anywhere.
+        keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered,
+            if that folder can be written. Without it the key is never written anywhere.
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
@@ -54,7 +55,7 @@ class Client:
             service asks.
 
     Raises:
-        SettingError: when the URL or the time-out is malformed.
+        SettingError: when an argument is malformed; from every method when the client is closed.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class Client:
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, Path(keys_path) if keys_path else None, self._bars, self._timeout)
+        self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
         self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
 
     def prepare(self) -> None:
@@ -80,10 +81,10 @@ class Client:
 
         Raises:
             UntrustedManifestError: when the manifest is insecure, absurd or of another model.
-            ServiceError: when the service refuses, or cannot be reached (ServiceUnavailableError).
+            ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        self._run(self._session.open())
+        self._open()
         self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image) -> Prediction:
@@ -98,7 +99,7 @@ class Client:
             WorkerFailedError: when the server lost the request; it may be tried again.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
-        self._run(self._session.open())
+        self._open()
         (prediction,) = self._predict([self._session.codec.read_image(image)])
         return prediction
 
@@ -112,7 +113,7 @@ class Client:
             ImageError: for an image that does not fit the model, by its number; then none has been sent.
             WorkerFailedError, UntrustedManifestError, ServiceError, SettingError, FormatError: as encrypt_and_predict.
         """
-        self._run(self._session.open())
+        self._open()
         return self._predict(self._session.codec.read_images(images))
 
     @property
@@ -141,6 +142,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open(self) -> None:
+        require_open(self._http.is_closed)
+        self._run(self._session.open())
 
     def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
         self._run(self._session.prepare())

@@ -7,6 +7,7 @@ import random
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from math import inf, nan
 from time import monotonic
 from typing import TypeAlias, TypeVar
@@ -31,6 +32,7 @@ from heinfer.errors import (
     UploadOffsetError,
     WorkerFailedError,
 )
+from heinfer_client.trust import claims_to_be_manifest
 
 MAX_SMALL_BYTES = 1 << 16
 """Length that an answer may have when nothing says otherwise: problems, and ids of keys."""
@@ -65,13 +67,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """One HTTP answer: status, the headers that matter (empty when absent), and the body."""
+    """One HTTP answer: status, the headers that matter (empty when absent), the body, and what was asked with.
+
+    Attributes:
+        has_api_key: whether the request had an API key.
+    """
 
     status: int
     body: bytes
     server_timing: str = ""
     retry_after: str = ""
     expected: str = ""
+    has_api_key: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,16 +171,33 @@ _BY_CODE: dict[str, type[ServiceError]] = {
 _BUSY: dict[str, type[BusyError]] = {error.code: error for error in (BusyError, RateLimitedError)}
 
 
+_WHERE = "as api_key= (heinfer predict: --api-key) or in HEINFER_API_KEY"
+_NO_API_KEY = f"the service needs an API key: give one {_WHERE}"
+_WRONG_API_KEY = f"the service does not take this API key (wrong or revoked): give another {_WHERE}"
+
+
 def require_success(reply: Reply) -> None:
     """Raise the error that the server's problem+json names, unless the reply is a success."""
     if 200 <= reply.status < 300:
         return
     code, detail, request_id = _problem(reply.body)
     where = f" (request {request_id})" if request_id else ""
+    if code == UnauthorizedError.code:  # the service speaks of a header, which is not what its user has to give
+        detail = _WRONG_API_KEY if reply.has_api_key else _NO_API_KEY
     text = f"{detail or f'the service answered with HTTP status {reply.status}'}{where}"
     if code in _BUSY:
         raise _BUSY[code](text, status=reply.status, code=code, retry_after=retry_after_seconds(reply))
     raise _BY_CODE.get(code, ServiceError)(text, status=reply.status, code=code or None)
+
+
+def require_service(reply: Reply, url: str) -> None:
+    """ServiceError when what was asked for a manifest is no heinfer service, or is one under another path."""
+    if 200 <= reply.status < 300:
+        is_service = claims_to_be_manifest(reply.body)
+    else:
+        is_service = reply.status != HTTPStatus.NOT_FOUND or _problem(reply.body)[0] not in ("", "not-found")
+    if not is_service:
+        raise ServiceError(f"there is no heinfer service at {url}: check the address", status=reply.status)
 
 
 def _problem(body: bytes) -> tuple[str, str, str]:

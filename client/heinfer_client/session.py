@@ -24,6 +24,7 @@ from heinfer_client.messages import (
     ask_until_taken,
     evaluation_seconds,
     expected_seconds,
+    require_service,
     require_success,
 )
 from heinfer_client.prediction import Prediction
@@ -35,11 +36,13 @@ from heinfer_client.upload import send_keys
 class Session:
     """One model of one server, one secret key, and the id of its evaluation keys there."""
 
-    def __init__(self, url: str, model: str, keys_path: Path | None, bars: Bars, timeout: float) -> None:
+    def __init__(self, url: str, model: str, keys_path: str | Path | None, bars: Bars, timeout: float) -> None:
+        if not isinstance(model, str) or not model:
+            raise SettingError("model must be the name of a model that the service has")
         self._url = url
         self._model = model
         self._path = f"/models/{quote(model, safe='')}"
-        self._file = KeyFile(keys_path) if keys_path else None
+        self._file = _key_file(keys_path) if keys_path else None
         self._bars = bars
         self._timeout = timeout
         self._codec: Codec | None = None
@@ -60,10 +63,12 @@ class Session:
 
         Raises:
             UnknownModelError, UntrustedManifestError, NewerFormatError.
+            ServiceError: when there is no service.
         """
         if self._codec is not None:
             return
         reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
+        require_service(reply, self._url)
         require_success(reply)
         self._codec = Codec(trusted_manifest(reply.body, self._model))
         self._manifest_digest = sha256(reply.body).hexdigest()
@@ -143,3 +148,10 @@ class Session:
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
+
+
+def _key_file(path: str | Path) -> KeyFile:
+    try:
+        return KeyFile(Path(path))
+    except (TypeError, ValueError):  # ValueError: it ends in no name, as / and . do
+        raise SettingError(f"keys_path must be the path of a file, not {path!r}") from None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from math import inf
+from numbers import Real
 from threading import TIMEOUT_MAX, Thread
 from typing import NamedTuple, TypeVar
 
@@ -32,6 +33,9 @@ HEADERS = {"Accept-Encoding": "identity"}
 
 CHUNK = 1 << 16
 
+_NOT_TLS = "WRONG_VERSION_NUMBER"
+"""What OpenSSL says of an answer in plain HTTP."""
+
 T = TypeVar("T")
 
 
@@ -46,7 +50,7 @@ def checked_address(url: str) -> Address:
     """The address that a URL gives; SettingError, which echoes nothing of it, when it gives none."""
     try:
         parsed = httpx.URL(url)
-    except httpx.InvalidURL:
+    except (httpx.InvalidURL, TypeError):
         raise _malformed() from None
     rest = (parsed.path, parsed.query.decode(), parsed.fragment)
     # An @ after the host's part: a password that has a / in it, and what is before that would be taken for the host.
@@ -68,20 +72,26 @@ def checked_headers(api_key: str | None, credentials: tuple[str, str] | None) ->
     SettingError, which echoes nothing of it, when it is none, or when the URL has a user and a password as well.
     """
     key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
-    if not key:
+    if key == "":
         return HEADERS
     if credentials:
         raise SettingError("give an API key or a URL with user and password: both go into the same header")
-    if not re.fullmatch(r"[!-~]{1,512}", key):
-        raise SettingError("the API key must be the characters that `heinfer tenant` printed, without spaces")
+    if not isinstance(key, str) or not re.fullmatch(r"[!-~]{1,512}", key):
+        raise SettingError("the API key must be the string that `heinfer tenant` printed, without spaces")
     return HEADERS | {"Authorization": f"Bearer {key}"}
 
 
 def checked_timeout(seconds: float) -> float:
     """Seconds that one request may take; SettingError when they are none."""
-    if not 0 < seconds <= TIMEOUT_MAX:
-        raise SettingError(f"the time-out must be a number of seconds above 0, not {seconds}")
-    return seconds
+    if not isinstance(seconds, Real) or not 0 < seconds <= TIMEOUT_MAX:
+        raise SettingError(f"the time-out must be a number of seconds above 0, not {seconds!r}")
+    return float(seconds)
+
+
+def require_open(is_closed: bool) -> None:
+    """SettingError when a client is closed."""
+    if is_closed:
+        raise SettingError("this client is closed: make another")
 
 
 def chunks(body: bytes) -> Iterator[bytes]:
@@ -127,7 +137,8 @@ class Answer:
         timing = self._response.headers.get("server-timing", "")
         retry_after = self._response.headers.get("retry-after", "")
         expected = self._response.headers.get("heinfer-evaluation-seconds", "")
-        return Reply(self._response.status_code, bytes(self._body), timing, retry_after, expected)
+        has_api_key = self._response.request.headers.get("authorization", "").startswith("Bearer ")
+        return Reply(self._response.status_code, bytes(self._body), timing, retry_after, expected, has_api_key)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -162,4 +173,5 @@ def transport_errors(url: str, seconds: float) -> Iterator[None]:
         ) from error
     except httpx.HTTPError as error:
         cause = str(error) or type(error).__name__
-        raise ServiceUnavailableError(f"no answer from {url} ({cause}): is the service running there?") from error
+        hint = "the service may speak http, not https" if _NOT_TLS in cause else "is the service running there?"
+        raise ServiceUnavailableError(f"no answer from {url} ({cause}): {hint}") from error

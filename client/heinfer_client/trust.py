@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from math import log2
+from typing import Literal
+
+from pydantic import BaseModel, ValidationError
 
 from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import ManifestError, ParameterError, UntrustedManifestError
@@ -16,6 +19,19 @@ MAX_MADE_BYTES = 1 << 32
 
 MAX_INPUT_BYTES = 1 << 30
 MAX_OUTPUT_BYTES = 1 << 27
+
+
+class _Claim(BaseModel):
+    format: Literal["heinfer-manifest"]
+
+
+def claims_to_be_manifest(data: bytes) -> bool:
+    """Whether bytes say that they are a manifest, be it a malformed one."""
+    try:
+        _Claim.model_validate_json(data)
+    except ValidationError:
+        return False
+    return True
 
 
 def trusted_manifest(data: bytes, model: str) -> Manifest:
