@@ -58,6 +58,8 @@ def test_a_bundle_comes_back_as_it_was(tmp_path):
     assert same(load(path), sample_bundle())
     assert path.read_bytes() == GOOD == to_bytes(load(path))
     assert [entry.name for entry in tmp_path.iterdir()] == ["sample.heinfer"]
+    save(sample_bundle(), str(path))
+    assert same(load(str(path)), sample_bundle())
 
 
 @settings(max_examples=60, deadline=None)

@@ -62,12 +62,13 @@ class Bundle:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def save(bundle: Bundle, path: Path) -> None:
+def save(bundle: Bundle, path: Path | str) -> None:
     """Write a bundle, whole or not at all.
 
     Raises:
         BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
     """
+    path = Path(path)
     data = to_bytes(bundle)
     from_bytes(data)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -82,7 +83,7 @@ def save(bundle: Bundle, path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def load(path: Path) -> Bundle:
+def load(path: Path | str) -> Bundle:
     """Open a bundle from an untrusted source.
 
     Raises:
@@ -90,6 +91,7 @@ def load(path: Path) -> Bundle:
         NewerFormatError: when a newer heinfer wrote it.
         InsecureParametersError: when its parameters are below 128 bits.
     """
+    path = Path(path)
     try:
         with path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
