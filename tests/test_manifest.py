@@ -17,9 +17,10 @@ from heinfer.errors import (
     ManifestError,
     NewerFormatError,
     ParameterError,
+    SettingError,
 )
 from heinfer.formats.layout_part import LayoutPart, LayoutRun
-from heinfer.formats.manifest import MAX_MANIFEST_BYTES, ParametersPart, parse_manifest
+from heinfer.formats.manifest import MAX_MANIFEST_BYTES, ParametersPart, Preprocessing, parse_manifest
 from heinfer.layout.layout import FREE, ZERO, Layout
 
 
@@ -309,6 +310,36 @@ def test_what_is_no_document_is_refused(data):
 def test_a_large_document_is_refused_unread():
     with pytest.raises(ManifestError, match="at most"):
         parse_manifest(b" " * (MAX_MANIFEST_BYTES + 1))
+
+
+PIXELS = {"divisor": 255, "mean": (0.5,), "std": (0.25,), "low": -2.0, "high": 2}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"mean": 0.5}, r"mean must be a tuple of one number a channel, such as \(0.1307,\); 0.5 is not"),
+        ({"mean": [0.5]}, r"mean must be a tuple .*; \[0.5\] is not"),
+        ({"mean": ("a",)}, r"mean must be a tuple .*; 'a' is not"),
+        ({"mean": (0.5, 0.5)}, "mean and std must have one entry a channel each"),
+        ({"std": (0.0,)}, "std must be a tuple of one number above 0 a channel"),
+        ({"divisor": 0}, "divisor must be a number above 0"),
+        ({"low": "-2"}, "low must be a number, the smallest value of an input; .-2. is not"),
+        ({"high": float("nan")}, "high must be a number, .*; nan is not"),
+        ({"high": -2.0}, "low must be below high"),
+        ({"deviation": (0.25,)}, "there is no deviation; it has divisor, mean, std, low, high"),
+    ],
+)
+def test_preprocessing_names_the_argument_that_is_wrong(changed, message):
+    with pytest.raises(SettingError, match=f"^Preprocessing: {message}") as caught:
+        Preprocessing(**PIXELS | changed)
+    assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", PIXELS)
+def test_preprocessing_names_the_argument_that_is_missing(missing):
+    with pytest.raises(SettingError, match=f"^Preprocessing: {missing} is missing: a "):
+        Preprocessing(**{name: value for name, value in PIXELS.items() if name != missing})
 
 
 def test_parts_are_checked_when_they_are_made():

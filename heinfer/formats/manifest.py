@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import log2, prod
-from typing import Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.primes import is_prime
-from heinfer.errors import InsecureParametersError, ManifestError, NewerFormatError, ParameterError
+from heinfer.errors import InsecureParametersError, ManifestError, NewerFormatError, ParameterError, SettingError
 from heinfer.formats.layout_part import LayoutPart, LayoutRun, Part
 
 __all__ = [
@@ -24,11 +24,16 @@ __all__ = [
     "OutputPart",
     "ParametersPart",
     "Preprocessing",
+    "first_reason",
     "parse_manifest",
 ]
 
 MANIFEST_VERSION: Final = 2
 MAX_MANIFEST_BYTES = 1 << 22
+
+NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
+MAX_LABEL: Final = 64
 
 _MAX_PRIMES = 64
 _MAX_CHANNELS = 1024
@@ -43,7 +48,7 @@ def _printable(text: str) -> str:
 _Prime = Annotated[int, Field(ge=2, lt=1 << 31)]
 _Level = Annotated[int, Field(ge=0, lt=_MAX_PRIMES)]
 _Scale = Annotated[float, Field(gt=0)]
-_Label = Annotated[str, Field(max_length=64), AfterValidator(_printable)]
+_Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
 _Channels = Field(min_length=1, max_length=_MAX_CHANNELS)
 
 
@@ -60,6 +65,9 @@ class Preprocessing(Part):
 
     `divisor` is for integer images (255 for 8 bits); float images are taken as pixel / divisor already, in 0..1.
     mean and std have one entry a channel (the first axis of an input of three axes; other inputs have one channel).
+
+    Raises:
+        SettingError: names the first argument that is missing or wrong.
     """
 
     divisor: Annotated[float, Field(gt=0)]
@@ -68,6 +76,17 @@ class Preprocessing(Part):
     low: float
     high: float
 
+    if not TYPE_CHECKING:  # checkers know the arguments by the fields
+
+        def __init__(self, **data: Any) -> None:
+            try:
+                super().__init__(**data)
+            except ValidationError as error:
+                raise SettingError(f"Preprocessing: {_what_is_wrong(error)}") from None
+
+        # pydantic's own mark: a manifest that is parsed does not come through here, and is read as JSON all the way.
+        __init__.__pydantic_base_init__ = True
+
     @model_validator(mode="after")
     def _is_consistent(self) -> Preprocessing:
         if len(self.mean) != len(self.std):
@@ -75,6 +94,27 @@ class Preprocessing(Part):
         if not self.low < self.high:
             raise ValueError("low must be below high")
         return self
+
+
+_PREPROCESSING = {
+    "divisor": "a number above 0, such as 255 for pixels of 8 bits",
+    "mean": "a tuple of one number a channel, such as (0.1307,)",
+    "std": "a tuple of one number above 0 a channel, such as (0.3081,)",
+    "low": "a number, the smallest value of an input",
+    "high": "a number, the largest value of an input",
+}
+
+
+def _what_is_wrong(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    if not first["loc"]:
+        return first["msg"].removeprefix("Value error, ")
+    field = str(first["loc"][0])
+    if field not in _PREPROCESSING:
+        return f"there is no {field}; it has {', '.join(_PREPROCESSING)}"
+    if first["type"] == "missing":
+        return f"{field} is missing: {_PREPROCESSING[field]}"
+    return f"{field} must be {_PREPROCESSING[field]}; {first['input']!r} is not"
 
 
 class InputPart(Part):
@@ -143,8 +183,8 @@ class Manifest(Part):
 
     format: Literal["heinfer-manifest"] = "heinfer-manifest"
     version: Literal[2] = MANIFEST_VERSION
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-    model_version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$")]
+    name: Annotated[str, Field(pattern=NAME)]
+    model_version: Annotated[str, Field(pattern=VERSION)]
     parameters: ParametersPart
     batch: Annotated[int, Field(ge=1)] = 1
     input: InputPart
@@ -251,11 +291,11 @@ def parse_manifest(data: bytes) -> Manifest:
     except ParameterError as error:
         raise ManifestError(f"the manifest's parameters are malformed: {error}") from None
     except ValidationError as error:
-        raise ManifestError(f"the manifest is malformed: {_first_reason(error)}") from None
+        raise ManifestError(f"the manifest is malformed: {first_reason(error)}") from None
 
 
-def _first_reason(error: ValidationError) -> str:
-    """Where and why, without a byte of the input: not even the name of an unknown field."""
+def first_reason(error: ValidationError) -> str:
+    """Where and why a part is malformed, without a byte of the input: not even the name of an unknown field."""
     first = error.errors(include_input=False, include_url=False, include_context=False)[0]
     unknown = first["type"] == "extra_forbidden"
     where = ".".join(str(part) for part in (first["loc"][:-1] if unknown else first["loc"]))
