@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
+from heinfer.arguments import (
+    as_inputs,
+    require_a_label_a_score,
+    require_calibration,
+    require_preprocessing,
+    require_wishes,
+    require_words,
+)
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.calibration.prediction import prices
 from heinfer.circuit.interpret import run
@@ -43,6 +52,7 @@ from heinfer.formats.manifest import (
     OutputPart,
     ParametersPart,
     Preprocessing,
+    first_reason,
 )
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
@@ -119,14 +129,21 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         wishes: what the plan shall be good at, and must not exceed.
 
     Raises:
-        CompileError: names the layer, the cause and the way out.
+        CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
     """
     from heinfer.frontend import trace  # torch is needed for this alone
 
-    network = trace(module, calibration.shape[1:])
+    inputs = as_inputs(calibration)
+    try:
+        network = trace(module, inputs.shape[1:])
+    except ShapeError as error:
+        raise ShapeError(
+            f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
+            "and a convolution takes (N, C, H, W)"
+        ) from error
     return compile_network(
         network,
-        calibration,
+        inputs,
         name=name,
         preprocessing=preprocessing,
         labels=labels,
@@ -148,26 +165,23 @@ def compile_network(
     wishes: Wishes = DEFAULT,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
-    _require_calibration(network, calibration, preprocessing)
+    inputs = as_inputs(calibration)
+    require_wishes(wishes)
+    require_words(name, model_version, labels, metadata)
+    require_preprocessing(preprocessing, network.input_shape)
+    require_calibration(network, inputs, preprocessing)
+    require_a_label_a_score(labels, network.output_shape)
     folded = fold(network)
     plan, circuit = plan_circuit(folded, wishes)
     validate_structure(circuit)
-    calibrated = _calibrate(circuit, plan, calibration)
+    calibrated = _calibrate(circuit, plan, inputs)
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
-    manifest = _manifest(plan, calibrated, name, model_version, preprocessing, labels)
+    try:
+        manifest = _manifest(plan, calibrated, name, model_version, preprocessing, labels)
+    except ValidationError as error:
+        raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     told = {"policy": wishes.policy.value} | dict(metadata or {})
     return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
-
-
-def _require_calibration(network: Network, calibration: Array, preprocessing: Preprocessing) -> None:
-    if calibration.shape[1:] != network.input_shape or not len(calibration):
-        raise ShapeError(f"calibration inputs have shape (batch, *{network.input_shape}), not {calibration.shape}")
-    low, high = float(calibration.min()), float(calibration.max())
-    if low < preprocessing.low or high > preprocessing.high:
-        raise CompileError(
-            f"calibration inputs reach from {low:.3g} to {high:.3g}, the declared input range is "
-            f"{preprocessing.low:.3g} to {preprocessing.high:.3g}: clients would clip them; widen the range"
-        )
 
 
 _KEY_FACTORS = (1, 10, 100)

@@ -1,11 +1,17 @@
 """Compiling whole networks, and running them encrypted on real SEAL at 128-bit parameters."""
 
+import warnings
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from encrypted import EncryptedRun, precision_bits
+from torch import nn
 
+import heinfer
+from heinfer import compiler
 from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
@@ -195,9 +201,125 @@ def test_calibration_outside_the_declared_range_is_refused() -> None:
         compile_network(small_network(), 2 * calibration(), name="small", preprocessing=RANGE)
 
 
+def test_calibration_that_is_not_preprocessed_is_told_so() -> None:
+    with pytest.raises(CompileError, match="must be preprocessed as Preprocessing says, clip"):
+        compile_network(small_network(), np.full((2, 1, 12, 12), 255.0), name="small", preprocessing=RANGE)
+
+
+def test_calibration_may_leave_the_range_by_what_float32_rounds() -> None:
+    pixels = np.stack([np.zeros((1, 12, 12), np.uint8), np.full((1, 12, 12), 255, np.uint8)])
+    normalised = (pixels / np.float32(255) - np.float32(0.1307)) / np.float32(0.3081)
+    low, high = (0 - 0.1307) / 0.3081, (1 - 0.1307) / 0.3081
+    assert normalised.dtype == np.float32
+    assert normalised.min() < low
+    exact = Preprocessing(divisor=255, mean=(0.1307,), std=(0.3081,), low=low, high=high)
+    assert compile_network(small_network(), normalised, name="small", preprocessing=exact).report.key_count
+    with pytest.raises(CompileError, match=r"from -0\.424312\d+ to .* is -0\.424212918 to 2\.82148653: clients"):
+        compile_network(small_network(), normalised.astype(float) - 1e-4, name="small", preprocessing=exact)
+
+
 def test_calibration_of_another_shape_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"shape \(batch, \*\(1, 12, 12\)\)"):
         compile_network(small_network(), np.zeros((3, 12, 12)), name="small", preprocessing=RANGE)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_calibration_with_what_is_no_number_is_refused(value: float) -> None:
+    broken = calibration()
+    broken[[5, 9], 0, 3, 3] = value
+    with pytest.raises(CompileError, match=r"2 of 16 calibration inputs hold NaN .* calibration\[5\]"):
+        compile_network(small_network(), broken, name="small", preprocessing=RANGE)
+
+
+@pytest.fixture
+def no_planning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("planning began before the arguments were looked at")
+
+    monkeypatch.setattr(compiler, "plan_circuit", fail)
+
+
+RGB = Preprocessing(divisor=255, mean=(0.0,) * 3, std=(1.0,) * 3, low=0.0, high=1.0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"labels": ("cat", "dog")}, "gives 3 scores: give as many labels or none, not 2"),
+        ({"labels": ["cat", "dog", "fox"]}, r"labels must be a tuple of strings, such as \('cat', 'dog'\), not a list"),
+        ({"labels": "cat"}, "labels must be a tuple of strings, .* not a str"),
+        ({"labels": (0, 1, 2)}, "strings of at most 64 characters .*; 0 is none"),
+        ({"labels": ("a", "b", "c" * 65)}, "strings of at most 64 characters"),
+        ({"labels": ("a", "b", "\x1b[2J")}, "without control characters; '.x1b"),
+        ({"name": "My Model"}, r"name must be 1 to 64 of a-z, .* not 'My Model'"),
+        ({"name": "small\n"}, "name must be"),
+        ({"name": None}, "name must be"),
+        ({"model_version": 2}, "model_version must be a string .* not 2"),
+        ({"metadata": {"epochs": 3}}, "metadata must be a mapping from strings to strings"),
+        ({"wishes": Limits()}, "wishes must be heinfer.planner.objective.Wishes, .* not a Limits"),
+        ({"preprocessing": {"divisor": 255}}, r"must be heinfer.formats.manifest.Preprocessing\(.* not a dict"),
+        ({"preprocessing": RGB}, r"one entry a channel, 1 for inputs of shape \(1, 12, 12\), not 3"),
+    ],
+)
+def test_arguments_are_looked_at_before_planning(wrong: dict[str, Any], message: str, no_planning: None) -> None:
+    with pytest.raises(CompileError, match=message):
+        compile_network(small_network(), calibration(), **{"name": "small", "preprocessing": RANGE} | wrong)
+
+
+def torch_network() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(1, 2, 3, stride=2), nn.Flatten(), nn.Linear(50, 3))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (list(calibration()), "one array .* not a list: np.stack"),
+        (calibration().tolist(), "one array .* not a list"),
+        (torch.zeros((2, 1, 12, 12), requires_grad=True), r"x\.detach\(\)\.cpu\(\)\.numpy\(\)"),
+        (np.array([["cat", "dog"]]), "cannot be read as an array of numbers"),
+        (np.zeros(12), r"\(N, C, H, W\) if they are images, not \(12,\)"),
+        (np.zeros((0, 1, 12, 12)), r"not \(0, 1, 12, 12\)"),
+        (calibration()[:, 0], r"got \(12, 12\); the calibration inputs have shape \(16, 12, 12\): .* \(N, C, H, W\)"),
+        (calibration().repeat(3, axis=1), r"expected 1 channels, got 3 .* have shape \(16, 3, 12, 12\)"),
+    ],
+)
+def test_calibration_of_a_wrong_kind_is_refused(inputs: Any, message: str, no_planning: None) -> None:
+    with pytest.raises(CompileError, match=message):
+        heinfer.compile(torch_network(), inputs, name="small", preprocessing=RANGE)
+
+
+def test_calibration_may_be_a_tensor() -> None:
+    inputs = torch.rand((4, 1, 12, 12), generator=torch.Generator().manual_seed(0))
+    assert heinfer.compile(torch_network(), inputs, name="small", preprocessing=RANGE).report.key_count  # type: ignore[arg-type]
+
+
+def torch_script() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.jit.trace(torch_network(), torch.zeros(1, 1, 12, 12))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (torch_network().state_dict(), r"a state_dict.*: .* give the nn\.Module itself"),
+        (torch_script(), r"TorchScript .* give the nn\.Module itself"),
+        (nn.Sequential, r"the class Sequential.* give the nn\.Module itself"),
+        ("clinic.pt", r"a str: give the nn\.Module itself"),
+    ],
+    ids=["state dict", "script", "class", "path"],
+)
+def test_what_is_no_module_is_refused(model: Any, message: str, no_planning: None) -> None:
+    with pytest.raises(CompileError, match=message):
+        heinfer.compile(model, calibration(), name="small", preprocessing=RANGE)
+
+
+def test_what_no_manifest_can_say_is_a_compile_error() -> None:
+    """Found only after planning: the range times the scale that was chosen does not fit the modulus."""
+    endless = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=-1e60, high=1e60)
+    with pytest.raises(CompileError, match=r"range at its scale exceeds half the modulus$") as caught:
+        compile_network(small_network(), calibration(), name="small", preprocessing=endless)
+    assert "pydantic" not in str(caught.value)
 
 
 def test_too_deep_a_network_says_so() -> None:

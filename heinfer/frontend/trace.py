@@ -6,9 +6,10 @@ import operator
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import fx, nn
 
-from heinfer.errors import UnsupportedOperatorError
+from heinfer.errors import CompileError, UnsupportedOperatorError
 from heinfer.frontend.functions import function_operator, makes_new_tensor, tensors_read
 from heinfer.frontend.modules import LEAVES, module_operator
 from heinfer.network.ir import INPUT, Network, Node
@@ -25,9 +26,11 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
         input_shape: shape of one input without the batch axis.
 
     Raises:
+        CompileError: when the module is none, such as a state_dict.
         UnsupportedOperatorError: names the operator and the module path.
         ShapeError: names the layer whose input does not fit.
     """
+    _require_module(module)
     tracer = _Tracer()
     if tracer.is_leaf_module(module, ""):
         module = nn.Sequential(module)  # the tracer always looks inside what it is given
@@ -36,6 +39,20 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     if network.nodes:
         _ = network.output_shape  # shapes are checked here, where the error can name the layer
     return network
+
+
+def _require_module(module: object) -> None:
+    if isinstance(module, nn.Module) and not isinstance(module, torch.jit.ScriptModule):
+        return
+    if isinstance(module, nn.Module):
+        found = "a TorchScript module, whose layers cannot be read: "
+    elif isinstance(module, Mapping):
+        found = "a state_dict or other mapping: build the network, load the state_dict into it, and "
+    elif isinstance(module, type):
+        found = f"the class {module.__name__}: make one of it, load its weights, and "
+    else:
+        found = f"a {type(module).__name__}: "
+    raise CompileError(f"the model is {found}give the nn.Module itself")
 
 
 class _Proxy(fx.Proxy):
