@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from heinfer.convert import factorize
 from heinfer.errors import ShapeError, UnsupportedOperatorError
@@ -92,6 +93,79 @@ def test_forward_with_torch_flatten() -> None:
     module = settled(Net())
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
     assert np.abs(trace(module, (3, 2, 2))(x.numpy()) - module(x).detach().numpy()).max() < 1e-10
+
+
+class Function(nn.Module):
+    """A function between two layers."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 3, 2)
+        self.fc = nn.Linear(12, 2)
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(self.function(self.conv(x)))
+
+
+def unpacked(x: torch.Tensor) -> torch.Tensor:
+    batch, _, _, _ = x.shape
+    return x.view(batch, -1)
+
+
+FLATTENED = {
+    "view": lambda x: x.view(x.shape[0], -1),
+    "view by size": lambda x: x.view(x.size(0), -1),
+    "view by size()": lambda x: x.view(x.size()[0], -1),
+    "view by named size": lambda x: x.view(x.size(dim=0), -1),
+    "view of a tuple": lambda x: x.view((x.shape[0], -1)),
+    "view of known size": lambda x: x.view(-1, 12),
+    "view of known size and batch": lambda x: x.view(x.shape[0], 12),
+    "view of an unpacked shape": unpacked,
+    "reshape": lambda x: x.reshape(x.size(0), -1),
+    "torch.reshape": lambda x: torch.reshape(x, (x.shape[0], -1)),
+    "torch.reshape by name": lambda x: torch.reshape(x, shape=[-1, 12]),
+}
+
+
+@pytest.mark.parametrize("name", FLATTENED)
+def test_flat_views_are_flatten(name: str) -> None:
+    module = settled(Function(FLATTENED[name]))
+    x = torch.randn(4, 1, 3, 3, dtype=torch.float64)
+    network = trace(module, (1, 3, 3))
+    assert np.abs(network(x.numpy()) - module(x).detach().numpy()).max() < 1e-10
+    flattened = settled(Function(lambda x: torch.flatten(x, 1)))
+    flattened.load_state_dict(module.state_dict())
+    assert np.array_equal(network(x.numpy()), trace(flattened, (1, 3, 3))(x.numpy()))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda x: x.view(1, -1), r"view: view is supported where .*; write torch\.flatten\(x, 1\)"),
+        (lambda x: x.view(x.shape[1], -1), r"view: .*; write torch\.flatten\(x, 1\)"),
+        (lambda x: x.view(x.shape[0], 3, -1), r"view: .*; write torch\.flatten\(x, 1\)"),
+        (lambda x: x.reshape(x.size(0), x.size(1) * 4), r"mul: the operator mul has no encrypted form"),
+        (torch.flatten, r"flatten: .*; write torch\.flatten\(x, 1\)"),
+        (lambda x: x.squeeze(), r"squeeze: .*; write torch\.flatten\(x, 1\)"),
+        (lambda x: x.view(len(x), -1), r"conv: len of a tensor .*; write x\.shape\[0\]"),
+        (lambda x: x if x.sum() > 0 else -x, "the model's forward cannot be followed"),
+        (functional.relu, "relu: .*; replace activations by heinfer.nn.PolyActivation"),
+        (lambda x: functional.max_pool2d(x, 2), "max_pool2d: .* max pooling by average pooling"),
+        (lambda x: functional.adaptive_avg_pool2d(x, 1), r"adaptive_avg_pool2d: .* use nn\.AvgPool2d\(k\)"),
+        (lambda x: x.mean((2, 3)), r"mean: .* use nn\.AvgPool2d\(k\)"),
+        (lambda x: functional.log_softmax(x, 1), "log_softmax: .* leave it off: .* labels do not change"),
+        (lambda x: x.softmax(1), "softmax: .* leave it off"),
+    ],
+)
+def test_functions_name_what_to_write_instead(function: Any, message: str) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=f"^{message}"):
+        trace(Function(function), (1, 3, 3))
+
+
+def test_a_view_of_another_size_is_named() -> None:
+    with pytest.raises(ShapeError, match=r"^view: \(3, 2, 2\) has 12 elements, not 6"):
+        trace(Function(lambda x: x.view(-1, 6)), (1, 3, 3))
 
 
 def test_unsupported_module_is_named_with_its_path() -> None:
@@ -214,6 +288,13 @@ def test_joints_of_shapes_that_do_not_fit_are_named() -> None:
         (nn.AvgPool2d(2, padding=1), "without padding"),
         (nn.BatchNorm2d(1, track_running_stats=False), "running statistics"),
         (nn.Flatten(2), "batch axis"),
+        (nn.Conv2d(1, 1, (3, 5), padding="same", dilation=(2, 1)), r"padding='same': write padding=\(2, 2\)"),
+        (nn.Conv2d(1, 1, 3, padding="valid"), r"padding='valid': write padding=\(0, 0\)"),
+        (nn.Conv2d(1, 1, 4, padding="same"), "padding='same': an even kernel is padded more on one side"),
+        (nn.AdaptiveAvgPool2d(1), r"use nn\.AvgPool2d\(k\)"),
+        (nn.Softmax(1), "leave it off: the largest score stays the largest, so labels do not change"),
+        (nn.LogSoftmax(1), "leave it off"),
+        (nn.MaxPool2d(2), "max pooling by average pooling"),
     ],
 )
 def test_unsupported_options_are_named(module: nn.Module, message: str) -> None:

@@ -11,11 +11,14 @@ from torch import fx, nn
 
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.modules import MAKES_NEW_TENSOR
+from heinfer.frontend.ways_out import FLATTEN, way_out
 from heinfer.network.joints import Add, Concat, Joint
 from heinfer.network.operators import Flatten, Operator
 
 _FLATTEN = (torch.flatten, "flatten")
+_RESHAPE = (torch.reshape, "reshape", "view")
 _ADD = (operator.add, operator.iadd, torch.add, "add")
+_FUNCTIONS = "use Conv2d, Linear, BatchNorm, AvgPool2d, Flatten, x + y, torch.cat or heinfer.nn layers"
 _CONCAT = (torch.cat, torch.concat, torch.concatenate)
 
 
@@ -28,16 +31,24 @@ def function_operator(path: str, node: fx.Node) -> Operator | Joint:
     name = _name(node)
     if node.target in _FLATTEN and [*node.args[1:], *node.kwargs.values()] in ([1], [1, -1]):
         return Flatten()
+    if node.target in _RESHAPE:
+        return _reshape(path, name, node)
     if node.target in _ADD:
         return _add(path, name, node)
     if node.target in _CONCAT:
         return _concat(path, name, node)
     if name.endswith("_") and not name.endswith("__"):
         raise UnsupportedOperatorError(f"{path}: {name} changes a tensor in place; write x = x + y")
-    raise UnsupportedOperatorError(
-        f"{path}: the operator {name} has no encrypted form; use Conv2d, Linear, BatchNorm, AvgPool2d, Flatten, "
-        "x + y, torch.cat or heinfer.nn layers"
-    )
+    raise UnsupportedOperatorError(f"{path}: the operator {name} has no encrypted form; {way_out(name, _FUNCTIONS)}")
+
+
+def is_size(node: fx.Node) -> bool:
+    """Whether a call asks a tensor for its sizes, or these for one of them, as in ``x.shape[0]`` and ``x.size(0)``."""
+    if node.op == "call_method":
+        return node.target == "size"
+    if node.target is operator.getitem:
+        return isinstance(node.args[0], fx.Node) and is_size(node.args[0])
+    return node.target is getattr and node.args[1] == "shape"
 
 
 def tensors_read(node: fx.Node) -> tuple[Any, ...]:
@@ -53,6 +64,24 @@ def makes_new_tensor(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], MAKES_NEW_TENSOR)
     return node.target in (*_ADD, *_CONCAT)
+
+
+def _reshape(path: str, name: str, node: fx.Node) -> Flatten:
+    """Of the shapes that there are, the flat ones: (batch, -1), (batch, size) and (-1, size)."""
+    shape = [*node.args[1:], *node.kwargs.values()]
+    match list(shape[0]) if len(shape) == 1 and isinstance(shape[0], list | tuple) else shape:
+        case [fx.Node() as batch, -1] if _is_batch(batch):
+            return Flatten()
+        case [fx.Node() as batch, int(size)] if _is_batch(batch):
+            return Flatten(size)
+        case [-1, int(size)]:
+            return Flatten(size)
+    raise UnsupportedOperatorError(f"{path}: {name} is supported where it flattens all but the batch axis; {FLATTEN}")
+
+
+def _is_batch(node: fx.Node) -> bool:
+    """Whether a call asks how many inputs there are."""
+    return is_size(node) and [*node.args[1:], *node.kwargs.values()] == [0]
 
 
 def _add(path: str, name: str, node: fx.Node) -> Add:

@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from heinfer.errors import UnsupportedOperatorError
+from heinfer.frontend.ways_out import way_out
 from heinfer.network.linear_map import Vector
 from heinfer.network.operators import (
     AveragePool,
@@ -37,15 +38,15 @@ def module_operator(path: str, module: nn.Module) -> Operator | None:
                 return convert(module)
             except UnsupportedOperatorError as error:
                 raise UnsupportedOperatorError(f"{path}: {error}") from None
-    raise UnsupportedOperatorError(
-        f"{path}: {type(module).__name__} has no encrypted form; replace activations by heinfer.nn.PolyActivation and "
-        "max pooling by average pooling, and fine-tune"
-    )
+    name = type(module).__name__
+    raise UnsupportedOperatorError(f"{path}: {name} has no encrypted form; {way_out(name)}")
 
 
 def _convolution(module: nn.Conv2d) -> Operator:
-    if module.padding_mode != "zeros" or isinstance(module.padding, str):
+    if module.padding_mode != "zeros":
         raise UnsupportedOperatorError("a convolution must be padded with zeros, by numbers")
+    if isinstance(module.padding, str):
+        raise UnsupportedOperatorError(f"padding={module.padding!r}: {_padding_in_numbers(module)}")
     return Convolution(
         _array(module.weight),
         _bias(module.bias, module.out_channels),
@@ -54,6 +55,17 @@ def _convolution(module: nn.Conv2d) -> Operator:
         _pair(module.dilation),
         module.groups,
     )
+
+
+def _padding_in_numbers(module: nn.Conv2d) -> str:
+    both = (
+        [0, 0]
+        if module.padding == "valid"
+        else [d * (k - 1) for d, k in zip(_pair(module.dilation), _pair(module.kernel_size), strict=True)]
+    )
+    if any(size % 2 for size in both):
+        return "an even kernel is padded more on one side, which no number says; take an odd one, and train again"
+    return f"write padding=({both[0] // 2}, {both[1] // 2}), which is the same"
 
 
 def _dense(module: nn.Linear) -> Operator:

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
-from heinfer.frontend.functions import function_operator, makes_new_tensor, tensors_read
+from heinfer.frontend.functions import function_operator, is_size, makes_new_tensor, tensors_read
 from heinfer.frontend.modules import LEAVES, module_operator
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import Joint
@@ -34,7 +34,10 @@ def trace(module: nn.Module, input_shape: tuple[int, ...]) -> Network:
     tracer = _Tracer()
     if tracer.is_leaf_module(module, ""):
         module = nn.Sequential(module)  # the tracer always looks inside what it is given
-    graph = tracer.trace(module.eval())
+    try:
+        graph = tracer.trace(module.eval())
+    except fx.proxy.TraceError as error:
+        raise UnsupportedOperatorError(f"the model's forward cannot be followed with any input: {error}") from error
     network = _Translation(dict(module.named_modules()), input_shape).network(graph)
     if network.nodes:
         _ = network.output_shape  # shapes are checked here, where the error can name the layer
@@ -56,10 +59,13 @@ def _require_module(module: object) -> None:
 
 
 class _Proxy(fx.Proxy):
-    """Tells ``x += y`` from ``x + y``, which torch.fx does not."""
+    """Tells ``x += y`` from ``x + y``, which torch.fx does not, and what to write for ``len(x)``."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self.tracer.create_proxy("call_function", operator.iadd, (self, other), {}, name="add")
+
+    def __len__(self) -> int:
+        raise UnsupportedOperatorError(f"{self.node.name}: len of a tensor is not known yet; write x.shape[0]")
 
 
 class _Tracer(fx.Tracer):
@@ -97,6 +103,8 @@ class _Translation:
         self.position[node] = INPUT
 
     def _take_call(self, node: fx.Node) -> None:
+        if is_size(node):
+            return  # no tensor: what reads it knows what to make of it
         path = _path(node)
         if node.op == "call_module":
             found: Operator | Joint | None = module_operator(path, self.modules[str(node.target)])

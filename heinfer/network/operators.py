@@ -188,9 +188,12 @@ class AveragePool(Linear):
 
 @dataclass(frozen=True, eq=False)
 class Flatten(Linear):
-    """The same elements as one axis."""
+    """The same elements as one axis, of ``size`` where that is given."""
+
+    size: int | None = None
 
     def linear_map(self, shape: Shape) -> LinearMap:
+        _require(self.size in (None, prod(shape)), f"{shape} has {prod(shape)} elements, not {self.size}")
         index: Index = np.arange(prod(shape))
         return LinearMap(shape, (prod(shape),), index, index, np.ones(index.size), np.zeros(index.size))
 
