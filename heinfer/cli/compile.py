@@ -15,7 +15,7 @@ from rich.console import Console
 from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
-from heinfer.errors import SettingError
+from heinfer.errors import DataError, SettingError
 from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
 from heinfer.planner.policies.names import Policy
 
@@ -77,8 +77,17 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         costs=costs,
         policy=policy,
     )
-    checkpoint = default_out() / f"{network}.safetensors" if network.partition("@")[0] in NETWORKS else Path(network)
-    name = read_metadata(checkpoint).name
+    is_ours = network.partition("@")[0] in NETWORKS
+    checkpoint = default_out() / f"{network}.safetensors" if is_ours else Path(network)
+    try:
+        name = read_metadata(checkpoint).name
+    except DataError as error:
+        if is_ours:
+            raise
+        raise DataError(
+            f"{network} is no reference network and no file that `heinfer train` of this version wrote; "
+            "a model of your own is compiled in Python, by heinfer.compile(): docs/your-model.md shows how"
+        ) from error
     if max_upload_bytes is None and not policy.is_published:
         most = wishes_for(name).limits.upload_bytes * batch
         wishes = replace(wishes, limits=replace(wishes.limits, upload_bytes=most))
