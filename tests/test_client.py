@@ -333,6 +333,32 @@ def test_who_is_cancelled_while_a_secret_is_made_leaves_no_other_behind(running,
     assert len(made) == 1
 
 
+def test_an_event_loop_that_ends_meanwhile_waits_for_the_thread(running, monkeypatch):
+    made, generate = [], SecretSide.generate
+
+    def slowly(parameters: Parameters) -> SecretSide:
+        time.sleep(0.2)
+        made.append(generate(parameters))
+        return made[-1]
+
+    monkeypatch.setattr(session.SecretSide, "generate", slowly)
+
+    async def use() -> asyncio.Task[None]:
+        client = AsyncClient(URL, model="tiny", transport=httpx.MockTransport(manifest_only))
+        await client._open()
+        task = asyncio.create_task(client.prepare())
+        await asyncio.sleep(0.05)
+        return task
+
+    task = asyncio.run(use())
+    assert task.cancelled()
+    assert len(made) == 1
+
+
+def manifest_only(_request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, content=MODEL.manifest.to_bytes())
+
+
 def test_a_service_takes_note_of_no_more_than_a_day():
     assert headers_of(messages.Request("GET", "/", seconds=1e6))["Heinfer-Timeout"] == "86400.000"
 

@@ -233,6 +233,26 @@ def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeyp
     assert store.total_bytes == 20
 
 
+def test_a_disk_that_fails_for_a_moment_costs_nobody_its_keys(tmp_path, monkeypatch):
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        key_id = add(store, 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", fails)
+            with pytest.raises(StorageError):
+                store.read(key_id)
+        assert store.read(key_id).frame == frame(20)
+
+
+def fails(_path: Path) -> bytes:
+    raise OSError(24, "Too many open files")
+
+
+def test_a_volume_may_have_what_its_file_system_puts_there(tmp_path):
+    (tmp_path / "lost+found").mkdir()
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert add(store, 20) in store
+
+
 def test_what_cannot_be_read_takes_no_room(tmp_path):
     with closing(store_on(DiskShelf(tmp_path))) as store:
         key_id = add(store, 20)

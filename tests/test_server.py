@@ -17,7 +17,6 @@ from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedErr
 from heinfer_server.evaluation import pool as worker_pool
 from heinfer_server.evaluation import worker_process
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
-from heinfer_server.web.heads import MAX_HEAD_BYTES
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -422,18 +421,6 @@ def test_a_body_of_two_lengths_is_refused_and_the_connection_closed(http, method
     answer = http.request(method, "/models/tiny/manifest", headers=headers, content=b"0\r\n\r\n")
     assert_problem(answer, 400, "ambiguous-length")
     assert answer.headers["connection"] == "close"
-
-
-def test_a_huge_head_is_refused_and_the_connection_closed(http):
-    for answer in (
-        http.get("/healthz", headers={"X": "y" * MAX_HEAD_BYTES}),
-        http.get("/healthz", headers=[("X", "y")] * (MAX_HEAD_BYTES // 6)),
-        http.get("/healthz", params={"x": "y" * MAX_HEAD_BYTES}),
-        http.get("/" + "y" * MAX_HEAD_BYTES),
-    ):
-        assert_problem(answer, 431, "head-too-large")
-        assert answer.headers["connection"] == "close"
-    assert http.get("/healthz", headers={"X": "y" * (MAX_HEAD_BYTES // 2)}).status_code == 200
 
 
 def test_malformed_parameters_are_named_and_not_echoed(http):

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from heinfer_server.web import connections
-from heinfer_server.web.connections import BoundedProtocol
+from heinfer_server.web.connections import MAX_HEAD_BYTES, BoundedProtocol
 
 SECONDS = 60.0
 LONG = 4 << 20
@@ -32,7 +32,7 @@ def with_server(app: ASGIApp, use: Callable[[int, ServerState], Coroutine[None, 
 
     async def run() -> None:
         state = ServerState()
-        config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off")
+        config = uvicorn.Config(app, log_config=None, ws="none", lifespan="off", timeout_keep_alive=15)
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
         server = await asyncio.get_running_loop().create_server(
@@ -125,18 +125,45 @@ def test_a_body_in_tiny_chunks_is_refused():
     assert "too small" in json.loads(body)["detail"]
 
 
-@pytest.mark.parametrize("sizes", [[1] * 60, [300] * 1000, [1, 1000] * 100])
+@pytest.mark.parametrize("sizes", [[1] * 60, [1100] * 1000, [1, 2100] * 100])
 def test_a_body_in_chunks_of_a_sensible_size_is_taken(sizes):
     head, _, body = answers_to(echo, CLOSING + chunked(*sizes)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")
     assert len(body) == sum(sizes)
 
 
-def test_a_head_of_too_many_headers_is_refused_however_it_comes():
-    lines = b"x: y\r\n" * 5_000
-    head, _, body = answers_to(echo, REQUEST + lines + b"\r\n").partition(b"\r\n\r\n")
+@pytest.mark.parametrize(
+    "sent",
+    [
+        REQUEST + b"x: y\r\n" * 5_000 + b"\r\n",
+        REQUEST + b"X: " + b"y" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"GET /" + b"y" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+        b"Y" * MAX_HEAD_BYTES + b" / HTTP/1.1\r\nHost: here\r\n\r\n",
+        POST + b"5\r\nhello\r\n0\r\n" + b"x: y\r\n" * 5_000 + b"\r\n",
+        POST + b"0;x\r\n" + b"x: y\r\n" * 5_000 + b"\r\n",
+    ],
+)
+def test_heads_and_trailers_have_a_bound_however_they_come(sent):
+    head, _, body = answers_to(echo, sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert json.loads(body)["code"] == "head-too-large"
+
+
+@pytest.mark.parametrize("trailer", [b"", b"x: y\r\n" * 100])
+@pytest.mark.parametrize("body", [b"0\r\n" + bytes(20_000), b"", b"\r\n0\r\n" + bytes(20_000)])
+def test_a_body_may_look_like_its_end(body, trailer):
+    chunks = f"{len(body):x}\r\n".encode() + body + b"\r\n" if body else b""
+    sent = CLOSING + chunks + b"0\r\n" + trailer + b"\r\n"
+    assert answers_to(echo, sent).partition(b"\r\n\r\n")[2] == body
+    sized = REQUEST + f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode() + body
+    assert answers_to(echo, sized).partition(b"\r\n\r\n")[2] == body
+
+
+def test_a_refused_request_of_head_has_no_body(caplog):
+    answer = answers_to(echo, POST.replace(b"POST", b"HEAD") + chunked(*[1] * 1000))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 def test_a_huge_head_behind_another_request_is_refused_as_well():
@@ -150,7 +177,11 @@ def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
     monkeypatch.setattr(connections, "_most_connections", lambda: 2)
 
     async def use(port: int, state: ServerState) -> None:
-        first, second, third = [await opened(port, state) for _ in range(3)]
+        first, second = [await opened(port, state) for _ in range(2)]
+        for reader, writer in (first, second):  # kept alive
+            writer.write(REQUEST + b"\r\n")
+            await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), SECONDS)
+        third = await opened(port, state)
         assert await asyncio.wait_for(first[0].read(), SECONDS) == b""
         for reader, writer in (second, third):
             writer.write(REQUEST + b"Connection: close\r\n\r\n")

@@ -18,6 +18,7 @@ from test_server import infer, several
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import WorkerFailedError
+from heinfer_server import service as service_module
 from heinfer_server.evaluation import pool
 from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.pool import SHORT_SECONDS
@@ -257,6 +258,13 @@ def test_a_machine_without_threads_or_files_costs_tries_and_no_worker(running, h
         running.portal.call(worker.stop)
         assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 503
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
+
+
+def test_house_is_kept_while_workers_start(tmp_path, monkeypatch, owner):
+    monkeypatch.setattr(service_module, "HOUSEKEEPING_SECONDS", 0.01)
+    with running_service(tmp_path, [MODEL]) as fresh:
+        assert fresh.http.get("/readyz").status_code == 200
+        assert not worker_failures(fresh)
 
 
 def test_a_worker_that_died_idle_is_started_again_without_a_request(running, http, owner, key_id):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -184,13 +186,13 @@ class AsyncClient:
 
 async def _computed(work: Callable[..., T], *arguments: object) -> T:
     """Do work in a thread. Who is cancelled still waits for its end: nobody else may begin where it has not ended."""
-    thread = asyncio.ensure_future(asyncio.to_thread(work, *arguments))
+    # A task, as asyncio.to_thread needs one, would be cancelled as well when the event loop ends.
+    thread = asyncio.get_running_loop().run_in_executor(None, copy_context().run, partial(work, *arguments))
     try:
         return await asyncio.shield(thread)
     except asyncio.CancelledError:
         while not thread.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({thread})
-        if not thread.cancelled():
-            thread.exception()  # nobody else asks for it
+        thread.exception()  # nobody else asks for it
         raise

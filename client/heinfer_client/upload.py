@@ -85,10 +85,9 @@ class _Pieces:
             except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError) as error:
                 self._failures += 1
                 wanted = error.retry_after if isinstance(error, BusyError) else None
-                pause = pause_before_retry(self._failures, wanted)
-                if self._failures >= TRIES or pause >= self._timeout:
+                if self._failures >= TRIES or (wanted or 0.0) >= self._timeout:
                     raise
-            yield Pause(pause)
+            yield Pause(pause_before_retry(self._failures, wanted))
 
     def _from_where_it_is(self) -> Flow[str]:
         state = yield from self._ask(self._begin)  # begins it, or says where it is

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from math import ceil
 from types import FrameType
 from typing import Any
@@ -27,6 +29,7 @@ from heinfer_server.web.connections import BACKLOG, BoundedProtocol
 
 _logger = logging.getLogger(__name__)
 
+_FAMILY_MISSING = (EADDRNOTAVAIL, EAFNOSUPPORT)
 _KEEP_ALIVE_SECONDS = 15  # longer than a client keeps an idle connection (httpx: 5), or it would send into a closed one
 
 
@@ -50,7 +53,11 @@ class _Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # another has begun to listen there meanwhile
+            await self.lifespan.shutdown()
+            raise _cannot_listen(self._service.settings, error) from None
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
             print(f"heinfer serves {', '.join(self._service.models)} at {_url(self.config.host, port)}", flush=True)
@@ -92,19 +99,28 @@ def _serve(settings: Settings, models: Mapping[str, ServedModel], sockets: list[
 
 @contextmanager
 def _bound(settings: Settings) -> Iterator[list[socket.socket]]:
-    """Sockets at the addresses of the settings, that nobody can connect to yet; SettingError when one cannot be had."""
-    try:
-        with ExitStack() as stack:
-            found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-            bound = [stack.enter_context(_bound_to(*entry)) for entry in dict.fromkeys(found)]
-            sockets = stack.pop_all()
-    except OSError as error:
-        raise SettingError(
-            f"the service cannot listen on {settings.host}, port {settings.port} ({error.strerror}): set "
-            "HEINFER_SERVER_PORT or HEINFER_SERVER_HOST (--port, --host)"
-        ) from None
-    with sockets:
-        yield bound
+    """Sockets at the addresses of the settings, that nobody can connect to yet; SettingError when none can be had."""
+    with ExitStack() as stack:
+        sockets = []
+        try:
+            for entry in _addresses(settings):
+                try:
+                    sockets.append(stack.enter_context(_bound_to(*entry)))
+                except OSError as error:  # a machine may lack one family of addresses
+                    if error.errno not in _FAMILY_MISSING:
+                        raise
+            if not sockets:
+                raise OSError(EADDRNOTAVAIL, os.strerror(EADDRNOTAVAIL))
+        except (OSError, UnicodeError) as error:
+            raise _cannot_listen(settings, error) from None
+        yield sockets
+
+
+def _addresses(settings: Settings) -> Collection[tuple[Any, ...]]:
+    host = settings.host or None  # all of them
+    return dict.fromkeys(
+        socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    ).keys()
 
 
 def _bound_to(family: int, kind: int, protocol: int, _name: str, address: tuple[Any, ...]) -> socket.socket:
@@ -118,6 +134,14 @@ def _bound_to(family: int, kind: int, protocol: int, _name: str, address: tuple[
         bound.close()
         raise
     return bound
+
+
+def _cannot_listen(settings: Settings, error: OSError | UnicodeError) -> SettingError:
+    reason = error.strerror if isinstance(error, OSError) else "no name of a host"
+    return SettingError(
+        f"the service cannot listen on {settings.host}, port {settings.port} ({reason}): set HEINFER_SERVER_PORT or "
+        "HEINFER_SERVER_HOST (--port, --host)"
+    )
 
 
 def _url(host: str, port: int) -> str:

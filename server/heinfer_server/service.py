@@ -232,8 +232,6 @@ def _require_room(model: ServedModel, settings: Settings) -> None:
     bounds = {"key_memory": settings.key_memory, "key_quota": settings.key_quota}  # pieces come to memory in any case
     if settings.key_folder is not None:
         bounds["key_disk"] = settings.key_disk
-    if settings.tenants is not None:
-        bounds["tenant_bytes"] = settings.tenant_bytes  # in a minute
     for name, bound in bounds.items():
         if bound is not None and model.keys_length > bound:
             raise SettingError(

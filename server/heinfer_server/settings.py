@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEINFER_SERVER_"
+_LIKENESS = 0.8
 
 
 def _default_workers() -> int:
@@ -92,13 +93,16 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _check_environment(cls, given: Any) -> Any:
-        """Refuse what is misspelt: a bound that somebody has set, and that does not count, is worse than none."""
+        """Refuse what is misspelt: a bound that somebody has set, and that does not count, is worse than none.
+
+        What is like no setting at all may be of others: Kubernetes sets variables for each of its services.
+        """
         for variable in sorted(os.environ):
             name = variable.lower().removeprefix(PREFIX.lower())
             if variable.upper().startswith(PREFIX) and name not in cls.model_fields:
-                near = get_close_matches(name, cls.model_fields, 1)
-                hint = f"did you mean {PREFIX}{near[0].upper()}?" if near else "docs/operation.md has the settings"
-                raise PydanticCustomError("unknown", "{name} is no setting: {hint}", {"name": variable, "hint": hint})
+                for near in get_close_matches(name, cls.model_fields, 1, _LIKENESS):
+                    words = {"name": variable, "near": f"{PREFIX}{near.upper()}"}
+                    raise PydanticCustomError("unknown", "{name} is no setting: did you mean {near}?", words)
         return given
 
     @model_validator(mode="after")

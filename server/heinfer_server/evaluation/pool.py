@@ -89,7 +89,7 @@ class WorkerPool:
         Raises:
             WorkerFailedError: when one cannot.
         """
-        await asyncio.gather(*(worker.start() for worker in self._workers))
+        await asyncio.gather(*map(self._start, self._workers))
 
     async def stop(self) -> None:
         """End all workers, whatever they are doing."""
@@ -117,6 +117,10 @@ class WorkerPool:
             log(_logger, logging.WARNING, "evaluation tried again", code=error.code)
             self._metrics.retries.inc()
             return await self._evaluate(task, gone)
+
+    async def _start(self, worker: Worker) -> None:
+        async with worker.line:  # or who tends it would take it for one that did not start
+            await worker.start()
 
     async def _evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
         came = perf_counter()
@@ -164,10 +168,10 @@ class WorkerPool:
         return result
 
     async def tend(self) -> None:
-        """Have the workers let go of keys that nobody has registered any more: expanded, they are hundreds of MB.
+        """Look after workers that have nothing to do, without waiting for them; the others do it when they are done.
 
-        Have those that died idle, or did not start, started again: where none can evaluate, no request may come that
-        would. It does not wait for them. A worker that has something to do looks after itself when it is done.
+        They let go of keys that nobody has registered any more, which are hundreds of MB expanded. Those that died
+        idle, or did not start, are started again: a service that is not ready may get no request that would do it.
         """
         for worker in self._workers:
             if (worker.holds_gone_keys or not worker.running) and not worker.line.locked():

@@ -80,11 +80,11 @@ class DiskShelf:
             self._unlink(gone)
 
     def read(self, entry: Entry) -> bytes | None:
-        try:
-            with _failures():
+        with _failures():
+            try:
                 frame = self._path(entry.id).read_bytes()
-        except StorageError:
-            return None  # its client registers again, whatever became of it
+            except FileNotFoundError:
+                return None  # its client registers again, whatever became of it
         return frame if sha256(frame).hexdigest() == entry.digest else None
 
     def remove(self, gone: Collection[str]) -> None:
@@ -174,7 +174,7 @@ def _require_own(folder: Path) -> None:
     """Refuse a folder of somebody else's: it would be closed to all others."""
     if folder.exists() and not folder.is_dir():
         raise SettingError(f"keys cannot be kept in {folder}, which is no folder: set HEINFER_SERVER_KEY_FOLDER to one")
-    there = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    there = {path.name for path in folder.iterdir()} - {"lost+found"} if folder.exists() else set()
     if there and there.isdisjoint({_FRAMES, _LOCK, _INDEX}):
         raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from threading import Lock
 from typing import Protocol
 
 from heinfer.errors import SettingError, UnknownKeysError
+from heinfer_server.errors import StorageError
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,12 @@ class KeyStore:
         return entry.id
 
     def read(self, key_id: str) -> EvaluationKeys:
-        """The keys themselves; UnknownKeysError when there are none under the id."""
+        """The keys themselves.
+
+        Raises:
+            UnknownKeysError: when there are none under the id.
+            StorageError: when the place fails; they stay registered.
+        """
         with self._looking:
             entry = self._entries.get(key_id)
         if entry is None:
@@ -200,7 +207,8 @@ class KeyStore:
                 entry = self._entries.get(unreadable.id)
             if entry is None or entry.created != unreadable.created:  # they have been registered anew
                 return
-            self._shelf.remove({entry.id})
+            with suppress(StorageError):  # what is left of them counts for nothing
+                self._shelf.remove({entry.id})
             with self._looking:
                 self._forget({entry.id})
 

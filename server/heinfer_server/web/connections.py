@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import resource
 import secrets
@@ -13,10 +14,14 @@ from typing import cast
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from heinfer_server.web.heads import MAX_HEAD_BYTES, head_too_large
+from heinfer_server.errors import HeadTooLargeError
+from heinfer_server.telemetry.logs import log
 from heinfer_server.web.problems import malformed_problem, problem_of
 
+_logger = logging.getLogger(__name__)
+
 HEAD_SECONDS = 15.0
+"""As long as a connection is kept that waits for its next request."""
 
 ANSWER_SECONDS_PER_MIB = 30.0
 """For each started MiB of an answer that the client has yet to take."""
@@ -28,9 +33,13 @@ _SPARE_FILES = 6 * BACKLOG
 """Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
 
 
+MAX_HEAD_BYTES = 1 << 14
+"""Of a request, and of what may follow a body in chunks."""
+
 _HEAD_END = re.compile(rb"\n\r?\n")  # as h11 finds it
+_LAST_CHUNK = re.compile(rb"(\r\n)?0+[^\n]*\n")
 _SPARE_CHUNKS = 64
-_LEAST_CHUNK = 256
+_LEAST_CHUNK = 1024
 
 
 class _Parser(h11.Connection):
@@ -46,14 +55,19 @@ class _Parser(h11.Connection):
     reason = ""
     is_head_too_large = False
     _chunks = _bytes = 0
+    _is_before_chunk = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.their_state is h11.IDLE:
+        if self.their_state is h11.IDLE or self._is_before_chunk:
             self._require_end_of_head()
         event = super().next_event()
         if isinstance(event, h11.Request):
             self._chunks = self._bytes = 0
+            self._is_before_chunk = any(name == b"transfer-encoding" for name, _ in event.headers)
+        elif isinstance(event, h11.EndOfMessage):
+            self._is_before_chunk = False
         elif isinstance(event, h11.Data):
+            self._is_before_chunk = event.chunk_end
             self._bytes += len(event.data)
             self._chunks += event.chunk_start
             if self._chunks > _SPARE_CHUNKS + self._bytes // _LEAST_CHUNK:
@@ -62,9 +76,13 @@ class _Parser(h11.Connection):
         return event
 
     def _require_end_of_head(self) -> None:
-        """What h11 itself does only when no end of it has come at all."""
+        """What h11 itself does only when no end of it has come at all. Headers after the last chunk are one as well."""
         data, _ = self.trailing_data
-        if len(data) > MAX_HEAD_BYTES and not _HEAD_END.search(data, 0, MAX_HEAD_BYTES):
+        last = _LAST_CHUNK.match(data) if self._is_before_chunk else None
+        begins = last.end() - 1 if last else 0  # with the line's end, that none may follow
+        if self._is_before_chunk and last is None:
+            return
+        if len(data) - begins > MAX_HEAD_BYTES and not _HEAD_END.search(data, begins, begins + MAX_HEAD_BYTES):
             self.is_head_too_large = True
             raise h11.RemoteProtocolError("head too large")
 
@@ -105,19 +123,24 @@ class BoundedProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP as every other error, and close; only close when an answer has begun or gone out."""
+        is_head_method = False
         if self.cycle is not None and not self.cycle.response_complete:
+            is_head_method = self.scope["method"] == "HEAD"
             self.cycle.disconnected = True  # what waits for the rest of its body shall not answer as well
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             request_id = secrets.token_hex(8)
             if self.conn.is_head_too_large:
-                answer = problem_of(head_too_large(), request_id)
+                text = f"method, path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers"
+                answer = problem_of(HeadTooLargeError(text), request_id)
             else:
                 answer = malformed_problem(self.conn.reason or msg, request_id)
+            log(_logger, logging.INFO, "no request", status=answer.status_code)
             headers = [*answer.raw_headers, (b"connection", b"close")]
             reason = HTTPStatus(answer.status_code).phrase.encode()
             head = h11.Response(status_code=answer.status_code, headers=headers, reason=reason)
-            for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
+            body = () if is_head_method else (h11.Data(data=bytes(answer.body)),)
+            for event in (head, *body, h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -128,14 +151,19 @@ class BoundedProtocol(H11Protocol):
 
     def _leave(self) -> None:
         """Close the connection at once, and make room for another, although it takes a while to be over."""
-        self._stop_head_timer()
         self.connections.discard(self)
         self.transport.abort()
 
     def _longest_idle(self) -> BoundedProtocol:
         """Of all connections, the one that has waited longest for a request; this one where none waits."""
-        idle = [one for one in self.connections if isinstance(one, BoundedProtocol) and one._head_timer is not None]
-        return min(idle, key=lambda one: one._head_timer.when() if one._head_timer else inf, default=self)
+        waiting = [one for one in self.connections if isinstance(one, BoundedProtocol) and one._idle_until < inf]
+        return min(waiting, key=lambda one: one._idle_until, default=self)
+
+    @property
+    def _idle_until(self) -> float:
+        """When it will be closed for want of a request; both clocks run as long. Infinity while one is under way."""
+        timer = self._head_timer or self.timeout_keep_alive_task
+        return inf if timer is None else timer.when()
 
     def _time_head(self) -> None:
         """Start the clock at the first byte of a head, and never again at a later one."""

@@ -1,4 +1,4 @@
-"""Heads of requests: refused before anything else when they are huge, or when a proxy may read them otherwise."""
+"""Heads of requests: refused before anything else when a proxy may read them otherwise."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import logging
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from heinfer_server.errors import AmbiguousLengthError, HeadTooLargeError
+from heinfer_server.errors import AmbiguousLengthError
 from heinfer_server.telemetry.logs import log, request_id
 from heinfer_server.web.problems import problem_of
 
 _logger = logging.getLogger(__name__)
-
-MAX_HEAD_BYTES = 1 << 14
-"""Of method, path, query and headers. h11 has the same bound, but looks only at heads that come in pieces."""
 
 
 class HeadMiddleware:
@@ -33,17 +30,8 @@ class HeadMiddleware:
         await response(scope, receive, send)
 
 
-def head_too_large() -> HeadTooLargeError:
-    """The error that says so."""
-    return HeadTooLargeError(f"method, path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers")
-
-
-def _fault(scope: Scope) -> AmbiguousLengthError | HeadTooLargeError | None:
-    headers: list[tuple[bytes, bytes]] = scope["headers"]
-    target = len(scope["method"]) + len(scope["path"]) + len(scope["query_string"])
-    if target + sum(len(name) + len(value) + 4 for name, value in headers) > MAX_HEAD_BYTES:
-        return head_too_large()
-    names = {name for name, _ in headers}
+def _fault(scope: Scope) -> AmbiguousLengthError | None:
+    names = {name for name, _ in scope["headers"]}
     if b"transfer-encoding" in names and (b"content-length" in names or scope["http_version"] == "1.0"):
         # Two readers may take two ends for the body, and the rest of it for a request (RFC 9112, 6.1).
         return AmbiguousLengthError("a body has either a Content-Length or a Transfer-Encoding of HTTP/1.1: send one")
