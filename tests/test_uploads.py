@@ -480,8 +480,9 @@ def test_a_malformed_state_is_refused(in_pieces, state):
     assert type(caught.value) is ServiceError
 
 
-@pytest.mark.parametrize("kind", ["creeps", "puts off"])
+@pytest.mark.parametrize("kind", ["creeps", "puts off", "never finishes"])
 def test_a_service_that_keeps_a_client_busy_is_given_up(in_pieces, kind):
+    errors = {"creeps": UploadOffsetError, "puts off": BusyError, "never finishes": ServiceUnavailableError}
     asked = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -490,11 +491,15 @@ def test_a_service_that_keeps_a_client_busy_is_given_up(in_pieces, kind):
             return httpx.Response(200, content=MODEL.manifest.to_bytes())
         if kind == "puts off":
             return httpx.Response(429, headers={"Retry-After": "99999"}, json={"code": "busy"})
+        if kind == "never finishes":
+            if not request.url.path.endswith("/uploads"):
+                return httpx.Response(503, json={"code": "service-unavailable"})
+            return httpx.Response(201, json={"upload": "u" * 64, "offset": int(request.url.params["size"])})
         return httpx.Response(201, json={"upload": "u" * 64, "offset": len(asked)})
 
     with (
         Client(URL, model="tiny", transport=httpx.MockTransport(answer), timeout=60) as client,
-        pytest.raises(UploadOffsetError if kind == "creeps" else BusyError),
+        pytest.raises(errors[kind]),
     ):
         client.prepare()
     assert len(asked) <= 1 + 2 * messages.TRIES

@@ -74,7 +74,6 @@ class _Pieces:
             "POST", f"{model_path}/uploads", {"size": str(len(body)), "sha256": sha256(body).hexdigest()}
         )
         self._advance = advance
-        self._shown = 0
         self._furthest = 0
         self._failures = 0
 
@@ -112,10 +111,9 @@ class _Pieces:
             raise _nonsense(reply) from None
         if state.offset > len(self._body):
             raise _nonsense(reply)
-        self._advance(max(0, state.offset - self._shown))
-        self._shown = max(self._shown, state.offset)
-        # Where a lost piece has come after all, the service is further than by what was sent last, by whole pieces.
-        if state.offset >= min(self._furthest + PIECE_BYTES, len(self._body)):
+        # By less than a piece, or than the rest, only a service gets further that wants to be sent them for ever.
+        if self._furthest < min(self._furthest + PIECE_BYTES, len(self._body)) <= state.offset:
+            self._advance(state.offset - self._furthest)
             self._furthest, self._failures = state.offset, 0
         return state
 
