@@ -141,12 +141,19 @@ def test_a_body_in_chunks_of_a_sensible_size_is_taken(sizes):
         b"Y" * MAX_HEAD_BYTES + b" / HTTP/1.1\r\nHost: here\r\n\r\n",
         POST + b"5\r\nhello\r\n0\r\n" + b"x: y\r\n" * 5_000 + b"\r\n",
         POST + b"0;x\r\n" + b"x: y\r\n" * 5_000 + b"\r\n",
+        POST + b"0000 \t\r\n" + b"x: y\r\n" * 5_000 + b"\r\n",
     ],
 )
 def test_heads_and_trailers_have_a_bound_however_they_come(sent):
     head, _, body = answers_to(echo, sent).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
     assert json.loads(body)["code"] == "head-too-large"
+
+
+def test_sizes_of_chunks_may_begin_with_zeros():
+    body = bytes(20_000)
+    answer = answers_to(echo, CLOSING + b"0004e20\r\n" + body + b"\r\n0000\r\n\r\n")
+    assert answer.partition(b"\r\n\r\n")[2] == body
 
 
 @pytest.mark.parametrize("trailer", [b"", b"x: y\r\n" * 100])

@@ -7,11 +7,14 @@ import logging
 import re
 import resource
 import secrets
+from collections.abc import Callable
+from functools import partial
 from http import HTTPStatus
 from math import inf
 from typing import cast
 
 import h11
+from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from heinfer_server.errors import HeadTooLargeError
@@ -37,7 +40,7 @@ MAX_HEAD_BYTES = 1 << 14
 """Of a request, and of what may follow a body in chunks."""
 
 _HEAD_END = re.compile(rb"\n\r?\n")  # as h11 finds it
-_LAST_CHUNK = re.compile(rb"(\r\n)?0+[^\n]*\n")
+_LAST_CHUNK = re.compile(rb"(\r\n)?0+(;[^\n]*)?[ \t]*\r\n")
 _SPARE_CHUNKS = 64
 _LEAST_CHUNK = 1024
 
@@ -48,17 +51,15 @@ class _Parser(h11.Connection):
     A buffer full of headers of five bytes, or of chunks of one, would take a quarter of a second.
 
     Attributes:
-        reason: why a body is refused.
-        is_head_too_large: whether a head is.
+        refusal: makes the answer, by the request's id, to what is beyond them; None where h11 itself found a fault.
     """
 
-    reason = ""
-    is_head_too_large = False
+    refusal: Callable[[str], Response] | None = None
     _chunks = _bytes = 0
     _is_before_chunk = False
 
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        if self.their_state is h11.IDLE or self._is_before_chunk:
+        if self.their_state is h11.IDLE or self._is_before_chunk:  # else it would copy the buffer for nothing
             self._require_end_of_head()
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -71,20 +72,24 @@ class _Parser(h11.Connection):
             self._bytes += len(event.data)
             self._chunks += event.chunk_start
             if self._chunks > _SPARE_CHUNKS + self._bytes // _LEAST_CHUNK:
-                self.reason = f"the chunks of this body are too small: send {_LEAST_CHUNK} bytes or more in each"
-                raise h11.RemoteProtocolError(self.reason)
+                text = f"the chunks of this body are too small: send {_LEAST_CHUNK} bytes or more in each"
+                self.refusal = partial(malformed_problem, text)
+                raise h11.RemoteProtocolError(text)
         return event
 
     def _require_end_of_head(self) -> None:
         """What h11 itself does only when no end of it has come at all. Headers after the last chunk are one as well."""
         data, _ = self.trailing_data
-        last = _LAST_CHUNK.match(data) if self._is_before_chunk else None
-        begins = last.end() - 1 if last else 0  # with the line's end, that none may follow
-        if self._is_before_chunk and last is None:
-            return
+        begins = 0
+        if self._is_before_chunk:
+            last = _LAST_CHUNK.match(data)
+            if last is None:
+                return
+            begins = last.end() - 1  # with the line's end, that none may follow
         if len(data) - begins > MAX_HEAD_BYTES and not _HEAD_END.search(data, begins, begins + MAX_HEAD_BYTES):
-            self.is_head_too_large = True
-            raise h11.RemoteProtocolError("head too large")
+            text = f"method, path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers"
+            self.refusal = partial(problem_of, HeadTooLargeError(text))
+            raise h11.RemoteProtocolError(text)
 
 
 class BoundedProtocol(H11Protocol):
@@ -129,12 +134,7 @@ class BoundedProtocol(H11Protocol):
             self.cycle.disconnected = True  # what waits for the rest of its body shall not answer as well
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            request_id = secrets.token_hex(8)
-            if self.conn.is_head_too_large:
-                text = f"method, path, query and headers may have {MAX_HEAD_BYTES} bytes: send fewer headers"
-                answer = problem_of(HeadTooLargeError(text), request_id)
-            else:
-                answer = malformed_problem(self.conn.reason or msg, request_id)
+            answer = (self.conn.refusal or partial(malformed_problem, msg))(secrets.token_hex(8))
             log(_logger, logging.INFO, "no request", status=answer.status_code)
             headers = [*answer.raw_headers, (b"connection", b"close")]
             reason = HTTPStatus(answer.status_code).phrase.encode()
