@@ -21,6 +21,9 @@ MAX_INPUT_BYTES = 1 << 30
 MAX_OUTPUT_BYTES = 1 << 27
 
 
+_FEWER_KEYS = "if the server is the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
+
+
 class _Claim(BaseModel):
     format: Literal["heinfer-manifest"]
 
@@ -64,16 +67,10 @@ def _excess(manifest: Manifest) -> str | None:
         return f"at most {MAX_KEYS} rotation keys are accepted, not {len(keys.steps)}"
     key_bytes = keys_length(parameters, keys.levels)
     if key_bytes > MAX_KEY_BYTES:
-        return (
-            f"at most {MAX_KEY_BYTES} bytes of evaluation keys are made and sent, not {key_bytes}: if the server is "
-            "the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
-        )
+        return f"at most {MAX_KEY_BYTES} bytes of evaluation keys are made and sent, not {key_bytes}: {_FEWER_KEYS}"
     made = keys_length(parameters, dict.fromkeys(keys.levels, parameters.top_level))
     if made > MAX_MADE_BYTES:
-        return (
-            f"at most {MAX_MADE_BYTES} bytes of evaluation keys for all levels are made, not {made}: if the server is "
-            "the one you mean, ask for its model compiled with fewer rotation keys or a smaller ring"
-        )
+        return f"at most {MAX_MADE_BYTES} bytes of evaluation keys for all levels are made, not {made}: {_FEWER_KEYS}"
     input_bytes = ciphertexts_length(parameters, count=packed.layout.ciphertexts, level=packed.level, seeded=True)
     if input_bytes > MAX_INPUT_BYTES:
         return f"at most {MAX_INPUT_BYTES} bytes of input are accepted, not {input_bytes}"

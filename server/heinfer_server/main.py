@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from math import ceil
@@ -103,9 +103,11 @@ def _bound(settings: Settings) -> Iterator[list[socket.socket]]:
     with ExitStack() as stack:
         sockets = []
         try:
-            for entry in _addresses(settings):
+            host = settings.host or None  # all of them
+            found = socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for address in dict.fromkeys(found):
                 try:
-                    sockets.append(stack.enter_context(_bound_to(*entry)))
+                    sockets.append(stack.enter_context(_bound_to(*address)))
                 except OSError as error:  # a machine may lack one family of addresses
                     if error.errno not in _FAMILY_MISSING:
                         raise
@@ -114,13 +116,6 @@ def _bound(settings: Settings) -> Iterator[list[socket.socket]]:
         except (OSError, UnicodeError) as error:
             raise _cannot_listen(settings, error) from None
         yield sockets
-
-
-def _addresses(settings: Settings) -> Collection[tuple[Any, ...]]:
-    host = settings.host or None  # all of them
-    return dict.fromkeys(
-        socket.getaddrinfo(host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    ).keys()
 
 
 def _bound_to(family: int, kind: int, protocol: int, _name: str, address: tuple[Any, ...]) -> socket.socket:

@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heinfer.errors import SettingError
+from heinfer.formats.manifest import first_reason
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -154,10 +155,8 @@ def _read(path: Path) -> _File:
             f"{path} cannot be read ({error.strerror}): it must be a file that the user who serves may read"
         ) from None
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
         raise SettingError(
-            f"{path} is no file of tenants as `heinfer tenant` writes them: {place or 'all of it'}: {first['msg']}"
+            f"{path} is no file of tenants as `heinfer tenant` writes them: {first_reason(error)}"
         ) from None
 
 

@@ -172,9 +172,11 @@ class DiskShelf:
 
 def _require_own(folder: Path) -> None:
     """Refuse a folder of somebody else's: it would be closed to all others."""
-    if folder.exists() and not folder.is_dir():
+    if not folder.exists():
+        return
+    if not folder.is_dir():
         raise SettingError(f"keys cannot be kept in {folder}, which is no folder: set HEINFER_SERVER_KEY_FOLDER to one")
-    there = {path.name for path in folder.iterdir()} - {"lost+found"} if folder.exists() else set()
+    there = {path.name for path in folder.iterdir()} - {"lost+found"}
     if there and there.isdisjoint({_FRAMES, _LOCK, _INDEX}):
         raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
 

@@ -44,11 +44,8 @@ class Metrics:
             "key_loads", "Evaluations whose keys a worker held loaded (hit), or had to load (miss)", "result"
         )
         self.worker_failures = self._counter("worker_failures", "Workers that died or ran out of time", "code")
-        for kind in (
-            WorkerFailedError,
-            EvaluationTimeoutError,
-        ):  # there before the first: alerts compare with what was
-            self.worker_failures.labels(kind.code)
+        for kind in (WorkerFailedError, EvaluationTimeoutError):
+            self.worker_failures.labels(kind.code)  # there before the first of them: an alert compares with what was
         self.retries = self._counter("evaluation_retries", "Evaluations that were tried once more")
         self.lag = Histogram(
             "heinfer_event_loop_lag_seconds",
