@@ -114,7 +114,7 @@ class NativeEvaluations:
         }
         self.plan = self._programs[1].plan
         self._keys = NativeKeys(ring, self.plan.key_levels)
-        for key in decode_keys(subject.keys, parameters, manifest.keys.levels):
+        for key in decode_keys(subject.keys, parameters, manifest.keys_binding, manifest.keys.levels):
             self._keys.add(key.step, key.digits, [seed.data for seed in key.seeds])
         self._inputs = _encrypted(subject, ring)
         self.wall: dict[int, list[float]] = {threads: [] for threads in self._programs}
@@ -150,7 +150,9 @@ def _encrypted(subject: Subject, ring: NativeRing) -> list[tuple[Words, Words]]:
     frames = subject.codec.encrypt(subject.secret, [image])
     count = manifest.input.layout.ciphertexts
     inputs = []
-    for frame in decode_ciphertexts(frames, parameters, count=count, level=level, scale=scale, seeded=True):
+    for frame in decode_ciphertexts(
+        frames, parameters, subject.codec.binding, count=count, level=level, scale=scale, seeded=True
+    ):
         assert frame.seed is not None
         inputs.append((frame.c0, ring.expand(frame.seed.data, parameters.primes_at(level))))
     return inputs

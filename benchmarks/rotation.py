@@ -9,7 +9,6 @@ from tenseal import sealapi
 
 from benchmarks.subject import Subject
 from heinfer.ckks.evaluation import EvaluationSide
-from heinfer.formats.frames import decode_ciphertexts, encode_ciphertexts
 from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
@@ -26,10 +25,7 @@ class Rotation:
         self._side.load_keys(*write_keys([key], parameters))
         level, scale = parameters.top_level, manifest.input.scale
         slots = np.linspace(-1, 1, parameters.slots)
-        frame = encode_ciphertexts(
-            parameters, [read_ciphertext(subject.secret.encrypt(slots, level, scale), parameters)]
-        )
-        (ciphertext,) = decode_ciphertexts(frame, parameters, count=1, level=level, scale=scale, seeded=True)
+        ciphertext = read_ciphertext(subject.secret.encrypt(slots, level, scale), parameters)
         self._ciphertext = self._side.load_ciphertext(write_ciphertext(ciphertext, parameters))
 
     def seconds(self) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.ckks.secret import SecretSide
+from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec
@@ -48,7 +49,8 @@ class Subject:
         if not isinstance(result, Evaluated):
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None
-        (scores,) = self.codec.decrypt(self.secret, result.frames, 1)
+        binding = evaluation_binding(self.codec.binding, _KEY_ID, inputs)
+        (scores,) = self.codec.decrypt(self.secret, result.frames, 1, binding)
         return scores, result.evaluation_seconds
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import inf
+from math import floor, inf, log2, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ from heinfer.arguments import (
 )
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.calibration.prediction import prices
+from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
@@ -254,6 +255,18 @@ def _calibrate(circuit: Circuit, plan: Plan, calibration: Array) -> _Calibrated:
     return _Calibrated(scaled, scales, statistics.bounds)
 
 
+_RANGE_STEP = 0.125
+"""Bits to which the range of the scores is told."""
+
+
+def _range(plan: Plan, calibrated: _Calibrated, output: ValueType) -> float:
+    """The declared bound on the scores: what the parameters can represent, less whole steps that are free."""
+    capacity = prod(plan.parameters.primes_at(output.level)) / 2 / output.scale
+    bound = max(calibrated.bounds[number] for number in calibrated.circuit.outputs)
+    free = log2(capacity / bound) if bound else 0.0
+    return float(capacity * 2.0 ** (-_RANGE_STEP * max(0, floor(free / _RANGE_STEP))))
+
+
 def _manifest(
     plan: Plan,
     calibrated: _Calibrated,
@@ -268,20 +281,27 @@ def _manifest(
     return Manifest(
         name=name,
         model_version=model_version,
-        parameters=ParametersPart(
-            ring_degree=parameters.ring_degree,
-            data_primes=parameters.data_primes,
-            special_prime=parameters.special_prime,
-        ),
+        parameters=ParametersPart.of(parameters),
         batch=plan.batch,
-        input=InputPart(
-            preprocessing=preprocessing,
-            layout=LayoutPart.from_layout(plan.input),
-            level=plan.input_level,
-            scale=calibrated.input_scale,
+        inputs=(
+            InputPart(
+                name="image",
+                preprocessing=preprocessing,
+                layout=LayoutPart.from_layout(plan.input),
+                level=plan.input_level,
+                scale=calibrated.input_scale,
+            ),
         ),
-        output=OutputPart(
-            layout=LayoutPart.from_layout(plan.output), level=output.level, scale=output.scale, labels=labels
+        outputs=(
+            OutputPart(
+                name="scores",
+                kind="classification" if labels else "values",
+                layout=LayoutPart.from_layout(plan.output),
+                level=output.level,
+                scale=output.scale,
+                range=_range(plan, calibrated, output),
+                labels=labels,
+            ),
         ),
-        keys=KeysPart.of(key_levels(circuit, plan.input_level)),
+        key_sets=(KeysPart.of(key_levels(circuit, plan.input_level)),),
     )

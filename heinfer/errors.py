@@ -133,10 +133,10 @@ class FrameLengthError(FrameError):
     code = "frame-length"
 
 
-class ParameterMismatchError(FrameError):
-    """A frame was made for another parameter set."""
+class FrameBindingError(FrameError):
+    """A frame was made for another manifest, key set or evaluation."""
 
-    code = "parameter-mismatch"
+    code = "frame-binding"
 
 
 class ResidueRangeError(FrameError):
@@ -236,6 +236,30 @@ class UnknownModelError(ServiceError):
     """The service has no model of that name."""
 
     code = "unknown-model"
+
+
+class ManifestRequiredError(ServiceError):
+    """A request that depends on a manifest does not name it."""
+
+    code = "manifest-required"
+
+
+class UnknownManifestError(ServiceError):
+    """The service has the model, but not (any more) the version that the manifest is of."""
+
+    code = "unknown-manifest"
+
+
+class ModelChangedError(ServiceError):
+    """The service has another version of the model than a call was made, or a client is pinned, for."""
+
+    code = "model-changed"
+
+
+class WrongAnswerError(ServiceError):
+    """An answer is of another evaluation than was asked for: something between client and evaluation mixed them up."""
+
+    code = "wrong-answer"
 
 
 class UnknownKeysError(ServiceError):

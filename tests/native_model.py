@@ -41,7 +41,9 @@ class NativeModel:
     @cached_property
     def keys(self) -> tuple[KeyFrame, ...]:
         data = self.codec.evaluation_keys(self.secret, lambda _done: None)
-        return decode_keys(data, self.codec.parameters, self.codec.manifest.keys.levels)
+        return decode_keys(
+            data, self.codec.parameters, self.codec.manifest.keys_binding, self.codec.manifest.keys.levels
+        )
 
     @cached_property
     def seal(self) -> EvaluationSide:
@@ -67,7 +69,13 @@ class NativeModel:
         part = self.bundle.manifest.input
         data = self.codec.encrypt(self.secret, [self.codec.read_image(image)])
         return decode_ciphertexts(
-            data, self.codec.parameters, count=part.layout.ciphertexts, level=part.level, scale=part.scale, seeded=True
+            data,
+            self.codec.parameters,
+            self.codec.binding,
+            count=part.layout.ciphertexts,
+            level=part.level,
+            scale=part.scale,
+            seeded=True,
         )
 
     def words(self, frames: Sequence[CiphertextFrame]) -> list[tuple[Words, Words]]:

@@ -6,7 +6,14 @@ import numpy as np
 
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bundle import Bundle
+from heinfer.formats.frame_fields import HEADER
 from heinfer_client.codec import Codec
+
+
+def binding_of(frame: bytes) -> bytes:
+    """What a frame is bound to."""
+    (field,) = (field for field in HEADER if field.name == "binding")
+    return frame[field.offset : field.end]
 
 
 class Owner:
@@ -22,6 +29,6 @@ class Owner:
         return self.codec.encrypt(self.secret, [self.codec.read_image(image)])
 
     def scores(self, body: bytes) -> np.ndarray:
-        """Decrypted scores."""
-        (scores,) = self.codec.decrypt(self.secret, body, 1)
+        """Decrypted scores, of whichever evaluation they are."""
+        (scores,) = self.codec.decrypt(self.secret, body, 1, binding_of(body))
         return scores

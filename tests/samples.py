@@ -51,6 +51,7 @@ def sample_manifest(**changes: Any) -> Manifest:
     scores = np.full((1, PARAMETERS.slots), ZERO)
     scores[0, :2] = range(2)
     image = InputPart(
+        name="image",
         preprocessing=Preprocessing(divisor=255, mean=(0.25,), std=(0.5,), low=-0.5, high=1.5),
         layout=LayoutPart.from_layout(Layout((1, 2, 2), index)),
         level=1,
@@ -60,19 +61,20 @@ def sample_manifest(**changes: Any) -> Manifest:
     parts: dict[str, Any] = {
         "name": "sample",
         "model_version": "1",
-        "parameters": ParametersPart(
-            ring_degree=PARAMETERS.ring_degree,
-            data_primes=PARAMETERS.data_primes,
-            special_prime=PARAMETERS.special_prime,
+        "parameters": ParametersPart.of(PARAMETERS),
+        "inputs": (image,),
+        "outputs": (
+            OutputPart(
+                name="scores",
+                kind="classification",
+                layout=LayoutPart.from_layout(Layout((2,), scores)),
+                level=result.level,
+                scale=result.scale,
+                range=1.0,
+                labels=("a", "b"),
+            ),
         ),
-        "input": image,
-        "output": OutputPart(
-            layout=LayoutPart.from_layout(Layout((2,), scores)),
-            level=result.level,
-            scale=result.scale,
-            labels=("a", "b"),
-        ),
-        "keys": KeysPart.of({0: 1, 3: 1, 5: 1}),
+        "key_sets": (KeysPart.of({0: 1, 3: 1, 5: 1}),),
     }
     return Manifest(**{**parts, **changes})
 

@@ -37,7 +37,10 @@ def same(x: Bundle, y: Bundle) -> bool:
 
 def sealed(payload: bytes, inflated: int) -> bytes:
     """A file with a right preamble around any payload."""
-    return struct.pack("<8sHQQ32s", b"heinferB", 1, len(payload), inflated, sha256(payload).digest()) + payload
+    return (
+        struct.pack("<8sHQQ32s", b"heinferB", bundles.BUNDLE_VERSION, len(payload), inflated, sha256(payload).digest())
+        + payload
+    )
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -138,7 +141,7 @@ def test_a_bundle_is_not_written_through_a_link_that_was_laid_for_it(tmp_path, m
 
 def test_a_newer_bundle_says_so_with_the_way_out(tmp_path):
     path = tmp_path / "new.heinfer"
-    path.write_bytes(GOOD[:8] + struct.pack("<H", 2) + b"whatever it is")
+    path.write_bytes(GOOD[:8] + struct.pack("<H", bundles.BUNDLE_VERSION + 1) + b"whatever it is")
     with pytest.raises(NewerFormatError, match=r"new\.heinfer: .*upgrade heinfer, or compile"):
         load(path)
     with pytest.raises(BundleError):
@@ -346,11 +349,11 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path):
     path, good = tmp_path / "x", sample_bundle()
     circuit, manifest = good.circuit, good.manifest
     with pytest.raises(BundleError, match="other evaluation keys"):
-        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart.of({0: 1, 3: 1}))))
+        saved(path, replace(good, manifest=sample_manifest(key_sets=(KeysPart.of({0: 1, 3: 1}),))))
     with pytest.raises(BundleError, match="other evaluation keys"):
-        saved(path, replace(good, manifest=sample_manifest(keys=KeysPart.of({3: 1, 5: 1}))))
+        saved(path, replace(good, manifest=sample_manifest(key_sets=(KeysPart.of({3: 1, 5: 1}),))))
     with pytest.raises(BundleError, match="level and scale"):
-        saved(path, replace(good, manifest=manifest.model_copy(update={"output": scaled(manifest.output)})))
+        saved(path, replace(good, manifest=manifest.model_copy(update={"outputs": (scaled(manifest.output),)})))
     with pytest.raises(BundleError, match="level and scale"):
         saved(path, replace(good, circuit=replace(circuit, outputs=(7,))))
     with pytest.raises(BundleError, match="returns 2"):

@@ -33,6 +33,7 @@ from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 TINY = insecure_ring(tiny_parameters())
 SCALE = 2.0**26
+BINDING = bytes(range(32))
 
 
 @pytest.fixture(scope="module")
@@ -49,22 +50,22 @@ class Exchange:
         self.side = EvaluationSide(ring)
         frames = [read_key(self.secret.galois_key(step), self.parameters, step) for step in steps]
         frames.append(read_key(self.secret.relinearization_key(), self.parameters, 0))
-        upload = encode_keys(self.parameters, frames)
-        checked = decode_keys(upload, self.parameters, dict.fromkeys([0, *steps], self.parameters.top_level))
+        upload = encode_keys(self.parameters, BINDING, frames)
+        checked = decode_keys(upload, self.parameters, BINDING, dict.fromkeys([0, *steps], self.parameters.top_level))
         self.side.load_keys(*write_keys(checked, self.parameters))
 
     def upload(self, slots: np.ndarray, level: int, scale: float = SCALE) -> SealObject:
         frame = read_ciphertext(self.secret.encrypt(slots, level, scale), self.parameters)
-        data = encode_ciphertexts(self.parameters, [frame])
+        data = encode_ciphertexts(self.parameters, BINDING, [frame])
         expected = {"count": 1, "level": level, "scale": scale, "seeded": True}
-        (checked,) = decode_ciphertexts(data, self.parameters, **expected)
+        (checked,) = decode_ciphertexts(data, self.parameters, BINDING, **expected)
         return self.side.load_ciphertext(write_ciphertext(checked, self.parameters))
 
     def download(self, ciphertext: SealObject, level: int, scale: float) -> np.ndarray:
         frame = read_ciphertext(self.side.save_ciphertext(ciphertext), self.parameters)
-        data = encode_ciphertexts(self.parameters, [frame])
+        data = encode_ciphertexts(self.parameters, BINDING, [frame])
         expected = {"count": 1, "level": level, "scale": scale, "seeded": False}
-        (checked,) = decode_ciphertexts(data, self.parameters, **expected)
+        (checked,) = decode_ciphertexts(data, self.parameters, BINDING, **expected)
         return self.secret.decrypt(write_ciphertext(checked, self.parameters))
 
 
@@ -261,11 +262,32 @@ def test_a_damaged_key_is_refused(key_path):
 
 def test_sizes_inside_a_key_file_are_checked(key_path):
     body = key_path.read_bytes()[:-32]
-    for position in (*range(8, 10), *range(14, 18), *range(30, 38)):  # version, number of primes, length of the key
+    # version, both numbers of primes, form and length of the key
+    for position in (*range(8, 10), *range(14, 26), *range(38, 46)):
         changed = body[:position] + bytes([body[position] ^ 0x80]) + body[position + 1 :]
         key_path.write_bytes(changed + sha256(changed).digest())
         with pytest.raises(FormatError):
             SecretSide.load(key_path)
+
+
+def test_a_key_file_of_version_1_is_read(key_path):
+    """It had one number of primes, the special one among them, in place of two numbers and the form."""
+    body = key_path.read_bytes()[:-32]
+    primes = int.from_bytes(body[14:18], "little") + 1
+    older = body[:8] + b"\1\0" + body[10:14] + primes.to_bytes(4, "little") + body[26:]
+    before = SecretSide.load(key_path)
+    key_path.write_bytes(older + sha256(older).digest())
+    loaded = SecretSide.load(key_path)
+    assert (loaded.parameters, loaded.fingerprint()) == (before.parameters, before.fingerprint())
+
+
+@pytest.mark.parametrize("position", [18, 22])
+def test_a_key_file_with_roles_that_only_a_newer_heinfer_knows_says_so(key_path, position):
+    body = key_path.read_bytes()[:-32]
+    changed = body[:position] + b"\2" + body[position + 1 :]
+    key_path.write_bytes(changed + sha256(changed).digest())
+    with pytest.raises(NewerFormatError, match="upgrade heinfer"):
+        SecretSide.load(key_path)
 
 
 def test_a_newer_key_file_says_so(key_path):

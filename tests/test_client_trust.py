@@ -51,7 +51,11 @@ def manifest_with(change: Callable[[dict], None]) -> bytes:
 
 
 def insecure(manifest: dict) -> None:
-    manifest["parameters"] |= {"data_primes": [*WIDE.data_primes], "special_prime": WIDE.special_prime}
+    manifest["parameters"] |= {
+        "data_primes": [*WIDE.data_primes],
+        "special_primes": [WIDE.special_prime],
+        "digits": [1] * len(WIDE.data_primes),
+    }
 
 
 def tiny_ring(manifest: dict) -> None:
@@ -63,28 +67,28 @@ def composite(manifest: dict) -> None:
 
 
 def absurd_output(manifest: dict) -> None:
-    manifest["output"]["scale"] = 2.0**30
+    manifest["outputs"][0]["scale"] = 2.0**30
 
 
 def absurd_input(manifest: dict) -> None:
-    manifest["input"]["scale"] = 1e300
+    manifest["inputs"][0]["scale"] = 1e300
 
 
 def tiny_input_scale(manifest: dict) -> None:
-    manifest["input"]["scale"] = 5e-324
+    manifest["inputs"][0]["scale"] = 5e-324
 
 
 def tiny_output_scale(manifest: dict) -> None:
-    manifest["output"]["scale"] = 1e-300
+    manifest["outputs"][0]["scale"] = 1e-300
 
 
 def large_output(manifest: dict) -> None:
-    manifest["output"]["level"] = 2
-    manifest["output"]["layout"]["ciphertexts"] = 2048
+    manifest["outputs"][0]["level"] = 2
+    manifest["outputs"][0]["layout"]["ciphertexts"] = 2048
 
 
 def many_keys(manifest: dict) -> None:
-    manifest["keys"] |= {"steps": list(range(1, 2000)), "step_levels": [0] * 1999}
+    manifest["key_sets"][0] |= {"steps": list(range(1, 2000)), "step_levels": [0] * 1999}
 
 
 def another(manifest: dict) -> None:
@@ -126,7 +130,7 @@ def test_a_manifest_that_is_not_right_is_refused_before_a_key_is_made(change):
 def test_keys_of_more_than_a_gibibyte_are_not_made():
     parameters = Parameters.create(8192, [28, 26, 26, 26, 26, 26], 30)
     keys = KeysPart.of(dict.fromkeys(range(1000), 5))  # 1.2 GB
-    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"keys": keys})
+    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"key_sets": (keys,)})
     with pytest.raises(UntrustedManifestError, match=f"at most {1 << 30} bytes of evaluation keys .* fewer rotation"):
         trusted_manifest(manifest.to_bytes(), "tiny")
 
@@ -134,7 +138,7 @@ def test_keys_of_more_than_a_gibibyte_are_not_made():
 def test_keys_that_take_hours_to_make_are_not_made_however_short_they_are_sent():
     parameters = Parameters.create(32768, [28, *[26] * 29], 30)
     keys = KeysPart.of(dict.fromkeys(range(1000), 0))
-    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"keys": keys})
+    manifest = tiny_bundle(parameters=parameters).manifest.model_copy(update={"key_sets": (keys,)})
     with pytest.raises(UntrustedManifestError, match=f"at most {1 << 32} bytes .* for all levels .* fewer rotation"):
         trusted_manifest(manifest.to_bytes(), "tiny")
 

@@ -14,11 +14,11 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import (
     CiphertextMismatchError,
     FormatError,
+    FrameBindingError,
     FrameError,
     FrameLengthError,
     KeySetError,
     NewerFormatError,
-    ParameterMismatchError,
     ResidueRangeError,
 )
 from heinfer.formats.frame_fields import (
@@ -46,6 +46,7 @@ from heinfer.formats.packing import pack, packed_size, unpack
 
 PARAMETERS = tiny_parameters()
 SCALE = 2.0**26.5
+BINDING = bytes(range(32))
 
 
 def residues(rng: np.random.Generator, primes: tuple[int, ...], *batch: int) -> np.ndarray:
@@ -75,7 +76,7 @@ def same_ciphertext(x: CiphertextFrame, y: CiphertextFrame) -> bool:
 
 
 def decode(data: bytes, count: int = 2, level: int = 2, *, seeded: bool = True) -> tuple[CiphertextFrame, ...]:
-    return decode_ciphertexts(data, PARAMETERS, count=count, level=level, scale=SCALE, seeded=seeded)
+    return decode_ciphertexts(data, PARAMETERS, BINDING, count=count, level=level, scale=SCALE, seeded=seeded)
 
 
 # What is written is what is read ---------------------------------------------------------------
@@ -92,9 +93,9 @@ def decode(data: bytes, count: int = 2, level: int = 2, *, seeded: bool = True) 
 def test_ciphertexts_come_back_as_they_were(seed, count, level, scale, seeded):
     rng = np.random.default_rng(seed)
     frames = [ciphertext(rng, level, scale, seeded=seeded) for _ in range(count)]
-    data = encode_ciphertexts(PARAMETERS, frames)
+    data = encode_ciphertexts(PARAMETERS, BINDING, frames)
     assert len(data) == ciphertexts_length(PARAMETERS, count=count, level=level, seeded=seeded)
-    read = decode_ciphertexts(data, PARAMETERS, count=count, level=level, scale=scale, seeded=seeded)
+    read = decode_ciphertexts(data, PARAMETERS, BINDING, count=count, level=level, scale=scale, seeded=seeded)
     assert all(same_ciphertext(x, y) for x, y in zip(frames, read, strict=True))
 
 
@@ -103,9 +104,9 @@ def test_ciphertexts_come_back_as_they_were(seed, count, level, scale, seeded):
 def test_keys_come_back_as_they_were_in_ascending_order(seed, levels):
     rng = np.random.default_rng(seed)
     frames = [key(rng, step, level) for step, level in levels.items()]
-    data = encode_keys(PARAMETERS, frames)
+    data = encode_keys(PARAMETERS, BINDING, frames)
     assert len(data) == keys_length(PARAMETERS, levels)
-    read = decode_keys(data, PARAMETERS, levels)
+    read = decode_keys(data, PARAMETERS, BINDING, levels)
     for x, y in zip(sorted(frames, key=lambda frame: frame.step), read, strict=True):
         assert (x.step, x.level, x.seeds) == (y.step, y.level, y.seeds)
         assert np.array_equal(x.digits, y.digits)
@@ -134,7 +135,7 @@ def test_a_trimmed_key_has_what_its_level_reads():
 
 def test_the_scale_may_be_one_unit_in_the_last_place_off_and_becomes_the_plans():
     frame = ciphertext(np.random.default_rng(0), scale=math.nextafter(SCALE, math.inf), seeded=True)
-    (read,) = decode(encode_ciphertexts(PARAMETERS, [frame]), count=1)
+    (read,) = decode(encode_ciphertexts(PARAMETERS, BINDING, [frame]), count=1)
     assert read.scale == SCALE
 
 
@@ -142,9 +143,9 @@ def test_the_ciphertexts_of_a_frame_are_of_one_kind():
     rng = np.random.default_rng(0)
     seeded, full = ciphertext(rng, seeded=True), ciphertext(rng, seeded=False)
     with pytest.raises(ValueError, match="share one level"):
-        encode_ciphertexts(PARAMETERS, [seeded, full])
+        encode_ciphertexts(PARAMETERS, BINDING, [seeded, full])
     with pytest.raises(ValueError, match="share one level"):
-        encode_ciphertexts(PARAMETERS, [seeded, ciphertext(rng, level=1, seeded=True)])
+        encode_ciphertexts(PARAMETERS, BINDING, [seeded, ciphertext(rng, level=1, seeded=True)])
 
 
 def test_the_tables_leave_no_gap():
@@ -186,9 +187,9 @@ def golden_frames() -> dict[str, bytes]:
         for step, level in {0: 1, 3: 0, 5: 2}.items()
     ]
     return {
-        "inputs": encode_ciphertexts(PARAMETERS, two),
-        "outputs": encode_ciphertexts(PARAMETERS, [full]),
-        "keys": encode_keys(PARAMETERS, keys),
+        "inputs": encode_ciphertexts(PARAMETERS, BINDING, two),
+        "outputs": encode_ciphertexts(PARAMETERS, BINDING, [full]),
+        "keys": encode_keys(PARAMETERS, BINDING, keys),
     }
 
 
@@ -201,11 +202,11 @@ def test_frames_are_written_as_they_always_were(name):
 def test_golden_frames_are_read_and_written_again_byte_for_byte(name):
     data = (GOLDEN / f"frame-{VERSION}-{name}").read_bytes()
     if name == "keys":
-        assert encode_keys(PARAMETERS, decode_keys(data, PARAMETERS, {0: 1, 3: 0, 5: 2})) == data
+        assert encode_keys(PARAMETERS, BINDING, decode_keys(data, PARAMETERS, BINDING, {0: 1, 3: 0, 5: 2})) == data
         return
     count, level, scale = (2, 1, SCALE) if name == "inputs" else (1, 0, 2.0**22)
     expected = {"count": count, "level": level, "scale": scale, "seeded": name == "inputs"}
-    assert encode_ciphertexts(PARAMETERS, decode_ciphertexts(data, PARAMETERS, **expected)) == data
+    assert encode_ciphertexts(PARAMETERS, BINDING, decode_ciphertexts(data, PARAMETERS, BINDING, **expected)) == data
 
 
 @pytest.mark.parametrize("name", ["inputs", "outputs", "keys"])
@@ -215,7 +216,7 @@ def test_frames_of_version_1_are_refused_as_such(name):
     read = {
         "inputs": decode,
         "outputs": lambda data: decode(data, 1, 0, seeded=False),
-        "keys": lambda data: decode_keys(data, PARAMETERS, {0: 2, 3: 2}),
+        "keys": lambda data: decode_keys(data, PARAMETERS, BINDING, {0: 2, 3: 2}),
     }[name]
     with pytest.raises(FrameError, match=f"must have format {VERSION}"):
         read(data)
@@ -251,7 +252,7 @@ def test_a_row_is_the_number_whose_digits_are_its_residues(seed, log_n, runs, di
 
 def hostile_ciphertexts(*, seeded: bool) -> list[Mutation]:
     rng = np.random.default_rng(1)
-    data = encode_ciphertexts(PARAMETERS, [ciphertext(rng, seeded=seeded) for _ in range(2)])
+    data = encode_ciphertexts(PARAMETERS, BINDING, [ciphertext(rng, seeded=seeded) for _ in range(2)])
     fields = ciphertext_fields(PARAMETERS, count=2, level=2, seeded=seeded)
     return list(mutations(fields, data, PARAMETERS.ring_degree))
 
@@ -261,7 +262,7 @@ LEVELS = {0: 2, 3: 1, 5: 1, 7: 0}
 
 def hostile_keys() -> list[Mutation]:
     rng = np.random.default_rng(2)
-    data = encode_keys(PARAMETERS, [key(rng, step, level) for step, level in LEVELS.items()])
+    data = encode_keys(PARAMETERS, BINDING, [key(rng, step, level) for step, level in LEVELS.items()])
     return list(mutations(key_fields(PARAMETERS, LEVELS), data, PARAMETERS.ring_degree))
 
 
@@ -273,7 +274,7 @@ def test_every_detectable_mutation_of_ciphertexts_is_refused(seeded):
 
 def test_every_detectable_mutation_of_keys_is_refused():
     for mutation in hostile_keys():
-        expect_refusal(mutation, lambda data: decode_keys(data, PARAMETERS, LEVELS))
+        expect_refusal(mutation, lambda data: decode_keys(data, PARAMETERS, BINDING, LEVELS))
 
 
 def expect_refusal(mutation, read):
@@ -292,7 +293,7 @@ def test_random_bytes_are_refused(data):
     with pytest.raises(FrameError):
         decode(data)
     with pytest.raises(FrameError):
-        decode_keys(data, PARAMETERS, {0: 2, 1: 0})
+        decode_keys(data, PARAMETERS, BINDING, {0: 2, 1: 0})
 
 
 def changed(data: bytes, field: Field, value: object) -> bytes:
@@ -301,15 +302,14 @@ def changed(data: bytes, field: Field, value: object) -> bytes:
 
 def test_each_failure_has_its_own_type():
     rng = np.random.default_rng(3)
-    good = encode_ciphertexts(PARAMETERS, [ciphertext(rng, seeded=True)])
+    good = encode_ciphertexts(PARAMETERS, BINDING, [ciphertext(rng, seeded=True)])
     fields = {field.name: field for field in ciphertext_fields(PARAMETERS, count=1, level=2, seeded=True)}
-    keys = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])
-    other = tiny_parameters(64, (28, 26), 30)
+    keys = encode_keys(PARAMETERS, BINDING, [key(rng, 1), key(rng, 2)])
 
     def of(data: bytes, **expected: object) -> type[Exception]:
         asked = {"count": 1, "level": 2, "scale": SCALE, "seeded": True, **expected}
         with pytest.raises(FormatError) as caught:
-            decode_ciphertexts(data, PARAMETERS, **asked)
+            decode_ciphertexts(data, PARAMETERS, BINDING, **asked)
         return caught.type
 
     assert of(b"") is FrameLengthError
@@ -320,7 +320,7 @@ def test_each_failure_has_its_own_type():
     for older in range(VERSION):
         assert of(changed(good, fields["version"], older)) is FrameError
     assert of(keys) is FrameError
-    assert of(changed(good, fields["parameter_id"], other.parameter_id)) is ParameterMismatchError
+    assert of(changed(good, fields["binding"], bytes(32))) is FrameBindingError
     assert of(good, count=2) is CiphertextMismatchError
     assert of(changed(good, fields["0.level"], 1)) is CiphertextMismatchError
     assert of(changed(good, fields["0.seeded"], 0)) is CiphertextMismatchError
@@ -336,30 +336,30 @@ def test_each_failure_has_its_own_type():
 @pytest.mark.parametrize("levels", [{1: 2}, {1: 2, 3: 2}, {0: 2, 1: 2, 2: 2}, {0: 2, 2: 2}])
 def test_other_keys_than_asked_for_are_refused(levels):
     rng = np.random.default_rng(4)
-    data = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])
+    data = encode_keys(PARAMETERS, BINDING, [key(rng, 1), key(rng, 2)])
     with pytest.raises(KeySetError):
-        decode_keys(data, PARAMETERS, levels)
+        decode_keys(data, PARAMETERS, BINDING, levels)
 
 
 def test_keys_for_other_levels_than_asked_for_are_refused():
     """By the length where it differs; by the level's field where two keys have changed places."""
     rng = np.random.default_rng(7)
-    data = encode_keys(PARAMETERS, [key(rng, 1, 0), key(rng, 2, 2)])
+    data = encode_keys(PARAMETERS, BINDING, [key(rng, 1, 0), key(rng, 2, 2)])
     for levels in ({1: 0, 2: 1}, {1: 2, 2: 2}, {1: 0, 2: 0}):
         with pytest.raises(FrameLengthError):
-            decode_keys(data, PARAMETERS, levels)
+            decode_keys(data, PARAMETERS, BINDING, levels)
     with pytest.raises(KeySetError, match="step 1 must be for use up to level 2"):
-        decode_keys(data, PARAMETERS, {1: 2, 2: 0})
+        decode_keys(data, PARAMETERS, BINDING, {1: 2, 2: 0})
 
 
 def test_keys_out_of_order_or_twice_are_refused():
     rng = np.random.default_rng(5)
-    one, two = (encode_keys(PARAMETERS, [key(rng, step)])[HEADER_LENGTH:] for step in (1, 2))
-    head = encode_keys(PARAMETERS, [key(rng, 1), key(rng, 2)])[:HEADER_LENGTH]
-    assert len(decode_keys(head + one + two, PARAMETERS, {1: 2, 2: 2})) == 2
+    one, two = (encode_keys(PARAMETERS, BINDING, [key(rng, step)])[HEADER_LENGTH:] for step in (1, 2))
+    head = encode_keys(PARAMETERS, BINDING, [key(rng, 1), key(rng, 2)])[:HEADER_LENGTH]
+    assert len(decode_keys(head + one + two, PARAMETERS, BINDING, {1: 2, 2: 2})) == 2
     for body in (two + one, one + one):
         with pytest.raises(KeySetError):
-            decode_keys(head + body, PARAMETERS, {1: 2, 2: 2})
+            decode_keys(head + body, PARAMETERS, BINDING, {1: 2, 2: 2})
 
 
 def test_an_error_echoes_no_bytes_of_the_frame():
@@ -367,7 +367,7 @@ def test_an_error_echoes_no_bytes_of_the_frame():
     secret = b"private!" * 8
     frame = CiphertextFrame(2, SCALE, residues(rng, PARAMETERS.primes_at(2)), seed=Seed(secret, prng=7))
     with pytest.raises(FrameError) as caught:
-        decode(encode_ciphertexts(PARAMETERS, [frame]), count=1)
+        decode(encode_ciphertexts(PARAMETERS, BINDING, [frame]), count=1)
     assert "private" not in str(caught.value)
 
 

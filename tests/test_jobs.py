@@ -309,10 +309,12 @@ def test_a_service_that_ends_begins_nothing_and_gives_results(running, http, own
 def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
     plan = MODEL.manifest.input
     runtime = open_runtime(MODEL.circuit, owner.codec.parameters, plan.level, plan.scale, backend=backend)
-    keys = runtime.load_keys(decode_keys(owner.keys, owner.codec.parameters, MODEL.manifest.keys.levels))
+    parameters, wanted = owner.codec.parameters, MODEL.manifest
+    keys = runtime.load_keys(decode_keys(owner.keys, parameters, wanted.keys_binding, wanted.keys.levels))
+    frame = owner.inputs(IMAGE)
     inputs = runtime.load_inputs(
         decode_ciphertexts(
-            owner.inputs(IMAGE), owner.codec.parameters, count=1, level=plan.level, scale=plan.scale, seeded=True
+            frame, parameters, owner.codec.binding, count=1, level=plan.level, scale=plan.scale, seeded=True
         )
     )
     control = runtime.new_control()

@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from math import prod
 from typing import Any
 
@@ -21,6 +22,7 @@ from heinfer.errors import (
 )
 from heinfer.formats.layout_part import LayoutPart, LayoutRun
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES, ParametersPart, Preprocessing, parse_manifest
+from heinfer.formats.manifest_2 import upgraded
 from heinfer.layout.layout import FREE, ZERO, Layout
 
 
@@ -47,8 +49,8 @@ def test_a_manifest_comes_back_as_it_was():
 @given(scale=st.floats(1e-3, 2.0**52), std=st.floats(1e-300, 1e300))
 def test_doubles_cross_exactly(scale, std):
     content = document()
-    content["input"]["scale"] = scale
-    content["input"]["preprocessing"]["std"] = [std]
+    content["inputs"][0]["scale"] = scale
+    content["inputs"][0]["preprocessing"]["std"] = [std]
     read = parse_manifest(json.dumps(content).encode())
     assert (read.input.scale, read.input.preprocessing.std) == (scale, (std,))
     assert parse_manifest(read.to_bytes()) == read
@@ -111,9 +113,9 @@ def document_of_a_batch(batch: int = 4) -> dict[str, Any]:
     manifest = sample_manifest()
     rows = np.arange(PARAMETERS.slots)[None]
     content = document() | {"batch": batch}
-    for part, shape in (("input", manifest.input_shape), ("output", manifest.output_shape)):
+    for part, shape in (("inputs", manifest.input_shape), ("outputs", manifest.output_shape)):
         layout = Layout((batch, *shape), rows % (batch * prod(shape)))
-        content[part]["layout"] = json.loads(LayoutPart.from_layout(layout).model_dump_json())
+        content[part][0]["layout"] = json.loads(LayoutPart.from_layout(layout).model_dump_json())
     return content
 
 
@@ -136,11 +138,11 @@ def test_a_manifest_that_says_nothing_of_a_batch_is_of_one_image():
     [
         (("batch",), 2, "input's layout must have the batch"),
         (("batch",), 1, "8 labels"),
-        (("output", "layout", "shape"), [2, 4], "output's layout must have the batch"),
-        (("output", "layout", "shape"), [8], "output's layout must have the batch"),
-        (("output", "labels"), ["a"] * 8, "2 labels"),
+        (("outputs", 0, "layout", "shape"), [2, 4], "output's layout must have the batch"),
+        (("outputs", 0, "layout", "shape"), [8], "output's layout must have the batch"),
+        (("outputs", 0, "labels"), ["a"] * 8, "2 labels"),
         (
-            ("input", "preprocessing"),
+            ("inputs", 0, "preprocessing"),
             {"divisor": 255.0, "mean": [0.0] * 4, "std": [1.0] * 4, "low": 0.0, "high": 1.0},
             "1 entries, one a channel of the input",
         ),
@@ -189,9 +191,9 @@ JUNK = [
 ]
 
 
-def refusal(content: Any) -> HeinferError | None:
+def refusal(content: Any, read: Callable[[bytes], object] = parse_manifest) -> HeinferError | None:
     try:
-        parse(content)
+        read(json.dumps(content).encode())
     except HeinferError as error:
         return error
     return None
@@ -199,7 +201,7 @@ def refusal(content: Any) -> HeinferError | None:
 
 def test_junk_in_any_place_gives_a_typed_error_or_a_consistent_manifest():
     content = document()
-    numbers = {"divisor", "mean", "std", "low", "high", "scale", "level", "index_step"}
+    numbers = {"divisor", "mean", "std", "low", "high", "scale", "range", "level", "index_step"}
     harmless = numbers | {"labels", "relinearization_level", "step_levels", "steps"}
     for path in paths(content):
         for junk in JUNK:
@@ -241,34 +243,34 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         (("format",), "heinfer-bundle", "format"),
         (("name",), "../x", "name"),
         (("parameters", "data_primes", 1), 2**26 + 1, "not a prime"),
-        (("parameters", "special_prime"), 65537, "special prime must be the largest"),
-        (("input", "level"), 2, r"0\.\.1"),
-        (("input", "scale"), 2.0**53, "half the modulus"),
-        (("input", "preprocessing", "low"), 9.0, "low must be below high"),
-        (("input", "preprocessing", "std"), [0.0], "greater than 0"),
-        (("input", "preprocessing", "mean"), [0.0, 0.0], "one entry a channel"),
-        (("input", "layout", "slots"), 1024, "2048 slots"),
-        (("input", "layout", "ciphertexts"), 1 << 20, "slots in all"),
-        (("input", "layout", "shape"), [1 << 20, 1 << 20], "a slot for every element"),
-        (("input", "layout", "runs", 0, "count"), 5, "leaves the"),
-        (("input", "layout", "runs", 0, "slot"), 2047, "leaves 1 ciphertexts"),
-        (("input", "layout", "runs", 0, "ciphertext"), 1, "leaves 1 ciphertexts"),
-        (("input", "layout", "runs", 1, "slot"), 1, "another run names"),
-        (("input", "layout", "runs"), [], "has no slot"),
-        (("output", "labels"), ["a"], "2 labels"),
-        (("output", "labels"), ["a", "\x1b[2J"], "control characters"),
+        (("parameters", "special_primes"), [65537], "special prime must be the largest"),
+        (("inputs", 0, "level"), 2, r"0\.\.1"),
+        (("inputs", 0, "scale"), 2.0**53, "half the modulus"),
+        (("inputs", 0, "preprocessing", "low"), 9.0, "low must be below high"),
+        (("inputs", 0, "preprocessing", "std"), [0.0], "greater than 0"),
+        (("inputs", 0, "preprocessing", "mean"), [0.0, 0.0], "one entry a channel"),
+        (("inputs", 0, "layout", "slots"), 1024, "2048 slots"),
+        (("inputs", 0, "layout", "ciphertexts"), 1 << 20, "slots in all"),
+        (("inputs", 0, "layout", "shape"), [1 << 20, 1 << 20], "a slot for every element"),
+        (("inputs", 0, "layout", "runs", 0, "count"), 5, "leaves the"),
+        (("inputs", 0, "layout", "runs", 0, "slot"), 2047, "leaves 1 ciphertexts"),
+        (("inputs", 0, "layout", "runs", 0, "ciphertext"), 1, "leaves 1 ciphertexts"),
+        (("inputs", 0, "layout", "runs", 1, "slot"), 1, "another run names"),
+        (("inputs", 0, "layout", "runs"), [], "has no slot"),
+        (("outputs", 0, "labels"), ["a"], "2 labels"),
+        (("outputs", 0, "labels"), ["a", "\x1b[2J"], "control characters"),
         (("batch",), 0, "greater than or equal to 1"),
         (("batch",), 1 << 70, "the batch as its first axis"),
-        (("keys", "steps"), [5, 1], "ascend"),
-        (("keys", "steps"), [1, 1], "ascend"),
-        (("keys", "steps"), [3, 2048], r"1\.\.2047"),
-        (("keys", "steps"), [0, 5], "greater than or equal to 1"),
-        (("keys", "steps"), [3], "one level a step"),
-        (("keys", "step_levels"), [1], "one level a step"),
-        (("keys", "step_levels"), [1, 2], "above the input's level"),
-        (("keys", "step_levels"), [-1, 1], "greater than or equal to 0"),
-        (("keys", "relinearization_level"), 2, "above the input's level"),
-        (("keys", "relinearization_level"), True, "valid integer"),
+        (("key_sets", 0, "steps"), [5, 1], "ascend"),
+        (("key_sets", 0, "steps"), [1, 1], "ascend"),
+        (("key_sets", 0, "steps"), [3, 2048], r"1\.\.2047"),
+        (("key_sets", 0, "steps"), [0, 5], "greater than or equal to 1"),
+        (("key_sets", 0, "steps"), [3], "one level a step"),
+        (("key_sets", 0, "step_levels"), [1], "one level a step"),
+        (("key_sets", 0, "step_levels"), [1, 2], "above the input's level"),
+        (("key_sets", 0, "step_levels"), [-1, 1], "greater than or equal to 0"),
+        (("key_sets", 0, "relinearization_level"), 2, "above the input's level"),
+        (("key_sets", 0, "relinearization_level"), True, "valid integer"),
     ],
 )
 def test_an_inconsistency_is_named(path, value, reason):
@@ -277,14 +279,14 @@ def test_an_inconsistency_is_named(path, value, reason):
 
 
 def test_output_above_input_is_refused():
-    content = replaced(document(), ("input", "level"), 0)
+    content = replaced(document(), ("inputs", 0, "level"), 0)
     with pytest.raises(ManifestError, match="above the input"):
-        parse(replaced(content, ("output", "level"), 1))
+        parse(replaced(content, ("outputs", 0, "level"), 1))
 
 
 def test_no_manifest_has_insecure_parameters():
     tiny = tiny_parameters()
-    part = ParametersPart(ring_degree=64, data_primes=tiny.data_primes, special_prime=tiny.special_prime)
+    part = ParametersPart.of(tiny)
     with pytest.raises(InsecureParametersError):
         parse(replaced(document(), ("parameters",), json.loads(part.model_dump_json())))
     with pytest.raises(InsecureParametersError):
@@ -293,12 +295,85 @@ def test_no_manifest_has_insecure_parameters():
 
 def test_a_newer_manifest_says_so_whatever_else_it_holds():
     with pytest.raises(NewerFormatError, match="upgrade"):
-        parse({"format": "heinfer-manifest", "version": 3, "something": {"new": 1}})
+        parse({"format": "heinfer-manifest", "version": 4, "something": {"new": 1}})
 
 
 def test_an_older_manifest_says_so():
-    with pytest.raises(ManifestError, match="format 1, this heinfer reads 2: compile the model again"):
+    with pytest.raises(ManifestError, match="format 1, this heinfer reads 3: upgrade the service"):
         parse({"format": "heinfer-manifest", "version": 1, "keys": {"steps": [3], "relinearization": True}})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("inputs",), lambda content: 2 * content["inputs"]),
+        (("outputs",), lambda content: 2 * content["outputs"]),
+        (("key_sets",), lambda content: 2 * content["key_sets"]),
+        (("parameters", "special_primes"), lambda content: [65537, *content["parameters"]["special_primes"]]),
+        (("parameters", "digits"), lambda _: [2]),
+    ],
+)
+def test_what_has_a_place_in_the_format_but_no_code_yet_says_so(path, value):
+    with pytest.raises(NewerFormatError, match="upgrade heinfer"):
+        parse(replaced(document(), path, value(document())))
+
+
+def test_digits_cover_the_data_primes():
+    with pytest.raises(ManifestError, match="digits must cover the data primes"):
+        parse(replaced(document(), ("parameters", "digits"), [1]))
+
+
+def test_the_range_of_the_scores_is_what_can_be_represented_at_most():
+    manifest = sample_manifest()
+    assert manifest.capacity == PARAMETERS.data_primes[0] / 2 / manifest.output.scale
+    parse(replaced(document(), ("outputs", 0, "range"), manifest.capacity))
+    with pytest.raises(ManifestError, match="output's range at its scale"):
+        parse(replaced(document(), ("outputs", 0, "range"), 1.001 * manifest.capacity))
+
+
+# Format 2 --------------------------------------------------------------------------------------
+
+
+def document_of_format_2() -> dict[str, Any]:
+    content = document()
+    (image,), (scores,), (keys,) = (content.pop(name) for name in ("inputs", "outputs", "key_sets"))
+    del image["name"], scores["name"], keys["name"], scores["kind"], scores["range"]
+    parameters = content["parameters"]
+    del parameters["digits"]
+    (parameters["special_prime"],) = parameters.pop("special_primes")
+    return content | {"version": 2, "input": image, "output": scores, "keys": keys}
+
+
+def test_a_manifest_of_format_2_is_read_as_one_of_format_3():
+    manifest = upgraded(json.dumps(document_of_format_2()).encode())
+    output = sample_manifest().output.model_copy(update={"range": manifest.capacity})
+    assert manifest == sample_manifest(outputs=(output,))
+    assert manifest.keys_binding == sample_manifest().keys_binding
+
+
+def test_junk_in_a_manifest_of_format_2_gives_a_typed_error():
+    content = document_of_format_2()
+    for path in paths(content):
+        for junk in JUNK:
+            error = refusal(replaced(content, path, junk), upgraded)
+            assert error is None or isinstance(error, (ManifestError, InsecureParametersError)), (path, junk)
+            assert "xxx" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"[" * 100_000, b" " * (MAX_MANIFEST_BYTES + 1)]
+)
+def test_what_is_no_manifest_of_format_2_is_refused(data):
+    with pytest.raises(ManifestError):
+        upgraded(data)
+
+
+def test_other_versions_are_none_of_format_2():
+    with pytest.raises(ManifestError, match="format 2"):
+        upgraded(sample_manifest().to_bytes())
+
+
+# What is no manifest ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"null", b"[]", b"\xff\xfe", b"{" * 100_000, b'{"a":' * 100_000, b"1e999"])
@@ -346,4 +421,6 @@ def test_parts_are_checked_when_they_are_made():
     with pytest.raises(ValidationError):
         LayoutRun(ciphertext=0, slot=0, slot_step=0, index=0, index_step=1, count=1)
     with pytest.raises(ParameterError):
-        sample_manifest(parameters=ParametersPart(ring_degree=4096, data_primes=(12289,), special_prime=12289))
+        sample_manifest(
+            parameters=ParametersPart(ring_degree=4096, data_primes=(12289,), special_primes=(12289,), digits=(1,))
+        )

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 from installed import INSTALLED
-from owner import Owner
+from owner import Owner, binding_of
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.backends.native import plan_circuit
@@ -38,12 +38,14 @@ def runtime(request) -> Runtime:
 
 
 def keys_of(owner: Owner):
-    return decode_keys(owner.keys, PARAMETERS, MODEL.manifest.keys.levels)
+    return decode_keys(owner.keys, PARAMETERS, MODEL.manifest.keys_binding, MODEL.manifest.keys.levels)
 
 
 def inputs_of(owner: Owner):
     frame = owner.inputs(IMAGE)
-    return decode_ciphertexts(frame, PARAMETERS, count=1, level=INPUT.level, scale=INPUT.scale, seeded=True)
+    return decode_ciphertexts(
+        frame, PARAMETERS, binding_of(frame), count=1, level=INPUT.level, scale=INPUT.scale, seeded=True
+    )
 
 
 def test_a_run_is_what_was_counted_and_right(runtime, owner):
@@ -53,7 +55,9 @@ def test_a_run_is_what_was_counted_and_right(runtime, owner):
     assert [(frame.level, frame.scale) for frame in frames] == [
         (MODEL.manifest.output.level, MODEL.manifest.output.scale)
     ]
-    assert owner.scores(encode_ciphertexts(PARAMETERS, frames)) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
+    assert owner.scores(encode_ciphertexts(PARAMETERS, bytes(32), frames)) == pytest.approx(
+        cleartext_scores(IMAGE), abs=0.05
+    )
     planned, executed = count_circuit(MODEL.circuit), runtime.executed
     assert (executed.key_switches, executed.hma) == (planned.key_switches, planned.hma)
 

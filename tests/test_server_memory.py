@@ -102,7 +102,7 @@ def test_loaded_keys_take_what_was_predicted():
     runtime = open_runtime(
         model.bundle.circuit, model.parameters, manifest.input.level, manifest.input.scale, backend="native"
     )
-    keys = runtime.load_keys(decode_keys(owner.keys, model.parameters, manifest.keys.levels))
+    keys = runtime.load_keys(decode_keys(owner.keys, model.parameters, manifest.keys_binding, manifest.keys.levels))
     assert keys.bytes == pytest.approx(model.loaded_key_bytes("native"), rel=0.01)
     assert model.loaded_key_bytes("tenseal") == 3 * 2 * 3 * 4 * 8 * 4096
 

@@ -58,25 +58,29 @@ def tiny_bundle(
     manifest = Manifest(
         name=name,
         model_version="1",
-        parameters=ParametersPart(
-            ring_degree=parameters.ring_degree,
-            data_primes=parameters.data_primes,
-            special_prime=parameters.special_prime,
-        ),
+        parameters=ParametersPart.of(parameters),
         batch=batch,
-        input=InputPart(
-            preprocessing=PREPROCESSING,
-            layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16).interleaved(batch)),
-            level=parameters.top_level,
-            scale=INPUT_SCALE,
+        inputs=(
+            InputPart(
+                name="image",
+                preprocessing=PREPROCESSING,
+                layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16).interleaved(batch)),
+                level=parameters.top_level,
+                scale=INPUT_SCALE,
+            ),
         ),
-        output=OutputPart(
-            layout=LayoutPart.from_layout(Layout((4,), slots % 4).interleaved(batch)),
-            level=output.level,
-            scale=output.scale,
-            labels=LABELS,
+        outputs=(
+            OutputPart(
+                name="scores",
+                kind="classification",
+                layout=LayoutPart.from_layout(Layout((4,), slots % 4).interleaved(batch)),
+                level=output.level,
+                scale=output.scale,
+                range=16.0,
+                labels=LABELS,
+            ),
         ),
-        keys=KeysPart.of(key_levels(circuit, parameters.top_level)),
+        key_sets=(KeysPart.of(key_levels(circuit, parameters.top_level)),),
     )
     return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
 

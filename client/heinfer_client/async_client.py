@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -14,14 +14,13 @@ from typing import Generic, Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceError, ServiceUnavailableError, SettingError
+from heinfer.errors import HeinferError, ServiceError, SettingError
 from heinfer.formats.manifest import Manifest
-from heinfer_client.codec import Array
 from heinfer_client.images import Image
-from heinfer_client.messages import Flow, Pause, Reply, Request
+from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
-from heinfer_client.session import Session
+from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
     DEADLINE,
     TIMEOUT,
@@ -55,6 +54,7 @@ class AsyncClient:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         progress: bool = True,
@@ -64,26 +64,25 @@ class AsyncClient:
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
+        self._session = Session(self._url, model, keys_path, self._bars, self._timeout, manifest)
         self._http = httpx.AsyncClient(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
-        self._preparing = asyncio.Lock()
+        self._alone = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
-        await self._open()
-        await self._prepare()
+        self._require_open()
+        await self._run(self._session.prepare())
 
     async def encrypt_and_predict(self, image: Image) -> Prediction:
         """Classify one image; see Client.encrypt_and_predict."""
-        await self._open()
-        (prediction,) = await self._predict([self._session.codec.read_image(image)])
+        (prediction,) = await self._predict(lambda codec: [codec.read_image(image)])
         return prediction
 
     async def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
-        await self._open()
-        return await self._predict(self._session.codec.read_images(images))
+        several = list(images)
+        return await self._predict(lambda codec: codec.read_images(several))
 
     @property
     def manifest(self) -> Manifest:
@@ -112,37 +111,30 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    async def _open(self) -> None:
+    def _require_open(self) -> None:
         require_open(self._http.is_closed)
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:  # its connections would fail, now and then
             raise SettingError("this client has been used in another event loop: make one in each (asyncio.run is one)")
-        async with self._preparing:
-            await self._run(self._session.open())
 
-    async def _prepare(self) -> None:
-        async with self._preparing:  # or two tasks would make two secret keys
-            await self._run(self._session.prepare())
-
-    async def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
-        await self._prepare()
-        batches = self._session.codec.in_batches(inputs)
-        return [prediction for batch in batches for prediction in await self._run(self._session.predict(batch))]
+    async def _predict(self, read: Reading) -> list[Prediction]:
+        self._require_open()
+        return await self._run(self._session.predict(read))
 
     async def _run(self, flow: Flow[T]) -> T:
-        def advance(reply: Reply | ServiceUnavailableError | None) -> Request | Pause | _Done[T]:
+        def advance(reply: Reply | HeinferError | None) -> Request | Pause | Alone | _Done[T]:
             try:
-                return flow.throw(reply) if isinstance(reply, ServiceUnavailableError) else flow.send(reply)
+                return flow.throw(reply) if isinstance(reply, HeinferError) else flow.send(reply)
             except StopIteration as stop:  # cannot leave a thread through a future
                 return _Done(stop.value)
 
-        reply: Reply | ServiceUnavailableError | None = None
+        reply: Reply | HeinferError | None = None
         try:
             while not isinstance(step := await _computed(advance, reply), _Done):
                 try:
                     reply = await self._take(step)
-                except ServiceUnavailableError as error:
+                except HeinferError as error:
                     reply = error
         except asyncio.CancelledError as error:
             await self._leave(flow, error)
@@ -155,10 +147,14 @@ class AsyncClient:
             await self._take(flow.throw(reason))
         flow.close()
 
-    async def _take(self, step: Request | Pause) -> Reply | None:
+    async def _take(self, step: Request | Pause | Alone) -> Reply | None:
         if isinstance(step, Request):
             return await self._exchange(step)
-        await asyncio.sleep(step.seconds)
+        if isinstance(step, Alone):
+            async with self._alone:
+                await self._run(step.flow)
+        else:
+            await asyncio.sleep(step.seconds)
         return None
 
     async def _exchange(self, request: Request) -> Reply:

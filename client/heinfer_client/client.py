@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import RLock
 from time import sleep
 from types import TracebackType
 from typing import Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceError, ServiceUnavailableError
+from heinfer.errors import HeinferError, ServiceError
 from heinfer.formats.manifest import Manifest
-from heinfer_client.codec import Array
 from heinfer_client.images import Image
-from heinfer_client.messages import Flow, Pause, Reply, Request
+from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
-from heinfer_client.session import Session
+from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
     DEADLINE,
     TIMEOUT,
@@ -46,6 +46,8 @@ class Client:
         model: name of a model that it serves.
         keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered,
             if that folder can be written. Without it the key is never written anywhere.
+        manifest: of the only version of the model that the client takes: its bytes, or a file of them. Without it the
+            client goes on to another version when the service does, between two calls.
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
@@ -64,6 +66,7 @@ class Client:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
@@ -73,7 +76,8 @@ class Client:
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
+        self._session = Session(self._url, model, keys_path, self._bars, self._timeout, manifest)
+        self._alone = RLock()
         self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
 
     def prepare(self) -> None:
@@ -84,7 +88,7 @@ class Client:
             ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        self._open()
+        require_open(self._http.is_closed)
         self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image) -> Prediction:
@@ -97,10 +101,11 @@ class Client:
         Raises:
             ImageError: for an image that does not fit the model; then none has been sent.
             WorkerFailedError: when the server lost the request; it may be tried again.
+        ModelChangedError: when the service has other versions of the model than one for the whole call.
+        WrongAnswerError: when an answer is of another request.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
-        self._open()
-        (prediction,) = self._predict([self._session.codec.read_image(image)])
+        (prediction,) = self._predict(lambda codec: [codec.read_image(image)])
         return prediction
 
     def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
@@ -113,8 +118,8 @@ class Client:
             ImageError: for an image that does not fit the model, by its number; then none has been sent.
             WorkerFailedError, UntrustedManifestError, ServiceError, SettingError, FormatError: as encrypt_and_predict.
         """
-        self._open()
-        return self._predict(self._session.codec.read_images(images))
+        several = list(images)
+        return self._predict(lambda codec: codec.read_images(several))
 
     @property
     def manifest(self) -> Manifest:
@@ -143,14 +148,9 @@ class Client:
     ) -> None:
         self.close()
 
-    def _open(self) -> None:
+    def _predict(self, read: Reading) -> list[Prediction]:
         require_open(self._http.is_closed)
-        self._run(self._session.open())
-
-    def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
-        self._run(self._session.prepare())
-        batches = self._session.codec.in_batches(inputs)
-        return [prediction for batch in batches for prediction in self._run(self._session.predict(batch))]
+        return self._run(self._session.predict(read))
 
     def _run(self, flow: Flow[T]) -> T:
         try:
@@ -158,7 +158,7 @@ class Client:
             while True:
                 try:
                     reply = self._take(step)
-                except ServiceUnavailableError as error:
+                except HeinferError as error:
                     step = flow.throw(error)
                 except KeyboardInterrupt as error:
                     self._leave(flow, error)
@@ -175,10 +175,14 @@ class Client:
             self._take(flow.throw(reason))
         flow.close()
 
-    def _take(self, step: Request | Pause) -> Reply | None:
+    def _take(self, step: Request | Pause | Alone) -> Reply | None:
         if isinstance(step, Request):
             return self._exchange(step)
-        sleep(step.seconds)
+        if isinstance(step, Alone):
+            with self._alone:
+                self._run(step.flow)
+        else:
+            sleep(step.seconds)
         return None
 
     def _exchange(self, request: Request) -> Reply:

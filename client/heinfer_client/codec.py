@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import FormatError, ImageError, ServiceError
+from heinfer.errors import FormatError, FrameBindingError, ImageError, ServiceError, WrongAnswerError
+from heinfer.formats.bindings import manifest_binding
 from heinfer.formats.frames import (
     ciphertexts_length,
     decode_ciphertexts,
@@ -30,16 +31,27 @@ Array = NDArray[np.float64]
 class Codec:
     """What a trusted manifest says, as functions.
 
-    Attributes:
+    Args:
         manifest: as checked.
+        served: its bytes as the service gave them; by default those that heinfer writes.
+
+    Attributes:
+        manifest: the manifest.
+        binding: what its inputs are bound to.
         parameters: its CKKS parameters.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, served: bytes | None = None) -> None:
         self.manifest = manifest
+        self.binding = manifest_binding(manifest.to_bytes() if served is None else served)
         self.parameters = manifest.to_parameters()
         self._input_layout = manifest.input.layout.to_layout()
         self._output_layout = manifest.output.layout.to_layout()
+
+    @cached_property
+    def key_set(self) -> str:
+        """Hexadecimal digest of what its evaluation keys depend on."""
+        return self.manifest.keys_binding.hex()
 
     @cached_property
     def key_steps(self) -> tuple[int, ...]:
@@ -104,26 +116,42 @@ class Codec:
             data = secret.galois_key(step) if step else secret.relinearization_key()
             frames.append(read_key(data, self.parameters, step).trimmed(level))
             advance(1)
-        return encode_keys(self.parameters, frames)
+        return encode_keys(self.parameters, self.manifest.keys_binding, frames)
 
     def encrypt(self, secret: SecretSide, inputs: Sequence[Array]) -> bytes:
         """Pack a network's inputs, no more than a batch, and encrypt them: a frame of seeded ciphertexts."""
         plan = self.manifest.input
         (packed,) = self.pack(inputs)
         frames = [read_ciphertext(secret.encrypt(slots, plan.level, plan.scale), self.parameters) for slots in packed]
-        return encode_ciphertexts(self.parameters, frames)
+        return encode_ciphertexts(self.parameters, self.binding, frames)
 
-    def decrypt(self, secret: SecretSide, body: bytes, count: int) -> Array:
+    def decrypt(self, secret: SecretSide, body: bytes, count: int, binding: bytes) -> Array:
         """Scores (count, classes) of so many inputs from a server's frame.
 
+        Args:
+            binding: of the evaluation that was asked for (heinfer.formats.bindings).
+
         Raises:
+            WrongAnswerError: when it is of another evaluation.
             ServiceError: when it is not the frame that the manifest promises.
         """
         plan = self.manifest.output
         try:
             frames = decode_ciphertexts(
-                body, self.parameters, count=plan.layout.ciphertexts, level=plan.level, scale=plan.scale, seeded=False
+                body,
+                self.parameters,
+                binding,
+                count=plan.layout.ciphertexts,
+                level=plan.level,
+                scale=plan.scale,
+                seeded=False,
             )
+        except FrameBindingError as error:
+            raise WrongAnswerError(
+                "the service's answer is of another request, other keys or another version of the model: nothing of it "
+                "is used; ask again, and tell the service's operator",
+                status=200,
+            ) from error
         except FormatError as error:
             raise ServiceError(f"the service's answer is no result of this model: {error}", status=200) from error
         slots = np.stack([secret.decrypt(write_ciphertext(frame, self.parameters)) for frame in frames])

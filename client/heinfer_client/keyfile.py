@@ -19,12 +19,12 @@ _MAX_RECORD_BYTES = 1 << 16
 
 
 class Registration(BaseModel):
-    """Under which id which server holds the evaluation keys of which secret key for which manifest."""
+    """Under which id which server holds the evaluation keys of which secret key for which key set."""
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     url: str
-    manifest: str
+    key_set: str
     secret: str
     keys: str
 
@@ -62,8 +62,8 @@ class KeyFile:
         with self._place_errors("keys cannot be kept at {}"):
             secret.save(self._path)
 
-    def load_registration(self, url: str, manifest: str, secret: SecretSide) -> str | None:
-        """Id of the keys on that server, if they were registered there for that very manifest and secret key.
+    def load_registration(self, url: str, key_set: str, secret: SecretSide) -> str | None:
+        """Id of the keys on that server, if they were registered there for that very key set and secret key.
 
         With another secret key, its file replaced or made anew, the scores would be wrong without any error.
         """
@@ -72,8 +72,8 @@ class KeyFile:
                 found = Registration.model_validate_json(file.read(_MAX_RECORD_BYTES))
         except (OSError, ValidationError):  # nothing is lost: they are registered again
             return None
-        expected = (url, manifest, secret.fingerprint())
-        return found.keys if (found.url, found.manifest, found.secret) == expected else None
+        expected = (url, key_set, secret.fingerprint())
+        return found.keys if (found.url, found.key_set, found.secret) == expected else None
 
     def save_registration(self, registration: Registration) -> None:
         """Write where the keys are registered; the id lets whoever knows it use and delete them.

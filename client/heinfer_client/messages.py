@@ -18,6 +18,7 @@ from heinfer.errors import (
     EvaluationTimeoutError,
     IdempotencyConflictError,
     JobNotDoneError,
+    ManifestRequiredError,
     PayloadTooLargeError,
     RateLimitedError,
     ServiceError,
@@ -25,6 +26,7 @@ from heinfer.errors import (
     UnauthorizedError,
     UnknownJobError,
     UnknownKeysError,
+    UnknownManifestError,
     UnknownModelError,
     UnknownUploadError,
     UploadDigestError,
@@ -88,10 +90,18 @@ class Pause:
     seconds: float
 
 
-Flow: TypeAlias = Generator[Request | Pause, Reply | None, T]
+@dataclass(frozen=True)
+class Alone:
+    """A flow to be run to its end while no other flow of the same client is run so; it changes what they share."""
+
+    flow: Flow[None]
+
+
+Flow: TypeAlias = Generator[Request | Pause | Alone, Reply | None, T]
 """Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
 
-ServiceUnavailableError is thrown into it where no reply came. So is KeyboardInterrupt or CancelledError when its user
+What goes wrong with a step is thrown into it: ServiceUnavailableError where no reply came, and whatever a flow that was
+to be run alone raises. So is KeyboardInterrupt or CancelledError when its user
 wants it to stop; one request that it yields then is still sent, as a farewell.
 """
 
@@ -153,7 +163,9 @@ _BY_CODE: dict[str, type[ServiceError]] = {
         PayloadTooLargeError,
         ServiceUnavailableError,
         UnauthorizedError,
+        ManifestRequiredError,
         UnknownKeysError,
+        UnknownManifestError,
         UnknownModelError,
         UnknownUploadError,
         UploadDigestError,

@@ -19,6 +19,8 @@ class Prediction:
     Attributes:
         label: the manifest's label of the largest score, or its number when the model has no labels.
         scores: (classes,) float64, as the network gives them.
+        model_version: of the model that it is by, as its developer names it.
+        manifest: hexadecimal SHA-256 of that version's manifest.
         client_seconds: packing, encryption and decryption.
         server_seconds: evaluation, as the server says; NaN when it does not say.
         upload_bytes: body of the request.
@@ -28,6 +30,8 @@ class Prediction:
 
     label: str
     scores: NDArray[np.float64]
+    model_version: str
+    manifest: str
     client_seconds: float
     server_seconds: float
     upload_bytes: int

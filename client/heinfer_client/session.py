@@ -1,23 +1,29 @@
 """All that a client does but the sending: flows that yield requests, are sent replies and return results.
 
 Both clients run the same flows. Between two requests a flow may compute for seconds (keys, encryption).
+
+A call takes one snapshot of the session, a version of the model with keys for it, and is answered wholly by that
+version. Only flows that are done alone change what the session holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import quote
 
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import SettingError, UnknownKeysError
+from heinfer.errors import ModelChangedError, SettingError, UnknownKeysError, UnknownManifestError
+from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
 from heinfer_client.jobs import LONG_SECONDS, evaluate_as_job
 from heinfer_client.keyfile import KeyFile, Registration
 from heinfer_client.messages import (
+    Alone,
     Flow,
     Reply,
     Request,
@@ -29,14 +35,53 @@ from heinfer_client.messages import (
 )
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
-from heinfer_client.trust import trusted_manifest
+from heinfer_client.trust import pinned_manifest, trusted_manifest
 from heinfer_client.upload import send_keys
+
+Reading = Callable[[Codec], Sequence[Array]]
+"""Makes a network's inputs from what the caller gave, as a version of the model wants them."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Version:
+    """A version of the model.
+
+    Attributes:
+        codec: its manifest, put to work.
+        digest: of the manifest, as requests name it.
+        expected: seconds that an evaluation is expected to take.
+    """
+
+    codec: Codec
+    digest: str
+    expected: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Ready:
+    """What a request needs."""
+
+    version: _Version
+    secret: SecretSide
+    key_id: str
 
 
 class Session:
-    """One model of one server, one secret key, and the id of its evaluation keys there."""
+    """One model of one server, a secret key, and the id of its evaluation keys there.
 
-    def __init__(self, url: str, model: str, keys_path: str | Path | None, bars: Bars, timeout: float) -> None:
+    Args:
+        manifest: the manifest that the client is pinned to: its bytes, or a file of them; None to follow the service.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        keys_path: str | Path | None,
+        bars: Bars,
+        timeout: float,
+        manifest: bytes | Path | None = None,
+    ) -> None:
         if not isinstance(model, str) or not model:
             raise SettingError("model must be the name of a model that the service has")
         self._url = url
@@ -45,69 +90,90 @@ class Session:
         self._file = _key_file(keys_path) if keys_path else None
         self._bars = bars
         self._timeout = timeout
-        self._codec: Codec | None = None
-        self._manifest_digest = ""
-        self._expected = 0.0
-        self._secret: SecretSide | None = None
-        self._key_id: str | None = None
+        self._pinned = None if manifest is None else pinned_manifest(manifest, model)
+        self._version: _Version | None = None
+        self._ready: _Ready | None = None
 
     @property
     def codec(self) -> Codec:
         """The model, once `open` has run; SettingError before."""
-        if self._codec is None:
+        if self._version is None:
             raise SettingError("nothing is known of the model yet: call prepare() or encrypt_and_predict() first")
-        return self._codec
+        return self._version.codec
 
-    def open(self) -> Flow[None]:
-        """Fetch the manifest and check it.
+    # Flows to begin with
+
+    def prepare(self) -> Flow[None]:
+        """Have a manifest, a secret key, and its evaluation keys registered.
 
         Raises:
             UnknownModelError, UntrustedManifestError, NewerFormatError.
-            ServiceError: when there is no service.
+            SettingError, FormatError: when the file of the keys does not serve.
+            ServiceError: when there is no service, or it refuses.
         """
-        if self._codec is not None:
-            return
-        reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
-        require_service(reply, self._url)
-        require_success(reply)
-        self._codec = Codec(trusted_manifest(reply.body, self._model))
-        self._manifest_digest = sha256(reply.body).hexdigest()
-        self._expected = expected_seconds(reply)
+        yield from self._answered_by_one_version(lambda _codec: ())
 
-    def prepare(self) -> Flow[None]:
-        """Have a secret key, and its evaluation keys registered; the model must be open.
+    def predict(self, read: Reading) -> Flow[list[Prediction]]:
+        """Read inputs, encrypt them, have them evaluated and decrypt their scores.
+
+        A service that has another version of the model makes the flow begin anew with that, once. Keys that the server
+        has dropped are registered again, once a request. Nothing here depends on decrypted values.
 
         Raises:
-            SettingError, FormatError: when the file of the keys does not serve.
+            ModelChangedError: when the service has another version again, or the client is pinned to one.
+            ImageError: for an image that does not fit the model; then none has been sent.
+            WrongAnswerError: when an answer is of another request.
+            What prepare raises.
         """
-        if self._secret is None:
-            self._secret = self._load_or_make_secret()
-        if self._key_id is None and self._file is not None:
-            self._key_id = self._file.load_registration(self._url, self._manifest_digest, self._secret)
-        if self._key_id is None:
-            yield from self._register(self._secret)
+        return (yield from self._answered_by_one_version(read))
 
-    def predict(self, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
-        """Encrypt inputs, no more than a batch, have them evaluated and decrypt their scores; needs a prepared session.
+    def _answered_by_one_version(self, read: Reading) -> Flow[list[Prediction]]:
+        is_refreshed = False
+        while True:
+            if self._version is None:
+                yield Alone(self._open())
+            version = self._version
+            assert version is not None
+            inputs = read(version.codec)  # before any key is made
+            try:
+                yield Alone(self._prepare(version))
+                return (yield from self._evaluated(version, inputs))
+            except UnknownManifestError as error:
+                if self._pinned is not None or is_refreshed:
+                    raise _model_changed(self._model, self._pinned is not None) from error
+                is_refreshed = True
+            yield Alone(self._refresh(version))
 
-        Keys that the server has dropped are registered again, once. Nothing here depends on decrypted values.
-        """
-        assert self._secret is not None
+    def _evaluated(self, version: _Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+        predictions: list[Prediction] = []
+        for batch in version.codec.in_batches(inputs):
+            predictions += yield from self._batch(version, batch)
+        return predictions
+
+    def _batch(self, version: _Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+        ready = self._for(version)
         started = perf_counter()
-        body = self.codec.encrypt(self._secret, inputs)
+        body = version.codec.encrypt(ready.secret, inputs)
         client_seconds = perf_counter() - started
         try:
-            reply = yield from self._evaluate(body)
+            reply = yield from self._evaluate(ready, body)
         except UnknownKeysError:
-            yield from self._register(self._secret)
-            reply = yield from self._evaluate(body)
+            yield Alone(self._register(ready))
+            again = self._for(version)
+            if again.secret is not ready.secret:
+                raise _stale() from None
+            ready = again
+            reply = yield from self._evaluate(ready, body)
         started = perf_counter()
-        scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
+        binding = evaluation_binding(version.codec.binding, ready.key_id, body)
+        scores = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
         client_seconds += perf_counter() - started
         return [
             Prediction(
-                label=self.codec.label(own),
+                label=version.codec.label(own),
                 scores=own,
+                model_version=version.codec.manifest.model_version,
+                manifest=version.digest,
                 client_seconds=client_seconds,
                 server_seconds=evaluation_seconds(reply),
                 upload_bytes=len(body),
@@ -117,8 +183,67 @@ class Session:
             for own in scores
         ]
 
-    def _load_or_make_secret(self) -> SecretSide:
-        parameters = self.codec.parameters
+    def _for(self, version: _Version) -> _Ready:
+        """What a request to a version needs; UnknownManifestError when another call has gone on to the next one."""
+        ready = self._ready
+        if ready is None or ready.version is not version:
+            raise _stale()
+        return ready
+
+    # Flows that are done alone
+
+    def _open(self) -> Flow[None]:
+        if self._version is None:
+            self._version = yield from self._fetched()
+
+    def _refresh(self, stale: _Version) -> Flow[None]:
+        if self._version is stale:
+            self._version = yield from self._fetched()
+
+    def _fetched(self) -> Flow[_Version]:
+        reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
+        require_service(reply, self._url)
+        require_success(reply)
+        served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
+        codec = Codec(trusted_manifest(served, self._model), served)
+        return _Version(codec, sha256(served).hexdigest(), expected_seconds(reply))
+
+    def _prepare(self, version: _Version) -> Flow[None]:
+        """Have a secret key for a version, and its evaluation keys registered."""
+        ready = self._ready
+        if self._version is not version:
+            raise _stale()
+        if ready is not None and ready.version is version:
+            return
+        parameters = version.codec.parameters
+        if ready is None or ready.secret.parameters != parameters:
+            secret = self._load_or_make_secret(version)
+            stored = self._file and self._file.load_registration(self._url, version.codec.key_set, secret)
+        else:
+            secret = ready.secret
+            stored = ready.key_id if ready.version.codec.key_set == version.codec.key_set else None
+        if stored:
+            self._ready = _Ready(version, secret, stored)
+        else:
+            yield from self._registered(version, secret)
+
+    def _register(self, stale: _Ready) -> Flow[None]:
+        """Register keys that the service does not know (any more), unless another call has done so."""
+        if self._ready is stale:
+            yield from self._registered(stale.version, stale.secret)
+
+    def _registered(self, version: _Version, secret: SecretSide) -> Flow[None]:
+        codec = version.codec
+        with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
+            body = codec.evaluation_keys(secret, advance)
+        key_id = yield from send_keys(self._path, version.digest, body, self._bars, self._timeout)
+        self._ready = _Ready(version, secret, key_id)
+        if self._file is not None:
+            registration = Registration(url=self._url, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id)
+            self._file.save_registration(registration)
+
+    def _load_or_make_secret(self, version: _Version) -> SecretSide:
+        parameters = version.codec.parameters
         secret = self._file.load(parameters) if self._file else None
         if secret is None:
             secret = SecretSide.generate(parameters)
@@ -126,28 +251,36 @@ class Session:
                 self._file.save(secret)
         return secret
 
-    def _register(self, secret: SecretSide) -> Flow[None]:
-        with self._bars.bar("Making evaluation keys", len(self.codec.key_steps)) as advance:
-            body = self.codec.evaluation_keys(secret, advance)
-        self._key_id = yield from send_keys(self._path, body, self._bars, self._timeout)
-        if self._file is not None:
-            registration = Registration(
-                url=self._url, manifest=self._manifest_digest, secret=secret.fingerprint(), keys=self._key_id
-            )
-            self._file.save_registration(registration)
+    # Requests
 
     def _ask(self, request: Request) -> Flow[Reply]:
         return ask_until_taken(request, self._timeout)
 
-    def _evaluate(self, body: bytes) -> Flow[Reply]:
+    def _evaluate(self, ready: _Ready, body: bytes) -> Flow[Reply]:
         """In one request, or as a job when the service expects it to take long."""
-        assert self._key_id is not None
-        query, limit = {"model": self._model, "keys": self._key_id}, self.codec.download_bytes
-        if self._expected > LONG_SECONDS:
+        query = {"model": self._model, "manifest": ready.version.digest, "keys": ready.key_id}
+        limit = ready.version.codec.download_bytes
+        if ready.version.expected > LONG_SECONDS:
             return (yield from evaluate_as_job(query, body, limit, self._timeout, self._bars))
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
+
+
+def _stale() -> UnknownManifestError:
+    return UnknownManifestError("another call of this client has gone on to another version of the model")
+
+
+def _model_changed(model: str, is_pinned: bool) -> ModelChangedError:
+    if is_pinned:
+        return ModelChangedError(
+            f"the service does not have (any more) the version of {model} that this client is pinned to: pin the new "
+            "one after a look at it, or leave manifest= off"
+        )
+    return ModelChangedError(
+        f"the version of {model} changed again during one call, or services of several versions answer at this address "
+        "in turn: nothing was answered; call again"
+    )
 
 
 def _key_file(path: str | Path) -> KeyFile:

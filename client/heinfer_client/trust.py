@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from math import log2
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ValidationError
 
 from heinfer.ckks.security import MAX_LOG_QP_128
-from heinfer.errors import ManifestError, ParameterError, UntrustedManifestError
+from heinfer.errors import HeinferError, ManifestError, ParameterError, SettingError, UntrustedManifestError
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest, parse_manifest
 
@@ -56,6 +57,20 @@ def trusted_manifest(data: bytes, model: str) -> Manifest:
     if reason:
         raise UntrustedManifestError(f"the server's manifest of {model} is refused: {reason}")
     return manifest
+
+
+def pinned_manifest(manifest: bytes | Path, model: str) -> bytes:
+    """The bytes of a manifest that a user gives, as they are or in a file; SettingError when it is none of `model`."""
+    try:
+        data = manifest if isinstance(manifest, bytes) else Path(manifest).read_bytes()
+        trusted_manifest(data, model)
+    except OSError as error:
+        raise SettingError(f"the manifest {error.filename} cannot be read: {error.strerror}") from None
+    except TypeError:
+        raise SettingError("manifest must be the bytes of a manifest, or the path of a file that holds them") from None
+    except HeinferError as error:
+        raise SettingError(f"the manifest to pin does not serve: {error}") from error
+    return data
 
 
 def _excess(manifest: Manifest) -> str | None:

@@ -44,12 +44,13 @@ class _State(BaseModel):
     is_registered: bool = False
 
 
-def send_keys(model_path: str, body: bytes, bars: Bars, timeout: float) -> Flow[str]:
+def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, timeout: float) -> Flow[str]:
     """Register a frame of keys; returns their id.
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
 
     Args:
+        manifest: digest of the one that they were made from.
         timeout: seconds that one request, or a pause that the service wants, may take.
 
     Raises:
@@ -57,22 +58,21 @@ def send_keys(model_path: str, body: bytes, bars: Bars, timeout: float) -> Flow[
         ServiceError: when the service refuses, or its answers make no sense.
     """
     if len(body) <= WHOLE_BYTES:
-        request = Request("POST", f"{model_path}/keys", body=body, upload="Sending evaluation keys")
+        request = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body, upload="Sending evaluation keys")
         reply = yield from ask_until_taken(request, timeout)
         return _key_id(reply)
     with bars.bar("Sending evaluation keys", len(body)) as advance:
-        return (yield from _Pieces(model_path, body, timeout, advance).send())
+        return (yield from _Pieces(model_path, manifest, body, timeout, advance).send())
 
 
 class _Pieces:
     """One upload: how far it has come, and how often nothing has come of it."""
 
-    def __init__(self, model_path: str, body: bytes, timeout: float, advance: Advance) -> None:
+    def __init__(self, model_path: str, manifest: str, body: bytes, timeout: float, advance: Advance) -> None:
         self._body = body
         self._timeout = timeout
-        self._begin = Request(
-            "POST", f"{model_path}/uploads", {"size": str(len(body)), "sha256": sha256(body).hexdigest()}
-        )
+        announced = {"manifest": manifest, "size": str(len(body)), "sha256": sha256(body).hexdigest()}
+        self._begin = Request("POST", f"{model_path}/uploads", announced)
         self._advance = advance
         self._furthest = 0
         self._failures = 0

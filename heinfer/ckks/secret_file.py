@@ -1,7 +1,9 @@
 """The file of a secret key: a small versioned container that only its owner may read.
 
-Little-endian: magic, u16 version, u32 N, u32 number of primes, the primes as u32 (special prime last), u64 length of
-the key, the key as SEAL bytes, SHA-256 of all before it (against damage; it proves nothing of the origin).
+Little-endian: magic, u16 version, u32 N, u32 number of data primes, u32 number of special primes, u32 form of the key
+(1: SEAL's bytes), the primes as u32, special ones last, u64 length of the key, the key, SHA-256 of all before it
+(against damage; it proves nothing of the origin). Version 1 had the number of all primes, one of them special, in place
+of both numbers and the form; it is read.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from typing import Any
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import FormatError, NewerFormatError, ParameterError
 
-VERSION = 1
+VERSION = 3
 
 _MAGIC = b"heinfsk\0"
 _PREAMBLE = struct.Struct("<8sH")
-_SIZES = struct.Struct("<II")
+_SIZES = struct.Struct("<IIII")
+_SIZES_1 = struct.Struct("<II")
+_SEAL_FORM = 1
 _LENGTH = struct.Struct("<Q")
 _DIGEST_BYTES = 32
 _MAX_BYTES = 1 << 26
@@ -34,7 +38,7 @@ def write(path: Path, parameters: Parameters, key: bytes) -> None:
     body = b"".join(
         [
             _PREAMBLE.pack(_MAGIC, VERSION),
-            _SIZES.pack(parameters.ring_degree, len(primes)),
+            _SIZES.pack(parameters.ring_degree, len(parameters.data_primes), 1, _SEAL_FORM),
             struct.pack(f"<{len(primes)}I", *primes),
             _LENGTH.pack(len(key)),
             key,
@@ -67,17 +71,21 @@ def read(path: Path) -> tuple[Parameters, bytes]:
     if version > VERSION:
         raise NewerFormatError(f"{path} has format {version}, this heinfer reads up to {VERSION}: upgrade heinfer")
     body, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
-    if version != VERSION or sha256(body).digest() != digest:
+    if version not in (1, VERSION) or sha256(body).digest() != digest:
         raise _damaged(path)
-    return _parse(body, path)
+    return _parse(version, body, path)
 
 
-def _parse(body: bytes, path: Path) -> tuple[Parameters, bytes]:
-    ring_degree, count = _unpack(_SIZES, body, _PREAMBLE.size, path)
+def _parse(version: int, body: bytes, path: Path) -> tuple[Parameters, bytes]:
+    sizes = _SIZES_1 if version == 1 else _SIZES
+    ring_degree, count, *roles = _unpack(sizes, body, _PREAMBLE.size, path)
+    if roles and roles != [1, _SEAL_FORM]:
+        raise NewerFormatError(f"{path} has several special primes or another form of key: upgrade heinfer")
+    count += len(roles[:1])  # version 1 counts the special prime among all
     if not 2 <= count <= _MAX_PRIMES:
         raise _damaged(path)
     prime_words = struct.Struct(f"<{count}I")
-    start = _PREAMBLE.size + _SIZES.size
+    start = _PREAMBLE.size + sizes.size
     *data_primes, special_prime = _unpack(prime_words, body, start, path)
     start += prime_words.size
     (length,) = _unpack(_LENGTH, body, start, path)

@@ -2,7 +2,7 @@
 
 A preamble (magic, version, lengths, SHA-256 of the payload, against damage), then the payload: a safetensors blob
 compressed by xz. The blob holds the manifest and the metadata as JSON, the circuit as arrays (circuit_tensors.py) and
-the bounds. Equal bundles have equal bytes.
+the bounds. Equal bundles have equal bytes. Version 1, with a manifest of version 2, is read (manifest_2.py).
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ from heinfer.circuit.validate import validate
 from heinfer.errors import BundleError, CircuitError, ManifestError, NewerFormatError, RangeError
 from heinfer.formats.circuit_tensors import DTYPES, MAX_TEXT_BYTES, Tensors, circuit_of, tensors_of
 from heinfer.formats.manifest import Manifest, parse_manifest
+from heinfer.formats.manifest_2 import upgraded
 
-BUNDLE_VERSION = 1
+BUNDLE_VERSION = 3
 MAX_FILE_BYTES = 1 << 28
 MAX_INFLATED_BYTES = 1 << 29
 
@@ -119,11 +120,13 @@ def to_bytes(bundle: Bundle) -> bytes:
 
 def from_bytes(data: bytes) -> Bundle:
     """Read a bundle from the bytes of its file; raises what :func:`load` does."""
-    tensors = _tensors(_open(data))
+    version, blob = _open(data)
+    tensors = _tensors(blob)
     if len(tensors["metadata"]) > MAX_TEXT_BYTES:
         raise BundleError(f"the metadata has at most {MAX_TEXT_BYTES} bytes")
     try:
-        manifest = parse_manifest(tensors["manifest"].tobytes())
+        told = tensors["manifest"].tobytes()
+        manifest = parse_manifest(told) if version == BUNDLE_VERSION else upgraded(told)
         metadata = _METADATA.validate_json(tensors["metadata"].tobytes())
     except ManifestError as error:
         raise BundleError(str(error)) from None
@@ -155,8 +158,8 @@ def _check_against_manifest(bundle: Bundle) -> None:
         raise BundleError("the circuit needs other evaluation keys than the manifest lists, or at other levels")
 
 
-def _open(data: bytes) -> bytes:
-    """Check the preamble and return the blob, inflated to the promised length and no further."""
+def _open(data: bytes) -> tuple[int, bytes]:
+    """Check the preamble and return the version and the blob, inflated to the promised length and no further."""
     if len(data) > MAX_FILE_BYTES:
         raise BundleError(f"a bundle has at most {MAX_FILE_BYTES} bytes")
     if len(data) < _HEAD.size or not data.startswith(_MAGIC):
@@ -168,7 +171,7 @@ def _open(data: bytes) -> bytes:
             "or compile the model with this one"
         )
     start = _HEAD.size + _LENGTHS.size
-    if version != BUNDLE_VERSION or len(data) < start:
+    if version not in (1, BUNDLE_VERSION) or len(data) < start:
         raise BundleError("the bundle is damaged")
     length, inflated_length, digest = _LENGTHS.unpack_from(data, _HEAD.size)
     payload = data[start:]
@@ -176,7 +179,7 @@ def _open(data: bytes) -> bytes:
         raise BundleError("the bundle is damaged: fetch or compile it again")
     if inflated_length > MAX_INFLATED_BYTES:
         raise BundleError(f"a bundle inflates to at most {MAX_INFLATED_BYTES} bytes")
-    return _inflate(payload, inflated_length)
+    return version, _inflate(payload, inflated_length)
 
 
 def _inflate(payload: bytes, length: int) -> bytes:

@@ -16,7 +16,7 @@ from heinfer.formats.packing import packed_size
 from heinfer.formats.residues import SEED_BYTES
 
 MAGIC = b"HEIF"
-VERSION = 2
+VERSION = 3
 KIND_CIPHERTEXTS = 1
 KIND_KEYS = 2
 
@@ -68,7 +68,7 @@ def _residues(name: str, parameters: Parameters, primes: Sequence[int]) -> Form:
 _SEED = (Form("prng", "I"), Form("seed", f"{SEED_BYTES}s"))
 
 HEADER: tuple[Field, ...] = _placed(
-    [Form("magic", "4s"), Form("version", "H"), Form("kind", "H"), Form("parameter_id", "32s"), Form("count", "I")]
+    [Form("magic", "4s"), Form("version", "H"), Form("kind", "H"), Form("binding", "32s"), Form("count", "I")]
 )
 HEADER_LENGTH = HEADER[-1].end
 

@@ -16,11 +16,11 @@ import numpy as np
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import (
     CiphertextMismatchError,
+    FrameBindingError,
     FrameError,
     FrameLengthError,
     KeySetError,
     NewerFormatError,
-    ParameterMismatchError,
     ResidueRangeError,
 )
 from heinfer.formats.frame_fields import (
@@ -58,15 +58,19 @@ __all__ = [
 ]
 
 _KIND_NAMES = {KIND_CIPHERTEXTS: "ciphertexts", KIND_KEYS: "evaluation keys"}
+_BOUND_ELSEWHERE = {
+    KIND_CIPHERTEXTS: "for another manifest or of another evaluation than they should be",
+    KIND_KEYS: "for another key set: make them from the manifest that the request names",
+}
 
 
 # Writing ---------------------------------------------------------------------------------------
 
 
-def encode_ciphertexts(parameters: Parameters, frames: Sequence[CiphertextFrame]) -> bytes:
+def encode_ciphertexts(parameters: Parameters, binding: bytes, frames: Sequence[CiphertextFrame]) -> bytes:
     """Write one or more ciphertexts of one level, all seeded or none; ValueError when they are not that."""
     level, seeded = frames[0].level, frames[0].seed is not None
-    values = _header(KIND_CIPHERTEXTS, parameters, len(frames))
+    values = _header(KIND_CIPHERTEXTS, binding, len(frames))
     for frame in frames:
         if frame.level != level or (frame.seed is not None) != seeded or (frame.c1 is None) != seeded:
             raise ValueError("the ciphertexts of a frame share one level, and are all seeded or none of them")
@@ -75,9 +79,9 @@ def encode_ciphertexts(parameters: Parameters, frames: Sequence[CiphertextFrame]
     return _write(ciphertext_fields(parameters, count=len(frames), level=level, seeded=seeded), values)
 
 
-def encode_keys(parameters: Parameters, frames: Sequence[KeyFrame]) -> bytes:
+def encode_keys(parameters: Parameters, binding: bytes, frames: Sequence[KeyFrame]) -> bytes:
     """Write keys in ascending order of their steps (the relinearization key, step 0, first)."""
-    values = _header(KIND_KEYS, parameters, len(frames))
+    values = _header(KIND_KEYS, binding, len(frames))
     for frame in sorted(frames, key=lambda key: key.step):
         seeds = (part for seed in frame.seeds for part in _seed_values(seed))
         values += [frame.step, frame.level, *seeds, frame.digits]
@@ -87,8 +91,8 @@ def encode_keys(parameters: Parameters, frames: Sequence[KeyFrame]) -> bytes:
 _Value = int | float | bytes | Words | None
 
 
-def _header(kind: int, parameters: Parameters, count: int) -> list[_Value]:
-    return [MAGIC, VERSION, kind, parameters.parameter_id, count]
+def _header(kind: int, binding: bytes, count: int) -> list[_Value]:
+    return [MAGIC, VERSION, kind, binding, count]
 
 
 def _seed_values(seed: Seed) -> list[_Value]:
@@ -109,19 +113,22 @@ def _write(fields: Sequence[Field], values: Sequence[_Value]) -> bytes:
 
 
 def decode_ciphertexts(
-    data: bytes, parameters: Parameters, *, count: int, level: int, scale: float, seeded: bool
+    data: bytes, parameters: Parameters, binding: bytes, *, count: int, level: int, scale: float, seeded: bool
 ) -> tuple[CiphertextFrame, ...]:
     """Read exactly the ciphertexts that a plan asks for; their scale is the plan's own.
+
+    Args:
+        binding: that they must have (heinfer.formats.bindings).
 
     Raises:
         FrameError: when the bytes are no frame of ciphertexts.
         NewerFormatError: when a newer heinfer wrote them.
-        ParameterMismatchError: when they are of another parameter set.
+        FrameBindingError: when they are bound to something else.
         FrameLengthError: when there are too few or too many bytes.
         CiphertextMismatchError: when count, level, scale or kind are not the plan's, or a ciphertext is transparent.
         ResidueRangeError: when a residue is not below its prime.
     """
-    found = _open_frame(data, KIND_CIPHERTEXTS, parameters)
+    found = _open_frame(data, KIND_CIPHERTEXTS, binding)
     if found != count:
         raise CiphertextMismatchError(f"{count} ciphertexts are expected, {found} are given")
     fields = ciphertext_fields(parameters, count=count, level=level, seeded=seeded)
@@ -144,23 +151,26 @@ def decode_ciphertexts(
     return tuple(frames)
 
 
-def decode_keys(data: bytes, parameters: Parameters, levels: Levels) -> tuple[KeyFrame, ...]:
+def decode_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Levels) -> tuple[KeyFrame, ...]:
     """Read exactly the keys that a manifest lists, in ascending order of steps (0: relinearization).
+
+    Args:
+        binding: that they must have (heinfer.formats.bindings).
 
     Raises:
         FrameError: when the bytes are no frame of keys.
         NewerFormatError: when a newer heinfer wrote them.
-        ParameterMismatchError: when they are of another parameter set.
+        FrameBindingError: when they are keys for something else.
         FrameLengthError: when there are too few or too many bytes.
         KeySetError: when they are not exactly these keys, in this order and for these levels.
         ResidueRangeError: when a residue is not below its prime.
     """
-    return tuple(read_keys(data, parameters, levels))
+    return tuple(read_keys(data, parameters, binding, levels))
 
 
-def read_keys(data: bytes, parameters: Parameters, levels: Levels) -> Iterator[KeyFrame]:
+def read_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Levels) -> Iterator[KeyFrame]:
     """Read as decode_keys does, one key after the other: whoever only checks them holds one of them at a time."""
-    found = _open_frame(data, KIND_KEYS, parameters)
+    found = _open_frame(data, KIND_KEYS, binding)
     if found != len(levels):
         raise KeySetError(f"{len(levels)} keys are expected, {found} are given")
     reader = _Reader(data, key_fields(parameters, levels), parameters.ring_degree)
@@ -176,7 +186,7 @@ def read_keys(data: bytes, parameters: Parameters, levels: Levels) -> Iterator[K
         yield KeyFrame(step, digits, seeds)
 
 
-def _open_frame(data: bytes, kind: int, parameters: Parameters) -> int:
+def _open_frame(data: bytes, kind: int, binding: bytes) -> int:
     if len(data) < HEADER_LENGTH:
         raise FrameLengthError(f"a frame has at least {HEADER_LENGTH} bytes, not {len(data)}")
     reader = _Reader(data[:HEADER_LENGTH], HEADER, 0)
@@ -189,8 +199,8 @@ def _open_frame(data: bytes, kind: int, parameters: Parameters) -> int:
         raise FrameError(f"the frame must have format {VERSION}")
     if reader.number("kind") != kind:
         raise FrameError(f"the frame must hold {_KIND_NAMES[kind]}")
-    if reader.raw("parameter_id") != parameters.parameter_id:
-        raise ParameterMismatchError("the frame is for other CKKS parameters: make keys and inputs from the manifest")
+    if reader.raw("binding") != binding:
+        raise FrameBindingError(f"the {_KIND_NAMES[kind]} are {_BOUND_ELSEWHERE[kind]}")
     return reader.number("count")
 
 

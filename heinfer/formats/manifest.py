@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import log2, prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heinfer.ckks.parameters import Parameters
-from heinfer.ckks.primes import is_prime
 from heinfer.errors import InsecureParametersError, ManifestError, NewerFormatError, ParameterError, SettingError
+from heinfer.formats.bindings import keys_binding
+from heinfer.formats.keys_part import PART_NAME, KeysPart, Level
 from heinfer.formats.layout_part import LayoutPart, LayoutRun, Part
+from heinfer.formats.parameters_part import ParametersPart
 
 __all__ = [
     "MANIFEST_VERSION",
@@ -28,14 +29,13 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_VERSION: Final = 2
+MANIFEST_VERSION: Final = 3
 MAX_MANIFEST_BYTES = 1 << 22
 
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_LABEL: Final = 64
 
-_MAX_PRIMES = 64
 _MAX_CHANNELS = 1024
 
 
@@ -45,19 +45,10 @@ def _printable(text: str) -> str:
     return text
 
 
-_Prime = Annotated[int, Field(ge=2, lt=1 << 31)]
-_Level = Annotated[int, Field(ge=0, lt=_MAX_PRIMES)]
 _Scale = Annotated[float, Field(gt=0)]
-_Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
+_SEVERAL = Field(min_length=1, max_length=16)
 _Channels = Field(min_length=1, max_length=_MAX_CHANNELS)
-
-
-class ParametersPart(Part):
-    """Ring degree and primes, in the order of heinfer.ckks.parameters.Parameters."""
-
-    ring_degree: Annotated[int, Field(ge=8, le=1 << 17)]
-    data_primes: Annotated[tuple[_Prime, ...], Field(min_length=1, max_length=_MAX_PRIMES)]
-    special_prime: _Prime
+_Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
 
 
 class Preprocessing(Part):
@@ -118,78 +109,77 @@ def _what_is_wrong(error: ValidationError) -> str:
 
 
 class InputPart(Part):
-    """The image, or batch of images, as the client sends it."""
+    """One input, or a batch of it, as the client sends it."""
 
+    name: Annotated[str, Field(pattern=PART_NAME)]
     preprocessing: Preprocessing
     layout: LayoutPart
-    level: _Level
+    level: Level
     scale: _Scale
 
 
 class OutputPart(Part):
-    """The scores as the server returns them; `labels` names each score of an image, or is empty."""
-
-    layout: LayoutPart
-    level: _Level
-    scale: _Scale
-    labels: tuple[_Label, ...]
-
-
-class KeysPart(Part):
-    """Evaluation keys the plan uses, each with the highest level at which it does: a key has no more primes than that.
+    """One output as the server returns it.
 
     Attributes:
-        steps: of the rotations (slots to the left, ascending).
-        step_levels: one a step.
-        relinearization_level: None when nothing is relinearized.
+        kind: "classification" when only the order of an image's scores counts, "values" when they themselves do.
+        range: largest |score| that the scales were chosen for; what the parameters can represent may be more
+            (:attr:`Manifest.capacity`).
+        labels: name each score of an image, or are empty.
     """
 
-    steps: tuple[Annotated[int, Field(ge=1)], ...]
-    step_levels: tuple[_Level, ...]
-    relinearization_level: _Level | None
-
-    @classmethod
-    def of(cls, levels: Mapping[int, int]) -> KeysPart:
-        """From the level of every key by its step, 0 for relinearization."""
-        steps = tuple(sorted(levels.keys() - {0}))
-        return cls(steps=steps, step_levels=tuple(levels[step] for step in steps), relinearization_level=levels.get(0))
-
-    @property
-    def levels(self) -> Mapping[int, int]:
-        """The level of every key by its step, 0 for relinearization, in ascending order of steps."""
-        first = {} if self.relinearization_level is None else {0: self.relinearization_level}
-        return first | dict(zip(self.steps, self.step_levels, strict=True))
-
-    @model_validator(mode="after")
-    def _ascend(self) -> KeysPart:
-        if len(self.steps) != len(self.step_levels):
-            raise ValueError("there must be one level a step")
-        if any(step >= after for step, after in zip(self.steps, self.steps[1:], strict=False)):
-            raise ValueError("steps must ascend, each once")
-        return self
+    name: Annotated[str, Field(pattern=PART_NAME)]
+    kind: Literal["classification", "values"]
+    layout: LayoutPart
+    level: Level
+    scale: _Scale
+    range: Annotated[float, Field(gt=0)]
+    labels: tuple[_Label, ...]
 
 
 class Manifest(Part):
     """The client's part of a bundle. Its parameters are 128-bit secure: no manifest can be made with others.
 
+    Several inputs, outputs and key sets have their place in the format; this heinfer computes with one of each.
+
     Attributes:
-        batch: images that one request holds; when there are several, they are the first axis of both layouts.
+        batch: images that one request holds; when there are several, they are the first axis of all layouts.
 
     Raises:
         InsecureParametersError: when its parameters are below 128 bits.
-        ParameterError: when they are malformed.
+        NewerFormatError: for what only a newer heinfer computes with.
+        ParameterError: when the parameters are malformed.
         pydantic.ValidationError: when its parts are not consistent.
     """
 
     format: Literal["heinfer-manifest"] = "heinfer-manifest"
-    version: Literal[2] = MANIFEST_VERSION
+    version: Literal[3] = MANIFEST_VERSION
     name: Annotated[str, Field(pattern=NAME)]
     model_version: Annotated[str, Field(pattern=VERSION)]
     parameters: ParametersPart
     batch: Annotated[int, Field(ge=1)] = 1
-    input: InputPart
-    output: OutputPart
-    keys: KeysPart
+    inputs: Annotated[tuple[InputPart, ...], _SEVERAL]
+    outputs: Annotated[tuple[OutputPart, ...], _SEVERAL]
+    key_sets: Annotated[tuple[KeysPart, ...], _SEVERAL]
+
+    @model_validator(mode="after")
+    def _is_of_one_input_and_output(self) -> Manifest:
+        for what, parts in (("inputs", self.inputs), ("outputs", self.outputs), ("key sets", self.key_sets)):
+            if len(parts) > 1:
+                raise NewerFormatError(f"the manifest has {len(parts)} {what}, this heinfer takes one: upgrade heinfer")
+        return self
+
+    @property
+    def input(self) -> InputPart:
+        return self.inputs[0]
+
+    @property
+    def output(self) -> OutputPart:
+        return self.outputs[0]
+
+    @property
+    def keys(self) -> KeysPart:
+        return self.key_sets[0]
 
     @model_validator(mode="after")
     def _describes_each_image(self) -> Manifest:
@@ -223,6 +213,8 @@ class Manifest(Part):
         modulus_bits = sum(log2(prime) for prime in parameters.primes_at(self.input.level))
         if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
             raise ValueError("the input's range at its scale exceeds half the modulus")
+        if self.output.range > self.capacity:
+            raise ValueError("the output's range at its scale exceeds half the modulus")
         return self
 
     @property
@@ -238,22 +230,23 @@ class Manifest(Part):
     def _of_one(self, layout: LayoutPart) -> tuple[int, ...]:
         return layout.shape if self.batch == 1 else layout.shape[1:]
 
-    def to_parameters(self) -> Parameters:
-        """The CKKS parameters.
+    @property
+    def capacity(self) -> float:
+        """The |score| at which what is decrypted wraps round: half the modulus at the output's level and scale."""
+        return prod(self.to_parameters().primes_at(self.output.level)) / 2 / self.output.scale
 
-        Raises:
-            InsecureParametersError: below 128 bits of security.
-            ParameterError: when they are malformed.
-        """
-        part = self.parameters
-        for prime in (*part.data_primes, part.special_prime):
-            if not is_prime(prime):
-                raise ParameterError(f"{prime} is not a prime")
-        return Parameters.from_primes(part.ring_degree, part.data_primes, part.special_prime)
+    def to_parameters(self) -> Parameters:
+        """The CKKS parameters; raises what ParametersPart.to_parameters does."""
+        return self.parameters.to_parameters()
 
     def to_bytes(self) -> bytes:
         """Canonical JSON: equal manifests have equal bytes."""
         return self.model_dump_json().encode()
+
+    @property
+    def keys_binding(self) -> bytes:
+        """What its evaluation keys are bound to; see heinfer.formats.bindings."""
+        return keys_binding(self.parameters, self.keys)
 
 
 class _Head(BaseModel):
@@ -270,7 +263,7 @@ def parse_manifest(data: bytes) -> Manifest:
 
     Raises:
         ManifestError: when it is malformed, inconsistent or too large.
-        NewerFormatError: when a newer heinfer wrote it.
+        NewerFormatError: when a newer heinfer wrote it, or it wants what only a newer one computes with.
         InsecureParametersError: when its parameters are below 128 bits.
     """
     if len(data) > MAX_MANIFEST_BYTES:
@@ -279,14 +272,14 @@ def parse_manifest(data: bytes) -> Manifest:
         version = _Head.model_validate_json(data).version
         if version < MANIFEST_VERSION:
             raise ManifestError(
-                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: compile the model again"
+                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: upgrade the service"
             )
         if version > MANIFEST_VERSION:
             raise NewerFormatError(
                 f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: upgrade heinfer"
             )
         return Manifest.model_validate_json(data)
-    except InsecureParametersError:
+    except (InsecureParametersError, NewerFormatError):
         raise
     except ParameterError as error:
         raise ManifestError(f"the manifest's parameters are malformed: {error}") from None

@@ -11,6 +11,7 @@ from heinfer.backends.memory import Memory, key_bytes
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
+from heinfer.formats.bindings import manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, decode_ciphertexts, keys_length, read_keys
 from heinfer.runtime import NativeOptions, runtime_memory
@@ -65,14 +66,21 @@ class ServedModel:
 
     def check_keys(self, body: bytes) -> None:
         """Raise what read_keys raises unless `body` is a frame of exactly the evaluation keys of this model."""
-        for _ in read_keys(body, self.parameters, self.bundle.manifest.keys.levels):
+        manifest = self.bundle.manifest
+        for _ in read_keys(body, self.parameters, manifest.keys_binding, manifest.keys.levels):
             pass
 
     def check_inputs(self, body: bytes) -> None:
         """Raise what decode_ciphertexts raises unless `body` is a frame of inputs as the plan wants them."""
         plan = self.bundle.manifest.input
         decode_ciphertexts(
-            body, self.parameters, count=plan.layout.ciphertexts, level=plan.level, scale=plan.scale, seeded=True
+            body,
+            self.parameters,
+            manifest_binding(self.manifest),
+            count=plan.layout.ciphertexts,
+            level=plan.level,
+            scale=plan.scale,
+            seeded=True,
         )
 
 

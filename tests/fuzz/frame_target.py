@@ -19,6 +19,7 @@ from heinfer.formats.residues import CiphertextFrame, KeyFrame, Seed
 
 PARAMETERS = tiny_parameters(8, (20, 18), 22)
 SCALE = 2.0**10
+BINDING = bytes(range(32))
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class Expectation:
     def good_frame(self) -> bytes:
         rng = np.random.default_rng(0)
         if self.levels:
-            return encode_keys(PARAMETERS, [_key(rng, step, level) for step, level in self.levels])
-        return encode_ciphertexts(PARAMETERS, [self._ciphertext(rng) for _ in range(self.count)])
+            return encode_keys(PARAMETERS, BINDING, [_key(rng, step, level) for step, level in self.levels])
+        return encode_ciphertexts(PARAMETERS, BINDING, [self._ciphertext(rng) for _ in range(self.count)])
 
     def _ciphertext(self, rng: np.random.Generator) -> CiphertextFrame:
         primes = PARAMETERS.primes_at(self.level)
@@ -50,13 +51,13 @@ class Expectation:
     def read_back(self, data: bytes) -> bytes:
         """The frame that was read, written again; FormatError when it is refused."""
         if self.levels:
-            keys = decode_keys(data, PARAMETERS, dict(self.levels))
+            keys = decode_keys(data, PARAMETERS, BINDING, dict(self.levels))
             assert [(key.step, key.level) for key in keys] == list(self.levels)
             for key in keys:
                 _check_residues(key.digits, key_primes(PARAMETERS, key.level))
-            return encode_keys(PARAMETERS, keys)
+            return encode_keys(PARAMETERS, BINDING, keys)
         ciphertexts = decode_ciphertexts(
-            data, PARAMETERS, count=self.count, level=self.level, scale=SCALE, seeded=self.seeded
+            data, PARAMETERS, BINDING, count=self.count, level=self.level, scale=SCALE, seeded=self.seeded
         )
         assert len(ciphertexts) == self.count
         for frame in ciphertexts:
@@ -64,7 +65,7 @@ class Expectation:
             for half in (frame.c0, frame.c1):
                 if half is not None:
                     _check_residues(half, PARAMETERS.primes_at(self.level))
-        return encode_ciphertexts(PARAMETERS, ciphertexts)
+        return encode_ciphertexts(PARAMETERS, BINDING, ciphertexts)
 
 
 EXPECTATIONS = (

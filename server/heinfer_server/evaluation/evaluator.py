@@ -12,6 +12,7 @@ from traceback import format_exc
 from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
 from heinfer.errors import HeinferError
+from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.runtime import Handle, NativeOptions, open_runtime
@@ -24,6 +25,7 @@ class _Model:
 
     def __init__(self, bundle: Bundle, backend: str, options: NativeOptions) -> None:
         self._manifest = bundle.manifest
+        self._binding = manifest_binding(bundle.manifest.to_bytes())
         self._parameters = bundle.manifest.to_parameters()
         plan = self._manifest.input
         self._runtime = open_runtime(
@@ -35,12 +37,21 @@ class _Model:
         return self._runtime.executed
 
     def open_keys(self, frame: bytes) -> Handle:
-        return self._runtime.load_keys(decode_keys(frame, self._parameters, self._manifest.keys.levels))
+        manifest = self._manifest
+        return self._runtime.load_keys(
+            decode_keys(frame, self._parameters, manifest.keys_binding, manifest.keys.levels)
+        )
 
     def open_inputs(self, frame: bytes) -> Handle:
         plan = self._manifest.input
         inputs = decode_ciphertexts(
-            frame, self._parameters, count=plan.layout.ciphertexts, level=plan.level, scale=plan.scale, seeded=True
+            frame,
+            self._parameters,
+            self._binding,
+            count=plan.layout.ciphertexts,
+            level=plan.level,
+            scale=plan.scale,
+            seeded=True,
         )
         return self._runtime.load_inputs(inputs)
 
@@ -50,8 +61,10 @@ class _Model:
     def evaluate(self, inputs: Handle, keys: Handle, control: RunControl) -> Handle:
         return self._runtime.run(inputs, keys, control)
 
-    def close_outputs(self, outputs: Handle) -> bytes:
-        return encode_ciphertexts(self._parameters, self._runtime.save_outputs(outputs))
+    def close_outputs(self, outputs: Handle, key_id: str, inputs: bytes) -> bytes:
+        """The frame of outputs, bound to what was evaluated: this manifest, these keys and these inputs."""
+        binding = evaluation_binding(self._binding, key_id, inputs)
+        return encode_ciphertexts(self._parameters, binding, self._runtime.save_outputs(outputs))
 
 
 class Evaluator:
@@ -103,7 +116,7 @@ class Evaluator:
         started = perf_counter()
         outputs = self._watched(model, inputs, keys, task.number)
         evaluation_seconds = perf_counter() - started
-        return Evaluated(model.close_outputs(outputs), keys_seconds, evaluation_seconds)
+        return Evaluated(model.close_outputs(outputs, task.key_id, task.inputs), keys_seconds, evaluation_seconds)
 
     def _watched(self, model: _Model, inputs: Handle, keys: Handle, number: int) -> Handle:
         control = model.new_control()
