@@ -91,7 +91,7 @@ def test_an_image_that_does_not_fit_is_named_and_nothing_is_sent(client, transpo
 
 def test_keys_that_the_server_dropped_are_registered_again(client, running, transport):
     client.prepare()
-    running.http.delete(f"/keys/{client._session._key_id}")
+    running.http.delete(f"/keys/{client._session._ready.key_id}")
     assert_right(client.encrypt_and_predict_many(IMAGES), IMAGES)
     assert (transport.count("/keys"), transport.count("/infer")) == (2, 4)
 

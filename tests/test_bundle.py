@@ -148,6 +148,13 @@ def test_a_newer_bundle_says_so_with_the_way_out(tmp_path):
         from_bytes(GOOD[:8] + struct.pack("<H", 0) + GOOD[10:])
 
 
+def test_a_bundle_of_format_1_opens():
+    read, now = load(Path(__file__).parent / "golden" / "bundle-1.heinfer"), sample_bundle()
+    output = now.manifest.output.model_copy(update={"range": now.manifest.capacity})
+    assert same(read, replace(now, manifest=sample_manifest(outputs=(output,))))
+    assert same(from_bytes(to_bytes(read)), read)
+
+
 def test_a_file_that_cannot_be_read_or_written_is_a_bundle_error(tmp_path):
     with pytest.raises(BundleError, match="cannot be read"):
         load(tmp_path / "none")

@@ -140,7 +140,7 @@ def test_what_helps_an_image_helps(client):
 
 def test_keys_that_the_server_dropped_are_registered_again(client, running, transport):
     client.prepare()
-    running.http.delete(f"/keys/{client._session._key_id}")
+    running.http.delete(f"/keys/{client._session._ready.key_id}")
     assert_right(client.encrypt_and_predict(IMAGE), IMAGE)
     assert (transport.count("/keys"), transport.count("/infer")) == (2, 2)
 
@@ -334,9 +334,10 @@ def test_who_is_cancelled_while_a_secret_is_made_leaves_no_other_behind(running,
 
 
 def test_an_event_loop_that_ends_meanwhile_waits_for_the_thread(running, monkeypatch):
-    made, generate = [], SecretSide.generate
+    begun, made, generate = [], [], SecretSide.generate
 
     def slowly(parameters: Parameters) -> SecretSide:
+        begun.append(True)
         time.sleep(0.2)
         made.append(generate(parameters))
         return made[-1]
@@ -345,9 +346,9 @@ def test_an_event_loop_that_ends_meanwhile_waits_for_the_thread(running, monkeyp
 
     async def use() -> asyncio.Task[None]:
         client = AsyncClient(URL, model="tiny", transport=httpx.MockTransport(manifest_only))
-        await client._open()
         task = asyncio.create_task(client.prepare())
-        await asyncio.sleep(0.05)
+        while not begun:
+            await asyncio.sleep(0.01)
         return task
 
     task = asyncio.run(use())

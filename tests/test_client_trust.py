@@ -6,6 +6,7 @@ import socket
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from threading import Event, Thread
 
 import httpx
@@ -25,7 +26,10 @@ from heinfer.errors import (
     UnknownModelError,
     UntrustedManifestError,
     WorkerFailedError,
+    WrongAnswerError,
 )
+from heinfer.formats.bindings import evaluation_binding, manifest_binding
+from heinfer.formats.frame_fields import HEADER
 from heinfer.formats.manifest import KeysPart
 from heinfer_client import AsyncClient, Client
 from heinfer_client.trust import trusted_manifest
@@ -221,6 +225,25 @@ def served(infer: Callable[[bytes], httpx.Response], keys: object = None) -> Cal
     return answer
 
 
+def bound_to(inputs: bytes, frame: bytes) -> bytes:
+    """A frame of outputs as if it were of inputs that came to such a server."""
+    (field,) = (field for field in HEADER if field.name == "binding")
+    binding = evaluation_binding(manifest_binding(MODEL.manifest.to_bytes()), "k" * 43, inputs)
+    return frame[: field.offset] + binding + frame[field.end :]
+
+
+def test_an_answer_to_another_request_is_refused_and_not_asked_for_again(running):
+    """Not one of answers that have changed places, of another version, or of other keys, is taken for the right one."""
+    query = {"model": "tiny", "manifest": sha256(MODEL.manifest.to_bytes()).hexdigest()}
+    owner = Owner(MODEL)
+    key_id = running.http.post("/models/tiny/keys", params=query, content=owner.keys).json()["keys"]
+    answer = running.http.post("/infer", params=query | {"keys": key_id}, content=owner.inputs(IMAGE)).content
+    transport = Recorded(httpx.MockTransport(served(lambda _body: httpx.Response(200, content=answer))))
+    with Client("http://elsewhere", model="tiny", transport=transport) as client, pytest.raises(WrongAnswerError):
+        client.encrypt_and_predict(IMAGE)
+    assert transport.count("/infer") == 1
+
+
 @pytest.mark.parametrize("keys", [{"keys": "short"}, {"keys": "../" * 10}, {"keys": 1}, {"id": "k" * 43}, [1]])
 def test_a_malformed_key_id_is_refused(keys):
     with scripted(served(lambda _body: httpx.Response(500), keys)) as client, pytest.raises(ServiceError):
@@ -231,23 +254,24 @@ def test_a_malformed_key_id_is_refused(keys):
     "change", [lambda _: b"", lambda good: good[:-1], lambda good: good + b"\0", lambda good: b"X" + good[1:]]
 )
 def test_a_result_that_is_none_is_refused(running, change):
-    def infer(_body: bytes) -> httpx.Response:
-        return httpx.Response(200, content=change(good))
+    def infer(body: bytes) -> httpx.Response:
+        return httpx.Response(200, content=change(bound_to(body, good)))
 
     with Client(URL, model="tiny", transport=running.transport) as honest:
         honest.prepare()
-        key_id, body = honest._session._key_id, Owner(MODEL).inputs(IMAGE)
-        good = running.http.post("/infer", params={"model": "tiny", "keys": key_id}, content=body).content
+        ready, body = honest._session._ready, Owner(MODEL).inputs(IMAGE)
+        query = {"model": "tiny", "manifest": ready.version.digest, "keys": ready.key_id}
+        good = running.http.post("/infer", params=query, content=body).content
     with scripted(served(infer)) as client, pytest.raises(ServiceError, match=r"no result of this model|longer than"):
         client.encrypt_and_predict(IMAGE)
 
 
 def test_what_it_decrypts_changes_nothing_in_what_it_does(running):
     """A result under another key decrypts to noise: it is returned, and nothing is asked again."""
-    other = Owner(MODEL)
-    key_id = running.http.post("/models/tiny/keys", content=other.keys).json()["keys"]
-    answer = running.http.post("/infer", params={"model": "tiny", "keys": key_id}, content=other.inputs(IMAGE))
-    transport = Recorded(httpx.MockTransport(served(lambda _body: httpx.Response(200, content=answer.content))))
+    other, query = Owner(MODEL), {"model": "tiny", "manifest": sha256(MODEL.manifest.to_bytes()).hexdigest()}
+    key_id = running.http.post("/models/tiny/keys", params=query, content=other.keys).json()["keys"]
+    answer = running.http.post("/infer", params=query | {"keys": key_id}, content=other.inputs(IMAGE)).content
+    transport = Recorded(httpx.MockTransport(served(lambda body: httpx.Response(200, content=bound_to(body, answer)))))
     with Client("http://elsewhere", model="tiny", transport=transport) as client:
         prediction = client.encrypt_and_predict(IMAGE)
     assert not np.allclose(prediction.scores, cleartext_scores(IMAGE), atol=0.5)

@@ -209,10 +209,11 @@ def test_golden_frames_are_read_and_written_again_byte_for_byte(name):
     assert encode_ciphertexts(PARAMETERS, BINDING, decode_ciphertexts(data, PARAMETERS, BINDING, **expected)) == data
 
 
+@pytest.mark.parametrize("version", range(1, VERSION))
 @pytest.mark.parametrize("name", ["inputs", "outputs", "keys"])
-def test_frames_of_version_1_are_refused_as_such(name):
-    """It was never released: 32-bit words, keys over all primes."""
-    data = (GOLDEN / f"frame-1-{name}").read_bytes()
+def test_frames_of_earlier_versions_are_refused_as_such(name, version):
+    """Version 1 had 32-bit words and keys over all primes, version 2 was bound to a ring only."""
+    data = (GOLDEN / f"frame-{version}-{name}").read_bytes()
     read = {
         "inputs": decode,
         "outputs": lambda data: decode(data, 1, 0, seeded=False),

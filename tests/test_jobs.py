@@ -370,7 +370,7 @@ def test_the_client_takes_the_way_that_fits(running, monkeypatch):
     with Client(URL, model="tiny", transport=transport) as client:
         assert_right(client.encrypt_and_predict(IMAGE).label)
         assert transport.count("/infer") == 1
-        client._session._expected = client_jobs.LONG_SECONDS + 1
+        monkeypatch.setattr("heinfer_client.session.LONG_SECONDS", -1.0)
         prediction = client.encrypt_and_predict(IMAGE)
         assert_right(prediction.label)
         assert prediction.server_seconds > 0
@@ -428,7 +428,7 @@ def test_a_job_that_the_service_has_forgotten_is_begun_again(running, as_jobs):
 def test_keys_that_the_server_dropped_are_registered_again(running, as_jobs):
     with Client(URL, model="tiny", transport=running.transport) as client:
         client.prepare()
-        running.portal.call(running.service.forget, "default", client._session._key_id)
+        running.portal.call(running.service.forget, "default", client._session._ready.key_id)
         assert_right(client.encrypt_and_predict(IMAGE).label)
 
 

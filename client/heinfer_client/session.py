@@ -92,6 +92,7 @@ class Session:
         self._timeout = timeout
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
         self._version: _Version | None = None
+        self._secret: SecretSide | None = None
         self._ready: _Ready | None = None
 
     @property
@@ -159,10 +160,7 @@ class Session:
             reply = yield from self._evaluate(ready, body)
         except UnknownKeysError:
             yield Alone(self._register(ready))
-            again = self._for(version)
-            if again.secret is not ready.secret:
-                raise _stale() from None
-            ready = again
+            ready = self._for(version)  # of the same secret: a version has one
             reply = yield from self._evaluate(ready, body)
         started = perf_counter()
         binding = evaluation_binding(version.codec.binding, ready.key_id, body)
@@ -215,17 +213,18 @@ class Session:
             raise _stale()
         if ready is not None and ready.version is version:
             return
-        parameters = version.codec.parameters
-        if ready is None or ready.secret.parameters != parameters:
-            secret = self._load_or_make_secret(version)
-            stored = self._file and self._file.load_registration(self._url, version.codec.key_set, secret)
+        if self._secret is None or self._secret.parameters != version.codec.parameters:
+            self._secret = self._load_or_make_secret(version)
+        if ready is not None and ready.secret is self._secret and ready.version.codec.key_set == version.codec.key_set:
+            registered: str | None = ready.key_id
+        elif self._file is not None:
+            registered = self._file.load_registration(self._url, version.codec.key_set, self._secret)
         else:
-            secret = ready.secret
-            stored = ready.key_id if ready.version.codec.key_set == version.codec.key_set else None
-        if stored:
-            self._ready = _Ready(version, secret, stored)
+            registered = None
+        if registered is not None:
+            self._ready = _Ready(version, self._secret, registered)
         else:
-            yield from self._registered(version, secret)
+            yield from self._registered(version, self._secret)
 
     def _register(self, stale: _Ready) -> Flow[None]:
         """Register keys that the service does not know (any more), unless another call has done so."""
