@@ -7,31 +7,32 @@ from contextlib import suppress
 from pathlib import Path
 from time import sleep
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceError, ServiceUnavailableError
+from heinfer.errors import HeinferError, ServiceError
 from heinfer.formats.manifest import Manifest
+from heinfer_client.address import checked_address
+from heinfer_client.answers import Answer
 from heinfer_client.codec import Array
+from heinfer_client.connections import Connections
 from heinfer_client.images import Image
-from heinfer_client.messages import Flow, Pause, Reply, Request
+from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Session
 from heinfer_client.transfer import (
     DEADLINE,
-    TIMEOUT,
-    Answer,
-    checked_address,
-    checked_headers,
     checked_timeout,
     chunks,
     headers_of,
-    require_open,
+    refuse_to_travel,
     transport_errors,
     within,
 )
+from heinfer_client.trusted import Certificate
 
 T = TypeVar("T")
 
@@ -39,7 +40,12 @@ T = TypeVar("T")
 class Client:
     """Has a service classify images that it cannot see.
 
-    Keys are made at the first use and kept as long as the object. One thread at a time may use it.
+    Keys are made at the first use and kept as long as the object. Several threads may use it at the same time: one of
+    them prepares, and they predict side by side. In a process that has been forked it goes on with the same keys and
+    connections of its own; it cannot be pickled.
+
+    A request that nothing comes of is tried again within `timeout`, after pauses that grow, as late as the service or a
+    proxy asks, and only so often in a row. All that a client tries again is drawn from one budget.
 
     Args:
         url: of the server.
@@ -49,16 +55,19 @@ class Client:
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
-        timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
-            registering the keys, for each image or batch of images. An evaluation that takes long is begun as a job and
-            asked for, with a bar. While the service is busy, a request is sent again within that time, as late as the
-            service asks.
+        timeout: seconds that each request may take in all, tries and pauses included, however slowly the server
+            answers: for the manifest, for each piece of the keys, for each image or batch of images. An evaluation that
+            takes long is begun as a job and asked for, with a bar.
+        ca: PEM file of the authorities whose certificates are trusted, instead of the common ones.
+        certificate: of the client, for a service or proxy that asks for one: a PEM file of certificate and key, or a
+            pair of files (certificate, key).
+        allow_plain_http: send an API key, or a password, over plain http to another machine as well.
 
     Raises:
         SettingError: when an argument is malformed; from every method when the client is closed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a user may say, each by its name
         self,
         url: str,
         *,
@@ -68,13 +77,23 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
+        ca: str | Path | None = None,
+        certificate: Certificate | None = None,
+        allow_plain_http: bool = False,
     ) -> None:
-        self._url, credentials = checked_address(url)
-        headers = checked_headers(api_key, credentials)
+        self._address = checked_address(
+            url,
+            api_key=api_key,
+            ca=ca,
+            certificate=certificate,
+            allow_plain_http=allow_plain_http,
+            is_network=transport is None,
+        )
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
-        self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
+        patience = Patience(self._timeout, Budget())
+        self._session = Session(self._address.url, model, keys_path, self._bars, patience)
+        self._connections = Connections(self._address, transport)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -85,7 +104,7 @@ class Client:
             SettingError, FormatError: when the file of the keys does not serve.
         """
         self._open()
-        self._run(self._session.prepare())
+        self._prepare()
 
     def encrypt_and_predict(self, image: Image) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
@@ -132,8 +151,8 @@ class Client:
         return self._session.codec.upload_bytes
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Take no more calls, and close the connections; what other threads have under way ends with SettingError."""
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -143,14 +162,24 @@ class Client:
     ) -> None:
         self.close()
 
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        refuse_to_travel()
+
     def _open(self) -> None:
-        require_open(self._http.is_closed)
-        self._run(self._session.open())
+        self._connections.require_usable()
+        self._run_alone(self._session.open())
+
+    def _prepare(self) -> None:
+        self._run_alone(self._session.prepare())
 
     def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
-        self._run(self._session.prepare())
+        self._prepare()
         batches = self._session.codec.in_batches(inputs)
         return [prediction for batch in batches for prediction in self._run(self._session.predict(batch))]
+
+    def _run_alone(self, flow: Flow[None]) -> None:
+        with self._connections.preparing:  # or two threads would make two secret keys
+            self._run(flow)
 
     def _run(self, flow: Flow[T]) -> T:
         try:
@@ -158,7 +187,7 @@ class Client:
             while True:
                 try:
                     reply = self._take(step)
-                except ServiceUnavailableError as error:
+                except HeinferError as error:
                     step = flow.throw(error)
                 except KeyboardInterrupt as error:
                     self._leave(flow, error)
@@ -175,27 +204,34 @@ class Client:
             self._take(flow.throw(reason))
         flow.close()
 
-    def _take(self, step: Request | Pause) -> Reply | None:
+    def _take(self, step: Request | Pause | Alone) -> Reply | None:
         if isinstance(step, Request):
             return self._exchange(step)
-        sleep(step.seconds)
+        if isinstance(step, Alone):
+            self._run_alone(step.flow)
+        else:
+            sleep(step.seconds)
         return None
 
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
         seconds = min(self._timeout, request.seconds)
-        with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
-            return within(seconds, lambda: self._send(request, advance))
+        with (
+            self._connections.use() as http,
+            transport_errors(self._address, self._timeout),
+            self._bars.bar(request.upload, total) as advance,
+        ):
+            return within(seconds, lambda: self._send(http, request, advance))
 
-    def _send(self, request: Request, advance: Advance) -> Reply:
+    def _send(self, http: httpx.Client, request: Request, advance: Advance) -> Reply:
         def pieces(body: bytes) -> Iterator[bytes]:
             for piece in chunks(body):
                 yield piece
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        url, headers = self._url + request.path, headers_of(request)
-        with self._http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
+        url, headers = self._address.url + request.path, headers_of(request)
+        with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
             answer = Answer(request, response)
             for chunk in response.iter_bytes():
                 answer.add(chunk)

@@ -18,10 +18,10 @@ from heinfer_client.codec import Array, Codec
 from heinfer_client.jobs import LONG_SECONDS, evaluate_as_job
 from heinfer_client.keyfile import KeyFile, Registration
 from heinfer_client.messages import (
+    Alone,
     Flow,
     Reply,
     Request,
-    ask_until_taken,
     evaluation_seconds,
     expected_seconds,
     require_service,
@@ -29,6 +29,8 @@ from heinfer_client.messages import (
 )
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
+from heinfer_client.replicas import just_registered
+from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.trust import trusted_manifest
 from heinfer_client.upload import send_keys
 
@@ -36,7 +38,7 @@ from heinfer_client.upload import send_keys
 class Session:
     """One model of one server, one secret key, and the id of its evaluation keys there."""
 
-    def __init__(self, url: str, model: str, keys_path: str | Path | None, bars: Bars, timeout: float) -> None:
+    def __init__(self, url: str, model: str, keys_path: str | Path | None, bars: Bars, patience: Patience) -> None:
         if not isinstance(model, str) or not model:
             raise SettingError("model must be the name of a model that the service has")
         self._url = url
@@ -44,7 +46,7 @@ class Session:
         self._path = f"/models/{quote(model, safe='')}"
         self._file = _key_file(keys_path) if keys_path else None
         self._bars = bars
-        self._timeout = timeout
+        self._patience = patience
         self._codec: Codec | None = None
         self._manifest_digest = ""
         self._expected = 0.0
@@ -96,11 +98,13 @@ class Session:
         started = perf_counter()
         body = self.codec.encrypt(self._secret, inputs)
         client_seconds = perf_counter() - started
+        key_id = self._key_id
         try:
             reply = yield from self._evaluate(body)
         except UnknownKeysError:
-            yield from self._register(self._secret)
-            reply = yield from self._evaluate(body)
+            yield Alone(self._register_again(key_id))
+            with just_registered():
+                reply = yield from self._evaluate(body)
         started = perf_counter()
         scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
         client_seconds += perf_counter() - started
@@ -126,10 +130,16 @@ class Session:
                 self._file.save(secret)
         return secret
 
+    def _register_again(self, unknown: str | None) -> Flow[None]:
+        """Register keys in place of those that are unknown, unless another call has done so meanwhile."""
+        assert self._secret is not None
+        if self._key_id == unknown:
+            yield from self._register(self._secret)
+
     def _register(self, secret: SecretSide) -> Flow[None]:
         with self._bars.bar("Making evaluation keys", len(self.codec.key_steps)) as advance:
             body = self.codec.evaluation_keys(secret, advance)
-        self._key_id = yield from send_keys(self._path, body, self._bars, self._timeout)
+        self._key_id = yield from send_keys(self._path, body, self._bars, self._patience)
         if self._file is not None:
             registration = Registration(
                 url=self._url, manifest=self._manifest_digest, secret=secret.fingerprint(), keys=self._key_id
@@ -137,14 +147,14 @@ class Session:
             self._file.save_registration(registration)
 
     def _ask(self, request: Request) -> Flow[Reply]:
-        return ask_until_taken(request, self._timeout)
+        return ask(request, Tries(self._patience))
 
     def _evaluate(self, body: bytes) -> Flow[Reply]:
         """In one request, or as a job when the service expects it to take long."""
         assert self._key_id is not None
         query, limit = {"model": self._model, "keys": self._key_id}, self.codec.download_bytes
         if self._expected > LONG_SECONDS:
-            return (yield from evaluate_as_job(query, body, limit, self._timeout, self._bars))
+            return (yield from evaluate_as_job(query, body, limit, self._patience, self._bars))
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
