@@ -199,25 +199,31 @@ class ServiceError(HeinferError):
 
 
 class ServiceUnavailableError(ServiceError):
-    """The service cannot be reached, or has no capacity now."""
-
-    code = "service-unavailable"
-
-
-class BusyError(ServiceUnavailableError):
-    """The service has as much to do as it takes on: the same request will be taken later.
+    """The service cannot be reached, or has no capacity now.
 
     Attributes:
-        retry_after: seconds to wait before that.
+        retry_after: seconds after which it, or a proxy before it, wants to be asked again; None when nobody says.
     """
 
-    code = "busy"
+    code = "service-unavailable"
 
     def __init__(
         self, message: str, *, status: int = 0, code: str | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message, status=status, code=code)
         self.retry_after = retry_after
+
+
+class InsecureConnectionError(ServiceUnavailableError):
+    """No TLS can be agreed on with the service: a certificate that is not trusted, or no TLS there at all."""
+
+    code = "insecure-connection"
+
+
+class BusyError(ServiceUnavailableError):
+    """The service has as much to do as it takes on: the same request will be taken later."""
+
+    code = "busy"
 
 
 class RateLimitedError(BusyError):

@@ -28,7 +28,7 @@ from heinfer.errors import (
 )
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer.runtime import open_runtime
-from heinfer_client import AsyncClient, Client, messages
+from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
 from heinfer_server.admission.gate import Gate
 from heinfer_server.evaluation import watching
@@ -358,7 +358,7 @@ def test_who_is_cancelled_before_it_begins_is_cancelled_then():
 def as_jobs(monkeypatch) -> None:
     monkeypatch.setattr("heinfer_client.session.LONG_SECONDS", -1.0)
     monkeypatch.setattr(client_jobs, "_FIRST_LOOK", 0.01)
-    monkeypatch.setattr(messages, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
 
 
 def assert_right(label: str) -> None:
@@ -496,4 +496,4 @@ def test_a_service_that_never_answers_is_given_up(running, as_jobs):
     transport = Faulty(running.transport, set(range(3, 100)))
     with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
         client.encrypt_and_predict(IMAGE)
-    assert len(transport.paths) <= 2 + messages.TRIES
+    assert len(transport.paths) <= 2 + retries.TRIES

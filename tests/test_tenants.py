@@ -1,4 +1,3 @@
-import json
 import logging
 import stat
 from threading import Thread
@@ -16,8 +15,7 @@ from typer.testing import CliRunner
 
 from heinfer.cli.main import app
 from heinfer.errors import RateLimitedError, SettingError, UnauthorizedError
-from heinfer_client import Client, messages
-from heinfer_client.messages import Pause, Reply, Request, ask_until_taken
+from heinfer_client import Client
 from heinfer_server import Settings
 from heinfer_server.admission import access
 from heinfer_server.admission.rates import Rate
@@ -361,58 +359,3 @@ def test_bytes_in_both_directions_count(running, api_keys, alice, owner, monkeyp
     monkeypatch.setattr(running.service.access, "bytes", Rate(10, "bytes"))
     assert http.get("/models").status_code == 200
     assert_problem(http.get("/models"), 429, "rate-limited")
-
-
-# The client's patience -------------------------------------------------------------------------
-
-BUSY = Reply(429, json.dumps({"code": "busy", "detail": "full"}).encode(), retry_after="3")
-
-
-def driven(flow, replies: list[Reply], clock: Clock) -> tuple[Reply, list[float]]:
-    """The last reply of a flow, and the pauses that it made."""
-    pauses = []
-    step = next(flow)
-    try:
-        while True:
-            if isinstance(step, Pause):
-                pauses.append(step.seconds)
-                clock.now += step.seconds
-                step = flow.send(None)
-            else:
-                step = flow.send(replies.pop(0))
-    except StopIteration as stop:
-        return stop.value, pauses
-
-
-@pytest.fixture
-def clock(monkeypatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(messages, "monotonic", clock)
-    return clock
-
-
-def test_the_client_comes_back_when_the_service_says(clock):
-    reply, pauses = driven(ask_until_taken(Request("GET", "/"), 60), [BUSY, BUSY, Reply(200, b"")], clock)
-    assert reply.status == 200
-    assert all(3 <= pause <= 3 + messages.LONGEST_PAUSE / 2 for pause in pauses)
-    assert len(set(pauses)) == 2
-
-
-def test_the_client_gives_up_before_its_time_is_over(clock):
-    began = clock.now
-    reply, pauses = driven(ask_until_taken(Request("GET", "/"), 10), [BUSY] * 9, clock)
-    assert reply is BUSY
-    assert len(pauses) in (2, 3)
-    assert clock.now - began < 10
-
-
-def test_a_refusal_is_not_asked_again(clock):
-    reply, pauses = driven(ask_until_taken(Request("GET", "/"), 60), [Reply(503, b"")], clock)
-    assert (reply.status, pauses) == (503, [])
-
-
-@pytest.mark.parametrize("header", ["", "soon", "-1", "1e9", "999999", "Wed, 21 Oct 2015 07:28:00 GMT"])
-def test_a_header_that_makes_no_sense_is_waited_for_as_none(clock, header):
-    busy = Reply(429, b"", retry_after=header)
-    _, pauses = driven(ask_until_taken(Request("GET", "/"), 60), [busy, Reply(200, b"")], clock)
-    assert 0 < pauses[0] <= messages.FIRST_PAUSE

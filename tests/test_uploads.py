@@ -21,7 +21,7 @@ from heinfer.errors import (
     UploadIncompleteError,
     UploadOffsetError,
 )
-from heinfer_client import AsyncClient, Client, messages, upload
+from heinfer_client import AsyncClient, Client, retries, upload
 from heinfer_server.keys.uploads import (
     ABANDONED_SECONDS,
     CHUNK_BYTES,
@@ -59,7 +59,7 @@ def in_pieces(monkeypatch):
     """A client that finds these small keys long."""
     monkeypatch.setattr(upload, "WHOLE_BYTES", PIECE)
     monkeypatch.setattr(upload, "PIECE_BYTES", PIECE)
-    monkeypatch.setattr(messages, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(retries, "FIRST_PAUSE", 0.001)
 
 
 def begin(http: httpx.Client, body: bytes, model: str = "tiny", **changes: object) -> httpx.Response:
@@ -453,7 +453,7 @@ def test_a_service_that_takes_nothing_is_given_up(running, in_pieces):
     transport = Faulty(running.transport, requests=tuple(range(3, 100)))
     with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
         client.prepare()
-    assert transport.number <= 1 + 2 * messages.TRIES
+    assert transport.number <= 1 + 2 * retries.TRIES
 
 
 @pytest.mark.parametrize(
@@ -502,7 +502,7 @@ def test_a_service_that_keeps_a_client_busy_is_given_up(in_pieces, kind):
         pytest.raises(errors[kind]),
     ):
         client.prepare()
-    assert len(asked) <= 1 + 2 * messages.TRIES
+    assert len(asked) <= 1 + 2 * retries.TRIES
 
 
 def test_a_service_that_never_gets_further_is_given_up(in_pieces):
@@ -519,7 +519,7 @@ def test_a_service_that_never_gets_further_is_given_up(in_pieces):
         pytest.raises(UploadOffsetError),
     ):
         client.prepare()
-    assert len(asked) <= 1 + 2 * messages.TRIES
+    assert len(asked) <= 1 + 2 * retries.TRIES
 
 
 def test_the_asynchronous_twin_gets_through_as_well(running, in_pieces):

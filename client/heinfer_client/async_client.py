@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, NoReturn, Self, TypeVar
 
 import httpx
 
 from heinfer.errors import HeinferError, ServiceError, SettingError
 from heinfer.formats.manifest import Manifest
+from heinfer_client.address import checked_address
+from heinfer_client.answers import Answer
 from heinfer_client.images import Image
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
     DEADLINE,
-    TIMEOUT,
-    Answer,
-    checked_address,
-    checked_headers,
     checked_timeout,
     chunks,
     headers_of,
+    refuse_to_travel,
     require_open,
     transport_errors,
 )
+from heinfer_client.trusted import Certificate
 
 T = TypeVar("T")
 
@@ -45,10 +47,10 @@ class _Done(Generic[T]):
 class AsyncClient:
     """Has a service classify images that it cannot see; see Client, whose arguments, errors and results it shares.
 
-    Several tasks may use it at the same time, all of one event loop.
+    Several tasks may use it at the same time, all of one event loop in one process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a user may say, each by its name
         self,
         url: str,
         *,
@@ -59,19 +61,32 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
+        ca: str | Path | None = None,
+        certificate: Certificate | None = None,
+        allow_plain_http: bool = False,
     ) -> None:
-        self._url, credentials = checked_address(url)
-        headers = checked_headers(api_key, credentials)
+        self._address = checked_address(
+            url,
+            api_key=api_key,
+            ca=ca,
+            certificate=certificate,
+            allow_plain_http=allow_plain_http,
+            is_network=transport is None,
+        )
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, keys_path, self._bars, self._timeout, manifest)
-        self._http = httpx.AsyncClient(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
+        patience = Patience(self._timeout, Budget())
+        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
+        self._http = httpx.AsyncClient(transport=transport, **self._address.options)
         self._alone = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        self._users = 0
+        self._is_closed = False
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
-        self._require_open()
+        self._require_usable()
         await self._run(self._session.prepare())
 
     async def encrypt_and_predict(self, image: Image) -> Prediction:
@@ -100,8 +115,13 @@ class AsyncClient:
         return self._session.codec.upload_bytes
 
     async def aclose(self) -> None:
-        """Close the connections."""
-        await self._http.aclose()
+        """Take no more calls, and close the connections; what other tasks have under way ends with SettingError."""
+        self._is_closed = True
+        if not self._users:
+            await self._http.aclose()
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        refuse_to_travel()
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,15 +131,19 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
-    def _require_open(self) -> None:
-        require_open(self._http.is_closed)
+    def _require_usable(self) -> None:
+        """SettingError when it is closed, or in another process or another event loop than that of the first use."""
+        require_open(self._is_closed)
+        self._process = self._process or os.getpid()
+        if self._process != os.getpid():  # both would read from the same sockets
+            raise SettingError("this client has been used in the process that this one was forked from: make one here")
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:  # its connections would fail, now and then
             raise SettingError("this client has been used in another event loop: make one in each (asyncio.run is one)")
 
     async def _predict(self, read: Reading) -> list[Prediction]:
-        self._require_open()
+        self._require_usable()
         return await self._run(self._session.predict(read))
 
     async def _run(self, flow: Flow[T]) -> T:
@@ -159,9 +183,22 @@ class AsyncClient:
 
     async def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
-        with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
-            async with asyncio.timeout(min(self._timeout, request.seconds)):
-                return await self._send(request, advance)
+        async with self._use():
+            with transport_errors(self._address, self._timeout), self._bars.bar(request.upload, total) as advance:
+                async with asyncio.timeout(min(self._timeout, request.seconds)):
+                    return await self._send(request, advance)
+
+    @asynccontextmanager
+    async def _use(self) -> AsyncIterator[None]:
+        """The connections, for one request, which aclose does not disturb."""
+        require_open(self._is_closed)
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._is_closed and not self._users:
+                await self._http.aclose()
 
     async def _send(self, request: Request, advance: Advance) -> Reply:
         async def pieces(body: bytes) -> AsyncIterator[bytes]:
@@ -170,7 +207,7 @@ class AsyncClient:
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        url, headers = self._url + request.path, headers_of(request)
+        url, headers = self._address.url + request.path, headers_of(request)
         async with self._http.stream(
             request.method, url, params=request.query, content=content, headers=headers
         ) as response:

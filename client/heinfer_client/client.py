@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from threading import RLock
 from time import sleep
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import NoReturn, Self, TypeVar
 
 import httpx
 
 from heinfer.errors import HeinferError, ServiceError
 from heinfer.formats.manifest import Manifest
+from heinfer_client.address import checked_address
+from heinfer_client.answers import Answer
+from heinfer_client.connections import Connections
 from heinfer_client.images import Image
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
     DEADLINE,
-    TIMEOUT,
-    Answer,
-    checked_address,
-    checked_headers,
     checked_timeout,
     chunks,
     headers_of,
-    require_open,
+    refuse_to_travel,
     transport_errors,
     within,
 )
+from heinfer_client.trusted import Certificate
 
 T = TypeVar("T")
 
@@ -39,7 +39,12 @@ T = TypeVar("T")
 class Client:
     """Has a service classify images that it cannot see.
 
-    Keys are made at the first use and kept as long as the object. One thread at a time may use it.
+    Keys are made at the first use and kept as long as the object. Several threads may use it at the same time: one of
+    them prepares, and they predict side by side. In a process that has been forked it goes on with the same keys and
+    connections of its own; it cannot be pickled.
+
+    A request that nothing comes of is tried again within `timeout`, after pauses that grow, as late as the service or a
+    proxy asks, and only so often in a row. All that a client tries again is drawn from one budget.
 
     Args:
         url: of the server.
@@ -51,16 +56,19 @@ class Client:
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
         transport: httpx transport to use instead of the network.
         progress: whether to show bars on a terminal while keys are made and sent.
-        timeout: seconds that each request may take in all, however slowly the server answers: for the manifest, for
-            registering the keys, for each image or batch of images. An evaluation that takes long is begun as a job and
-            asked for, with a bar. While the service is busy, a request is sent again within that time, as late as the
-            service asks.
+        timeout: seconds that each request may take in all, tries and pauses included, however slowly the server
+            answers: for the manifest, for each piece of the keys, for each image or batch of images. An evaluation that
+            takes long is begun as a job and asked for, with a bar.
+        ca: PEM file of the authorities whose certificates are trusted, instead of the common ones.
+        certificate: of the client, for a service or proxy that asks for one: a PEM file of certificate and key, or a
+            pair of files (certificate, key).
+        allow_plain_http: send an API key, or a password, over plain http to another machine as well.
 
     Raises:
         SettingError: when an argument is malformed; from every method when the client is closed.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a user may say, each by its name
         self,
         url: str,
         *,
@@ -71,14 +79,23 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
+        ca: str | Path | None = None,
+        certificate: Certificate | None = None,
+        allow_plain_http: bool = False,
     ) -> None:
-        self._url, credentials = checked_address(url)
-        headers = checked_headers(api_key, credentials)
+        self._address = checked_address(
+            url,
+            api_key=api_key,
+            ca=ca,
+            certificate=certificate,
+            allow_plain_http=allow_plain_http,
+            is_network=transport is None,
+        )
         self._timeout = checked_timeout(timeout)
         self._bars = Bars(progress)
-        self._session = Session(self._url, model, keys_path, self._bars, self._timeout, manifest)
-        self._alone = RLock()
-        self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
+        patience = Patience(self._timeout, Budget())
+        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
+        self._connections = Connections(self._address, transport)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -88,7 +105,7 @@ class Client:
             ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        require_open(self._http.is_closed)
+        self._connections.require_usable()
         self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image) -> Prediction:
@@ -137,8 +154,8 @@ class Client:
         return self._session.codec.upload_bytes
 
     def close(self) -> None:
-        """Close the connections."""
-        self._http.close()
+        """Take no more calls, and close the connections; what other threads have under way ends with SettingError."""
+        self._connections.close()
 
     def __enter__(self) -> Self:
         return self
@@ -148,8 +165,11 @@ class Client:
     ) -> None:
         self.close()
 
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        refuse_to_travel()
+
     def _predict(self, read: Reading) -> list[Prediction]:
-        require_open(self._http.is_closed)
+        self._connections.require_usable()
         return self._run(self._session.predict(read))
 
     def _run(self, flow: Flow[T]) -> T:
@@ -179,7 +199,7 @@ class Client:
         if isinstance(step, Request):
             return self._exchange(step)
         if isinstance(step, Alone):
-            with self._alone:
+            with self._connections.preparing:
                 self._run(step.flow)
         else:
             sleep(step.seconds)
@@ -188,18 +208,22 @@ class Client:
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
         seconds = min(self._timeout, request.seconds)
-        with transport_errors(self._url, self._timeout), self._bars.bar(request.upload, total) as advance:
-            return within(seconds, lambda: self._send(request, advance))
+        with (
+            self._connections.use() as http,
+            transport_errors(self._address, self._timeout),
+            self._bars.bar(request.upload, total) as advance,
+        ):
+            return within(seconds, lambda: self._send(http, request, advance))
 
-    def _send(self, request: Request, advance: Advance) -> Reply:
+    def _send(self, http: httpx.Client, request: Request, advance: Advance) -> Reply:
         def pieces(body: bytes) -> Iterator[bytes]:
             for piece in chunks(body):
                 yield piece
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        url, headers = self._url + request.path, headers_of(request)
-        with self._http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
+        url, headers = self._address.url + request.path, headers_of(request)
+        with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
             answer = Answer(request, response)
             for chunk in response.iter_bytes():
                 answer.add(chunk)

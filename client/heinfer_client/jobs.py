@@ -6,30 +6,23 @@ from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
-from time import monotonic
 from typing import Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
 from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownJobError
-from heinfer_client.messages import (
-    TRIES,
-    Flow,
-    Pause,
-    Reply,
-    Request,
-    ask,
-    ask_until_taken,
-    pause_before_retry,
-    require_success,
-)
+from heinfer_client.messages import Flow, Pause, Reply, Request, require_success
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.replicas import LOSSES, several_services
+from heinfer_client.retries import Patience, Tries, ask
 
 LONG_SECONDS = 2.0
 """An evaluation that the service expects to take longer is begun as a job."""
 
 _FAREWELL_SECONDS = 5.0
 """That a service may take to hear that a job is not wanted any more, while its user wants to be gone."""
+
+_UNDER_WAY = ("waiting", "running")
 
 _FIRST_LOOK = 0.2
 _LONGEST_LOOK = 1.0
@@ -41,7 +34,7 @@ class _State(BaseModel):
     progress: float = Field(ge=0, le=1)
 
 
-def evaluate_as_job(query: dict[str, str], body: bytes, limit: int, timeout: float, bars: Bars) -> Flow[Reply]:
+def evaluate_as_job(query: dict[str, str], body: bytes, limit: int, patience: Patience, bars: Bars) -> Flow[Reply]:
     """Have inputs evaluated, and return the reply that has the result.
 
     Requests that get lost are sent again, and a job that the service has forgotten is begun again.
@@ -49,25 +42,25 @@ def evaluate_as_job(query: dict[str, str], body: bytes, limit: int, timeout: flo
     Args:
         query: model and keys.
         limit: bytes that the result may have.
-        timeout: seconds that all of it may take; then the job is cancelled.
+        patience: for all of it; then the job is cancelled.
 
     Raises:
         ServiceUnavailableError: when time is over, or nothing has come of several requests in a row.
         ServiceError: what the job has failed with, or what the service refuses.
     """
     with bars.bar("Evaluating", 100) as advance:
-        return (yield from _Job(query, body, limit, timeout, advance).reply())
+        return (yield from _Job(query, body, limit, patience, advance).reply())
 
 
 class _Job:
-    def __init__(self, query: dict[str, str], body: bytes, limit: int, timeout: float, advance: Advance) -> None:
+    def __init__(self, query: dict[str, str], body: bytes, limit: int, patience: Patience, advance: Advance) -> None:
         self._begin = Request("POST", "/jobs", query, body, idempotency_key=token_hex(16))
         self._limit = limit
-        self._timeout = timeout
-        self._ends = monotonic() + timeout
+        self._patience = patience
+        self._tries = Tries(patience)
         self._advance = advance
         self._shown = 0
-        self._failures = 0
+        self._losses = 0
         self._id: str | None = None
 
     def reply(self) -> Flow[Reply]:
@@ -83,39 +76,37 @@ class _Job:
         while True:
             try:
                 return (yield from self._from_where_it_is())
-            except (ServiceUnavailableError, UnknownJobError) as error:
-                if isinstance(error, UnknownJobError):
-                    self._id = None
-                self._failures += 1
-                pause = pause_before_retry(self._failures, None)
-                if self._failures >= TRIES or self._left <= pause:
-                    raise
-            yield Pause(pause)
-
-    @property
-    def _left(self) -> float:
-        return self._ends - monotonic()
+            except UnknownJobError as error:
+                self._id = None
+                self._losses += 1
+                if self._losses == LOSSES:
+                    raise several_services(error, "jobs") from None
+                pause = self._tries.pause_after(error)
+            except ServiceUnavailableError as error:
+                pause = self._tries.pause_after(error)
+            yield pause
 
     def _from_where_it_is(self) -> Flow[Reply]:
         if self._id is None:
-            state = _state((yield from ask_until_taken(self._begin, self._left)))
+            state = _state((yield from self._tries.attempt(self._begin)))
             self._id = state.job
         else:
             state = yield from self._look()
         look = _FIRST_LOOK
-        while state.state in ("waiting", "running"):
-            if self._left <= look:
+        while state.state in _UNDER_WAY:
+            if self._tries.left <= look:
                 yield from self._give_up()
             yield Pause(look)
             look = min(_LONGEST_LOOK, 1.5 * look)
             state = yield from self._look()
-        reply = yield from ask_until_taken(Request("GET", f"/jobs/{self._id}/result", limit=self._limit), self._left)
+        reply = yield from self._tries.attempt(Request("GET", f"/jobs/{self._id}/result", limit=self._limit))
         require_success(reply)
         return reply
 
     def _look(self) -> Flow[_State]:
-        state = _state((yield from ask_until_taken(Request("GET", f"/jobs/{self._id}"), self._left)))
-        self._failures = 0
+        state = _state((yield from self._tries.attempt(Request("GET", f"/jobs/{self._id}"))))
+        if state.state in _UNDER_WAY:
+            self._tries.progressed()
         self._advance(max(0, int(100 * state.progress) - self._shown))
         self._shown = max(self._shown, int(100 * state.progress))
         return state
@@ -124,9 +115,13 @@ class _Job:
         return Request("DELETE", f"/jobs/{self._id}")
 
     def _give_up(self) -> Flow[None]:
-        yield from ask(self._cancel())
-        self._failures = TRIES
-        raise ServiceUnavailableError(f"the job was not done within {self._timeout:g} seconds: give a longer timeout")
+        farewell = replace(self._patience, seconds=_FAREWELL_SECONDS)
+        with suppress(ServiceError):  # it is over anyway
+            yield from ask(self._cancel(), Tries(farewell))
+        self._tries.end()
+        raise ServiceUnavailableError(
+            f"the job was not done within {self._patience.seconds:g} seconds: give a longer timeout"
+        )
 
 
 def _state(reply: Reply) -> _State:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from collections.abc import Generator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import inf, nan
-from time import monotonic
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from heinfer.errors import (
     BusyError,
@@ -73,6 +73,7 @@ class Reply:
 
     Attributes:
         has_api_key: whether the request had an API key.
+        moved_to: the address that a redirection names, which may be shown; empty when it names none.
     """
 
     status: int
@@ -81,6 +82,11 @@ class Reply:
     retry_after: str = ""
     expected: str = ""
     has_api_key: bool = False
+    moved_to: str = ""
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,10 @@ class Pause:
 
 @dataclass(frozen=True)
 class Alone:
-    """A flow to be run to its end while no other flow of the same client is run so; it changes what they share."""
+    """A flow beside which no other such flow of the same client runs, in any thread or task; it has none in it.
+
+    It changes what they share.
+    """
 
     flow: Flow[None]
 
@@ -100,68 +109,15 @@ class Alone:
 Flow: TypeAlias = Generator[Request | Pause | Alone, Reply | None, T]
 """Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
 
-What goes wrong with a step is thrown into it: ServiceUnavailableError where no reply came, and whatever a flow that was
-to be run alone raises. So is KeyboardInterrupt or CancelledError when its user
-wants it to stop; one request that it yields then is still sent, as a farewell.
+What goes wrong with a step is thrown into it, ServiceUnavailableError where no reply came. So is KeyboardInterrupt or
+CancelledError when its user wants it to stop; one request that it yields then is still sent, as a farewell.
 """
 
-
-def ask(request: Request) -> Flow[Reply]:
-    """Ask and return the reply."""
-    reply = yield request
-    assert reply is not None
-    return reply
-
-
-def ask_until_taken(request: Request, seconds: float) -> Flow[Reply]:
-    """Ask, and ask again while the service says that it is busy, as late as it says; returns the last reply.
-
-    Args:
-        seconds: that all of it may take.
-    """
-    ends = monotonic() + seconds
-    failures = 0
-    while True:
-        reply = yield from ask(replace(request, seconds=ends - monotonic()))
-        if reply.status not in _COME_BACK:
-            return reply
-        pause = pause_before_retry(failures, retry_after_seconds(reply))
-        if monotonic() + pause >= ends:
-            return reply
-        yield Pause(pause)
-        failures += 1
-
-
-def pause_before_retry(failures: int, wanted: float | None) -> float:
-    """Seconds to wait: at least what the service wants, and by chance more, so that clients do not return together.
-
-    Args:
-        failures: how often nothing has come of it so far; each doubles the pause.
-    """
-    backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 10))  # no power that is no float any more
-    least = backoff / 2 if wanted is None else wanted
-    return least + random.uniform(0, backoff / 2)  # noqa: S311 - no secret
-
-
-def retry_after_seconds(reply: Reply) -> float | None:
-    """Seconds that a Retry-After header names; None when it names none, or more than a day."""
-    return float(reply.retry_after) if re.fullmatch(r"[0-9]{1,5}", reply.retry_after) else None
-
-
-_COME_BACK = frozenset({429})
-
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 8.0
-"""Between two tries that the service says nothing of, in seconds."""
-
-TRIES = 6
-"""How often in a row nothing may come of a request before what it is for is given up."""
 
 _BY_CODE: dict[str, type[ServiceError]] = {
     error.code: error
     for error in (
         PayloadTooLargeError,
-        ServiceUnavailableError,
         UnauthorizedError,
         ManifestRequiredError,
         UnknownKeysError,
@@ -180,7 +136,11 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     )
 }
 
-_BUSY: dict[str, type[BusyError]] = {error.code: error for error in (BusyError, RateLimitedError)}
+_PASSING: dict[str, type[ServiceUnavailableError]] = {
+    **{error.code: error for error in (ServiceUnavailableError, BusyError, RateLimitedError)},
+    **dict.fromkeys(("request-timeout", "not-ready"), ServiceUnavailableError),
+}
+"""Codes by which the service refuses for now: the same request may be taken the next time."""
 
 
 _WHERE = "as api_key= (heinfer predict: --api-key) or in HEINFER_API_KEY"
@@ -188,39 +148,96 @@ _NO_API_KEY = f"the service needs an API key: give one {_WHERE}"
 _WRONG_API_KEY = f"the service does not take this API key (wrong or revoked): give another {_WHERE}"
 
 
+_PASSING_STATUSES = frozenset(
+    {
+        HTTPStatus.REQUEST_TIMEOUT,
+        HTTPStatus.TOO_MANY_REQUESTS,
+        HTTPStatus.BAD_GATEWAY,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        HTTPStatus.GATEWAY_TIMEOUT,
+    }
+)
+"""What a proxy answers while the service behind it is away; of the service itself its code is what counts."""
+
+
 def require_success(reply: Reply) -> None:
     """Raise the error that the server's problem+json names, unless the reply is a success."""
-    if 200 <= reply.status < 300:
-        return
-    code, detail, request_id = _problem(reply.body)
-    where = f" (request {request_id})" if request_id else ""
-    if code == UnauthorizedError.code:  # the service speaks of a header, which is not what its user has to give
-        detail = _WRONG_API_KEY if reply.has_api_key else _NO_API_KEY
-    text = f"{detail or f'the service answered with HTTP status {reply.status}'}{where}"
-    if code in _BUSY:
-        raise _BUSY[code](text, status=reply.status, code=code, retry_after=retry_after_seconds(reply))
-    raise _BY_CODE.get(code, ServiceError)(text, status=reply.status, code=code or None)
+    if not reply.is_success:
+        raise _refusal(reply)
+
+
+def passing_refusal(reply: Reply) -> ServiceUnavailableError | None:
+    """The error of a reply by which the service, or a proxy before it, refuses for now only; None of any other."""
+    error = None if reply.is_success else _refusal(reply)
+    return error if isinstance(error, ServiceUnavailableError) else None
 
 
 def require_service(reply: Reply, url: str) -> None:
     """ServiceError when what was asked for a manifest is no heinfer service, or is one under another path."""
-    if 200 <= reply.status < 300:
+    if reply.is_success:
         is_service = claims_to_be_manifest(reply.body)
     else:
-        is_service = reply.status != HTTPStatus.NOT_FOUND or _problem(reply.body)[0] not in ("", "not-found")
+        is_service = reply.status != HTTPStatus.NOT_FOUND or _problem(reply.body).code not in ("", "not-found")
     if not is_service:
         raise ServiceError(f"there is no heinfer service at {url}: check the address", status=reply.status)
 
 
-def _problem(body: bytes) -> tuple[str, str, str]:
+def _refusal(reply: Reply) -> ServiceError:
+    problem, status, retry_after = _problem(reply.body), reply.status, retry_after_seconds(reply)
+    if 300 <= status < 400:
+        return ServiceError(_moved(reply), status=status)
+    if status in _PASSING_STATUSES and not problem.is_ours:
+        kind = BusyError if status == HTTPStatus.TOO_MANY_REQUESTS else ServiceUnavailableError
+        text = f"a proxy before the service answered with HTTP status {status}: is the service running behind it?"
+        return kind(text, status=status, retry_after=retry_after)
+    detail = problem.detail
+    if problem.code == UnauthorizedError.code:  # the service speaks of a header, which is not what its user has to give
+        detail = _WRONG_API_KEY if reply.has_api_key else _NO_API_KEY
+    where = f" (request {problem.request_id})" if problem.request_id else ""
+    text = f"{detail or f'the service answered with HTTP status {status}'}{where}"
+    if problem.code in _PASSING:
+        return _PASSING[problem.code](text, status=status, code=problem.code, retry_after=retry_after)
+    return _BY_CODE.get(problem.code, ServiceError)(text, status=status, code=problem.code or None)
+
+
+def _moved(reply: Reply) -> str:
+    where = f" to {reply.moved_to}" if reply.moved_to else ""
+    return (
+        f"the address leads elsewhere{where} (HTTP status {reply.status}), and nothing is sent on, an API key least of "
+        "all: give the address of the service itself"
+    )
+
+
+class _Problem(NamedTuple):
+    """A problem+json body, as far as it is one."""
+
+    code: str = ""
+    detail: str = ""
+    request_id: str = ""
+    is_ours: bool = False
+
+
+def _problem(body: bytes) -> _Problem:
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        return "", "", ""
-    code, detail, request_id = (_printable(found.get(name)) for name in ("code", "detail", "request_id"))
-    return code, detail, request_id
+        return _Problem()
+    code, detail, request_id, kind = (_printable(found.get(name)) for name in ("code", "detail", "request_id", "type"))
+    is_ours = code in _BY_CODE or code in _PASSING or kind.startswith("urn:heinfer:problem:")
+    return _Problem(code, detail, request_id, is_ours)
+
+
+def retry_after_seconds(reply: Reply) -> float | None:
+    """Seconds that a Retry-After header names, or that are left until its date; None when it names none."""
+    if re.fullmatch(r"[0-9]{1,18}", reply.retry_after):
+        return float(reply.retry_after)
+    try:
+        date = parsedate_to_datetime(reply.retry_after)
+    except ValueError:
+        return None
+    return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _printable(value: object) -> str:

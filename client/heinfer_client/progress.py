@@ -4,11 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from os import register_at_fork
+from threading import Lock
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 Advance = Callable[[int], None]
+
+
+class _Display:
+    """The bars of all clients of this process, one below the other: only one thing draws on a terminal."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+
+    def after_fork(self) -> None:
+        """Begin anew: the thread that draws is not in a child, and locks may be held for ever."""
+        self._lock = Lock()
+        self._progress: Progress | None = None
+
+    def add(self, console: Console, description: str, total: int) -> tuple[Progress, TaskID]:
+        with self._lock:
+            if self._progress is None:
+                self._progress = Progress(
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    TextColumn("{task.percentage:>3.0f} %"),
+                    TimeRemainingColumn(),
+                    console=console,
+                    transient=True,
+                )
+                self._progress.start()
+            return self._progress, self._progress.add_task(description, total=total)
+
+    def remove(self, progress: Progress, task: TaskID) -> None:
+        with self._lock:
+            if progress is not self._progress:  # it is the parent's
+                return
+            progress.remove_task(task)
+            if not progress.task_ids:
+                progress.stop()
+                self._progress = None
+
+
+_DISPLAY = _Display()
+register_at_fork(after_in_child=_DISPLAY.after_fork)
 
 
 class Bars:
@@ -24,12 +65,8 @@ class Bars:
         if not self._shown or not description or not console.is_terminal:
             yield lambda _amount: None
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as progress:
-            task = progress.add_task(description, total=total)
+        progress, task = _DISPLAY.add(console, description, total)
+        try:
             yield lambda amount: progress.advance(task, amount)
+        finally:
+            _DISPLAY.remove(progress, task)

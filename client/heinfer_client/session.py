@@ -27,7 +27,6 @@ from heinfer_client.messages import (
     Flow,
     Reply,
     Request,
-    ask_until_taken,
     evaluation_seconds,
     expected_seconds,
     require_service,
@@ -35,6 +34,8 @@ from heinfer_client.messages import (
 )
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
+from heinfer_client.replicas import just_registered
+from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.trust import pinned_manifest, trusted_manifest
 from heinfer_client.upload import send_keys
 
@@ -79,7 +80,7 @@ class Session:
         model: str,
         keys_path: str | Path | None,
         bars: Bars,
-        timeout: float,
+        patience: Patience,
         manifest: bytes | Path | None = None,
     ) -> None:
         if not isinstance(model, str) or not model:
@@ -89,7 +90,7 @@ class Session:
         self._path = f"/models/{quote(model, safe='')}"
         self._file = _key_file(keys_path) if keys_path else None
         self._bars = bars
-        self._timeout = timeout
+        self._patience = patience
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
         self._version: _Version | None = None
         self._secret: SecretSide | None = None
@@ -161,7 +162,8 @@ class Session:
         except UnknownKeysError:
             yield Alone(self._register(ready))
             ready = self._for(version)  # of the same secret: a version has one
-            reply = yield from self._evaluate(ready, body)
+            with just_registered():
+                reply = yield from self._evaluate(ready, body)
         started = perf_counter()
         binding = evaluation_binding(version.codec.binding, ready.key_id, body)
         scores = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
@@ -235,7 +237,7 @@ class Session:
         codec = version.codec
         with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
             body = codec.evaluation_keys(secret, advance)
-        key_id = yield from send_keys(self._path, version.digest, body, self._bars, self._timeout)
+        key_id = yield from send_keys(self._path, version.digest, body, self._bars, self._patience)
         self._ready = _Ready(version, secret, key_id)
         if self._file is not None:
             registration = Registration(url=self._url, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id)
@@ -253,14 +255,14 @@ class Session:
     # Requests
 
     def _ask(self, request: Request) -> Flow[Reply]:
-        return ask_until_taken(request, self._timeout)
+        return ask(request, Tries(self._patience))
 
     def _evaluate(self, ready: _Ready, body: bytes) -> Flow[Reply]:
         """In one request, or as a job when the service expects it to take long."""
         query = {"model": self._model, "manifest": ready.version.digest, "keys": ready.key_id}
         limit = ready.version.codec.download_bytes
         if ready.version.expected > LONG_SECONDS:
-            return (yield from evaluate_as_job(query, body, limit, self._timeout, self._bars))
+            return (yield from evaluate_as_job(query, body, limit, self._patience, self._bars))
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply

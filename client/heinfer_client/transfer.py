@@ -1,24 +1,20 @@
-"""What both clients' ways of sending share: URL, time-outs, chunks, bounded answers, typed errors."""
+"""What both clients' ways of sending share: time-outs, chunks, headers, typed errors."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from math import inf
 from numbers import Real
 from threading import TIMEOUT_MAX, Thread
-from typing import NamedTuple, TypeVar
+from typing import NoReturn, TypeVar
 
 import httpx
 
-from heinfer.errors import ServiceError, ServiceUnavailableError, SettingError
-from heinfer_client.messages import MAX_SMALL_BYTES, Reply, Request
-
-TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
-"""Of each step on the way; reading waits for an evaluation, and for those before it."""
+from heinfer.errors import InsecureConnectionError, ServiceUnavailableError, SettingError
+from heinfer_client.address import Address
+from heinfer_client.messages import Request
 
 DEADLINE = 900.0
 """Seconds that a request may take in all unless the user says otherwise."""
@@ -26,59 +22,32 @@ DEADLINE = 900.0
 _LONGEST_TIMEOUT = 86400.0
 """That a service takes note of."""
 
-API_KEY_VARIABLE = "HEINFER_API_KEY"
-
-HEADERS = {"Accept-Encoding": "identity"}
-"""A compressed answer could be a bomb, and ciphertexts do not compress."""
-
 CHUNK = 1 << 16
 
-_NOT_TLS = "WRONG_VERSION_NUMBER"
-"""What OpenSSL says of an answer in plain HTTP."""
+_NO_TLS = "the service may speak http, not https"
+_OTHER_HOST = "its certificate is for another host: give the URL with a name that it is for"
+_UNTRUSTED = (
+    "its certificate is signed by nobody who is trusted here: of an authority of your own give the certificate as ca= "
+    "(heinfer predict: --ca)"
+)
+_CLIENT_UNKNOWN = (
+    "the service wants a certificate of the client, or another one: give it as certificate= (heinfer predict: "
+    "--certificate)"
+)
+_TLS_TROUBLES = {
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "certificate has expired": "its certificate has to be renewed",
+    "ostname mismatch": _OTHER_HOST,
+    "IP address mismatch": _OTHER_HOST,
+    "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED,
+    "ALERT_CERTIFICATE_REQUIRED": _CLIENT_UNKNOWN,
+    "ALERT_BAD_CERTIFICATE": _CLIENT_UNKNOWN,
+    "ALERT_UNKNOWN_CA": _CLIENT_UNKNOWN,
+}
+"""What OpenSSL says, and what it means; the first that fits."""
 
 T = TypeVar("T")
-
-
-class Address(NamedTuple):
-    """Where the service is: its URL without credentials, which may be shown and stored, and the credentials."""
-
-    url: str
-    credentials: tuple[str, str] | None
-
-
-def checked_address(url: str) -> Address:
-    """The address that a URL gives; SettingError, which echoes nothing of it, when it gives none."""
-    try:
-        parsed = httpx.URL(url)
-    except (httpx.InvalidURL, TypeError):
-        raise _malformed() from None
-    rest = (parsed.path, parsed.query.decode(), parsed.fragment)
-    # An @ after the host's part: a password that has a / in it, and what is before that would be taken for the host.
-    if parsed.scheme not in ("http", "https") or not parsed.host or any(rest[1:]) or "@" in rest[0]:
-        raise _malformed()
-    credentials = (parsed.username, parsed.password) if parsed.userinfo else None
-    return Address(str(parsed.copy_with(userinfo=b"")).rstrip("/"), credentials)
-
-
-def _malformed() -> SettingError:
-    return SettingError(
-        "the server's URL must be like http://127.0.0.1:8000, user and password in it percent-encoded, without a query"
-    )
-
-
-def checked_headers(api_key: str | None, credentials: tuple[str, str] | None) -> dict[str, str]:
-    """Headers of every request, the API key among them: the given one, else that of the environment.
-
-    SettingError, which echoes nothing of it, when it is none, or when the URL has a user and a password as well.
-    """
-    key = os.environ.get(API_KEY_VARIABLE, "") if api_key is None else api_key
-    if key == "":
-        return HEADERS
-    if credentials:
-        raise SettingError("give an API key or a URL with user and password: both go into the same header")
-    if not isinstance(key, str) or not re.fullmatch(r"[!-~]{1,512}", key):
-        raise SettingError("the API key must be the string that `heinfer tenant` printed, without spaces")
-    return HEADERS | {"Authorization": f"Bearer {key}"}
 
 
 def checked_timeout(seconds: float) -> float:
@@ -92,6 +61,14 @@ def require_open(is_closed: bool) -> None:
     """SettingError when a client is closed."""
     if is_closed:
         raise SettingError("this client is closed: make another")
+
+
+def refuse_to_travel() -> NoReturn:
+    """TypeError of a client that is to be pickled or copied."""
+    raise TypeError(
+        "a client holds a secret key and connections, and is never pickled or copied: make one in each process (with "
+        "keys_path=... they share the key)"
+    )
 
 
 def chunks(body: bytes) -> Iterator[bytes]:
@@ -109,36 +86,6 @@ def headers_of(request: Request) -> dict[str, str]:
     if request.body is None:
         return headers
     return headers | {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
-
-
-class Answer:
-    """Collects an answer; ServiceError when it is compressed, or as soon as it is longer than it may be."""
-
-    def __init__(self, request: Request, response: httpx.Response) -> None:
-        if "content-encoding" in response.headers:
-            raise ServiceError(
-                "the service's answer is compressed, which was not asked for", status=response.status_code
-            )
-        self._limit = max(request.limit, MAX_SMALL_BYTES)
-        self._response = response
-        self._body = bytearray()
-
-    def add(self, chunk: bytes) -> None:
-        """Take a piece of the body."""
-        if len(self._body) + len(chunk) > self._limit:
-            raise ServiceError(
-                f"the service's answer is longer than the {self._limit} bytes it may have",
-                status=self._response.status_code,
-            )
-        self._body += chunk
-
-    def reply(self) -> Reply:
-        """The whole answer."""
-        timing = self._response.headers.get("server-timing", "")
-        retry_after = self._response.headers.get("retry-after", "")
-        expected = self._response.headers.get("heinfer-evaluation-seconds", "")
-        has_api_key = self._response.request.headers.get("authorization", "").startswith("Bearer ")
-        return Reply(self._response.status_code, bytes(self._body), timing, retry_after, expected, has_api_key)
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
@@ -163,15 +110,33 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def transport_errors(url: str, seconds: float) -> Iterator[None]:
-    """Turn httpx's errors, and that a request took longer than `seconds`, into ServiceUnavailableError."""
+def transport_errors(address: Address, seconds: float) -> Iterator[None]:
+    """Turn httpx's errors, and that a request took longer than `seconds`, into ServiceUnavailableError.
+
+    InsecureConnectionError where TLS is what fails: it would the next time too.
+    """
+    where = address.url + (f" through the proxy {address.proxy}" if address.proxy else "")
     try:
         yield
     except TimeoutError as error:
         raise ServiceUnavailableError(
-            f"no whole answer from {url} within {seconds:g} seconds: try again later, or give a longer timeout"
+            f"no whole answer from {where} within {seconds:g} seconds: try again later, or give a longer timeout"
         ) from error
     except httpx.HTTPError as error:
-        cause = str(error) or type(error).__name__
-        hint = "the service may speak http, not https" if _NOT_TLS in cause else "is the service running there?"
-        raise ServiceUnavailableError(f"no answer from {url} ({cause}): {hint}") from error
+        cause = _cause(error)
+        trouble = next((meaning for sign, meaning in _TLS_TROUBLES.items() if "SSL" in cause and sign in cause), None)
+        if trouble is not None:
+            raise InsecureConnectionError(f"no answer from {where} ({cause}): {trouble}") from error
+        hint = "is the service running there?"
+        if address.proxy:
+            hint = "is the proxy, which the environment names, running? NO_PROXY=HOST goes without it"
+        raise ServiceUnavailableError(f"no answer from {where} ({cause}): {hint}") from error
+
+
+def _cause(error: httpx.HTTPError) -> str:
+    """What httpx says, where that is none of the bytes that came."""
+    if isinstance(error, httpx.ProxyError):
+        return "the proxy refuses"
+    if isinstance(error, httpx.RemoteProtocolError):
+        return "the connection ended, or what came is no HTTP"
+    return str(error) or type(error).__name__

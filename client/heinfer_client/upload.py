@@ -6,30 +6,18 @@ from hashlib import sha256
 
 from pydantic import BaseModel, Field, ValidationError
 
-from heinfer.errors import (
-    BusyError,
-    ServiceError,
-    ServiceUnavailableError,
-    UnknownUploadError,
-    UploadOffsetError,
-)
-from heinfer_client.messages import (
-    TRIES,
-    Flow,
-    Pause,
-    Reply,
-    Request,
-    ask,
-    ask_until_taken,
-    pause_before_retry,
-    require_success,
-)
+from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownUploadError, UploadOffsetError
+from heinfer_client.messages import Flow, Reply, Request, require_success
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.replicas import LOSSES, several_services
+from heinfer_client.retries import Patience, Tries, ask
 
 WHOLE_BYTES = 1 << 22
 """Keys of no more are sent at once."""
 
 PIECE_BYTES = 1 << 20
+
+_DESCRIPTION = "Sending evaluation keys"
 
 _ID = r"^[A-Za-z0-9_-]{16,64}$"
 
@@ -44,49 +32,58 @@ class _State(BaseModel):
     is_registered: bool = False
 
 
-def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, timeout: float) -> Flow[str]:
+def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience: Patience) -> Flow[str]:
     """Register a frame of keys; returns their id.
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
+    Where uploads get lost that have just begun, all is sent at once: another service may have answered.
 
     Args:
         manifest: digest of the one that they were made from.
-        timeout: seconds that one request, or a pause that the service wants, may take.
+        patience: for all of it when it is sent at once, else for each piece.
 
     Raises:
         ServiceUnavailableError: when nothing has come of several requests in a row.
         ServiceError: when the service refuses, or its answers make no sense.
     """
+    whole = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body, upload=_DESCRIPTION)
     if len(body) <= WHOLE_BYTES:
-        request = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body, upload="Sending evaluation keys")
-        reply = yield from ask_until_taken(request, timeout)
-        return _key_id(reply)
-    with bars.bar("Sending evaluation keys", len(body)) as advance:
-        return (yield from _Pieces(model_path, manifest, body, timeout, advance).send())
+        return _key_id((yield from ask(whole, Tries(patience))))
+    with bars.bar(_DESCRIPTION, len(body)) as advance:
+        return (yield from _Pieces(model_path, manifest, body, patience, advance).send())
 
 
 class _Pieces:
     """One upload: how far it has come, and how often nothing has come of it."""
 
-    def __init__(self, model_path: str, manifest: str, body: bytes, timeout: float, advance: Advance) -> None:
+    def __init__(self, model_path: str, manifest: str, body: bytes, patience: Patience, advance: Advance) -> None:
         self._body = body
-        self._timeout = timeout
+        self._patience = patience
         announced = {"manifest": manifest, "size": str(len(body)), "sha256": sha256(body).hexdigest()}
         self._begin = Request("POST", f"{model_path}/uploads", announced)
+        self._whole = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body)
         self._advance = advance
         self._furthest = 0
-        self._failures = 0
+        self._losses = 0
+        self._tries = Tries(patience)
 
     def send(self) -> Flow[str]:
         while True:
             try:
                 return (yield from self._from_where_it_is())
             except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError) as error:
-                self._failures += 1
-                wanted = error.retry_after if isinstance(error, BusyError) else None
-                if self._failures >= TRIES or (wanted or 0.0) >= self._timeout:
-                    raise
-            yield Pause(pause_before_retry(self._failures, wanted))
+                if not isinstance(error, ServiceUnavailableError) and error.status:  # the service's own word
+                    self._losses += 1
+                    if self._losses == LOSSES:
+                        return (yield from self._at_once(error))
+                pause = self._tries.pause_after(error)
+            yield pause
+
+    def _at_once(self, reason: ServiceError) -> Flow[str]:
+        reply = yield from ask(self._whole, Tries(self._patience))
+        if not reply.is_success:
+            raise several_services(reason, "uploads and keys") from reason
+        return _key_id(reply)
 
     def _from_where_it_is(self) -> Flow[str]:
         state = yield from self._ask(self._begin)  # begins it, or says where it is
@@ -99,11 +96,10 @@ class _Pieces:
             state = yield from self._ask(Request("PATCH", path, {"offset": str(state.offset)}, piece))
             if state.offset != expected:
                 raise UploadOffsetError("the service says that another piece has come than was sent")
-        reply = yield from ask(Request("POST", path))
-        return _key_id(reply)
+        return _key_id((yield from self._tries.attempt(Request("POST", path))))
 
     def _ask(self, request: Request) -> Flow[_State]:
-        reply = yield from ask(request)
+        reply = yield from self._tries.attempt(request)
         require_success(reply)
         try:
             state = _State.model_validate_json(reply.body)
@@ -114,7 +110,7 @@ class _Pieces:
         # By less than a piece, or than the rest, only a service gets further that wants to be sent them for ever.
         if self._furthest < min(self._furthest + PIECE_BYTES, len(self._body)) <= state.offset:
             self._advance(state.offset - self._furthest)
-            self._furthest, self._failures = state.offset, 0
+            self._furthest, self._tries = state.offset, Tries(self._patience)
         return state
 
 

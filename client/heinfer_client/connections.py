@@ -1,0 +1,91 @@
+"""The connections of a client: shared by its threads, and never by two processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from os import register_at_fork
+from threading import Lock, RLock
+from weakref import WeakSet
+
+import httpx
+
+from heinfer.errors import SettingError
+from heinfer_client.address import Address
+from heinfer_client.transfer import require_open
+
+
+class Connections:
+    """An httpx client, closed when nobody uses it any more.
+
+    A process that is forked inherits its parent's sockets, and who reads from one takes the other's answers. So a child
+    opens connections of its own; those of the parent it lets go of without a word on them.
+
+    Attributes:
+        preparing: held by the thread that has a model opened and keys registered.
+        is_closed: whether close has been called.
+    """
+
+    def __init__(self, address: Address, transport: httpx.BaseTransport | None) -> None:
+        self._address = address
+        self._transport = transport
+        self._is_foreign = False
+        self.is_closed = False
+        self._begin()
+        _ALL.add(self)
+
+    def _begin(self) -> None:
+        self.preparing = RLock()
+        self._lock = Lock()
+        self._users = 0
+        self._http = httpx.Client(transport=self._transport, **self._address.options)
+
+    def require_usable(self) -> None:
+        """SettingError when nothing can be sent any more."""
+        require_open(self.is_closed)
+        if self._is_foreign:
+            raise SettingError(
+                "this client was made in another process with a transport of its own, which may be shared with that "
+                "one: make another client here"
+            )
+
+    @contextmanager
+    def use(self) -> Iterator[httpx.Client]:
+        """The httpx client, for one request, which close does not disturb."""
+        with self._lock:
+            self.require_usable()
+            http, lock = self._http, self._lock
+            self._users += 1
+        try:
+            yield http
+        finally:
+            if lock is self._lock:  # else this is a child, forked meanwhile
+                with lock:
+                    self._users -= 1
+                    is_last = self.is_closed and not self._users
+                if is_last:
+                    http.close()
+
+    def close(self) -> None:
+        """Take no more requests, and close when those under way are answered."""
+        with self._lock:
+            self.is_closed = True
+            is_last = not self._users
+        if is_last and not self._is_foreign:
+            self._http.close()
+
+    def after_fork(self) -> None:
+        """Begin anew, in the child: its parent's threads, one of which may have held a lock, are not there."""
+        self._is_foreign = self._transport is not None
+        self._begin()
+
+
+_ALL: WeakSet[Connections] = WeakSet()
+
+
+def _after_fork() -> None:
+    for connections in _ALL:
+        connections.after_fork()
+
+
+register_at_fork(after_in_child=_after_fork)
