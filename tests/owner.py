@@ -23,5 +23,5 @@ class Owner:
 
     def scores(self, body: bytes) -> np.ndarray:
         """Decrypted scores."""
-        (scores,) = self.codec.decrypt(self.secret, body, 1)
+        (scores,) = self.codec.decrypt(self.secret, body, 1).scores
         return scores

@@ -17,6 +17,7 @@ from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import (
+    OutOfRangeWarning,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
@@ -239,13 +240,14 @@ def test_a_result_that_is_none_is_refused(running, change):
 
 
 def test_what_it_decrypts_changes_nothing_in_what_it_does(running):
-    """A result under another key decrypts to noise: it is returned, and nothing is asked again."""
+    """A result under another key decrypts to noise: it is returned with its mark, and nothing is asked again."""
     other = Owner(MODEL)
     key_id = running.http.post("/models/tiny/keys", content=other.keys).json()["keys"]
     answer = running.http.post("/infer", params={"model": "tiny", "keys": key_id}, content=other.inputs(IMAGE))
     transport = Recorded(httpx.MockTransport(served(lambda _body: httpx.Response(200, content=answer.content))))
-    with Client("http://elsewhere", model="tiny", transport=transport) as client:
+    with Client("http://elsewhere", model="tiny", transport=transport) as client, pytest.warns(OutOfRangeWarning):
         prediction = client.encrypt_and_predict(IMAGE)
+    assert not prediction.in_range
     assert not np.allclose(prediction.scores, cleartext_scores(IMAGE), atol=0.5)
     assert np.isnan(prediction.server_seconds)
     assert transport.paths == ["/models/tiny/manifest", "/models/tiny/keys", "/infer"]

@@ -19,6 +19,7 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Pause, Reply, Request
+from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
@@ -59,10 +60,12 @@ class AsyncClient:
         transport: httpx.AsyncBaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
+        on_out_of_range: OnOutOfRange = "warn",
     ) -> None:
         self._url, credentials = checked_address(url)
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
+        self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
         self._http = httpx.AsyncClient(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
@@ -128,7 +131,9 @@ class AsyncClient:
     async def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
         await self._prepare()
         batches = self._session.codec.in_batches(inputs)
-        return [prediction for batch in batches for prediction in await self._run(self._session.predict(batch))]
+        predictions = [one for batch in batches for one in await self._run(self._session.predict(batch))]
+        say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
+        return predictions
 
     async def _run(self, flow: Flow[T]) -> T:
         def advance(reply: Reply | ServiceUnavailableError | None) -> Request | Pause | _Done[T]:

@@ -16,6 +16,7 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.codec import Array
 from heinfer_client.images import Image
 from heinfer_client.messages import Flow, Pause, Reply, Request
+from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.session import Session
@@ -53,6 +54,8 @@ class Client:
             registering the keys, for each image or batch of images. An evaluation that takes long is begun as a job and
             asked for, with a bar. While the service is busy, a request is sent again within that time, as late as the
             service asks.
+        on_out_of_range: what to do when an answer is beyond what the model's parameters can represent, after all
+            requests of the call have been answered: "warn" (OutOfRangeWarning), or "error" (OutOfRangeError).
 
     Raises:
         SettingError: when an argument is malformed; from every method when the client is closed.
@@ -68,10 +71,12 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         progress: bool = True,
         timeout: float = DEADLINE,
+        on_out_of_range: OnOutOfRange = "warn",
     ) -> None:
         self._url, credentials = checked_address(url)
         headers = checked_headers(api_key, credentials)
         self._timeout = checked_timeout(timeout)
+        self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         self._session = Session(self._url, model, keys_path, self._bars, self._timeout)
         self._http = httpx.Client(auth=credentials, headers=headers, timeout=TIMEOUT, transport=transport)
@@ -96,6 +101,7 @@ class Client:
 
         Raises:
             ImageError: for an image that does not fit the model; then none has been sent.
+            OutOfRangeError: when the answer is out of range and an error was asked for.
             WorkerFailedError: when the server lost the request; it may be tried again.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
@@ -111,6 +117,7 @@ class Client:
 
         Raises:
             ImageError: for an image that does not fit the model, by its number; then none has been sent.
+            OutOfRangeError: when an answer is out of range and an error was asked for; the others are lost with it.
             WorkerFailedError, UntrustedManifestError, ServiceError, SettingError, FormatError: as encrypt_and_predict.
         """
         self._open()
@@ -150,7 +157,9 @@ class Client:
     def _predict(self, inputs: Sequence[Array]) -> list[Prediction]:
         self._run(self._session.prepare())
         batches = self._session.codec.in_batches(inputs)
-        return [prediction for batch in batches for prediction in self._run(self._session.predict(batch))]
+        predictions = [one for batch in batches for one in self._run(self._session.predict(batch))]
+        say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
+        return predictions
 
     def _run(self, flow: Flow[T]) -> T:
         try:

@@ -102,19 +102,20 @@ class Session:
             yield from self._register(self._secret)
             reply = yield from self._evaluate(body)
         started = perf_counter()
-        scores = self.codec.decrypt(self._secret, reply.body, len(inputs))
+        answer = self.codec.decrypt(self._secret, reply.body, len(inputs))
         client_seconds += perf_counter() - started
         return [
-            Prediction(
+            Prediction.of(
+                own,
+                answer.marks,
                 label=self.codec.label(own),
-                scores=own,
                 client_seconds=client_seconds,
                 server_seconds=evaluation_seconds(reply),
                 upload_bytes=len(body),
                 download_bytes=len(reply.body),
                 images=len(inputs),
             )
-            for own in scores
+            for own in answer.scores
         ]
 
     def _load_or_make_secret(self) -> SecretSide:
