@@ -11,7 +11,7 @@ from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
-from heinfer_client.codec import Codec
+from heinfer_client.codec import Codec, Decrypted
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
 from heinfer_server.keys.store import EvaluationKeys
@@ -40,7 +40,12 @@ class Subject:
         self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
-        """Decrypted scores (classes,) of an image, and the seconds of the evaluation.
+        """Decrypted scores (classes,) of an image, and the seconds of the evaluation."""
+        answer, seconds = self.answer(image)
+        return answer.scores[0], seconds
+
+    def answer(self, image: NDArray[Any]) -> tuple[Decrypted, float]:
+        """The decrypted answer for an image, and the seconds of the evaluation.
 
         The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
         """
@@ -50,8 +55,7 @@ class Subject:
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None
         binding = evaluation_binding(self.codec.binding, _KEY_ID, inputs)
-        (scores,) = self.codec.decrypt(self.secret, result.frames, 1, binding)
-        return scores, result.evaluation_seconds
+        return self.codec.decrypt(self.secret, result.frames, 1, binding), result.evaluation_seconds
 
     @property
     def rotations_hoisted(self) -> int:

@@ -126,6 +126,6 @@ def executed(
 def _bits(
     plan: Plan, circuit: Circuit, slots: NDArray[np.float64], outputs: list[CiphertextFrame], secret: SecretSide
 ) -> float:
-    decrypted = np.stack([secret.decrypt(write_ciphertext(output, plan.parameters)) for output in outputs])
+    decrypted = np.stack([secret.decrypt(write_ciphertext(output, plan.parameters)).real for output in outputs])
     scores, expected = (plan.output.unpack(values[None])[0] for values in (decrypted, run(circuit, slots[None])[0]))
     return precision_bits(scores.reshape(-1), expected.reshape(-1))

@@ -178,6 +178,25 @@ class SettingError(HeinferError):
     code = "bad-setting"
 
 
+class MissingScoresError(SettingError, AttributeError):
+    """A copy of a prediction is asked for scores, which only the original has."""
+
+    code = "no-scores"
+
+
+# Answers ---------------------------------------------------------------------------------------
+
+
+class OutOfRangeError(HeinferError):
+    """A decrypted answer is beyond what the model's parameters can represent: its label is worth nothing."""
+
+    code = "out-of-range"
+
+
+class OutOfRangeWarning(UserWarning):
+    """The same, where no error was asked for; given every time, unless a filter of warnings says otherwise."""
+
+
 # Service ---------------------------------------------------------------------------------------
 
 

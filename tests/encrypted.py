@@ -54,7 +54,7 @@ class EncryptedRun:
         loaded = [self.evaluation.load_ciphertext(write_ciphertext(frame, parameters)) for frame in frames]
         results = [self.evaluation.save_ciphertext(c) for c in self.program.run(loaded, self.evaluation)]
         returned = [write_ciphertext(read_ciphertext(data, parameters), parameters) for data in results]
-        return self.model.plan.output.unpack(np.stack([self.secret.decrypt(data) for data in returned]))
+        return self.model.plan.output.unpack(np.stack([self.secret.decrypt(data).real for data in returned]))
 
 
 def precision_bits(got: NDArray[np.float64], expected: NDArray[np.float64]) -> float:

@@ -96,7 +96,7 @@ class NativeModel:
         """(ciphertexts, slots) of output words."""
         part, parameters = self.bundle.manifest.output, self.codec.parameters
         frames = [CiphertextFrame(part.level, part.scale, *words) for words in outputs]
-        return np.stack([self.secret.decrypt(write_ciphertext(frame, parameters)) for frame in frames])
+        return np.stack([self.secret.decrypt(write_ciphertext(frame, parameters)).real for frame in frames])
 
     def simulate(self, image: NDArray[np.uint8]) -> Simulation:
         """The same image in cleartext, with the noise that the model of it predicts."""

@@ -30,5 +30,5 @@ class Owner:
 
     def scores(self, body: bytes) -> np.ndarray:
         """Decrypted scores, of whichever evaluation they are."""
-        (scores,) = self.codec.decrypt(self.secret, body, 1, binding_of(body))
+        (scores,) = self.codec.decrypt(self.secret, body, 1, binding_of(body)).scores
         return scores

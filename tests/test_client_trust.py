@@ -18,6 +18,7 @@ from tiny_model import WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import (
+    OutOfRangeWarning,
     PayloadTooLargeError,
     ServiceError,
     ServiceUnavailableError,
@@ -264,13 +265,14 @@ def test_a_result_that_is_none_is_refused(running, change):
 
 
 def test_what_it_decrypts_changes_nothing_in_what_it_does(running):
-    """A result under another key decrypts to noise: it is returned, and nothing is asked again."""
+    """A result under another key decrypts to noise: it is returned with its mark, and nothing is asked again."""
     other, query = Owner(MODEL), {"model": "tiny", "manifest": sha256(MODEL.manifest.to_bytes()).hexdigest()}
     key_id = running.http.post("/models/tiny/keys", params=query, content=other.keys).json()["keys"]
     answer = running.http.post("/infer", params=query | {"keys": key_id}, content=other.inputs(IMAGE)).content
     transport = Recorded(httpx.MockTransport(served(lambda body: httpx.Response(200, content=bound_to(body, answer)))))
-    with Client("http://elsewhere", model="tiny", transport=transport) as client:
+    with Client("http://elsewhere", model="tiny", transport=transport) as client, pytest.warns(OutOfRangeWarning):
         prediction = client.encrypt_and_predict(IMAGE)
+    assert not prediction.in_range
     assert not np.allclose(prediction.scores, cleartext_scores(IMAGE), atol=0.5)
     assert np.isnan(prediction.server_seconds)
     assert transport.paths == ["/models/tiny/manifest", "/models/tiny/keys", "/infer"]

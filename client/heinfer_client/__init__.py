@@ -2,6 +2,6 @@
 
 from heinfer_client.async_client import AsyncClient
 from heinfer_client.client import Client
-from heinfer_client.prediction import Prediction
+from heinfer_client.prediction import Confidence, Prediction
 
-__all__ = ["AsyncClient", "Client", "Prediction"]
+__all__ = ["AsyncClient", "Client", "Confidence", "Prediction"]

@@ -21,6 +21,7 @@ from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.images import Image
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
+from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.retries import Budget, Patience
@@ -64,6 +65,7 @@ class AsyncClient:
         ca: str | Path | None = None,
         certificate: Certificate | None = None,
         allow_plain_http: bool = False,
+        on_out_of_range: OnOutOfRange = "warn",
     ) -> None:
         self._address = checked_address(
             url,
@@ -74,6 +76,7 @@ class AsyncClient:
             is_network=transport is None,
         )
         self._timeout = checked_timeout(timeout)
+        self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
         self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
@@ -144,7 +147,9 @@ class AsyncClient:
 
     async def _predict(self, read: Reading) -> list[Prediction]:
         self._require_usable()
-        return await self._run(self._session.predict(read))
+        predictions = await self._run(self._session.predict(read))
+        say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
+        return predictions
 
     async def _run(self, flow: Flow[T]) -> T:
         def advance(reply: Reply | HeinferError | None) -> Request | Pause | Alone | _Done[T]:

@@ -18,6 +18,7 @@ from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
 from heinfer_client.images import Image
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
+from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.retries import Budget, Patience
@@ -63,6 +64,8 @@ class Client:
         certificate: of the client, for a service or proxy that asks for one: a PEM file of certificate and key, or a
             pair of files (certificate, key).
         allow_plain_http: send an API key, or a password, over plain http to another machine as well.
+        on_out_of_range: what to do when an answer is beyond what the model's parameters can represent, after all
+            requests of the call have been answered: "warn" (OutOfRangeWarning), or "error" (OutOfRangeError).
 
     Raises:
         SettingError: when an argument is malformed; from every method when the client is closed.
@@ -82,6 +85,7 @@ class Client:
         ca: str | Path | None = None,
         certificate: Certificate | None = None,
         allow_plain_http: bool = False,
+        on_out_of_range: OnOutOfRange = "warn",
     ) -> None:
         self._address = checked_address(
             url,
@@ -92,6 +96,7 @@ class Client:
             is_network=transport is None,
         )
         self._timeout = checked_timeout(timeout)
+        self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
         self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
@@ -117,9 +122,10 @@ class Client:
 
         Raises:
             ImageError: for an image that does not fit the model; then none has been sent.
+            OutOfRangeError: when the answer is out of range and an error was asked for.
             WorkerFailedError: when the server lost the request; it may be tried again.
-        ModelChangedError: when the service has other versions of the model than one for the whole call.
-        WrongAnswerError: when an answer is of another request.
+            ModelChangedError: when the service has other versions of the model than one for the whole call.
+            WrongAnswerError: when an answer is of another request.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
         (prediction,) = self._predict(lambda codec: [codec.read_image(image)])
@@ -133,7 +139,9 @@ class Client:
 
         Raises:
             ImageError: for an image that does not fit the model, by its number; then none has been sent.
-            WorkerFailedError, UntrustedManifestError, ServiceError, SettingError, FormatError: as encrypt_and_predict.
+            OutOfRangeError: when an answer is out of range and an error was asked for; the others are lost with it.
+            WorkerFailedError, ModelChangedError, WrongAnswerError, UntrustedManifestError, ServiceError, SettingError,
+                FormatError: as encrypt_and_predict.
         """
         several = list(images)
         return self._predict(lambda codec: codec.read_images(several))
@@ -170,7 +178,9 @@ class Client:
 
     def _predict(self, read: Reading) -> list[Prediction]:
         self._connections.require_usable()
-        return self._run(self._session.predict(read))
+        predictions = self._run(self._session.predict(read))
+        say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
+        return predictions
 
     def _run(self, flow: Flow[T]) -> T:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
@@ -23,9 +24,18 @@ from heinfer.formats.manifest import Manifest
 from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext
 from heinfer_client.images import Image, read_image
+from heinfer_client.marks import Marks, read_marks
 from heinfer_client.progress import Advance
 
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Decrypted:
+    """A decrypted answer: scores (count, classes) and the marks that hold for all of them."""
+
+    scores: Array = field(repr=False)
+    marks: Marks
 
 
 class Codec:
@@ -125,8 +135,8 @@ class Codec:
         frames = [read_ciphertext(secret.encrypt(slots, plan.level, plan.scale), self.parameters) for slots in packed]
         return encode_ciphertexts(self.parameters, self.binding, frames)
 
-    def decrypt(self, secret: SecretSide, body: bytes, count: int, binding: bytes) -> Array:
-        """Scores (count, classes) of so many inputs from a server's frame.
+    def decrypt(self, secret: SecretSide, body: bytes, count: int, binding: bytes) -> Decrypted:
+        """Scores of so many inputs, and what marks their answer, from a server's frame.
 
         Args:
             binding: of the evaluation that was asked for (heinfer.formats.bindings).
@@ -155,7 +165,8 @@ class Codec:
         except FormatError as error:
             raise ServiceError(f"the service's answer is no result of this model: {error}", status=200) from error
         slots = np.stack([secret.decrypt(write_ciphertext(frame, self.parameters)) for frame in frames])
-        return self.unpack(slots[None], count)
+        marks = read_marks(slots, self._output_layout, self.manifest.capacity)
+        return Decrypted(self.unpack(slots.real[None], count), marks)
 
     def label(self, scores: Array) -> str:
         """Label of the largest score; its number when the model names none."""

@@ -166,12 +166,13 @@ class Session:
                 reply = yield from self._evaluate(ready, body)
         started = perf_counter()
         binding = evaluation_binding(version.codec.binding, ready.key_id, body)
-        scores = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
+        answer = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
         client_seconds += perf_counter() - started
         return [
-            Prediction(
+            Prediction.of(
+                own,
+                answer.marks,
                 label=version.codec.label(own),
-                scores=own,
                 model_version=version.codec.manifest.model_version,
                 manifest=version.digest,
                 client_seconds=client_seconds,
@@ -180,7 +181,7 @@ class Session:
                 download_bytes=len(reply.body),
                 images=len(inputs),
             )
-            for own in scores
+            for own in answer.scores
         ]
 
     def _for(self, version: _Version) -> _Ready:

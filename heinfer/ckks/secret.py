@@ -100,8 +100,11 @@ class SecretSide:
             self._encoder.encode(values.tolist(), parms_words(parameters, primes), scale, plaintext)
             return to_bytes(self._encryptor.encrypt_symmetric(plaintext))
 
-    def decrypt(self, data: bytes) -> NDArray[np.float64]:
-        """Decrypt SEAL bytes that our own writer made from checked words; returns (slots,) float64.
+    def decrypt(self, data: bytes) -> NDArray[np.complex128]:
+        """Decrypt SEAL bytes that our own writer made from checked words.
+
+        Returns:
+            (slots,) complex128; of real slots the imaginary parts are error.
 
         Raises:
             BackendError: when SEAL refuses them.
@@ -110,7 +113,7 @@ class SecretSide:
         plaintext = sealapi.Plaintext()
         with library_errors("decrypt"):
             self._decryptor.decrypt(ciphertext, plaintext)
-            return np.array(self._encoder.decode_double(plaintext), dtype=np.float64)
+            return np.array(self._encoder.decode_complex(plaintext), dtype=np.complex128)
 
     def galois_key(self, step: int) -> bytes:
         """SEAL bytes of the seeded key for a rotation by `step` slots to the left; ParameterError if out of range."""

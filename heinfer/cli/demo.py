@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from heinfer.cli.extras import needs
+from heinfer.cli.out_of_range import OUT_OF_RANGE, OUT_OF_RANGE_MEANS, in_words
 
 if TYPE_CHECKING:
     from heinfer.cli.comparison import Scores
@@ -61,7 +62,7 @@ def demo(
     model, twenty = bundle.load(bundle_path(_MODEL)), digits()
     cleartext = cleartext_scores(model, list(twenty.images))
     console.print(f"Starting a server with {_MODEL}. It never gets the secret key.")
-    with _terminable(), local_server(bundle_path(_MODEL)) as url, Client(url, model=_MODEL) as client:
+    with _terminable(), in_words(), local_server(bundle_path(_MODEL)) as url, Client(url, model=_MODEL) as client:
         client.prepare()
         with _progress() as progress:
             shown = progress.track(twenty.images, description="Classifying encrypted digits")
@@ -94,12 +95,15 @@ def _table(results: list[_Result]) -> Table:
     table = Table("digit", "predicted", "expected", "client ms", "server ms", "bytes")
     for column in table.columns:
         column.justify = "right"
-    table.caption = "digit: what the image shows; expected: what the cleartext model says; bytes: both ways"
+    means = ["digit: what the image shows", "expected: what the cleartext model says", "bytes: both ways"]
+    if not all(result.prediction.in_range for result in results):
+        means.append(OUT_OF_RANGE_MEANS)
+    table.caption = "; ".join(means)
     for result in results:
         prediction = result.prediction
         table.add_row(
             str(result.digit),
-            str(result.predicted),
+            str(result.predicted) if prediction.in_range else f"{result.predicted}, {OUT_OF_RANGE}",
             str(result.expected),
             f"{prediction.client_seconds * 1000:.0f}",
             f"{prediction.server_seconds * 1000:.0f}",

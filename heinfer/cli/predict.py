@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heinfer.cli.extras import needs
+from heinfer.cli.out_of_range import OUT_OF_RANGE_MEANS, confidence_in_words, in_words
 from heinfer.errors import ImageError
 
 if TYPE_CHECKING:
@@ -32,20 +33,26 @@ def predict(
         from heinfer_client import Client
 
     loaded = [_load(path) for path in images]
-    table = Table("image", "label", "client ms", "server ms", "bytes")
+    table = Table("image", "label", "confidence", "client ms", "server ms", "bytes")
     for column in table.columns[1:]:
         column.justify = "right"
-    with Client(url, model=model, keys_path=keys, api_key=api_key) as client:
-        for path, prediction in zip(images, client.encrypt_and_predict_many(loaded), strict=True):
+    captions = []
+    with in_words(), Client(url, model=model, keys_path=keys, api_key=api_key) as client:
+        predictions = client.encrypt_and_predict_many(loaded)
+        for path, prediction in zip(images, predictions, strict=True):
             table.add_row(
                 path.name,
                 prediction.label,
+                confidence_in_words(prediction),
                 f"{prediction.client_seconds * 1000 / prediction.images:.0f}",
                 f"{prediction.server_seconds * 1000 / prediction.images:.0f}",
                 f"{(prediction.upload_bytes + prediction.download_bytes) // prediction.images:,}",
             )
         if client.manifest.batch > 1:
-            table.caption = f"{client.manifest.batch} images a request: each with its share of time and bytes"
+            captions.append(f"{client.manifest.batch} images a request: each with its share of time and bytes")
+        if not all(prediction.in_range for prediction in predictions):
+            captions.append(OUT_OF_RANGE_MEANS)
+    table.caption = "\n".join(captions) or None
     Console().print(table)
 
 
