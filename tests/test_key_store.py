@@ -279,6 +279,27 @@ def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path):
         DiskShelf(tmp_path / "theirs")
 
 
+def test_a_link_in_the_place_of_frames_leads_to_no_other_folder(tmp_path):
+    """Whoever could write the folder before might have made it; what is not indexed would be removed there."""
+    (tmp_path / "theirs").mkdir(mode=0o755)
+    (tmp_path / "theirs" / "file").write_text("x")
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "frames").symlink_to(tmp_path / "theirs")
+    with pytest.raises(SettingError, match="cannot be kept"):
+        DiskShelf(tmp_path / "keys")
+    assert (tmp_path / "theirs" / "file").read_text() == "x"
+    assert stat.S_IMODE((tmp_path / "theirs").stat().st_mode) == 0o755
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to make a folder of another user's")
+def test_a_service_of_roots_keeps_no_keys_where_another_user_may_put_links(tmp_path):
+    (tmp_path / "keys").mkdir(mode=0o755)
+    os.chown(tmp_path / "keys", 65534, 65534)
+    with pytest.raises(SettingError, match=r"belongs to user 65534, .* runs as user 0"):
+        DiskShelf(tmp_path / "keys")
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o755
+
+
 def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
     DiskShelf(tmp_path / "new").close()
     with closing(sqlite3.connect(tmp_path / "new" / "index.sqlite")) as index:

@@ -1,5 +1,7 @@
 """Constants of the native backend: kept, mapped from a file, or encoded in every run, with the same words."""
 
+import os
+import stat
 import subprocess
 import sys
 
@@ -55,6 +57,29 @@ def words(program: NativeProgram) -> np.ndarray:
 def test_the_dearest_to_encode_again_are_kept_first():
     kept = [i for i in program_of(most_constant_bytes=0).plan.instructions if isinstance(i, Sum) and i.constants]
     assert [instruction.resident for instruction in kept] == [False, True]  # the scalar bias costs nothing
+
+
+@pytest.mark.parametrize("way", ["another user's", "writable by all", "a link", "a pipe"])
+def test_what_somebody_else_may_have_written_is_not_taken(tmp_path, way):
+    """A whole file, of the right program and with its own digest, of other words: answers would be silently wrong."""
+    first = program_of(tmp_path)
+    (path,) = tmp_path.iterdir()
+    file, forged = ConstantsFile(tmp_path, first.plan.identity()), words(first) ^ 1
+    file.save(forged)
+    assert file.open(forged.size) is not None
+    if way == "another user's":
+        if os.geteuid() != 0:
+            pytest.skip("needs root, to make a file of another user's")
+        os.chown(path, 65534, 65534)
+    elif way == "writable by all":
+        path.chmod(0o666)
+    else:
+        path.rename(tmp_path / "elsewhere")
+        path.symlink_to("elsewhere") if way == "a link" else os.mkfifo(path)
+    assert file.open(forged.size) is None
+    np.testing.assert_array_equal(words(program_of(tmp_path)), words(first))
+    assert stat.S_IMODE(path.stat().st_mode) & 0o022 == 0
+    assert file.open(forged.size) is not None
 
 
 def test_a_file_is_written_once_and_mapped_from_then_on(tmp_path):

@@ -352,7 +352,7 @@ def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_not(running
 
 
 def test_bytes_in_both_directions_count(running, api_keys, alice, owner, monkeypatch):
-    monkeypatch.setattr(running.service.access, "bytes", Rate(len(owner.keys), "bytes"))
+    monkeypatch.setattr(running.service.access, "bytes", Rate(len(owner.keys), "bytes", Clock()))
     http = as_tenant(running, api_keys["greedy"])
     assert http.post("/models/tiny/keys", content=owner.keys).status_code == 201
     assert_problem(http.get("/models"), 429, "rate-limited")

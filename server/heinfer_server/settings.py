@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from difflib import get_close_matches
 from ipaddress import ip_address
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "HEINFER_SERVER_"
 _LIKENESS = 0.8
+_ROOT_PATH = re.compile(r"(/(?!\.+(/|$))[A-Za-z0-9._~-]+)*", re.ASCII)
 
 
 def _default_workers() -> int:
@@ -27,6 +29,7 @@ class Settings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
+        root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
         bundles: files of compiled models; in the environment separated as in PATH.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
@@ -65,6 +68,7 @@ class Settings(BaseSettings):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    root_path: str = ""
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
     tenants: Path | None = None
@@ -129,6 +133,17 @@ class Settings(BaseSettings):
     def key_capacity(self) -> int:
         """Bytes of keys that are kept, wherever they are."""
         return int(self.key_memory if self.key_folder is None else self.key_disk)
+
+    @field_validator("root_path")
+    @classmethod
+    def _check_root_path(cls, path: str) -> str:
+        if not _ROOT_PATH.fullmatch(path):
+            raise PydanticCustomError(
+                "root_path",
+                "a prefix is empty, or written like /he or /a/b: a slash before each part and none at the end, parts "
+                "of letters, digits, dots, dashes, bars and tildes, not of dots alone",
+            )
+        return path
 
     @field_validator("constants_folder")
     @classmethod

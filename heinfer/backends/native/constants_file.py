@@ -1,12 +1,15 @@
 """Encoded constants in a file that worker processes map: encoded once, in memory once, there at once.
 
 A page of head (magic, what the words are of, SHA-256 of the words), then the words. A file that is not just that is
-written anew: it is a cache, made of a bundle, and lies where only the service writes.
+written anew: it is a cache, made of a bundle. So is one that somebody else has made or may write, whose results would
+be theirs: what the words are of is known to everybody, and a digest beside them proves nothing of the origin.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import stat
 import struct
 from hashlib import sha256
 from pathlib import Path
@@ -36,11 +39,14 @@ class ConstantsFile:
         self.path = folder / f"{identity[:16].hex()}.constants"
 
     def open(self, words: int) -> Words | None:
-        """The mapped words; None when there is no file, or it is not whole and of this program."""
+        """The mapped words; None when there is no file, or it is not whole, of this program and ours (or root's)."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            if self.path.stat().st_size != _PAGE + 4 * words:
-                return None
-            mapped = np.memmap(self.path, dtype="<u4", mode="r")
+            with os.fdopen(os.open(self.path, flags), "rb") as file:
+                status = os.fstat(file.fileno())
+                if not _is_ours(status) or status.st_size != _PAGE + 4 * words:
+                    return None
+                mapped = np.memmap(file, dtype="<u4", mode="r")
         except (OSError, ValueError):
             return None
         head, body = mapped[: _PAGE // 4], mapped[_PAGE // 4 :]
@@ -52,7 +58,8 @@ class ConstantsFile:
         temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(8)}")
         head = _HEAD.pack(_MAGIC, self._identity, sha256(words.data).digest())
         try:
-            with temporary.open("xb") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with os.fdopen(os.open(temporary, flags, 0o644), "wb") as file:
                 file.write(head.ljust(_PAGE, b"\0"))
                 file.write(words.data)
             temporary.replace(self.path)
@@ -63,3 +70,8 @@ class ConstantsFile:
             ) from None
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    owners, others_write = (0, os.geteuid()), stat.S_IWGRP | stat.S_IWOTH
+    return stat.S_ISREG(status.st_mode) and status.st_uid in owners and not status.st_mode & others_write

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import secrets
 import time
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from heinfer.errors import SettingError
 from heinfer.formats.manifest import first_reason
+from heinfer_server.admission.folder import in_folder
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
@@ -74,7 +73,7 @@ def hash_of(api_key: str) -> str:
 
 
 class TenantFile:
-    """The file, changed as a whole; two commands at once wait for each other.
+    """The file, changed as a whole; two commands at once wait for each other. Its folder may be the service's own.
 
     Every method raises SettingError when the file cannot be read or written, or has no such tenant.
     """
@@ -84,7 +83,14 @@ class TenantFile:
 
     def tenants(self) -> list[Tenant]:
         """All tenants; none when there is no file."""
-        return _read(self._path).tenants if self._path.exists() else []
+        try:
+            with in_folder(self._path) as file:
+                data = file.read()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise _unreadable(self._path, error) from None
+        return [] if data is None else _parsed(self._path, data).tenants
 
     def add(self, name: str) -> str:
         """Add a tenant; returns its first API key, which is stored nowhere."""
@@ -120,11 +126,12 @@ class TenantFile:
     @contextmanager
     def _changing(self) -> Iterator[_File]:
         try:
-            with self._path.with_name(f"{self._path.name}.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                content = _read(self._path) if self._path.exists() else _File()
+            with in_folder(self._path) as file:
+                file.lock()
+                data = file.read()
+                content = _File() if data is None else _parsed(self._path, data)
                 yield content
-                _write(self._path, content)
+                file.replace((content.model_dump_json(indent=2) + "\n").encode())
         except OSError as error:
             raise SettingError(f"{self._path} cannot be written: {error.strerror}") from None
 
@@ -145,35 +152,29 @@ def _new_key(tenant: Tenant) -> str:
 
 def _read(path: Path) -> _File:
     try:
-        return _File.model_validate_json(path.read_bytes())
+        data = path.read_bytes()
     except FileNotFoundError:
         raise SettingError(
             f"there is no file of tenants {path}: `heinfer tenant add NAME --tenants {path}` makes it"
         ) from None
     except OSError as error:
-        raise SettingError(
-            f"{path} cannot be read ({error.strerror}): it must be a file that the user who serves may read"
-        ) from None
+        raise _unreadable(path, error) from None
+    return _parsed(path, data)
+
+
+def _parsed(path: Path, data: bytes) -> _File:
+    try:
+        return _File.model_validate_json(data)
     except ValidationError as error:
         raise SettingError(
             f"{path} is no file of tenants as `heinfer tenant` writes them: {first_reason(error)}"
         ) from None
 
 
-def _write(path: Path, content: _File) -> None:
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(content.model_dump_json(indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        os.chmod(temporary, path.stat().st_mode & 0o777)  # noqa: PTH101 - the operator may have let others read it
-    if os.geteuid() == 0:  # the service's user is to read what root makes in its folder
-        owner = (path if path.exists() else path.parent).stat()
-        os.chown(temporary, owner.st_uid, owner.st_gid)
-    temporary.replace(path)
+def _unreadable(path: Path, error: OSError) -> SettingError:
+    return SettingError(
+        f"{path} cannot be read ({error.strerror}): it must be a file that the user who serves may read"
+    )
 
 
 # The service's side

@@ -34,6 +34,9 @@ JOBS_KEPT = 1024
 EVENT_SECONDS = 0.25
 """Between two looks at the progress of a job."""
 
+QUIET_SECONDS = 15.0
+"""After which those who follow a job hear that it is still there; proxies end what is silent for a minute."""
+
 FETCH_SECONDS = 3.0
 """That a service which ends gives the senders of jobs to come for their results."""
 
@@ -235,14 +238,18 @@ class Jobs:
             del self._idempotent[key]
 
 
-async def progress_of(job: Job) -> AsyncIterator[None]:
-    """Go on at every change of a job's state or progress, the first time at once and the last when it is over."""
+async def progress_of(job: Job) -> AsyncIterator[bool]:
+    """True at every change of a job's state or progress, the first time at once and the last when it is over.
+
+    False whenever nothing has changed for QUIET_SECONDS.
+    """
     last: tuple[State, float] | None = None
+    spoke = time.monotonic()
     while True:
         now = job.state, job.progress
-        if now != last:
-            last = now
-            yield
+        if now != last or time.monotonic() - spoke >= QUIET_SECONDS:
+            is_news, last, spoke = now != last, now, time.monotonic()
+            yield is_news
         if now[0] in OVER:
             return
         assert job.task is not None

@@ -52,7 +52,7 @@ class DiskShelf:
             _require_own(folder)
             for place in (folder, self._frames):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
-                place.chmod(0o700)
+                _close_to_others(place, 0 if place is folder else os.O_NOFOLLOW)
             self._lock = _open_private(folder / _LOCK)
             self._take(folder)
             os.close(_open_private(folder / _INDEX))  # SQLite gives its other files the mode of this one
@@ -171,7 +171,7 @@ class DiskShelf:
 
 
 def _require_own(folder: Path) -> None:
-    """Refuse a folder of somebody else's: it would be closed to all others."""
+    """Refuse a folder that is for something else: it would be closed to all others."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -179,6 +179,21 @@ def _require_own(folder: Path) -> None:
     there = {path.name for path in folder.iterdir()} - {"lost+found"}
     if there and there.isdisjoint({_FRAMES, _LOCK, _INDEX}):
         raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
+
+
+def _close_to_others(folder: Path, flags: int) -> None:
+    """Make a folder this user's alone; SettingError when another could have put links there to what root may change."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
+    try:
+        owner = os.fstat(descriptor).st_uid
+        if owner != os.geteuid():
+            raise SettingError(
+                f"{folder} belongs to user {owner}, and the service runs as user {os.geteuid()}: run it as that user, "
+                "or give HEINFER_SERVER_KEY_FOLDER a folder of its own"
+            )
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def _open_private(path: Path, flags: int = 0) -> int:

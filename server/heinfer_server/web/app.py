@@ -25,8 +25,11 @@ from heinfer_server.web.heads import HeadMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
 from heinfer_server.web.middleware import RequestMiddleware
+from heinfer_server.web.prefix import PrefixMiddleware, require_unlike
 from heinfer_server.web.problems import ALARMING, documented, problem, problem_of
 from heinfer_server.web.routes import router
+
+_ROUTERS = (router, key_router, job_router)
 
 _ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatus.TOO_MANY_REQUESTS)
 """How any request may be refused."""
@@ -38,8 +41,9 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
     """The service for these models; its workers run between startup and shutdown.
 
     Raises:
-        SettingError: when the settings do not fit the models, or the metrics' address is taken.
+        SettingError: when the settings do not fit the models or the routes, or the metrics' address is taken.
     """
+    require_unlike(settings.root_path, [getattr(route, "path", "") for part in _ROUTERS for route in part.routes])
     service = Service(settings, models)
     for code in ALARMING:  # there before the first of them: an alert compares with what was
         service.metrics.errors.labels(code)
@@ -72,14 +76,16 @@ def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI
         lifespan=lifespan,
         docs_url=None,  # their pages run scripts from elsewhere; /openapi.json says the same
         redoc_url=None,
+        servers=[{"url": settings.root_path}] if settings.root_path else None,
         redirect_slashes=False,  # it would redirect to whatever host the request names
     )
     app.state.service = service
     app.state.metrics_port = metrics_server.port if metrics_server else None
-    for part in (router, key_router, job_router):
+    for part in _ROUTERS:
         app.include_router(part, responses=documented(*_ANYWHERE))
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
+    app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost
     app.add_exception_handler(HeinferError, _heinfer_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
@@ -93,17 +99,22 @@ async def _heinfer_error(_request: Request, error: Exception) -> Response:
     return problem_of(error, request_id.get())
 
 
-async def _bad_request(_request: Request, error: Exception) -> Response:
+async def _bad_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     names = sorted({str(entry["loc"][-1]) for entry in error.errors()})  # of our own parameters; never their values
-    detail = f"missing or malformed: {', '.join(names)}; /openapi.json describes the request"
+    detail = f"missing or malformed: {', '.join(names)}; {_description(request)} describes the request"
     return problem(HTTPStatus.UNPROCESSABLE_ENTITY, "bad-request", detail, request_id.get())
 
 
-async def _http_error(_request: Request, error: Exception) -> Response:
+async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
     code = status.phrase.lower().replace(" ", "-")
-    answer = problem(status, code, "/openapi.json describes what this service answers to", request_id.get())
+    detail = f"{_description(request)} describes what this service answers to"
+    answer = problem(status, code, detail, request_id.get())
     answer.headers.update(error.headers or {})  # which methods there are, say
     return answer
+
+
+def _description(request: Request) -> str:
+    return f"{request.app.state.service.settings.root_path}/openapi.json"

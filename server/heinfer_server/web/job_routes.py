@@ -24,6 +24,9 @@ from heinfer_server.web.schemas import JobState
 
 router = APIRouter()
 
+_EVENT_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+"""Not to be kept; nor to be held back, by nginx, until there is more."""
+
 JobId = Annotated[str, PathParameter(max_length=64, description="id of a job")]
 
 
@@ -77,7 +80,7 @@ async def begin_job(
                 return Result(done.frames, stages.header())
 
             job = service.jobs.begin(tenant, work, place.pop_all(), idempotency_key, *asked)
-    response.headers["Location"] = f"/jobs/{job.id}"
+    response.headers["Location"] = f"{service.settings.root_path}/jobs/{job.id}"
     return _state(job)
 
 
@@ -117,7 +120,8 @@ async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Resp
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "events named `progress`, whose data are those of GET /jobs/{job_id}",
+            "description": "events named `progress`, whose data are those of GET /jobs/{job_id}; a comment where "
+            "nothing changes for 15 s",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
         **documented(HTTPStatus.NOT_FOUND),
@@ -144,7 +148,7 @@ class _EventStream(StreamingResponse):
     """Events of a job; its place is free again when it ends or its client goes away."""
 
     def __init__(self, job: Job, place: ExitStack) -> None:
-        super().__init__(_events(job), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        super().__init__(_events(job), media_type="text/event-stream", headers=_EVENT_HEADERS)
         self._place = place
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -153,8 +157,8 @@ class _EventStream(StreamingResponse):
 
 
 async def _events(job: Job) -> AsyncIterator[str]:
-    async for _ in progress_of(job):
-        yield f"event: progress\ndata: {_state(job).model_dump_json()}\n\n"
+    async for is_news in progress_of(job):
+        yield f"event: progress\ndata: {_state(job).model_dump_json()}\n\n" if is_news else ": nothing new\n\n"
 
 
 def _state(job: Job) -> JobState:

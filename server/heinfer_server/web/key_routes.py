@@ -35,7 +35,7 @@ async def register_keys(
     with service.registrations.entered(tenant):
         body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
         key_id = await service.register(tenant, served, body)
-    response.headers["Location"] = f"/keys/{key_id}"
+    response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
     return Registration(keys=key_id)
 
 
@@ -135,7 +135,7 @@ async def continue_upload(
 async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId, response: Response) -> Registration:
     with service.registrations.entered(tenant):
         key_id = await service.finish_upload(tenant, upload_id)
-    response.headers["Location"] = f"/keys/{key_id}"
+    response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
     return Registration(keys=key_id)
 
 

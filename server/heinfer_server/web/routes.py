@@ -56,7 +56,7 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
             ModelSummary(
                 name=model.name,
                 version=model.bundle.manifest.model_version,
-                manifest=f"/models/{quote(model.name)}/manifest",
+                manifest=f"{service.settings.root_path}/models/{quote(model.name)}/manifest",
             )
             for model in service.models.values()
         ]
