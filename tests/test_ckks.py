@@ -252,6 +252,13 @@ def test_a_key_that_others_may_touch_is_refused(key_path, mode):
         SecretSide.load(key_path)
 
 
+def test_a_pipe_is_no_key_and_is_not_waited_for(key_path):
+    key_path.unlink()
+    os.mkfifo(key_path, 0o600)
+    with pytest.raises(FormatError, match="is no file"):
+        SecretSide.load(key_path)
+
+
 def test_a_damaged_key_is_refused(key_path):
     good = key_path.read_bytes()
     for damaged in (b"", good[:5], good[:40], good[:-1], good + b"\0", b"x" + good[1:], good[:100] + b"x" + good[101:]):

@@ -99,8 +99,11 @@ def _parse(version: int, body: bytes, path: Path) -> tuple[Parameters, bytes]:
 
 
 def _read_private(path: Path) -> bytes:
-    with path.open("rb") as file:
+    # A pipe would wait for somebody who writes.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
         status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise FormatError(f"{path} is no file: give the path of a secret key, or of a new file")
         if stat.S_IMODE(status.st_mode) & 0o077:
             raise FormatError(f"{path} holds a secret key that others may read: chmod 600 it, or make new keys")
         data = file.read(_MAX_BYTES + 1)

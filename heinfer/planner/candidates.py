@@ -75,24 +75,26 @@ def _samples(first: LinearMap, y: Samples, x: Samples, slots: int) -> Iterator[C
     yield Candidate(layout, (), grid, label, phases=(y.step, x.step))
 
 
-def output_candidates(linear: LinearMap, source: Candidate, slots: int) -> Iterator[Candidate]:
-    """Layouts that an affine layer may produce from a source."""
+def output_candidates(linear: LinearMap, source: Candidate, slots: int, zeros: int) -> Iterator[Candidate]:
+    """Layouts that an affine layer may produce from a source; a vector has at least so many zeros beside it."""
     shape = linear.out_shape
     if len(shape) == 3 and source.grid is not None:
         planes = (shape[0], shape[1], shape[2])
         yield from _plane_candidates(planes, *_natural(linear, source.grid, source.phases), slots)
     else:
-        yield _flat_candidate(shape, slots)
+        yield _flat_candidate(shape, slots, zeros)
 
 
-def target_candidates(maps: Sequence[LinearMap], sources: Sequence[Candidate], slots: int) -> Iterator[Candidate]:
+def target_candidates(
+    maps: Sequence[LinearMap], sources: Sequence[Candidate], slots: int, zeros: int = 0
+) -> Iterator[Candidate]:
     """Layouts that an affine layer may produce from all that it reads: what any of it suggests, and as that is."""
     if len(sources) == 1:
-        yield from output_candidates(maps[0], sources[0], slots)
+        yield from output_candidates(maps[0], sources[0], slots, zeros)
         return
     found: dict[object, Candidate] = {}
     for linear, source in zip(maps, sources, strict=True):
-        for candidate in output_candidates(linear, source, slots):
+        for candidate in output_candidates(linear, source, slots, zeros):
             found.setdefault((candidate.layout, candidate.folds), candidate)
     planes = [candidate for candidate in found.values() if candidate.grid]
     yield from planes or found.values()
@@ -128,15 +130,17 @@ def _read_along(linear: LinearMap, axis: int) -> tuple[Index, Index]:
     return output, read
 
 
-def flat_pack(shape: Shape, slots: int) -> Layout:
-    """The flattened tensor, repeated to fill a ciphertext, or in as few as hold it."""
-    return cyclic_pack(shape, slots) if power_of_two(prod(shape)) <= slots else dense_pack(shape, slots)
+def flat_pack(shape: Shape, slots: int, zeros: int = 0) -> Layout:
+    """The flattened tensor with at least so many zeros, repeated to fill a ciphertext, or in as few as hold it."""
+    if power_of_two(prod(shape) + zeros) <= slots:
+        return cyclic_pack(shape, slots, zeros)
+    return dense_pack(shape, slots)
 
 
-def _flat_candidate(shape: Shape, slots: int) -> Candidate:
+def _flat_candidate(shape: Shape, slots: int, zeros: int) -> Candidate:
     """Every slot ends with a complete output: fold cyclically by all multiples of the padded length."""
-    folds = _doublings(power_of_two(prod(shape)), slots)
-    layout = flat_pack(shape, slots)
+    folds = _doublings(power_of_two(prod(shape) + zeros), slots)
+    layout = flat_pack(shape, slots, zeros)
     return Candidate(layout, folds, None, f"{_name(shape)} cyclic in every slot" + _in_several(layout))
 
 
