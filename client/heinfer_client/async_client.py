@@ -74,16 +74,18 @@ class AsyncClient:
         await self._open()
         await self._prepare()
 
-    async def encrypt_and_predict(self, image: Image) -> Prediction:
+    async def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; see Client.encrypt_and_predict."""
         await self._open()
-        (prediction,) = await self._predict([self._session.codec.read_image(image)])
+        (prediction,) = await self._predict([self._session.codec.read_image(image, maximum)])
         return prediction
 
-    async def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
+    async def encrypt_and_predict_many(
+        self, images: Iterable[Image], *, maximum: int | None = None
+    ) -> list[Prediction]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
         await self._open()
-        return await self._predict(self._session.codec.read_images(images))
+        return await self._predict(self._session.codec.read_images(images, maximum))
 
     @property
     def manifest(self) -> Manifest:
