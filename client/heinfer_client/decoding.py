@@ -5,6 +5,7 @@ Only what is certain is read; PIL converts some modes, and drops some of what a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,8 +31,8 @@ _SIXTEEN_BITS = {
 }
 """Formats of files in which 65535 is white."""
 
-_GREY_STEPS = {"L;2": 85, "L;4": 17}
-"""PIL scales the pixels of such PNG files to 8 bits, but not the grey that is transparent."""
+_GREY_STEPS = (85, 17)
+"""By these PIL multiplies the greys of PNG files of 2 and of 4 bits, but not the one that is transparent."""
 
 _BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
 _WHITE_IS_ZERO, _SIGNED = 0, (2,)
@@ -66,7 +67,6 @@ def decoded(image: Image.Image, maximum: int | None) -> Picture:
         raise ImageError(f"a PIL image of mode L or RGB is expected, got {image.mode}", "use image.convert('RGB')")
     try:
         frames = getattr(image, "n_frames", 1)
-        raw_mode = _raw_mode(image)
         upright = ImageOps.exif_transpose(image)
         converted = upright if upright.mode == mode else upright.convert(mode)
     except Exception as error:  # PIL's readers raise whatever a damaged or closed file brings them to
@@ -79,7 +79,7 @@ def decoded(image: Image.Image, maximum: int | None) -> Picture:
     if mode in ("LA", "RGBA"):
         pixels, alpha = pixels[..., :-1], of_integers(pixels[..., -1], 255)
     else:
-        alpha = np.where(_is_transparent(pixels, upright.info.get("transparency"), raw_mode), 0.0, 1.0)
+        alpha = np.where(_is_transparent(pixels, upright.info.get("transparency")), 0.0, 1.0)
     colour = fractions(pixels, maximum) if mode == "F" else of_integers(pixels, _white(image, mode, maximum))
     return Picture(colour.transpose(2, 0, 1), alpha)
 
@@ -118,32 +118,32 @@ def _require_palette(image: Image.Image) -> None:
         raise ImageError(f"a pixel is of a colour beyond the {colours} in the image's palette", "save it anew")
 
 
-def _raw_mode(image: Image.Image) -> str | None:
-    """How a PNG file holds its pixels; None when they are loaded already, and of other images."""
-    tile = getattr(image, "tile", None)
-    return tile[0][3] if image.format == "PNG" and tile else None
-
-
-def _is_transparent(pixels: NDArray[np.generic], key: object, raw_mode: str | None) -> NDArray[np.bool_]:
+def _is_transparent(pixels: NDArray[np.generic], key: object) -> NDArray[np.bool_]:
     """Which pixels (H, W, channels) have the one colour that a PNG or GIF file makes transparent.
 
     Raises:
-        ImageError: when that colour is one of a file of other depth than the pixels have by now.
+        ImageError: when pixels may be of that colour that had another depth in the file.
     """
     if key is None:
         return np.zeros(pixels.shape[:2], bool)
     colour = np.atleast_1d(np.array(key))
     if colour.dtype.kind != "i" or colour.shape != pixels.shape[2:]:
         raise _unknown_transparency()
-    if raw_mode in _GREY_STEPS:
-        colour = colour * _GREY_STEPS[raw_mode]
-    elif pixels.dtype == np.uint8:
-        scaled = [colour >> 8] if raw_mode == "RGB;16B" or (colour > 255).any() else []
-        if raw_mode is None and pixels.shape[2] == 1:
-            scaled += [colour * step for step in _GREY_STEPS.values() if not (pixels % step).any()]
-        if any((other != colour).any() and _are(pixels, other).any() for other in scaled):
-            raise _unknown_transparency()
-    return _are(pixels, colour)
+    equal = _are(pixels, colour)
+    if pixels.dtype == np.uint8 and any(_are(pixels, other).any() for other in _otherwise(pixels, colour, equal.any())):
+        raise _unknown_transparency()
+    return equal
+
+
+def _otherwise(
+    pixels: NDArray[np.generic], colour: NDArray[np.int64], is_found: np.bool_
+) -> Iterator[NDArray[np.int64]]:
+    """What a transparent colour is among pixels of 8 bits if the file's have others."""
+    if len(colour) == 1:
+        steps = (step for step in _GREY_STEPS if colour[0] and not (pixels % step).any())
+        yield from (colour * step for step in steps)
+    elif (colour > 255).any() or not is_found:
+        yield colour >> 8
 
 
 def _are(pixels: NDArray[np.generic], colour: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -152,4 +152,6 @@ def _are(pixels: NDArray[np.generic], colour: NDArray[np.int64]) -> NDArray[np.b
 
 
 def _unknown_transparency() -> ImageError:
-    return ImageError("which pixels of the image are transparent is not known", "use image.convert('RGBA') before")
+    return ImageError(
+        "which pixels of the image are transparent is not known", "save it with a channel of transparency"
+    )
