@@ -442,14 +442,14 @@ def test_of_several_frames_none_is_picked(file_format):
     assert np.array_equal(read(image.copy())[0], DIGIT / 255)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "GIF", "WEBP"])
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF", "JPEG", "GIF"])
 def test_a_truncated_file_is_an_image_error(file_format):
     file = BytesIO()
     Image.fromarray(RANDOM.integers(0, 256, (64, 64), dtype=np.uint8)).save(file, file_format)
-    image = Image.open(BytesIO(file.getvalue()[: -len(file.getvalue()) // 3])) if file_format != "WEBP" else None
-    if image is not None:
-        with pytest.raises(ImageError, match="the image cannot be read: "):
-            read(image, (1, 64, 64))
+    whole = file.getvalue()
+    image = Image.open(BytesIO(whole[: len(whole) * 2 // 3]))
+    with pytest.raises(ImageError, match="the image cannot be read: "):
+        read(image, (1, 64, 64))
 
 
 def test_a_closed_image_is_an_image_error(tmp_path: Path):

@@ -79,7 +79,10 @@ def decoded(image: Image.Image, maximum: int | None) -> Picture:
     if mode in ("LA", "RGBA"):
         pixels, alpha = pixels[..., :-1], of_integers(pixels[..., -1], 255)
     else:
-        alpha = np.where(_is_transparent(pixels, upright.info.get("transparency")), 0.0, 1.0)
+        key = upright.info.get("transparency")
+        if image.mode == "1" and key:
+            key = 255  # PIL's versions differ in what they call it
+        alpha = np.where(_is_transparent(pixels, key), 0.0, 1.0)
     colour = fractions(pixels, maximum) if mode == "F" else of_integers(pixels, _white(image, mode, maximum))
     return Picture(colour.transpose(2, 0, 1), alpha)
 
