@@ -420,6 +420,8 @@ def test_tiff_files_that_pil_takes_for_others_are_not():
     with pytest.raises(ImageError, match="which number is white"):
         read(tiff(wide.tobytes(), 16, sample_format=2))
     assert np.array_equal(read(tiff(DIGIT.tobytes(), 8, photometric=0))[0], (255 - DIGIT) / 255)
+    with pytest.raises(ImageError, match="whether this TIFF image's last channel is its transparency is not known"):
+        read(saved(Image.fromarray(PHOTO).convert("RGBX"), "TIFF"), COLOUR)
 
 
 def test_a_pixel_beyond_the_palette_is_no_black():

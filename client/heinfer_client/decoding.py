@@ -34,8 +34,8 @@ _SIXTEEN_BITS = {
 _GREY_STEPS = (85, 17)
 """By these PIL multiplies the greys of PNG files of 2 and of 4 bits, but not the one that is transparent."""
 
-_BITS, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # tags of TIFF
-_WHITE_IS_ZERO, _SIGNED = 0, (2,)
+_BITS, _PHOTOMETRIC, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 258, 262, 338, 339  # tags of TIFF
+_WHITE_IS_ZERO, _UNSPECIFIED, _SIGNED = 0, 0, (2,)
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,15 @@ def _tiff_tags(image: Image.Image) -> dict[int, object]:
 
 
 def _require_plain_tiff(image: Image.Image) -> None:
-    """Refuse grey values that PIL takes from a TIFF file for others than they are."""
+    """Refuse what PIL takes from a TIFF file for other than it is, or leaves out."""
     tags = _tiff_tags(image)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO and image.mode not in ("1", "L"):  # of which PIL turns these two round
-        raise ImageError("a TIFF image whose black is zero is expected, in this one white is", "use ImageOps.invert")
+        raise ImageError("a TIFF image whose black is zero is expected, in this one white is", "save it so")
     if tags.get(_SAMPLE_FORMAT) == _SIGNED and image.mode == "L":
         raise ImageError("a TIFF image of unsigned numbers is expected, this one's have signs", "save it without")
+    extra = tags.get(_EXTRA_SAMPLES, ())
+    if isinstance(extra, tuple) and extra[:1] == (_UNSPECIFIED,):
+        raise ImageError("whether this TIFF image's last channel is its transparency is not known", "save it without")
 
 
 def _require_palette(image: Image.Image) -> None:
