@@ -167,9 +167,23 @@ class DataError(HeinferError):
 
 
 class ImageError(HeinferError):
-    """An image has the wrong shape, type or range for the model."""
+    """An image has the wrong shape, type or range for the model, or what it means is not certain.
+
+    Attributes:
+        cause: what is wrong with it.
+        way_out: what to write in Python instead; empty where nothing is known.
+        number: of the image among `several`, from 1; both 0 of one alone.
+    """
 
     code = "bad-image"
+
+    def __init__(self, cause: str, way_out: str = "", number: int = 0, several: int = 0) -> None:
+        which = f"image {number} of {several}: " if number else ""
+        super().__init__(f"{which}{cause}" + (f": {way_out}" if way_out else ""))
+        self.cause = cause
+        self.way_out = way_out
+        self.number = number
+        self.several = several
 
 
 class SettingError(HeinferError):

@@ -108,6 +108,20 @@ def test_an_error_of_the_service_has_the_services_own_code(tiny, tmp_path, monke
     assert run("predict", "http://127.0.0.1:1", str(tmp_path / "image.npy"))[2].startswith("error from-the-server: ")
 
 
+@pytest.mark.parametrize("file", ["cut.png", "cut.npy", "absurd.npy"])
+def test_a_damaged_image_is_named_before_anything_is_sent(file, tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "cut.png")
+    np.save(tmp_path / "cut.npy", image)
+    for name in ("cut.png", "cut.npy"):
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:1000])
+    (tmp_path / "absurd.npy").write_bytes(np.lib.format.magic(1, 0) + b"\x10\x00" + b"{" * 16)
+    status, _, err = run("predict", "http://127.0.0.1:1", str(tmp_path / file))
+    assert status == 2
+    assert err.startswith("error bad-image: ")
+    assert f"{file} cannot be read: give a PNG file" in err
+
+
 def test_no_service_where_the_client_is_sent(tmp_path):
     Image.new("L", (28, 28)).save(tmp_path / "black.png")
     status, _, err = run("predict", "http://127.0.0.1:1", str(tmp_path / "black.png"))
@@ -275,6 +289,44 @@ def test_predict_prints_a_label_for_each_image(tiny, tmp_path):
     assert re.search(r"a\.npy\W+[abcd]\W", out)
     assert re.search(r"b\.png\W+[abcd]\W", out)
     assert keys.stat().st_mode & 0o777 == 0o600
+
+
+def test_predict_reads_pictures_as_their_files_have_them(tiny, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    np.save(tmp_path / "upright.npy", np.rot90(pixels, -1))
+    Image.fromarray(pixels).save(tmp_path / "turned.jpg", quality=100, exif=exif)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "turned.tiff", exif=exif)
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "turned.png", exif=exif)
+    names = ["upright.npy", "turned.jpg", "turned.tiff", "turned.png"]
+    with local_server(tiny) as url:
+        status, out, _ = run("predict", url, *(str(tmp_path / name) for name in names), "--model", "tiny")
+    assert status == 0
+    assert len({re.search(rf"{re.escape(name)}\W+([abcd])\W", out)[1] for name in names}) == 1
+
+
+def test_predict_says_what_to_do_in_a_shell(tiny, tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "fits.png")
+    Image.new("RGBA", (5, 4), (255, 0, 0, 128)).save(tmp_path / "a digit.png")
+    np.save(tmp_path / "deep.npy", np.full((4, 4), 4095, np.uint16))
+    with local_server(tiny) as url:
+
+        def predict(*arguments):
+            files = [str(tmp_path / argument) if "." in argument else argument for argument in arguments]
+            return run("predict", url, *files, "--model", "tiny")
+
+        _, _, err = predict("fits.png", "a digit.png")
+        assert f"error bad-image: {tmp_path}/a digit.png: an image of shape (1, 4, 4) or (4, 4) is expected" in err
+        assert (
+            f"magick '{tmp_path}/a digit.png' -auto-orient -background black -alpha remove -resize 4x4! "
+            "-colorspace Gray fitting.png makes one that does, black being what is behind it"
+        ) in err
+        assert "image." not in err
+        _, _, err = predict("deep.npy")
+        assert "deep.npy: pixels of dtype uint8 (0..255) or float (0..1) are expected, got uint16" in err
+        assert "say which number is white, such as --maximum 65535" in err
+        assert predict("deep.npy", "--maximum", "4095")[0] == 0
 
 
 def test_predict_sends_images_in_batches_to_a_model_that_takes_them(tmp_path):

@@ -103,9 +103,9 @@ class Tensor:
         (np.zeros((3, 4, 4)), r"got \(3, 4, 4\): encrypt_and_predict_many takes several images"),
         (np.zeros((3, 1, 4, 4)), r"got \(3, 1, 4, 4\): encrypt_and_predict_many takes"),
         (np.zeros((4, 4, 1)), r"got \(4, 4, 1\): use image.transpose\(2, 0, 1\)"),
-        (np.zeros((4, 4), dtype=np.int64), r"got int64: use image.astype\(np.uint8\) if"),
-        (np.zeros((4, 4), dtype=np.uint16), r"got uint16: use image.astype\(np.uint8\) if"),
-        (np.zeros((4, 4), dtype=bool), "got bool$"),
+        (np.zeros((4, 4), dtype=np.int64), "got int64: say which number is white, such as maximum=255"),
+        (np.zeros((4, 4), dtype=np.uint16), "got uint16: say which number is white, such as maximum=65535"),
+        (np.zeros((4, 4), dtype=bool), "got bool: say which number is white, such as maximum=1"),
         (np.ma.masked_equal(IMAGE, 0), r"without a mask is expected: .* image.filled\(0\)"),
         (Tensor(), r"got Tensor: use image.numpy\(\)"),
         (np.zeros((4, 4), dtype=complex), "got complex128"),
@@ -113,7 +113,8 @@ class Tensor:
         (np.full((4, 4), np.inf), "infinity"),
         (np.full((4, 4), 1.5), r"0..1 are expected, got 1.5..1.5"),
         (np.full((4, 4), -0.1), r"got -0.1..-0.1"),
-        (Image.new("RGB", (4, 4)), "mode L is expected, got RGB"),
+        (Image.new("RGB", (4, 4), "red"), "mode L is expected, got RGB with colours"),
+        (Image.new("RGBA", (4, 4)), "an opaque image is expected"),
         (Image.new("L", (4, 5)), r"got \(5, 4\)"),
         ("image.png", "got str"),
         (None, "got NoneType"),
@@ -129,10 +130,27 @@ def test_an_image_that_does_not_fit_is_refused_before_anything_of_it_is_sent(cli
 
 def test_what_helps_an_image_helps(client):
     integers = (IMAGE * 255).round().astype(np.uint8)
-    for image in (integers[..., None].transpose(2, 0, 1), integers.astype(np.int64).astype(np.uint8)):
-        assert_right(client.encrypt_and_predict(image), integers / 255)
+    assert_right(client.encrypt_and_predict(integers[..., None].transpose(2, 0, 1)), integers / 255)
+    assert_right(client.encrypt_and_predict(integers.astype(np.int64), maximum=255), integers / 255)
+    for prediction in client.encrypt_and_predict_many([integers.astype(np.uint16) * 16] * 2, maximum=4080):
+        assert_right(prediction, integers / 255)
     for prediction, image in zip(client.encrypt_and_predict_many(np.stack(IMAGES)), IMAGES, strict=True):
         assert_right(prediction, image)
+
+
+def test_pictures_mean_what_their_files_say(client, tmp_path):
+    pixels = (IMAGE * 255).round().astype(np.uint8)
+    picture, exif = Image.fromarray(pixels), Image.Exif()
+    exif[0x0112] = 6  # turned by the camera
+    picture.save(tmp_path / "turned.png", exif=exif)
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(tmp_path / "deep.png")
+    picture.convert("RGB").save(tmp_path / "grey.png")
+    picture.convert("LA").save(tmp_path / "opaque.png")
+    Image.fromarray(pixels.astype(np.float32) / 255).save(tmp_path / "float.tiff")
+    for name in ("turned.png", "deep.png", "grey.png", "opaque.png", "float.tiff"):
+        with Image.open(tmp_path / name) as image:
+            upright = np.rot90(pixels, -1) if name == "turned.png" else pixels
+            assert_right(client.encrypt_and_predict(image), upright / 255)
 
 
 # Keys ------------------------------------------------------------------------------------------
@@ -302,6 +320,10 @@ def test_the_twin_does_the_same(running):
             )
             assert client.key_bytes > client.upload_bytes > 0
             assert client.manifest == MODEL.manifest
+            with pytest.raises(ImageError, match=r"pixels in 0..1 are expected, got 0..2"):
+                await client.encrypt_and_predict(np.diag([0, 1, 2, 2]), maximum=1)
+            with pytest.raises(ImageError, match=r"^image 1 of 1: pixels in 0..1 are"):
+                await client.encrypt_and_predict_many([np.diag([0, 1, 2, 2])], maximum=1)
             return [one, *several]
 
     for prediction, image in zip(running.portal.call(use), IMAGES, strict=True):

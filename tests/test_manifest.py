@@ -223,7 +223,7 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         parent = content
         for name in path[:-1]:
             parent = parent[name]
-        if isinstance(parent, dict) and path not in {("format",), ("version",), ("batch",)}:
+        if isinstance(parent, dict) and path[-1] not in {"format", "version", "batch", "kind", "ground"}:
             without = replaced(content, path, None)
             at = without
             for name in path[:-1]:
@@ -402,7 +402,13 @@ PIXELS = {"divisor": 255, "mean": (0.5,), "std": (0.25,), "low": -2.0, "high": 2
         ({"low": "-2"}, "low must be a number, the smallest value of an input; .-2. is not"),
         ({"high": float("nan")}, "high must be a number, .*; nan is not"),
         ({"high": -2.0}, "low must be below high"),
-        ({"deviation": (0.25,)}, "there is no deviation; it has divisor, mean, std, low, high"),
+        ({"deviation": (0.25,)}, "there is no deviation; it has divisor, mean, std, low, high, kind, ground"),
+        ({"kind": "sound"}, "kind must be 'image' or 'values'; 'sound' is not"),
+        ({"ground": 0.5}, r"ground must be a tuple of one number in 0..1 a channel, .*, or None; 0.5 is not"),
+        ({"ground": (255.0,)}, r"ground must be a tuple .*; 255.0 is not"),
+        ({"ground": (float("nan"),)}, r"ground must be a tuple .*; nan is not"),
+        ({"ground": (0.0, 0.0, 0.0)}, "ground must have one entry a channel, as mean has"),
+        ({"ground": (0.0,), "kind": "values"}, "ground is for images"),
     ],
 )
 def test_preprocessing_names_the_argument_that_is_wrong(changed, message):
@@ -415,6 +421,13 @@ def test_preprocessing_names_the_argument_that_is_wrong(changed, message):
 def test_preprocessing_names_the_argument_that_is_missing(missing):
     with pytest.raises(SettingError, match=f"^Preprocessing: {missing} is missing: a "):
         Preprocessing(**{name: value for name, value in PIXELS.items() if name != missing})
+
+
+def test_preprocessing_says_what_an_input_is_and_crosses_as_it_was():
+    for said in ({}, {"ground": (0.25,)}, {"kind": "values"}):
+        preprocessing = Preprocessing(**PIXELS | said)
+        assert Preprocessing.model_validate_json(preprocessing.model_dump_json()) == preprocessing
+    assert (Preprocessing(**PIXELS).kind, Preprocessing(**PIXELS).ground) == ("image", None)
 
 
 def test_parts_are_checked_when_they_are_made():

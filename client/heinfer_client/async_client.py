@@ -92,15 +92,17 @@ class AsyncClient:
         self._require_usable()
         await self._run(self._session.prepare())
 
-    async def encrypt_and_predict(self, image: Image) -> Prediction:
+    async def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; see Client.encrypt_and_predict."""
-        (prediction,) = await self._predict(lambda codec: [codec.read_image(image)])
+        (prediction,) = await self._predict(lambda codec: [codec.read_image(image, maximum)])
         return prediction
 
-    async def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
+    async def encrypt_and_predict_many(
+        self, images: Iterable[Image], *, maximum: int | None = None
+    ) -> list[Prediction]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
         several = list(images)
-        return await self._predict(lambda codec: codec.read_images(several))
+        return await self._predict(lambda codec: codec.read_images(several, maximum))
 
     @property
     def manifest(self) -> Manifest:

@@ -113,29 +113,32 @@ class Client:
         self._connections.require_usable()
         self._run(self._session.prepare())
 
-    def encrypt_and_predict(self, image: Image) -> Prediction:
+    def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
 
         Args:
-            image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 or float in [0, 1]; or
-                a PIL image.
+            image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 (0 to 255) or float (0
+                to 1); or a PIL image, which is turned upright as its EXIF says. Of a model of values, an array of any
+                finite numbers.
+            maximum: the integer that is white, such as 65535 or 4095; arrays of integers other than uint8 need it.
 
         Raises:
-            ImageError: for an image that does not fit the model; then none has been sent.
+            ImageError: for an image that does not fit the model, or whose meaning is not certain; none has been sent.
             OutOfRangeError: when the answer is out of range and an error was asked for.
             WorkerFailedError: when the server lost the request; it may be tried again.
             ModelChangedError: when the service has other versions of the model than one for the whole call.
             WrongAnswerError: when an answer is of another request.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
-        (prediction,) = self._predict(lambda codec: [codec.read_image(image)])
+        (prediction,) = self._predict(lambda codec: [codec.read_image(image, maximum)])
         return prediction
 
-    def encrypt_and_predict_many(self, images: Iterable[Image]) -> list[Prediction]:
+    def encrypt_and_predict_many(self, images: Iterable[Image], *, maximum: int | None = None) -> list[Prediction]:
         """Classify images, as many in each request as the model takes; predictions come in the order of the images.
 
         Args:
             images: any number, each as encrypt_and_predict takes it.
+            maximum: the integer that is white in all of them.
 
         Raises:
             ImageError: for an image that does not fit the model, by its number; then none has been sent.
@@ -144,7 +147,7 @@ class Client:
                 FormatError: as encrypt_and_predict.
         """
         several = list(images)
-        return self._predict(lambda codec: codec.read_images(several))
+        return self._predict(lambda codec: codec.read_images(several, maximum))
 
     @property
     def manifest(self) -> Manifest:

@@ -85,19 +85,19 @@ class Codec:
         plan = self.manifest.output
         return ciphertexts_length(self.parameters, count=plan.layout.ciphertexts, level=plan.level, seeded=False)
 
-    def read_image(self, image: Image) -> Array:
+    def read_image(self, image: Image, maximum: int | None = None) -> Array:
         """The network's input from an image; ImageError when it does not fit the model."""
-        return read_image(image, self.manifest)
+        return read_image(image, self.manifest.input_shape, self.manifest.input.preprocessing, maximum)
 
-    def read_images(self, images: Iterable[Image]) -> list[Array]:
+    def read_images(self, images: Iterable[Image], maximum: int | None = None) -> list[Array]:
         """The network's inputs from images; ImageError names the first that does not fit the model."""
         several = list(images)
         inputs = []
         for number, image in enumerate(several, 1):
             try:
-                inputs.append(self.read_image(image))
+                inputs.append(self.read_image(image, maximum))
             except ImageError as error:
-                raise ImageError(f"image {number} of {len(several)}: {error}") from error
+                raise ImageError(error.cause, error.way_out, number, len(several)) from error
         return inputs
 
     def in_batches(self, inputs: Sequence[Array]) -> Iterator[Sequence[Array]]:

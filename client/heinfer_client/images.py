@@ -1,4 +1,7 @@
-"""Images as users have them, to the network's input as the manifest wants it."""
+"""Images as users have them, to the network's input as the manifest wants it.
+
+What an image means is decided here and in what this imports, by its type alone: no number is scaled by those beside it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.errors import ImageError
-from heinfer.formats.manifest import Manifest
+from heinfer.errors import ImageError, SettingError
+from heinfer.formats.manifest import Preprocessing
+from heinfer_client.arrays import Array, finite, fractions, shapes
+
+_WHITE = 255  # of the pixels that Preprocessing speaks of
+_MAX_MAXIMUM = np.iinfo(np.uint64).max
+_WAYS_TO_ARRAYS = {"Tensor": "image.numpy()", "DataFrame": "image.to_numpy()"}  # this package needs not have either
 
 
 class Image(Protocol):
@@ -19,69 +27,82 @@ class Image(Protocol):
     def __array_interface__(self) -> dict[str, Any]: ...
 
 
-_PIL_MODES = {1: "L", 3: "RGB"}
-
-
-def read_image(image: object, manifest: Manifest) -> NDArray[np.float64]:
+def read_image(
+    image: object, shape: tuple[int, ...], preprocessing: Preprocessing, maximum: int | None = None
+) -> Array:
     """Check an image, normalise it and clip it to the declared range.
 
     Args:
-        image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 or float in [0, 1]; or a
-            PIL image of mode L (one channel) or RGB (three).
-        manifest: says what an image of the input is.
+        image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 (0 to 255), float (0 to 1)
+            or, with maximum, another integer; or a PIL image. Of a model of values: an array of the input's shape.
+        shape: of one input.
+        preprocessing: says what the input is.
+        maximum: the integer that is white.
 
     Returns:
         float64 of the input's shape.
 
     Raises:
-        ImageError: for another type, shape or dtype, a mask, a value out of range, or NaN.
+        ImageError: for another type, shape or dtype, a mask, a value out of range, NaN, or what is not certain.
+        SettingError: when maximum is no integer above 0, or there is no white.
     """
-    shape, preprocessing = manifest.input_shape, manifest.input.preprocessing
-    pixels = _pixels(image, shape)
-    if not _fits(pixels.shape, shape):
-        hint = _way_to_shape(pixels.shape, shape)
-        raise ImageError(f"an image of shape {_shapes(shape)} is expected, got {pixels.shape}{hint}")
-    fractions = _fractions(pixels, preprocessing.divisor).reshape(shape)
+    if maximum is not None:
+        maximum = _checked(maximum, preprocessing)
     channels = (-1, 1, 1) if len(shape) == 3 else (-1,)
     mean = np.array(preprocessing.mean).reshape(channels)
     std = np.array(preprocessing.std).reshape(channels)
-    values: NDArray[np.float64] = np.clip((fractions - mean) / std, preprocessing.low, preprocessing.high)
-    return values
+    with np.errstate(over="ignore"):  # what becomes infinite is clipped
+        if preprocessing.kind == "values":
+            numbers = _values(image, shape) / preprocessing.divisor
+        else:
+            numbers = _fractions(image, shape, preprocessing, maximum) * (_WHITE / preprocessing.divisor)
+        inputs: Array = np.clip((numbers - mean) / std, preprocessing.low, preprocessing.high)
+    return inputs
 
 
-def _pixels(image: object, shape: tuple[int, ...]) -> NDArray[np.generic]:
-    if isinstance(image, np.ma.MaskedArray):
-        raise ImageError("an array without a mask is expected: say what masked pixels are, as image.filled(0) does")
-    if isinstance(image, np.ndarray):
-        return image
-    pil = sys.modules.get("PIL.Image")  # whoever holds a PIL image has imported PIL: this package need not
-    if pil is None or not isinstance(image, pil.Image):
-        kind = type(image).__name__
-        hint = ": use image.numpy()" if kind == "Tensor" else ""  # of PyTorch, which this package need not have
-        raise ImageError(f"a NumPy array or a PIL image is expected, got {kind}{hint}")
-    channels = shape[0] if len(shape) == 3 else 1
-    mode = _PIL_MODES.get(channels)
-    if image.mode != mode:
-        raise ImageError(f"a PIL image of mode {mode} is expected, got {image.mode}: use image.convert({mode!r})")
-    pixels: NDArray[np.uint8] = np.asarray(image, dtype=np.uint8)
-    return pixels if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _fractions(pixels: NDArray[np.generic], divisor: float) -> NDArray[np.float64]:
-    if pixels.dtype == np.uint8:
-        return pixels.astype(np.float64) / divisor
-    if pixels.dtype.kind != "f":
-        hint = ": use image.astype(np.uint8) if they are 0..255" if pixels.dtype.kind in "iu" else ""
-        raise ImageError(f"pixels of dtype uint8 (0..255) or float (0..1) are expected, got {pixels.dtype}{hint}")
-    fractions = pixels.astype(np.float64)
-    if not np.isfinite(fractions).all():
-        raise ImageError("finite pixels are expected, got NaN or infinity")
-    if fractions.min() < 0 or fractions.max() > 1:
-        raise ImageError(
-            f"float pixels in 0..1 are expected, got {fractions.min():.4g}..{fractions.max():.4g}: "
-            "scale them, or give uint8; the model's own normalisation is applied here"
+def _checked(maximum: object, preprocessing: Preprocessing) -> int:
+    if preprocessing.kind == "values":
+        raise SettingError("maximum= says which number is white in an image; this model takes values: leave it out")
+    if not isinstance(maximum, int | np.integer) or isinstance(maximum, bool) or not 0 < maximum <= _MAX_MAXIMUM:
+        raise SettingError(
+            f"maximum must be an integer above 0, such as 65535 for pixels of 16 bits; {maximum!r} is not"
         )
-    return fractions
+    return int(maximum)
+
+
+def _fractions(image: object, shape: tuple[int, ...], preprocessing: Preprocessing, maximum: int | None) -> Array:
+    """An image's pixels in 0..1, of the input's shape."""
+    pil = sys.modules.get("PIL.Image")  # whoever holds a PIL image has imported PIL: this package need not
+    if pil is not None and isinstance(image, pil.Image):
+        from heinfer_client.pictures import read_picture  # noqa: PLC0415
+
+        return read_picture(image, shape, preprocessing.ground, maximum)
+    pixels = _array(image, "a NumPy array or a PIL image")
+    if not _fits(pixels.shape, shape):
+        raise ImageError(
+            f"an image of shape {shapes(shape)} is expected, got {pixels.shape}", _way_to_shape(pixels.shape, shape)
+        )
+    return fractions(pixels, maximum).reshape(shape)
+
+
+def _values(values: object, shape: tuple[int, ...]) -> Array:
+    """Any finite numbers, of just the input's shape."""
+    numbers = _array(values, "a NumPy array")
+    if numbers.shape != shape:
+        raise ImageError(
+            f"values of shape {shape} are expected, got {numbers.shape}", _way_to_many(numbers.shape, shape)
+        )
+    return finite(numbers, "values")
+
+
+def _array(given: object, expected: str) -> NDArray[np.generic]:
+    if isinstance(given, np.ma.MaskedArray):
+        raise ImageError("an array without a mask is expected", "say what masked pixels are, as image.filled(0) does")
+    if not isinstance(given, np.ndarray):
+        kind = type(given).__name__
+        way = _WAYS_TO_ARRAYS.get(kind)
+        raise ImageError(f"{expected} is expected, got {kind}", f"use {way}" if way else "")
+    return np.asarray(given)  # a matrix, for one, would not be reshaped
 
 
 def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
@@ -89,13 +110,21 @@ def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
 
 
 def _way_to_shape(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    """What makes an image of the right shape from one of a wrong shape, as the end of a message; empty if unknown."""
-    if len(shape) == 3 and given == (*shape[1:], shape[0]):
-        return ": use image.transpose(2, 0, 1)"
-    if _fits(given[1:], shape):
-        return ": encrypt_and_predict_many takes several images"
+    """What makes an image of the right shape from one of a wrong shape; empty if unknown."""
+    if many := _way_to_many(given, shape):
+        return many
+    if len(shape) != 3:
+        return ""
+    if given == (*shape[1:], shape[0]):
+        return "use image.transpose(2, 0, 1)"
+    if len(given) == 3 and {given[0], given[-1]} & {2, 4} and shape[1:] in (given[:2], given[1:]):
+        return "composite it on what is behind its transparent pixels, and leave the channel of transparency out"
+    if given == (*shape[1:], 3):
+        return "use image[..., 0] if all three channels are equal"
+    if given == shape[1:]:
+        return f"use numpy.stack([image] * {shape[0]}) if it is grey"
     return ""
 
 
-def _shapes(shape: tuple[int, ...]) -> str:
-    return f"{shape} or {shape[1:]}" if shape[0] == 1 and len(shape) > 1 else str(shape)
+def _way_to_many(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    return "encrypt_and_predict_many takes several images" if given and _fits(given[1:], shape) else ""

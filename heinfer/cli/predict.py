@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,13 +21,18 @@ if TYPE_CHECKING:
 
 def predict(
     url: Annotated[str, typer.Argument(help="Of the service, such as http://127.0.0.1:8000")],
-    images: Annotated[list[Path], typer.Argument(help="PNG files, or .npy arrays: uint8, or float in 0..1.")],
+    images: Annotated[
+        list[Path], typer.Argument(help="Pictures, such as PNG; or .npy arrays, uint8 or float in 0..1.")
+    ],
     model: Annotated[str, typer.Option(help="Name of a model that the service has.")] = "mnist-ffconv",
     api_key: Annotated[
         str | None, typer.Option(envvar="HEINFER_API_KEY", help="If the service needs one.", show_envvar=True)
     ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
+    ] = None,
+    maximum: Annotated[
+        int | None, typer.Option(help="The integer that is white, such as 4095, where the file does not say it.")
     ] = None,
 ) -> None:
     """Encrypt images, have them classified unseen, in batches if the model takes them, and print the labels."""
@@ -38,7 +45,12 @@ def predict(
         column.justify = "right"
     captions = []
     with in_words(), Client(url, model=model, keys_path=keys, api_key=api_key) as client:
-        predictions = client.encrypt_and_predict_many(loaded)
+        try:
+            predictions = client.encrypt_and_predict_many(loaded, maximum=maximum)
+        except ImageError as error:
+            path, image = images[error.number - 1], loaded[error.number - 1]
+            way_out = _way_out(path, image, error.way_out, client.manifest.input_shape)
+            raise ImageError(f"{path}: {error.cause}", way_out) from error
         for path, prediction in zip(images, predictions, strict=True):
             table.add_row(
                 path.name,
@@ -57,7 +69,7 @@ def predict(
 
 
 def _load(path: Path) -> Image:
-    """Read an array, or a picture as grey values or colours without transparency; never one as the other."""
+    """Read an array, or a picture as its file has it: what it means is the client's to say."""
     import numpy as np
 
     with needs("client"):
@@ -67,7 +79,24 @@ def _load(path: Path) -> Image:
         if path.suffix == ".npy":
             array: Image = np.load(path, allow_pickle=False)
             return array
-        with Pictures.open(path) as picture:
-            return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
-    except (OSError, ValueError) as error:
+        data = path.read_bytes()
+        Pictures.open(BytesIO(data)).load()  # not of what is returned: how a file holds its pixels is lost with that
+        return Pictures.open(BytesIO(data))
+    except Exception as error:  # readers of files raise whatever a damaged one brings them to
         raise ImageError(f"{path} cannot be read: give a PNG file or an array that numpy.save wrote") from error
+
+
+def _way_out(path: Path, image: Image, in_python: str, shape: tuple[int, ...]) -> str:
+    """What somebody in a shell does about an image that does not fit."""
+    if "maximum=" in in_python:
+        return in_python.replace("maximum=", "--maximum ")
+    if path.suffix == ".npy" or len(shape) not in (2, 3):
+        return in_python
+    first = "[0]" if getattr(image, "n_frames", 1) > 1 else ""
+    ground = " -background black -alpha remove" if getattr(image, "has_transparency_data", True) else ""
+    grey = " -colorspace Gray" if len(shape) == 2 or shape[0] == 1 else " -colorspace sRGB"
+    size = f"{shape[-1]}x{shape[-2]}!"
+    return (
+        f"magick {quote(str(path) + first)} -auto-orient{ground} -resize {size}{grey} fitting.png makes one that does"
+        + (", black being what is behind it" if ground else "")
+    )

@@ -54,8 +54,10 @@ _Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
 class Preprocessing(Part):
     """How pixels become the network's input: clip((pixel / divisor - mean) / std, low, high).
 
-    `divisor` is for integer images (255 for 8 bits); float images are taken as pixel / divisor already, in 0..1.
+    A pixel is in 0..255, whatever holds it: a float f in 0..1 is the pixel 255 f, and so are 65535 f of 16 bits. Of the
+    `kind` "values" inputs are any numbers, and a value stands for the pixel.
     mean and std have one entry a channel (the first axis of an input of three axes; other inputs have one channel).
+    `ground` has as well, in 0..1: what transparent pixels are composited on. None: images with such are refused.
 
     Raises:
         SettingError: names the first argument that is missing or wrong.
@@ -66,6 +68,8 @@ class Preprocessing(Part):
     std: Annotated[tuple[Annotated[float, Field(gt=0)], ...], _Channels]
     low: float
     high: float
+    kind: Literal["image", "values"] = "image"
+    ground: Annotated[tuple[Annotated[float, Field(ge=0, le=1)], ...], _Channels] | None = None
 
     if not TYPE_CHECKING:  # checkers know the arguments by the fields
 
@@ -84,6 +88,10 @@ class Preprocessing(Part):
             raise ValueError("mean and std must have one entry a channel each")
         if not self.low < self.high:
             raise ValueError("low must be below high")
+        if self.ground is not None and self.kind == "values":
+            raise ValueError("ground is for images: values have nothing behind them")
+        if self.ground is not None and len(self.ground) != len(self.mean):
+            raise ValueError("ground must have one entry a channel, as mean has")
         return self
 
 
@@ -93,6 +101,8 @@ _PREPROCESSING = {
     "std": "a tuple of one number above 0 a channel, such as (0.3081,)",
     "low": "a number, the smallest value of an input",
     "high": "a number, the largest value of an input",
+    "kind": "'image' or 'values'",
+    "ground": "a tuple of one number in 0..1 a channel, such as (0.0,), or None",
 }
 
 
