@@ -23,6 +23,13 @@ def predict(
     api_key: Annotated[
         str | None, typer.Option(envvar="HEINFER_API_KEY", help="If the service needs one.", show_envvar=True)
     ] = None,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Send the API key over plain http to another machine as well.")
+    ] = False,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust, such as your own.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of your certificate and its key, if the service asks for one.")
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
     ] = None,
@@ -35,7 +42,15 @@ def predict(
     table = Table("image", "label", "client ms", "server ms", "bytes")
     for column in table.columns[1:]:
         column.justify = "right"
-    with Client(url, model=model, keys_path=keys, api_key=api_key) as client:
+    with Client(
+        url,
+        model=model,
+        keys_path=keys,
+        api_key=api_key,
+        ca=ca,
+        certificate=certificate,
+        allow_plain_http=allow_plain_http,
+    ) as client:
         for path, prediction in zip(images, client.encrypt_and_predict_many(loaded), strict=True):
             table.add_row(
                 path.name,
