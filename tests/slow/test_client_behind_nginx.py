@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from threading import Event
 
@@ -140,10 +140,8 @@ def test_keys_in_pieces_that_get_lost_between_them_end_soon(tmp_path, two, monke
     monkeypatch.setattr(upload, "PIECE_BYTES", 50_000)
     began = time.monotonic()
     with nginx(tmp_path, two) as url, Client(url, model="tiny", progress=False) as client:
-        try:
+        with suppress(UnknownKeysError):
             assert_right(client)
-        except UnknownKeysError as error:
-            assert "several services that do not share keys" in str(error)
     assert time.monotonic() - began < 30
 
 
