@@ -139,9 +139,12 @@ def test_keys_in_pieces_that_get_lost_between_them_end_soon(tmp_path, two, monke
     monkeypatch.setattr(upload, "WHOLE_BYTES", 10_000)
     monkeypatch.setattr(upload, "PIECE_BYTES", 50_000)
     began = time.monotonic()
-    with nginx(tmp_path, two) as url, Client(url, model="tiny", progress=False) as client:
-        with suppress(UnknownKeysError):
-            assert_right(client)
+    with (
+        nginx(tmp_path, two) as url,
+        Client(url, model="tiny", progress=False) as client,
+        suppress(UnknownKeysError),
+    ):
+        assert_right(client)
     assert time.monotonic() - began < 30
 
 
