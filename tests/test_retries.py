@@ -178,6 +178,17 @@ def test_what_does_not_pass_is_given_up_and_counted(running, in_haste, answer):
     assert transport.count("/infer") == retries.TRIES
 
 
+@pytest.mark.usefixtures("in_haste")
+def test_an_address_at_which_nothing_has_ever_answered_is_given_up_sooner(running):
+    transport = Instead(running.transport, dict.fromkeys(range(1, 100)))
+    with (
+        Client(URL, model="tiny", transport=transport) as client,
+        pytest.raises(ServiceUnavailableError, match=f"given up after {retries.FIRST_TRIES} tries"),
+    ):
+        client.prepare()
+    assert len(transport.requests) == retries.FIRST_TRIES
+
+
 # When ------------------------------------------------------------------------------------------
 
 

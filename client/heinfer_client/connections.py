@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import register_at_fork
@@ -13,6 +14,8 @@ import httpx
 from heinfer.errors import SettingError
 from heinfer_client.address import Address
 from heinfer_client.transfer import require_open
+
+codecs.lookup("idna")  # of host names: imported by one thread while another forks, it would be locked in the child
 
 
 class Connections:

@@ -21,25 +21,33 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
 """Between two tries that nobody says anything of, in seconds; each pause is twice the one before."""
 
-TRIES = 7
-"""How often in a row nothing may come of a request before what it is for is given up: after 8 to 16 seconds."""
+TRIES = 10
+"""How often in a row nothing may come of a request before what it is for is given up: after 20 to 40 seconds."""
+
+FIRST_TRIES = 5
+"""The same while nothing has ever answered: after 2 to 4 seconds, for the address may be wrong."""
 
 CAPACITY = 40.0
 """Retries that a client has at first, and at most."""
 
 EARNED_BY_ANSWER = 0.1
-EARNED_BY_SECOND = 0.1
-"""Of a retry. On the long run a client adds a tenth to what it asks of a sick service, and six requests a minute."""
+EARNED_BY_SECOND = 0.5
+"""Of a retry. On the long run a client adds a tenth to what it asks of a sick service, and thirty requests a minute."""
 
 
 class Budget:
-    """How many more requests a client may try again: a bucket of tokens, which all its threads share."""
+    """How many more requests a client may try again: a bucket of tokens, which all its threads share.
+
+    Attributes:
+        is_answered: whether there has ever been an answer.
+    """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self._lock = Lock()
         self._tokens = CAPACITY
         self._counted = clock()
+        self.is_answered = False
         _BUDGETS.add(self)
 
     def take(self) -> bool:
@@ -54,6 +62,7 @@ class Budget:
     def earn(self) -> None:
         """Count an answer."""
         with self._lock:
+            self.is_answered = True
             self._add(EARNED_BY_ANSWER)
 
     def unlock(self) -> None:
@@ -132,8 +141,9 @@ class Tries:
         self._pauses += 1
         wanted = error.retry_after if isinstance(error, ServiceUnavailableError) else None
         seconds = pause_before_retry(self._pauses - 1, wanted)
-        if self._failures >= TRIES:
-            raise _noted(error, f"given up after {TRIES} tries")
+        most = TRIES if self._budget.is_answered or error.status else FIRST_TRIES
+        if self._failures >= most:
+            raise _noted(error, f"given up after {most} tries")
         if self.left <= 0:
             raise error
         if seconds >= self.left:

@@ -122,7 +122,7 @@ def transport_errors(address: Address, seconds: float) -> Iterator[None]:
         raise ServiceUnavailableError(
             f"no whole answer from {where} within {seconds:g} seconds: try again later, or give a longer timeout"
         ) from error
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, OSError) as error:  # OSError: of TLS, on which anyio waits, httpx lets some through
         cause = _cause(error)
         trouble = next((meaning for sign, meaning in _TLS_TROUBLES.items() if "SSL" in cause and sign in cause), None)
         if trouble is not None:
@@ -133,7 +133,7 @@ def transport_errors(address: Address, seconds: float) -> Iterator[None]:
         raise ServiceUnavailableError(f"no answer from {where} ({cause}): {hint}") from error
 
 
-def _cause(error: httpx.HTTPError) -> str:
+def _cause(error: httpx.HTTPError | OSError) -> str:
     """What httpx says, where that is none of the bytes that came."""
     if isinstance(error, httpx.ProxyError):
         return "the proxy refuses"

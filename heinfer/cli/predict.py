@@ -28,6 +28,13 @@ def predict(
     api_key: Annotated[
         str | None, typer.Option(envvar="HEINFER_API_KEY", help="If the service needs one.", show_envvar=True)
     ] = None,
+    allow_plain_http: Annotated[
+        bool, typer.Option("--allow-plain-http", help="Send the API key over plain http to another machine as well.")
+    ] = False,
+    ca: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust, such as your own.")] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(help="PEM file of your certificate and its key, if the service asks for one.")
+    ] = None,
     keys: Annotated[
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
     ] = None,
@@ -44,7 +51,16 @@ def predict(
     for column in table.columns[1:]:
         column.justify = "right"
     captions = []
-    with in_words(), Client(url, model=model, keys_path=keys, api_key=api_key) as client:
+    client = Client(
+        url,
+        model=model,
+        keys_path=keys,
+        api_key=api_key,
+        ca=ca,
+        certificate=certificate,
+        allow_plain_http=allow_plain_http,
+    )
+    with in_words(), client:
         try:
             predictions = client.encrypt_and_predict_many(loaded, maximum=maximum)
         except ImageError as error:
