@@ -14,6 +14,7 @@ from benchmarks.plans import plans
 from benchmarks.plots import layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
+from benchmarks.range import range_
 from benchmarks.rotations import rotations
 from benchmarks.service import service
 from benchmarks.soak.command import soak
@@ -33,6 +34,7 @@ app.command("peers")(peers)
 app.command("plans")(plans)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
+app.command("range")(range_)
 app.command("rotations")(rotations)
 app.command("service")(service)
 app.command("soak")(soak)

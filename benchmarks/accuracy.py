@@ -53,7 +53,7 @@ def accuracy(
     scores = _cleartext(model, test)
     chosen = choose_backend(backend)
     identity = sha256(path.read_bytes() + chosen.encode()).hexdigest()
-    file = ResultsFile(json.with_name(f"{json.name}.partial"), identity)
+    file = ResultsFile(json.with_name(f"{json.name}.partial"), identity, ImageResult)
     _evaluate(model, test.images[:images], scores, file, chosen)
     results = [file.done[number] for number in range(images)]
     agreements, exempted = sum(r.agrees and not r.exempt for r in results), sum(r.exempt for r in results)
@@ -84,7 +84,9 @@ def _cleartext(model: Bundle, test: Images) -> Scores:
     return np.concatenate([cleartext_scores(model, list(test.images[first : first + _AT_ONCE])) for first in starts])
 
 
-def _evaluate(model: Bundle, images: NDArray[np.uint8], scores: Scores, file: ResultsFile, backend: str) -> None:
+def _evaluate(
+    model: Bundle, images: NDArray[np.uint8], scores: Scores, file: ResultsFile[ImageResult], backend: str
+) -> None:
     missing = [number for number in range(len(images)) if number not in file.done]
     if missing:
         subject = Subject(model, backend)

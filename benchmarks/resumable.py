@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import Field, asdict, dataclass
 from pathlib import Path
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
+
+
+class Result(Protocol):
+    """A dataclass of what JSON has, about one image."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def image(self) -> int: ...
+
+
+R = TypeVar("R", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -26,17 +39,18 @@ class ImageResult:
     seconds: float
 
 
-class ResultsFile:
+class ResultsFile(Generic[R]):
     """The images that are done, for one subject; results of another subject are dropped."""
 
-    def __init__(self, path: Path, subject: str) -> None:
+    def __init__(self, path: Path, subject: str, kind: type[R]) -> None:
         self._path = path
+        self._kind = kind
         self.done = self._read(subject)
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(subject), *(json.dumps(asdict(result)) for result in self.done.values())]
         path.write_text("".join(f"{line}\n" for line in lines))
 
-    def add(self, result: ImageResult) -> None:
+    def add(self, result: R) -> None:
         """Keep a result, on disk at once."""
         with self._path.open("a") as file:
             file.write(f"{json.dumps(asdict(result))}\n")
@@ -46,7 +60,7 @@ class ResultsFile:
         """The results are no longer needed."""
         self._path.unlink()
 
-    def _read(self, subject: str) -> dict[int, ImageResult]:
+    def _read(self, subject: str) -> dict[int, R]:
         try:
             head, *lines = self._path.read_text().splitlines()
             if json.loads(head) != subject:
@@ -56,7 +70,7 @@ class ResultsFile:
         results = {}
         for line in lines:
             try:
-                result = ImageResult(**json.loads(line))
+                result = self._kind(**json.loads(line))
             except (ValueError, TypeError):
                 break  # the line that an interruption cut off
             results[result.image] = result

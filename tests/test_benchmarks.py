@@ -5,15 +5,18 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from installed import INSTALLED
 from PIL import Image
 from small_model import small_model
-from tiny_model import tiny_bundle
+from tiny_model import overflowing_bundle, tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, floor, latency, plans, plots, prediction, primitives, startup, sweep
+from benchmarks import accuracy, floor, latency, modelled, plans, plots, prediction, primitives, startup, sweep
+from benchmarks import range as beyond
 from benchmarks.__main__ import app
+from benchmarks.pictures import FAMILIES, pictures
 from benchmarks.records import plan_record, spread
 from benchmarks.resumable import ImageResult, ResultsFile
 from heinfer import zoo
@@ -25,6 +28,7 @@ from heinfer.zoo import digits
 from heinfer.zoo.data import Images
 from heinfer.zoo.measure import evaluate
 from heinfer.zoo.registry import reference
+from heinfer_client.marks import Marks
 
 COMMON = {
     "benchmark",
@@ -335,6 +339,71 @@ def test_times_are_summarised():
     assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0, "n": 3}
 
 
+# Pictures that no model was made for ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_pictures_are_those_of_the_rule_and_always_the_same(shape):
+    drawn = list(pictures(shape, 80))
+    assert all(picture.shape == shape and picture.dtype == np.uint8 for picture in drawn)
+    assert all(np.array_equal(one, other) for one, other in zip(drawn, pictures(shape, 40), strict=False))
+    distinct = [max(len(np.unique(channel)) for channel in picture) for picture in drawn]
+    assert set(distinct[0 :: len(FAMILIES)]) == {1}
+    assert max(distinct[1 :: len(FAMILIES)] + distinct[2 :: len(FAMILIES)]) == 2
+    widest = [int(np.ptp(picture)) for picture in drawn[3 :: len(FAMILIES)]]
+    assert widest[7] > 200
+    assert widest[:8] == sorted(widest[:8])
+    assert set(np.unique(np.stack(drawn[4 :: len(FAMILIES)]))) == {0, 255}
+
+
+@pytest.fixture
+def overflowing(tmp_path, monkeypatch):
+    """The benchmark of one model that ships, which dark images of a test set do not overflow; a run of it."""
+    bundle.save(overflowing_bundle("over"), tmp_path / "over.heinfer")
+    dark = np.random.default_rng(0).integers(60, 80, (8, 4, 4)).astype(np.uint8)
+    monkeypatch.setattr(beyond, "BUNDLES", tmp_path)
+    monkeypatch.setattr(beyond, "bundle_file", lambda name: tmp_path / f"{name}.heinfer")
+    monkeypatch.setattr(beyond, "mnist_test", lambda: Images(dark, np.zeros(8, dtype=np.int64)))
+    monkeypatch.setattr(beyond, "PICTURES", 40)
+    out = tmp_path / "range.json"
+    return out, lambda: run("range", "--json", str(out), "--images", "20", "--tests", "8")
+
+
+def test_range_counts_what_is_marked_and_goes_on_where_it_was(overflowing, monkeypatch):
+    out, measure = overflowing
+    real = beyond.Subject.answer
+    done = []
+
+    def interrupted(self, image):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(image)
+        return real(self, image)
+
+    monkeypatch.setattr(beyond.Subject, "answer", interrupted)
+    measure()
+    assert results(out.with_name("range.json.over.partial")) == [0, 1, 2]
+
+    monkeypatch.setattr(beyond.Subject, "answer", real)
+    assert measure() == 0
+    (record,) = json.loads(out.read_text())
+    assert record.keys() >= COMMON
+    assert (record["network"], record["pictures"], record["encrypted"], record["test_images"]) == ("over", 40, 20, 8)
+    for what, count in (("modelled", 40), ("encrypted", 20), ("test", 8)):
+        assert sum(record[f"{what}_{mark}"] for mark in ("out_of_range", "uncertain", "unmarked")) == count
+    assert record["modelled_wrong_out_of_range"] > 0
+    assert record["encrypted_out_of_range"] > 0
+    assert record["marked_otherwise"] == 0
+    assert not list(out.parent.glob("*.partial"))
+
+
+def test_range_fails_when_a_wrong_label_is_not_marked(overflowing, monkeypatch):
+    out, measure = overflowing
+    monkeypatch.setattr(modelled, "read_marks", lambda *_: Marks(in_range=True, noise=0.0))
+    assert measure() == 1
+    assert json.loads(out.read_text())[0]["modelled_wrong_unmarked"] > 0
+
+
 # Results that outlive an interruption --------------------------------------------------------------
 
 
@@ -343,29 +412,29 @@ def result(image: int) -> ImageResult:
 
 
 def test_results_survive(tmp_path):
-    file = ResultsFile(tmp_path / "results", "a model")
+    file = ResultsFile(tmp_path / "results", "a model", ImageResult)
     file.add(result(0))
     file.add(result(1))
-    assert ResultsFile(tmp_path / "results", "a model").done == {0: result(0), 1: result(1)}
+    assert ResultsFile(tmp_path / "results", "a model", ImageResult).done == {0: result(0), 1: result(1)}
 
 
 def test_a_line_cut_off_by_an_interruption_is_done_again(tmp_path):
     path = tmp_path / "results"
-    file = ResultsFile(path, "a model")
+    file = ResultsFile(path, "a model", ImageResult)
     file.add(result(0))
     file.add(result(1))
     path.write_text(path.read_text()[:-10])
-    file = ResultsFile(path, "a model")
+    file = ResultsFile(path, "a model", ImageResult)
     assert file.done == {0: result(0)}
     file.add(result(1))
-    assert ResultsFile(path, "a model").done == {0: result(0), 1: result(1)}
+    assert ResultsFile(path, "a model", ImageResult).done == {0: result(0), 1: result(1)}
 
 
 @pytest.mark.parametrize("text", ["", "garbage", '"another model"\n', "\xff"])
 def test_results_of_something_else_are_dropped(tmp_path, text):
     path = tmp_path / "results"
     path.write_text(text)
-    assert ResultsFile(path, "a model").done == {}
+    assert ResultsFile(path, "a model", ImageResult).done == {}
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")

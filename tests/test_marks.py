@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from in_process import URL, Recorded, RunningService, running_service
-from tiny_model import WEIGHTS, cleartext_scores, tiny_bundle
+from tiny_model import FACTOR, WEIGHTS, cleartext_scores, overflowing_bundle, tiny_bundle
 from typer.testing import CliRunner
 
 from benchmarks.wrapping import wrapped
@@ -23,33 +23,23 @@ from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError
 from heinfer.formats import bundle as bundles
-from heinfer.formats.bundle import Bundle
-from heinfer.formats.manifest import LayoutPart
-from heinfer.layout.layout import ZERO, Layout
+from heinfer.layout.layout import Layout
 from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer_client import AsyncClient, Client, Confidence, Prediction
 from heinfer_client.codec import Codec
 from heinfer_client.marks import Marks, read_marks
 from heinfer_client.prediction import confidence_of
 
-FACTOR = 40  # of the weights: what a bright image then gives is far beyond 32, a dark one's not
 DARK, BRIGHT = np.full((4, 4), 0.3), np.full((4, 4), 1.0)
 BRIGHT[:, 1:3] = 0.25, 0.4  # no plain multiple: the coefficients wrap differently
 IN_RANGE = Marks(in_range=True, noise=1e-3)
 
 
-def three_of_four(name: str = "three", batch: int = 1) -> Bundle:
-    """The tiny model with weights that are too large, and a zero in place of its last score."""
-    weights = FACTOR * WEIGHTS * (np.arange(4) < 3)
-    bundle = tiny_bundle(name, weights=weights, batch=batch)
-    output = bundle.manifest.output
-    slots = np.arange(output.layout.slots // batch)[None] % 4
-    layout = Layout((3,), np.where(slots < 3, slots, ZERO)).interleaved(batch)
-    changed = output.model_copy(update={"layout": LayoutPart.from_layout(layout), "labels": ("a", "b", "c")})
-    return dataclasses.replace(bundle, manifest=bundle.manifest.model_copy(update={"outputs": (changed,)}))
-
-
-MODELS = [three_of_four(), three_of_four("pair", batch=2), tiny_bundle("whole", weights=FACTOR * WEIGHTS)]
+MODELS = [
+    overflowing_bundle("three"),
+    overflowing_bundle("pair", batch=2),
+    tiny_bundle("whole", weights=FACTOR * WEIGHTS),
+]
 
 
 @pytest.fixture(scope="module")

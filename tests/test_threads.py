@@ -86,7 +86,7 @@ def test_threads_whose_keys_are_dropped_register_them_once(running):
     transport = Together(running.transport, 4)
     with Client(URL, model="tiny", transport=transport) as client, ThreadPoolExecutor(4) as pool:
         client.prepare()
-        running.http.delete(f"/keys/{client._session._key_id}")
+        running.http.delete(f"/keys/{client._session._ready.key_id}")
         list(pool.map(lambda image: assert_right(client, image), IMAGES[:4]))
     assert (transport.count("/keys"), transport.count("/infer")) == (2, 8)
 

@@ -5,6 +5,8 @@ An image of 4 x 4 pixels, the scores being weighted sums of squares over its fou
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from heinfer.circuit.annotate import annotate
@@ -22,7 +24,7 @@ from heinfer.formats.manifest import (
     ParametersPart,
     Preprocessing,
 )
-from heinfer.layout.layout import Layout
+from heinfer.layout.layout import ZERO, Layout
 
 TINY = Parameters.create(4096, [28, 24, 24], 30)
 WIDE = Parameters.create(8192, [28, 26, 26, 26], 30)
@@ -32,6 +34,7 @@ SHAPE = (1, 4, 4)
 LABELS = ("a", "b", "c", "d")
 PREPROCESSING = Preprocessing(divisor=255.0, mean=(0.25,), std=(0.5,), low=-0.5, high=1.5)
 WEIGHTS = np.array([1.0, -0.75, 0.5, 0.875])
+FACTOR = 40
 INPUT_SCALE = 1.7e7  # no power of two, for which the neighbour below is half as far as the one above
 OUTPUT_SCALE = 2.0**22
 
@@ -83,6 +86,19 @@ def tiny_bundle(
         key_sets=(KeysPart.of(key_levels(circuit, parameters.top_level)),),
     )
     return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
+
+
+def overflowing_bundle(name: str, *, batch: int = 1) -> Bundle:
+    """The model with weights that are FACTOR times as large, and a zero in place of its last score.
+
+    Its parameters represent up to 32: bright images give more than that, dark ones do not.
+    """
+    made = tiny_bundle(name, weights=FACTOR * WEIGHTS * (np.arange(4) < 3), batch=batch)
+    slots = np.arange(made.manifest.output.layout.slots // batch)[None] % 4
+    layout = Layout((3,), np.where(slots < 3, slots, ZERO)).interleaved(batch)
+    changes = {"layout": LayoutPart.from_layout(layout), "labels": LABELS[:3]}
+    output = made.manifest.output.model_copy(update=changes)
+    return replace(made, manifest=made.manifest.model_copy(update={"outputs": (output,)}))
 
 
 def _circuit(parameters: Parameters, slots: int, weights: np.ndarray, idle_rotations: int) -> Circuit:

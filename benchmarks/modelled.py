@@ -1,0 +1,36 @@
+"""What a client decrypts, without keys: the circuit in cleartext, its predicted noise, and coefficients that wrap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.wrapping import wrapped
+from heinfer.backends.cleartext import simulate
+from heinfer.cli.comparison import Scores
+from heinfer.formats.bundle import Bundle
+from heinfer_client.codec import Answer, Codec
+from heinfer_client.marks import read_marks
+
+
+class Modelled:
+    """A compiled model for one image a request, with noise from a seeded generator."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle = bundle
+        self._codec = Codec(bundle.manifest)
+        self._rng = np.random.default_rng(0)
+
+    def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Answer]]:
+        """Exact scores (classes,) and the answer of each image; noise is that of their mean power."""
+        bundle, codec, part = self._bundle, self._codec, self._bundle.manifest.input
+        layout, limit = bundle.manifest.output.layout.to_layout(), bundle.manifest.capacity
+        inputs = codec.pack(codec.read_images(images))
+        simulation = simulate(bundle.circuit, codec.parameters, part.level, part.scale, bundle.bounds, inputs)
+        for slots in simulation.outputs:
+            noise = self._rng.normal(size=(2, *slots.shape)) * simulation.deviation
+            decrypted = wrapped(slots + noise[0] + 1j * noise[1], limit)
+            scores = codec.unpack(decrypted.real[None], 1)
+            yield codec.unpack(slots[None], 1)[0], Answer(scores, read_marks(decrypted, layout, limit))
