@@ -143,9 +143,10 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
             "and a convolution takes (N, C, H, W)"
         ) from error
     _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
-    require_same(module, network, inputs)
+    folded = fold(network)
+    require_same(module, network, folded, inputs)
     return compile_network(
-        network,
+        folded,
         inputs,
         name=name,
         preprocessing=preprocessing,

@@ -29,7 +29,6 @@ _DROPOUT = (
     functional.feature_alpha_dropout,
 )
 _BUILT_IN_DROPOUT = (torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout)
-_DROPOUT = (torch.dropout, torch.alpha_dropout, torch.feature_dropout, torch.feature_alpha_dropout)
 
 
 def does_nothing(path: str, name: str, node: fx.Node) -> bool:

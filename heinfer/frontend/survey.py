@@ -55,6 +55,7 @@ def survey(module: nn.Module) -> Survey:
         for name, x in _tensors(path, part):
             for cause in _not_here(x):
                 elsewhere.setdefault(cause, []).append(name)
+            if not _is_real(x):
                 unreadable.append(id(part))
     problems += [CompileError(f"{_some(names)}: {cause}") for cause, names in elsewhere.items()]
     return Survey(tuple(problems), frozenset(unreadable))

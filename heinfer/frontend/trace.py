@@ -185,7 +185,11 @@ class _Translation:
             return  # no tensor of the network: what reads it knows what to make of it
         path = _path(node)
         found = self._operator(path, node)
-        inputs = tuple(self._position(path, x) for x in tensors_read(node))
+        read = tensors_read(node)
+        known = [x for x in read if not (isinstance(x, fx.Node) and x in self.unknown)]
+        inputs = tuple(self._position(path, x) for x in known)
+        if len(known) < len(read):
+            raise _UnknownInputError
         if node.target is operator.iadd:
             self._require_unread(path, node)
         if found is None:
@@ -207,8 +211,6 @@ class _Translation:
         return function_operator(path, node)
 
     def _position(self, path: str, x: Any) -> int:
-        if isinstance(x, fx.Node) and x in self.unknown:
-            raise _UnknownInputError
         if not isinstance(x, fx.Node) or x not in self.position:
             raise UnsupportedOperatorError(
                 f"{path}: reads {x}, which is no tensor of the network, one that follows from its input: put constants "
@@ -227,6 +229,8 @@ class _Translation:
 
     def _leading_to(self, result: Any) -> tuple[Node, ...]:
         """The nodes up to the one that makes the result, which nothing may follow in a network."""
+        if isinstance(result, fx.Node) and result in self.unknown:
+            raise _UnknownInputError
         last = self._position("output", result)
         return tuple(self.nodes[: last + 1])
 

@@ -30,6 +30,7 @@ _ATTENTION = "it takes a softmax of products of its inputs; use convolutions, an
 _STATISTICS = (
     "it divides by statistics of the input at hand; use nn.BatchNorm2d, whose statistics are constants, and train again"
 )
+_LIST = "it says not in which order its layers are called: make it an nn.Sequential, or write the forward of a module"
 _SYNC = (
     "put an nn.BatchNorm2d of as many channels there and load_state_dict its state_dict(): at inference they compute "
     "the same"
@@ -73,6 +74,7 @@ _WAYS_OUT = {
         _names("layernorm groupnorm rmsnorm instancenorm1d instancenorm2d instancenorm3d localresponsenorm normalize"),
         _STATISTICS,
     ),
+    **dict.fromkeys(_names("modulelist moduledict"), _LIST),
     "syncbatchnorm": _SYNC,
     **dict.fromkeys(
         _names(
