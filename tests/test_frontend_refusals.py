@@ -70,6 +70,12 @@ def with_script() -> nn.Module:
         return network(torch.jit.script(nn.Identity()))
 
 
+def complex_weights() -> nn.Module:
+    module = network()
+    module[4].weight = nn.Parameter(torch.zeros(4, 32, dtype=torch.complex64))
+    return module
+
+
 def half_a_part() -> nn.Module:
     module = network()
     module[4].half()
@@ -81,7 +87,7 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "half": (lambda: network().half(), r"0\.weight and 10 more: of type torch\.float16.*give module\.float\(\)"),
     "bfloat16": (lambda: network().bfloat16(), r"0\.weight.*bfloat16.*give module\.float\(\)"),
     "mixed": (half_a_part, r"4\.weight and 1 more: of type torch\.float16.*give module\.float\(\)"),
-    "complex": (lambda: nn.Linear(2, 2).to(torch.complex64), r"weight and 1 more: of type torch\.complex64"),
+    "complex": (complex_weights, r"4\.weight: of type torch\.complex64"),
     "sparse": (sparse, r"4\.weight: stored as torch\.sparse_coo.*to_dense\(\)"),
     "lazy": (lazy, r"0: LazyConv2d has no weights yet.*call the module on one(.|\n)*2: LazyLinear has no weights"),
     "trained with quantisation": (
@@ -106,7 +112,8 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: with_values("4.weight", np.nan),
         r"4: weight holds NaN or infinity, in 1 of 128 places: train",
     ),
-    "no forward": (lambda: nn.ModuleList([nn.ReLU()]), r"the model's forward cannot be followed"),
+    "no forward": (nn.Module, r"the model's forward cannot be followed"),
+    "list": (lambda: nn.ModuleList([nn.ReLU()]), r"0: ModuleList .*make it an nn\.Sequential"),
 }
 
 
@@ -135,8 +142,8 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
     with pytest.raises(UnsupportedOperatorError) as caught:
         trace(Wrong().half(), (1, 12, 12))
     named = [line.split(": ")[0] for line in str(caught.value).split("\n")]
-    weights = "layers.0.weight and 10 more"  # readable ones are looked at: the others cannot be
-    assert named == ["layers.0", weights, "pool", "layers.3", "layers.4", "dropout", "softmax"]
+    weights = "layers.0.weight and 12 more"
+    assert named == ["layers.0", weights, "pool", "layers.3", "layers.4", "dropout", "softmax", "add"]
 
 
 def test_what_an_unsupported_call_gives_is_no_further_problem() -> None:
@@ -182,9 +189,7 @@ def test_only_activations_are_told_to_be_replaced_by_activations(module: nn.Modu
 def test_activations_of_torch_are_told_what_takes_their_place() -> None:
     activations = nn.modules.activation.__all__
     other = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax"}
-    assert [name for name in activations if "PolyActivation" not in way_out(name)] == [
-        x for x in activations if x in other
-    ]
+    assert {name for name in activations if "PolyActivation" not in way_out(name)} == other & set(activations)
 
 
 @pytest.mark.parametrize(
