@@ -112,7 +112,7 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: with_values("4.weight", np.nan),
         r"4: weight holds NaN or infinity, in 1 of 128 places: train",
     ),
-    "no forward": (nn.Module, r"the model's forward cannot be followed"),
+    "no forward": (type("Empty", (nn.Module,), {}), r"the model's forward cannot be followed"),
     "list": (lambda: nn.ModuleList([nn.ReLU()]), r"0: ModuleList .*make it an nn\.Sequential"),
 }
 
