@@ -11,7 +11,7 @@ from benchmarks.wrapping import wrapped
 from heinfer.backends.cleartext import simulate
 from heinfer.cli.comparison import Scores
 from heinfer.formats.bundle import Bundle
-from heinfer_client.codec import Answer, Codec
+from heinfer_client.codec import Codec, Decrypted
 from heinfer_client.marks import read_marks
 
 
@@ -23,7 +23,7 @@ class Modelled:
         self._codec = Codec(bundle.manifest)
         self._rng = np.random.default_rng(0)
 
-    def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Answer]]:
+    def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Decrypted]]:
         """Exact scores (classes,) and the answer of each image; noise is that of their mean power."""
         bundle, codec, part = self._bundle, self._codec, self._bundle.manifest.input
         layout, limit = bundle.manifest.output.layout.to_layout(), bundle.manifest.capacity
@@ -33,4 +33,4 @@ class Modelled:
             noise = self._rng.normal(size=(2, *slots.shape)) * simulation.deviation
             decrypted = wrapped(slots + noise[0] + 1j * noise[1], limit)
             scores = codec.unpack(decrypted.real[None], 1)
-            yield codec.unpack(slots[None], 1)[0], Answer(scores, read_marks(decrypted, layout, limit))
+            yield codec.unpack(slots[None], 1)[0], Decrypted(scores, read_marks(decrypted, layout, limit))

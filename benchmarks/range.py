@@ -33,7 +33,7 @@ from heinfer.zoo import BUNDLES
 from heinfer.zoo.cifar import cifar10_test
 from heinfer.zoo.data import CIFAR10, mnist_test
 from heinfer_client import Confidence
-from heinfer_client.codec import Answer
+from heinfer_client.codec import Decrypted
 from heinfer_client.prediction import confidence_of
 
 PICTURES = 1000
@@ -162,7 +162,7 @@ def _test_outcomes(model: Bundle, count: int) -> Iterator[tuple[bool, str]]:
             yield _outcome(exact, answer)
 
 
-def _outcome(exact: Scores, answer: Answer) -> tuple[bool, str]:
+def _outcome(exact: Scores, answer: Decrypted) -> tuple[bool, str]:
     """Whether the label of an answer for one image is wrong, and how it is marked."""
     (scores,) = answer.scores
     if not answer.marks.in_range:

@@ -121,7 +121,8 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
     """Compile a torch module.
 
     Args:
-        module: a chain of supported layers, trained.
+        module: supported layers, trained; it is run in evaluation mode on some of the calibration inputs, and refused
+            where the compiled network would compute something else. It stays as it is.
         calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them.
         name: under which a server offers the model.
         preprocessing: how a client turns pixels into inputs; values are clipped to its range.
@@ -132,7 +133,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
     """
-    from heinfer.frontend import trace  # torch is needed for this alone
+    from heinfer.frontend import require_same, trace  # torch is needed for this alone
 
     inputs = as_inputs(calibration)
     try:
@@ -142,8 +143,11 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
             f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
             "and a convolution takes (N, C, H, W)"
         ) from error
+    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
+    folded = fold(network)
+    require_same(module, network, folded, inputs)
     return compile_network(
-        network,
+        folded,
         inputs,
         name=name,
         preprocessing=preprocessing,
@@ -167,11 +171,7 @@ def compile_network(
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
     inputs = as_inputs(calibration)
-    require_wishes(wishes)
-    require_words(name, model_version, labels, metadata)
-    require_preprocessing(preprocessing, network.input_shape)
-    require_calibration(network, inputs, preprocessing)
-    require_a_label_a_score(labels, network.output_shape)
+    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
     folded = fold(network)
     plan, circuit = plan_circuit(folded, wishes)
     validate_structure(circuit)
@@ -183,6 +183,23 @@ def compile_network(
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     told = {"policy": wishes.policy.value} | dict(metadata or {})
     return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
+
+
+def _require_arguments(
+    network: Network,
+    inputs: Array,
+    name: str,
+    preprocessing: Preprocessing,
+    labels: tuple[str, ...],
+    model_version: str,
+    metadata: Mapping[str, str] | None,
+    wishes: Wishes,
+) -> None:
+    require_wishes(wishes)
+    require_words(name, model_version, labels, metadata)
+    require_preprocessing(preprocessing, network.input_shape)
+    require_calibration(network, inputs, preprocessing)
+    require_a_label_a_score(labels, network.output_shape)
 
 
 _KEY_FACTORS = (1, 10, 100)

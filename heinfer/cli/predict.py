@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heinfer_client.images import Image
 
 
-def predict(
+def predict(  # noqa: PLR0913, PLR0917 - one option for each wish
     url: Annotated[str, typer.Argument(help="Of the service, such as http://127.0.0.1:8000")],
     images: Annotated[
         list[Path], typer.Argument(help="Pictures, such as PNG; or .npy arrays, uint8 or float in 0..1.")

@@ -11,19 +11,19 @@ from torch import fx, nn
 
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.modules import MAKES_NEW_TENSOR
-from heinfer.frontend.ways_out import FLATTEN, way_out
+from heinfer.frontend.nothing import COPIES, does_nothing, is_fact
+from heinfer.frontend.ways_out import FLATTEN, FUNCTIONS, way_out
 from heinfer.network.joints import Add, Concat, Joint
 from heinfer.network.operators import Flatten, Operator
 
 _FLATTEN = (torch.flatten, "flatten")
 _RESHAPE = (torch.reshape, "reshape", "view")
 _ADD = (operator.add, operator.iadd, torch.add, "add")
-_FUNCTIONS = "use Conv2d, Linear, BatchNorm, AvgPool2d, Flatten, x + y, torch.cat or heinfer.nn layers"
 _CONCAT = (torch.cat, torch.concat, torch.concatenate)
 
 
-def function_operator(path: str, node: fx.Node) -> Operator | Joint:
-    """Return the operator of a call of a function or method.
+def function_operator(path: str, node: fx.Node) -> Operator | Joint | None:
+    """Return the operator of a call of a function or method, None when it does nothing at inference.
 
     Raises:
         UnsupportedOperatorError: names the path of the call and the function.
@@ -37,9 +37,13 @@ def function_operator(path: str, node: fx.Node) -> Operator | Joint:
         return _add(path, name, node)
     if node.target in _CONCAT:
         return _concat(path, name, node)
+    if does_nothing(path, name, node):
+        return None
     if name.endswith("_") and not name.endswith("__"):
         raise UnsupportedOperatorError(f"{path}: {name} changes a tensor in place; write x = x + y")
-    raise UnsupportedOperatorError(f"{path}: the operator {name} has no encrypted form; {way_out(name, _FUNCTIONS)}")
+    of_sizes = all(is_constant(x) for x in node.all_input_nodes) and bool(node.all_input_nodes)
+    instead = FLATTEN if of_sizes else way_out(name, FUNCTIONS)
+    raise UnsupportedOperatorError(f"{path}: the operator {name} has no encrypted form; {instead}")
 
 
 def is_size(node: fx.Node) -> bool:
@@ -51,10 +55,16 @@ def is_size(node: fx.Node) -> bool:
     return node.target is getattr and node.args[1] == "shape"
 
 
+def is_constant(node: fx.Node) -> bool:
+    """Whether a node is no tensor that depends on the input: a parameter, a size, a type; what reads it is named."""
+    return node.op == "get_attr" or is_size(node) or is_fact(node)
+
+
 def tensors_read(node: fx.Node) -> tuple[Any, ...]:
     """What a supported call reads: the arguments that ought to be tensors of the network."""
     if node.target in _ADD:
-        return (*node.args, *(node.kwargs[name] for name in ("input", "other") if name in node.kwargs))
+        terms = (*node.args, *(node.kwargs[name] for name in ("input", "other") if name in node.kwargs))
+        return tuple(x for x in terms if not _is_zero(x)) or terms
     first = node.args[0] if node.args else next(iter(node.kwargs.values()), None)
     return tuple(first) if node.target in _CONCAT and isinstance(first, list | tuple) else (first,)
 
@@ -63,7 +73,7 @@ def makes_new_tensor(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     """Whether the result of a call shares no memory with any other tensor."""
     if node.op == "call_module":
         return isinstance(modules[str(node.target)], MAKES_NEW_TENSOR)
-    return node.target in (*_ADD, *_CONCAT)
+    return node.target in (*_ADD, *_CONCAT, *COPIES)
 
 
 def _reshape(path: str, name: str, node: fx.Node) -> Flatten:
@@ -84,10 +94,16 @@ def _is_batch(node: fx.Node) -> bool:
     return is_size(node) and [*node.args[1:], *node.kwargs.values()] == [0]
 
 
-def _add(path: str, name: str, node: fx.Node) -> Add:
-    if node.kwargs.get("alpha", 1) != 1 or len(tensors_read(node)) != 2 or {*node.kwargs} - {"alpha", "input", "other"}:
+def _add(path: str, name: str, node: fx.Node) -> Add | None:
+    """A sum of two; zero and another is that other, with which ``sum`` begins."""
+    given = len(node.args) + len({*node.kwargs} & {"input", "other"})
+    if node.kwargs.get("alpha", 1) != 1 or given != 2 or {*node.kwargs} - {"alpha", "input", "other"}:
         raise UnsupportedOperatorError(f"{path}: {name} is supported of two tensors without factor, as in x + y")
-    return Add()
+    return Add() if len(tensors_read(node)) == 2 else None
+
+
+def _is_zero(x: Any) -> bool:
+    return isinstance(x, int | float) and x == 0
 
 
 def _concat(path: str, name: str, node: fx.Node) -> Concat:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from heinfer.errors import UnsupportedOperatorError
-from heinfer.frontend.ways_out import way_out
+from heinfer.frontend.ways_out import MODULES, OWN, way_out
 from heinfer.network.linear_map import Vector
 from heinfer.network.operators import (
     AveragePool,
@@ -39,7 +39,8 @@ def module_operator(path: str, module: nn.Module) -> Operator | None:
             except UnsupportedOperatorError as error:
                 raise UnsupportedOperatorError(f"{path}: {error}") from None
     name = type(module).__name__
-    raise UnsupportedOperatorError(f"{path}: {name} has no encrypted form; {way_out(name)}")
+    otherwise = MODULES if type(module).__module__.startswith("torch.") else OWN
+    raise UnsupportedOperatorError(f"{path}: {name} has no encrypted form; {way_out(name, otherwise)}")
 
 
 def _convolution(module: nn.Conv2d) -> Operator:
@@ -74,8 +75,17 @@ def _dense(module: nn.Linear) -> Operator:
 
 def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d) -> Operator:
     if module.running_mean is None or module.running_var is None:
-        raise UnsupportedOperatorError("batch normalisation needs running statistics: they are constants at inference")
-    scale = 1 / np.sqrt(_array(module.running_var) + module.eps)
+        raise UnsupportedOperatorError(
+            "batch normalisation needs running statistics, which are constants at inference: "
+            "take track_running_stats=True, and run training batches through it"
+        )
+    variance = _array(module.running_var) + module.eps
+    if (variance <= 0).any():
+        raise UnsupportedOperatorError(
+            f"batch normalisation divides by the root of running_var + eps, {variance.min():g} in channel "
+            f"{variance.argmin()}: take an eps above 0, 1e-5 by default, or leave out a channel that is always the same"
+        )
+    scale = 1 / np.sqrt(variance)
     if module.affine:
         scale = scale * _array(module.weight)
     return ChannelAffine(scale, _bias(module.bias, scale.size) - _array(module.running_mean) * scale)
@@ -144,7 +154,7 @@ _CONVERTERS: dict[type[nn.Module] | tuple[type[nn.Module], ...], Callable[[Any],
     BlockDft: _dft,
     InverseBlockDft: _inverse_dft,
     SpectralConv2d: _spectral,
-    (nn.Identity, nn.Dropout, nn.Dropout2d): _nothing,
+    (nn.Identity, nn.modules.dropout._DropoutNd): _nothing,
 }
 
 MAKES_NEW_TENSOR = (
@@ -165,7 +175,8 @@ LEAVES = (PolyActivation, BlockDft, InverseBlockDft, SpectralConv2d)
 
 
 def _array(tensor: Tensor) -> Vector:
-    return np.asarray(tensor.detach().double().numpy())
+    """A copy: what happens to the module afterwards does not change the network."""
+    return np.array(tensor.detach().double().numpy())
 
 
 def _bias(bias: Tensor | None, size: int) -> Vector:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,14 +71,22 @@ class Network:
 
     def __call__(self, x: Vector) -> Vector:
         """Evaluate in float64 on tensors of shape (batch, *input_shape)."""
+        result = x
+        for result in self.values(x):  # noqa: B007  (the last one)
+            pass
+        return result
+
+    def values(self, x: Vector) -> Iterator[Vector]:
+        """The input, then what every node makes of it; none is kept longer than others need it."""
         if x.shape[1:] != self.input_shape:
             raise ShapeError(f"the network takes (batch, *{self.input_shape}), got {x.shape}")
         values: dict[int, Vector] = {INPUT: np.asarray(x, dtype=np.float64)}
+        yield values[INPUT]
         for position, (node, reads) in enumerate(zip(self.nodes, self.reads, strict=True)):
             values[position] = _value(node.operator, [values[i] for i in reads])
+            yield values[position]
             for done in [i for i in values if self.last_use.get(i, position) <= position and i != position]:
                 del values[done]
-        return values[len(self.nodes) - 1]
 
     @cached_property
     def last_use(self) -> dict[int, int]:

@@ -40,18 +40,15 @@ class BlockDft(nn.Module):
     (see :func:`real_dft`) of block j.
     """
 
-    matrix: Tensor
-
     def __init__(self, channels: int, block: int) -> None:
         super().__init__()
         _require_block(block)
         self.channels, self.block, self.blocks = channels, block, -(-channels // block)
-        self.register_buffer("matrix", real_dft(block).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = functional.pad(x, (0, 0) * (x.dim() - 2) + (0, self.block * self.blocks - self.channels))
         blocks = x.reshape(x.shape[0], self.blocks, self.block, -1)
-        spectrum = torch.einsum("qr,bjrn->bqjn", self.matrix.to(x.dtype), blocks)
+        spectrum = torch.einsum("qr,bjrn->bqjn", real_dft(self.block).to(x), blocks)
         return spectrum.reshape(x.shape[0], self.blocks * self.block, *x.shape[2:])
 
     def extra_repr(self) -> str:
@@ -61,18 +58,15 @@ class BlockDft(nn.Module):
 class InverseBlockDft(nn.Module):
     """The inverse of :class:`BlockDft`, cut to ``channels``, and a bias for each of them."""
 
-    matrix: Tensor
-
     def __init__(self, channels: int, block: int, bias: bool = True) -> None:
         super().__init__()
         _require_block(block)
         self.channels, self.block, self.blocks = channels, block, -(-channels // block)
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
-        self.register_buffer("matrix", real_dft(block).float(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         spectrum = x.reshape(x.shape[0], self.block, self.blocks, -1)
-        blocks = torch.einsum("qr,bqjn->bjrn", self.matrix.to(x.dtype), spectrum)
+        blocks = torch.einsum("qr,bqjn->bjrn", real_dft(self.block).to(x), spectrum)
         result = blocks.reshape(x.shape[0], self.blocks * self.block, *x.shape[2:])[:, : self.channels]
         return result if self.bias is None else result + self.bias.reshape(-1, *(1,) * (x.dim() - 2))
 

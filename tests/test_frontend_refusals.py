@@ -1,0 +1,248 @@
+"""What cannot be compiled: all of it at once, each with the way out that fits."""
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.ao import quantization
+from torch.nn import functional
+
+import heinfer
+from heinfer import compiler
+from heinfer.errors import CompileError, ShapeError, UnsupportedOperatorError
+from heinfer.formats.manifest import Preprocessing
+from heinfer.frontend import trace
+from heinfer.frontend.ways_out import way_out
+from heinfer.nn import PolyActivation
+
+SHAPE = (1, 6, 6)
+RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
+
+
+def network(*between: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), PolyActivation(2), *between, nn.Flatten(), nn.Linear(32, 4)
+    )
+
+
+def with_values(name: str, value: float, eps: float = 1e-5) -> nn.Module:
+    module = network()
+    module.get_submodule("1").eps = eps
+    with torch.no_grad():
+        tensor = dict(module.state_dict())[name]
+        tensor.view(-1)[1] = value
+    return module
+
+
+def lazy() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten(), nn.LazyLinear(3))
+
+
+def quantised_while_training() -> nn.Module:
+    module = network().train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.qconfig = quantization.get_default_qat_qconfig()
+        return quantization.prepare_qat(module)
+
+
+def quantised() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return quantization.quantize_dynamic(network(), {nn.Linear})
+
+
+def sparse() -> nn.Module:
+    module = network()
+    module[4].weight = nn.Parameter(module[4].weight.detach().to_sparse())
+    return module
+
+
+def with_script() -> nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return network(torch.jit.script(nn.Identity()))
+
+
+def complex_weights() -> nn.Module:
+    module = network()
+    module[4].weight = nn.Parameter(torch.zeros(4, 32, dtype=torch.complex64))
+    return module
+
+
+def half_a_part() -> nn.Module:
+    module = network()
+    module[4].half()
+    return module
+
+
+UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "meta": (lambda: network().to("meta"), r"0\.weight and 10 more: on the device meta, so without values.*to_empty"),
+    "half": (lambda: network().half(), r"0\.weight and 10 more: of type torch\.float16.*give module\.float\(\)"),
+    "bfloat16": (lambda: network().bfloat16(), r"0\.weight.*bfloat16.*give module\.float\(\)"),
+    "mixed": (half_a_part, r"4\.weight and 1 more: of type torch\.float16.*give module\.float\(\)"),
+    "complex": (complex_weights, r"4\.weight: of type torch\.complex64"),
+    "sparse": (sparse, r"4\.weight: stored as torch\.sparse_coo.*to_dense\(\)"),
+    "lazy": (lazy, r"0: LazyConv2d has no weights yet.*call the module on one(.|\n)*2: LazyLinear has no weights"),
+    "trained with quantisation": (
+        quantised_while_training,
+        r"(.|\n)*0: Conv2d is trained with simulated quant.*strict",
+    ),
+    "quantised": (quantised, r"4: Linear is quantised.*as it was before"),
+    "script": (with_script, r"3: a TorchScript module, .* put the nn\.Module"),
+    "synchronised": (
+        lambda: network(nn.SyncBatchNorm(2)),
+        r"3: SyncBatchNorm .*put an nn\.BatchNorm2d .*load_state_dict",
+    ),
+    "no statistics": (lambda: network(nn.BatchNorm2d(2, track_running_stats=False)), r"3: .*track_running_stats=True"),
+    "no variance": (lambda: with_values("1.running_var", 0, eps=0), r"1: .* 0 in channel 1: take an eps above 0"),
+    "negative variance": (lambda: with_values("1.running_var", -1), r"1: .* in channel 1: take an eps above 0"),
+    "endless variance": (
+        lambda: with_values("1.running_var", np.inf),
+        r"1: running_var holds NaN.*in 1 of 2.*reset_run",
+    ),
+    "no mean": (lambda: with_values("1.running_mean", np.nan), r"1: running_mean holds NaN.*reset_running_stats"),
+    "diverged": (
+        lambda: with_values("4.weight", np.nan),
+        r"4: weight holds NaN or infinity, in 1 of 128 places: train",
+    ),
+    "no forward": (type("Empty", (nn.Module,), {}), r"the model's forward cannot be followed"),
+    "list": (lambda: nn.ModuleList([nn.ReLU()]), r"0: ModuleList .*make it an nn\.Sequential"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_refused_before_planning(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiler, "plan_circuit", None)
+    make, message = UNREADABLE[name]
+    inputs = np.random.default_rng(0).random((4, *SHAPE))
+    with pytest.raises(CompileError, match=f"^{message}"):
+        heinfer.compile(make(), inputs, name="small", preprocessing=RANGE)
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    class Wrong(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = network(nn.ReLU(), nn.BatchNorm2d(2, track_running_stats=False))
+            self.layers[0].register_forward_hook(lambda *_: None)
+            self.pool = nn.MaxPool2d(2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = functional.dropout(self.layers(self.pool(x)))
+            return x.softmax(1) + 1
+
+    with pytest.raises(UnsupportedOperatorError) as caught:
+        trace(Wrong().half(), (1, 12, 12))
+    named = [line.split(": ")[0] for line in str(caught.value).split("\n")]
+    weights = "layers.0.weight and 12 more"
+    assert named == ["layers.0", weights, "pool", "layers.3", "layers.4", "dropout", "softmax", "add"]
+
+
+def test_what_an_unsupported_call_gives_is_no_further_problem() -> None:
+    class Unpacked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lstm = nn.LSTM(3, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y, (_, cell) = self.lstm(x)
+            return y + cell
+
+    with pytest.raises(UnsupportedOperatorError, match=r"^lstm: LSTM has no encrypted form; its gates [^\n]*$"):
+        trace(Unpacked(), (2, 3))
+
+
+def test_modules_are_looked_at_where_the_forward_cannot_be_followed() -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Flatten())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a(x) if float(x.sum()) > 0 else x
+
+    with pytest.raises(UnsupportedOperatorError, match=r"^the model's forward cannot .*\na\.0: Conv1d has no"):
+        trace(Branching(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [nn.Conv1d(1, 2, 3), nn.Conv3d(1, 2, 3), nn.LSTM(3, 4), nn.GRU(3, 4), nn.LayerNorm(4), nn.GroupNorm(1, 4),
+     nn.ConvTranspose2d(1, 1, 2), nn.Upsample(2), nn.Embedding(3, 4), nn.MultiheadAttention(4, 2), nn.ZeroPad2d(1),
+     nn.SyncBatchNorm(3), nn.Bilinear(2, 2, 2), nn.Unflatten(1, (1, 1)), nn.MaxPool2d(2)],
+    ids=lambda module: type(module).__name__,
+)  # fmt: skip
+def test_only_activations_are_told_to_be_replaced_by_activations(module: nn.Module) -> None:
+    with pytest.raises(UnsupportedOperatorError, match=rf"^0: {type(module).__name__} ") as caught:
+        trace(nn.Sequential(module), SHAPE)
+    assert "replace activations" not in str(caught.value)
+
+
+def test_activations_of_torch_are_told_what_takes_their_place() -> None:
+    activations = nn.modules.activation.__all__
+    other = {"MultiheadAttention", "Softmax", "Softmax2d", "Softmin", "LogSoftmax"}
+    assert {name for name in activations if "PolyActivation" not in way_out(name)} == other & set(activations)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (functional.dropout, r"dropout: dropout is on at inference too: write training=self\.training"),
+        (lambda x: torch.dropout(x, 0.5, True), "dropout: dropout is on at inference too"),
+        (lambda x: x.half(), "half: half is rounding"),
+        (lambda x: x.to(torch.bfloat16), r"to: to torch\.bfloat16 is rounding"),
+        (lambda x: x - x, r"sub: .*; give the weights .* the other sign, and write x \+ y"),
+        (lambda x: x * 2, "mul: .*; put a constant factor into the weights"),
+        (lambda x: x + torch.rand(1), "add: reads _tensor_constant0, .*: put constants into the weights and biases"),
+    ],
+)  # fmt: skip
+def test_functions_name_what_fits(function: Callable[[torch.Tensor], torch.Tensor], message: str) -> None:
+    class Calling(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return function(x)
+
+    with pytest.raises(UnsupportedOperatorError, match=f"^{message}"):
+        trace(Calling(), SHAPE)
+
+
+def test_a_dropout_of_nothing_is_nothing() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return functional.dropout(self.fc(x), 0)
+
+    assert [node.name for node in trace(Net(), (3,)).nodes] == ["fc"]
+
+
+def test_a_copy_may_be_changed_in_place_and_what_it_was_made_of_stays() -> None:
+    class Net(nn.Module):
+        def __init__(self, same: bool) -> None:
+            super().__init__()
+            self.fc, self.same = nn.Linear(3, 3), same
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.fc(x)
+            z = y.detach() if self.same else y.clone()
+            z += x
+            return z + y
+
+    module, x = Net(same=False).double(), torch.randn(4, 3, dtype=torch.float64)
+    np.testing.assert_allclose(trace(module, (3,))(x.numpy()), module(x).detach().numpy(), atol=1e-12)
+    with pytest.raises(UnsupportedOperatorError, match="iadd changes a tensor in place"):
+        trace(Net(same=True), (3,))
+
+
+def test_shapes_that_do_not_fit_stay_shape_errors() -> None:
+    with pytest.raises(ShapeError, match=r"^4: expected 32 elements"):
+        trace(network(), (1, 7, 7))
