@@ -19,6 +19,7 @@ from benchmarks.rotations import rotations
 from benchmarks.service import service
 from benchmarks.soak.command import soak
 from benchmarks.startup import startup
+from benchmarks.survive.command import survive
 from benchmarks.sweep import sweep
 from benchmarks.trained import trained
 from benchmarks.whole import whole
@@ -39,6 +40,7 @@ app.command("rotations")(rotations)
 app.command("service")(service)
 app.command("soak")(soak)
 app.command("startup")(startup)
+app.command("survive")(survive)
 app.command("sweep")(sweep)
 app.command("trained")(trained)
 app.command("whole")(whole)
