@@ -107,12 +107,12 @@ async def _send(
     """Server-Timing and seconds of every request; each client sends its next one when it has its answer."""
     answers: list[tuple[str, float]] = []
     left = iter(range(requests))
+    named = {"model": model.manifest.name, "manifest": digest_of(model.manifest)}
 
     async def one_after_the_other(http: httpx.AsyncClient, sender: _Sender, key_id: str) -> None:
         for _ in left:
             started = perf_counter()
-            query = {"model": model.manifest.name, "manifest": digest_of(model.manifest), "keys": key_id}
-            answer = await http.post("/infer", params=query, content=sender.inputs)
+            answer = await http.post("/infer", params={**named, "keys": key_id}, content=sender.inputs)
             answer.raise_for_status()
             answers.append((answer.headers["server-timing"], perf_counter() - started))
 

@@ -1,5 +1,6 @@
 """Clients' evaluation keys, in memory and on disk: bounds, tenants, restarts, and ends without warning."""
 
+import logging
 import os
 import random
 import resource
@@ -164,6 +165,62 @@ def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(shelf):
 
 def files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "frames").iterdir()}
+
+
+FORMER = """
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, model TEXT NOT NULL, manifest TEXT NOT NULL, digest TEXT NOT NULL,
+    size INTEGER NOT NULL, created REAL NOT NULL, used REAL NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+def former_folder(folder: Path, number: int) -> None:
+    """As the version before kept keys."""
+    (folder / "frames").mkdir(parents=True)
+    (folder / "lock").touch()
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
+        index.execute("PRAGMA journal_mode = WAL")
+        index.executescript(FORMER)
+        for key in range(number):
+            row = (f"{key:064x}", "a", "tiny", "0" * 64, "0" * 64, 10, 1e9, 1e9)
+            index.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            (folder / "frames" / f"{key:064x}").write_bytes(frame(10))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_keys_of_the_former_format_go_once_with_a_line_that_says_how_many_and_why(tmp_path, caplog, number):
+    former_folder(tmp_path, number)
+    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+        assert store.of("a") == []
+        assert files(tmp_path) == set()
+        key_id = add(store, 10, 1)
+    facts = [record.facts for record in caplog.records if record.message == "former keys removed"]
+    assert [fact["keys"] for fact in facts] == ([number] if number else [])
+    assert all("another format" in fact["reason"] and "register" in fact["reason"] for fact in facts)
+    caplog.clear()
+    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+        assert [entry.id for entry in store.of("a")] == [key_id]
+    assert not caplog.records
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from heinfer_server.keys.disk_shelf import DiskShelf
+DiskShelf._swept = lambda _shelf: os._exit(9)
+DiskShelf(Path(sys.argv[1]))
+"""
+
+
+def test_a_former_folder_whose_change_was_cut_off_is_clean_after_the_next_start(tmp_path):
+    former_folder(tmp_path, 3)
+    assert subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False).returncode == 9
+    assert len(files(tmp_path)) == 3
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert store.of("a") == []
+        assert files(tmp_path) == set()
 
 
 def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):

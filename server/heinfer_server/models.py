@@ -112,7 +112,7 @@ class ServedModel:
         decode_ciphertexts(
             body,
             self.parameters,
-            manifest_binding(self.manifest),
+            bytes.fromhex(self.digest),
             count=plan.layout.ciphertexts,
             level=plan.level,
             scale=plan.scale,
