@@ -27,7 +27,8 @@ class Settings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
-        bundles: files of compiled models; in the environment separated as in PATH.
+        bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
+            first is current, the others answer for clients that hold their manifests.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
