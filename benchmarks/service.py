@@ -29,7 +29,7 @@ from heinfer_client import Client
 from heinfer_client.codec import Codec
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
-from heinfer_server.keys.store import EvaluationKeys
+from heinfer_server.models import digest_of
 
 STAGES = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
 ROUNDS = 3
@@ -95,7 +95,8 @@ def _throughput(
 
 
 def _register(url: str, model: Bundle, sender: _Sender) -> str:
-    answer = httpx.post(f"{url}/models/{model.manifest.name}/keys", content=sender.keys, timeout=60)
+    query = {"manifest": digest_of(model.manifest)}
+    answer = httpx.post(f"{url}/models/{model.manifest.name}/keys", params=query, content=sender.keys, timeout=60)
     answer.raise_for_status()
     return str(answer.json()["keys"])
 
@@ -106,12 +107,12 @@ async def _send(
     """Server-Timing and seconds of every request; each client sends its next one when it has its answer."""
     answers: list[tuple[str, float]] = []
     left = iter(range(requests))
+    named = {"model": model.manifest.name, "manifest": digest_of(model.manifest)}
 
     async def one_after_the_other(http: httpx.AsyncClient, sender: _Sender, key_id: str) -> None:
         for _ in left:
             started = perf_counter()
-            query = {"model": model.manifest.name, "keys": key_id}
-            answer = await http.post("/infer", params=query, content=sender.inputs)
+            answer = await http.post("/infer", params={**named, "keys": key_id}, content=sender.inputs)
             answer.raise_for_status()
             answers.append((answer.headers["server-timing"], perf_counter() - started))
 
@@ -139,13 +140,13 @@ def _evaluator_alone(model: Bundle, sender: _Sender, backend: str, processes: in
 
 
 def _evaluate(model: Bundle, sender: _Sender, backend: str, number: int, begin: Barrier, end: Barrier) -> None:
-    name = model.manifest.name
-    evaluator = Evaluator(Setup((model,), backend, {name: NativeOptions()}))
-    keys: EvaluationKeys | None = EvaluationKeys(name, sender.keys)
+    manifest = digest_of(model.manifest)
+    evaluator = Evaluator(Setup((model,), backend, {manifest: NativeOptions()}))
+    keys: bytes | None = sender.keys
     for turn in range(number + 2):
         if turn == 2:
             begin.wait(120)
-        result = evaluator.run(EvaluationTask(name, "key", keys, (), sender.inputs))
+        result = evaluator.run(EvaluationTask(manifest, "key", keys, (), sender.inputs))
         assert isinstance(result, Evaluated)
         keys = None
     end.wait(600)

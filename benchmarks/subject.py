@@ -14,7 +14,7 @@ from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec, Decrypted
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
-from heinfer_server.keys.store import EvaluationKeys
+from heinfer_server.models import digest_of
 
 _KEY_ID = "benchmark"
 
@@ -35,9 +35,9 @@ class Subject:
         self.secret = SecretSide.generate(self.codec.parameters)
         self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
         self.backend, self.threads = backend, threads
-        self._name = bundle.manifest.name
-        self._evaluator = Evaluator(Setup((bundle,), backend, {self._name: NativeOptions(threads)}))
-        self._unloaded: EvaluationKeys | None = EvaluationKeys(self._name, self.keys)
+        self._manifest = digest_of(bundle.manifest)
+        self._evaluator = Evaluator(Setup((bundle,), backend, {self._manifest: NativeOptions(threads)}))
+        self._unloaded: bytes | None = self.keys
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         """Decrypted scores (classes,) of an image, and the seconds of the evaluation."""
@@ -50,7 +50,7 @@ class Subject:
         The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
         """
         inputs = self.codec.encrypt(self.secret, [self.codec.read_image(image)])
-        result = self._evaluator.run(EvaluationTask(self._name, _KEY_ID, self._unloaded, (), inputs))
+        result = self._evaluator.run(EvaluationTask(self._manifest, _KEY_ID, self._unloaded, (), inputs))
         if not isinstance(result, Evaluated):
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None
@@ -60,4 +60,4 @@ class Subject:
     @property
     def rotations_hoisted(self) -> int:
         """Of the last evaluation, those that shared digits."""
-        return self._evaluator.executed(self._name).rotations_hoisted
+        return self._evaluator.executed(self._manifest).rotations_hoisted

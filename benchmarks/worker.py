@@ -14,18 +14,18 @@ from heinfer.formats import bundle
 from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
-from heinfer_server.keys.store import EvaluationKeys
+from heinfer_server.models import digest_of
 
 
 def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
     """Run, on one thread."""
     model = bundle.load(Path(path))
-    name = model.manifest.name
+    manifest = digest_of(model.manifest)
     options = NativeOptions(constants_folder=Path(folder) if folder else None)
-    evaluator = Evaluator(Setup((model,), "native", {name: options}))
+    evaluator = Evaluator(Setup((model,), "native", {manifest: options}))
     ready = _memory()
     print("ready", flush=True)
-    task = EvaluationTask(name, "a", EvaluationKeys(name, Path(keys).read_bytes()), (), Path(inputs).read_bytes())
+    task = EvaluationTask(manifest, "a", Path(keys).read_bytes(), (), Path(inputs).read_bytes())
     result = evaluator.run(task)
     assert isinstance(result, Evaluated), result
     print(json.dumps({"ready": ready, "evaluated": _memory(), "keys_seconds": result.keys_seconds}), flush=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from bundle_files import save_all
 from fastapi import FastAPI
 
-from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
 from heinfer_server import Settings, create_app
 from heinfer_server.models import load_models
@@ -72,9 +72,7 @@ class RunningService:
 @contextmanager
 def running_service(folder: Path, models: Sequence[Bundle], **settings: Any) -> Iterator[RunningService]:
     """Serve compiled models from `folder`."""
-    paths = [folder / f"{model.manifest.name}.heinfer" for model in models]
-    for model, path in zip(models, paths, strict=True):
-        bundles.save(model, path)
+    paths = save_all(folder, models)
     chosen = Settings(bundles=tuple(paths), **{"workers": 1, "no_auth": "tenants" not in settings, **settings})
     app = create_app(chosen, load_models(chosen.bundles))
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from heinfer.formats import bundle as bundles
+from bundle_files import save_all
+
 from heinfer.formats.bundle import Bundle
 
 START_SECONDS = 60.0
@@ -75,9 +76,7 @@ def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subpro
     """Start the service in a folder, with its temporary files and its log there too."""
     folder.mkdir(exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
-    paths = [folder / f"{model.manifest.name}.heinfer" for model in models]
-    for model, path in zip(models, paths, strict=True):
-        bundles.save(model, path)
+    paths = save_all(folder, models)
     chosen = {
         "host": "127.0.0.1",
         "port": 0,

@@ -9,10 +9,11 @@ from tiny_model import cleartext_scores, tiny_bundle
 from heinfer.errors import BackendError
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
-from heinfer_server.keys.store import EvaluationKeys
+from heinfer_server.models import digest_of
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
+DIGEST = digest_of(MODEL.manifest)
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +27,7 @@ def evaluator(request) -> Evaluator:
 
 
 def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
-    loaded = EvaluationKeys("tiny", owner.keys) if keys else None
-    return EvaluationTask("tiny", key_id, loaded, forget, owner.inputs(IMAGE))
+    return EvaluationTask(DIGEST, key_id, owner.keys if keys else None, forget, owner.inputs(IMAGE))
 
 
 def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
@@ -58,7 +58,7 @@ def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it
         raise BackendError("the library failed to multiply")
 
     evaluator.run(task(owner))
-    monkeypatch.setattr(evaluator._models["tiny"], "evaluate", refuse)
+    monkeypatch.setattr(evaluator._models[DIGEST], "evaluate", refuse)
     for failure in (evaluator.run(task(owner, key_id="b")), evaluator.run(task(owner, keys=False))):
         assert isinstance(failure, TaskFailure)
         assert isinstance(failure.error, BackendError)

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import httpx
 import numpy as np
 import pytest
+from asking import registered, to
 from in_process import URL, Recorded, RunningService, running_service
 from installed import INSTALLED
 from owner import Owner
@@ -55,12 +56,12 @@ def owner() -> Owner:
 
 @pytest.fixture
 def key_id(http, owner) -> str:
-    return http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    return registered(http, owner.keys)
 
 
 def begin(http, key_id: str, body: bytes, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return http.post("/jobs", params={"model": "tiny", "keys": key_id}, content=body, headers=named)
+    return http.post("/jobs", params=to(key_id), content=body, headers=named)
 
 
 def finished(http, job_id: str) -> dict:
@@ -134,10 +135,10 @@ def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner,
 
 def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
     long = Owner(LONG)
-    keys = http.post("/models/long/keys", content=long.keys).json()["keys"]
+    keys = registered(http, long.keys, LONG)
     (worker,) = running.service.workers._workers
     process = worker._process
-    job = http.post("/jobs", params={"model": "long", "keys": keys}, content=long.inputs(IMAGE)).json()["job"]
+    job = http.post("/jobs", params=to(keys, LONG), content=long.inputs(IMAGE)).json()["job"]
     inner = running.service.jobs._jobs[job]
     wait_until(lambda: 0 < inner.progress < 1, SECONDS)
     http.delete(f"/jobs/{job}")
@@ -223,7 +224,7 @@ def test_what_others_evaluate_does_not_show_in_it():
 
 
 async def _nothing(_watch: object, _withdrawn: object) -> Result:
-    return Result(b"", "")
+    return Result(b"", "", "")
 
 
 def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
@@ -296,7 +297,7 @@ def test_a_service_that_ends_begins_nothing_and_gives_results(running, http, own
     finished(http, job)
     monkeypatch.setattr(running.service, "is_ending", True)
     assert_problem(begin(http, key_id, owner.inputs(IMAGE)), 503, "service-unavailable")
-    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    answer = http.post("/infer", params=to(key_id), content=owner.inputs(IMAGE))
     assert_problem(answer, 503, "service-unavailable")
     assert_problem(http.get("/readyz"), 503, "not-ready")
     assert http.get(f"/jobs/{job}/result").status_code == 200

@@ -1,5 +1,6 @@
 """Clients' evaluation keys, in memory and on disk: bounds, tenants, restarts, and ends without warning."""
 
+import logging
 import os
 import random
 import resource
@@ -21,7 +22,7 @@ from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 
-MANIFEST = "0" * 64
+KEY_SET = "0" * 64
 
 
 class Clock:
@@ -50,7 +51,7 @@ def frame(size: int, number: int = 0) -> bytes:
 
 
 def add(store: KeyStore, size: int, number: int = 0, tenant: str = "a") -> str:
-    return store.add(tenant, "tiny", MANIFEST, frame(size, number))
+    return store.add(tenant, KEY_SET, frame(size, number))
 
 
 # Addresses -------------------------------------------------------------------------------------
@@ -61,14 +62,14 @@ def test_keys_are_where_their_content_says(shelf):
     first, second = add(store, 10, 1), add(store, 10, 2)
     assert add(store, 10, 1) == first != second
     assert len(store) == 2
-    assert store.read(first).frame == frame(10, 1)
-    assert store.read(second).model == "tiny"
+    assert store.read(first) == frame(10, 1)
+    assert store.find("a", second).key_set == KEY_SET
     assert {entry.id for entry in store.of("a")} == {first, second}
 
 
 def test_an_address_depends_on_every_part_of_it_and_where_it_ends():
-    parts = ("a", "tiny", MANIFEST, "f" * 64)
-    others = [("b", *parts[1:]), ("at", "iny", *parts[2:]), (*parts[:2], "1" * 64, parts[3]), (*parts[:3], "e" * 64)]
+    parts = ("a", KEY_SET, "f" * 64)
+    others = [("b", *parts[1:]), ("a0", KEY_SET[1:], parts[2]), ("a", "1" * 64, parts[2]), (*parts[:2], "e" * 64)]
     assert len({address(*parts), *(address(*other) for other in others)}) == 5
     assert len(address(*parts)) == 64
 
@@ -166,12 +167,68 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in (folder / "frames").iterdir()}
 
 
+FORMER = """
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY, tenant TEXT NOT NULL, model TEXT NOT NULL, manifest TEXT NOT NULL, digest TEXT NOT NULL,
+    size INTEGER NOT NULL, created REAL NOT NULL, used REAL NOT NULL
+) STRICT;
+PRAGMA user_version = 1;
+"""
+
+
+def former_folder(folder: Path, number: int) -> None:
+    """As the version before kept keys."""
+    (folder / "frames").mkdir(parents=True)
+    (folder / "lock").touch()
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index, index:
+        index.execute("PRAGMA journal_mode = WAL")
+        index.executescript(FORMER)
+        for key in range(number):
+            row = (f"{key:064x}", "a", "tiny", "0" * 64, "0" * 64, 10, 1e9, 1e9)
+            index.execute("INSERT INTO keys VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            (folder / "frames" / f"{key:064x}").write_bytes(frame(10))
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_keys_of_the_former_format_go_once_with_a_line_that_says_how_many_and_why(tmp_path, caplog, number):
+    former_folder(tmp_path, number)
+    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+        assert store.of("a") == []
+        assert files(tmp_path) == set()
+        key_id = add(store, 10, 1)
+    facts = [record.facts for record in caplog.records if record.message == "former keys removed"]
+    assert [fact["keys"] for fact in facts] == ([number] if number else [])
+    assert all("another format" in fact["reason"] and "register" in fact["reason"] for fact in facts)
+    caplog.clear()
+    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+        assert [entry.id for entry in store.of("a")] == [key_id]
+    assert not caplog.records
+
+
+DIES = """
+import os, sys
+from pathlib import Path
+from heinfer_server.keys.disk_shelf import DiskShelf
+DiskShelf._swept = lambda _shelf: os._exit(9)
+DiskShelf(Path(sys.argv[1]))
+"""
+
+
+def test_a_former_folder_whose_change_was_cut_off_is_clean_after_the_next_start(tmp_path):
+    former_folder(tmp_path, 3)
+    assert subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False).returncode == 9
+    assert len(files(tmp_path)) == 3
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert store.of("a") == []
+        assert files(tmp_path) == set()
+
+
 def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):
     with closing(store_on(DiskShelf(tmp_path))) as store:
         first, second = add(store, 40, 1), add(store, 40, 2)
         store.find("a", first)
     with closing(store_on(DiskShelf(tmp_path))) as store:
-        assert store.read(first).frame == frame(40, 1)
+        assert store.read(first) == frame(40, 1)
         assert [entry.id for entry in store.of("a")] == [second, first]
         add(store, 40, 3)
         assert second not in store
@@ -229,7 +286,7 @@ def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeyp
     monkeypatch.setattr(shelf, "read", and_again)
     with pytest.raises(UnknownKeysError):
         store.read(key_id)
-    assert store.read(key_id).frame == frame(20)
+    assert store.read(key_id) == frame(20)
     assert store.total_bytes == 20
 
 
@@ -240,7 +297,7 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_its_keys(tmp_path, monkeypa
             patch.setattr(Path, "read_bytes", fails)
             with pytest.raises(StorageError):
                 store.read(key_id)
-        assert store.read(key_id).frame == frame(20)
+        assert store.read(key_id) == frame(20)
 
 
 def fails(_path: Path) -> bytes:
@@ -341,7 +398,7 @@ while True:
         print("-" + gone, flush=True)
         store.remove("a", gone)
     else:
-        print("+" + store.add("a", "tiny", "0" * 64, rng.randbytes(rng.randrange(1, 20_000))), flush=True)
+        print("+" + store.add("a", "0" * 64, rng.randbytes(rng.randrange(1, 20_000))), flush=True)
 """
 
 
@@ -365,6 +422,6 @@ def test_whenever_it_is_killed_no_registered_key_is_lost_and_nothing_is_left_ove
             there = {entry.id for entry in store.of("a")}
             assert files(tmp_path) == there
             for entry in store.of("a"):
-                assert len(store.read(entry.id).frame) == entry.size
+                assert len(store.read(entry.id)) == entry.size
             # The bound of the writer lets the oldest go: those of the last 20 that were not removed must be there.
             assert set(list(registered)[-20:]) <= there

@@ -9,9 +9,10 @@ import documented
 import httpx
 import numpy as np
 import pytest
+from asking import infer, registered
 from in_process import RunningService, running_service
 from owner import Owner
-from test_server import assert_problem, infer
+from test_server import assert_problem
 from tiny_model import tiny_bundle
 
 from heinfer import errors
@@ -47,7 +48,7 @@ def value(running: RunningService, name: str, **labels: str) -> float:
 
 
 def test_an_inference_is_counted_with_its_stages_and_bytes(running, http, owner):
-    key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    key_id = registered(http, owner.keys)
     counted = {"method": "POST", "route": "/infer", "status": "200"}
     before = value(running, "requests_total", **counted), value(running, "received_bytes_total")
     sent = value(running, "sent_bytes_total")
@@ -82,7 +83,7 @@ def test_errors_are_counted_by_code_and_paths_of_others_making_make_no_series(ru
 
 
 def test_a_failed_worker_is_counted_and_so_is_the_second_try(running, http, owner, monkeypatch):
-    key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    key_id = registered(http, owner.keys)
     (worker,) = running.service.workers._workers
     evaluate, errors_left = worker.evaluate, [WorkerFailedError("died")]
 
@@ -151,7 +152,7 @@ def test_a_worker_that_starts_says_what_it_has_loaded(running, caplog):
 
 def test_logs_are_json_and_hold_no_payload_no_key_and_no_id(running, http, owner, caplog):
     caplog.set_level(logging.INFO)
-    key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    key_id = registered(http, owner.keys)
     body = owner.inputs(IMAGE)
     assert infer(http, key_id, body).status_code == 200
     assert infer(http, key_id, body[:-1]).status_code == 400

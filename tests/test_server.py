@@ -3,10 +3,12 @@ import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
 import pytest
+from asking import MODEL, infer, of, register, registered, to
 from in_process import RunningService, running_service
 from owner import Owner
 from server_process import wait_until
@@ -20,25 +22,24 @@ from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
-TINY_MODEL = tiny_bundle()
 SLOW_MODEL = tiny_bundle("slow", idle_rotations=400)
 WIDE_MODEL = tiny_bundle("wide", parameters=WIDE)
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with running_service(tmp_path_factory.mktemp("bundles"), [TINY_MODEL, SLOW_MODEL, WIDE_MODEL]) as service:
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, SLOW_MODEL, WIDE_MODEL]) as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def owner() -> Owner:
-    return Owner(TINY_MODEL)
+    return Owner(MODEL)
 
 
 @pytest.fixture
 def key_id(http: httpx.Client, owner: Owner) -> str:
-    answer = http.post("/models/tiny/keys", content=owner.keys)
+    answer = register(http, owner.keys)
     assert answer.status_code == 201
     assert answer.headers["location"] == f"/keys/{answer.json()['keys']}"
     return answer.json()["keys"]
@@ -47,10 +48,6 @@ def key_id(http: httpx.Client, owner: Owner) -> str:
 def several(owner: Owner, count: int) -> list[bytes]:
     """Evaluation keys of one secret key, made several times: all of them serve it, and no two are the same."""
     return [owner.codec.evaluation_keys(owner.secret, lambda _done: None) for _ in range(count)]
-
-
-def infer(http: httpx.Client, key_id: str, body: bytes, model: str = "tiny") -> httpx.Response:
-    return http.post("/infer", params={"model": model, "keys": key_id}, content=body)
 
 
 def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
@@ -128,7 +125,7 @@ def test_it_evaluates_what_it_cannot_read(http, owner, key_id):
 
 def test_it_says_how_long_the_evaluation_took(http, owner):
     (unloaded,) = several(owner, 1)
-    key_id = http.post("/models/tiny/keys", content=unloaded).json()["keys"]
+    key_id = registered(http, unloaded)
     first, second = (infer(http, key_id, owner.inputs(IMAGE)).headers["server-timing"] for _ in range(2))
     names = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
     pattern = ", ".join(rf"{name};dur=(?P<{name}>\d+\.\d)" for name in names)
@@ -142,7 +139,7 @@ def test_it_lists_its_models_and_gives_their_manifests(http):
     models = http.get("/models").json()["models"]
     assert [model["name"] for model in models] == ["tiny", "slow", "wide"]
     answer = http.get(models[0]["manifest"])
-    assert answer.content == TINY_MODEL.manifest.to_bytes()
+    assert answer.content == MODEL.manifest.to_bytes()
     assert answer.headers["content-type"] == "application/json"
 
 
@@ -152,7 +149,7 @@ def test_it_is_healthy_and_answers_others_while_it_evaluates(running, http, owne
             evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
             wait_until(lambda: len(held.tasks) == 1, SECONDS)
             assert http.get("/healthz").json() == {"status": "ok"}
-            assert http.post("/models/tiny/keys", content=owner.keys).status_code == 201
+            assert register(http, owner.keys).status_code == 201
             assert not evaluation.done()
         assert evaluation.result().status_code == 200
 
@@ -178,7 +175,12 @@ def test_its_interface_is_described_with_examples(http):
     operation = paths["/infer"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/octet-stream"}
     assert set(operation["responses"]["200"]["content"]) == {"application/octet-stream"}
-    assert {parameter["name"] for parameter in operation["parameters"]} == {"model", "keys", "Heinfer-Timeout"}
+    assert {parameter["name"] for parameter in operation["parameters"]} == {
+        "model",
+        "keys",
+        "manifest",
+        "Heinfer-Timeout",
+    }
     assert "application/problem+json" in operation["responses"]["413"]["content"]
 
 
@@ -199,22 +201,22 @@ def test_unknown_and_deleted_keys_are_unknown(http, owner, key_id):
 
 
 def test_key_ids_are_long_and_those_of_their_content(http, owner, key_id):
-    others = {http.post("/models/tiny/keys", content=keys).json()["keys"] for keys in several(owner, 2)}
+    others = {registered(http, keys) for keys in several(owner, 2)}
     assert len(others | {key_id}) == 3
     assert all(len(other) == 64 for other in others)
-    assert http.post("/models/tiny/keys", content=owner.keys).json()["keys"] == key_id
-    assert http.post("/models/slow/keys", content=Owner(SLOW_MODEL).keys).json()["keys"] != key_id
+    assert registered(http, owner.keys) == key_id
+    assert registered(http, Owner(SLOW_MODEL).keys, SLOW_MODEL) != key_id
 
 
 def test_keys_that_a_worker_had_to_drop_are_loaded_again(http, owner):
-    ids = [http.post("/models/tiny/keys", content=keys).json()["keys"] for keys in several(owner, 6)]
+    ids = [registered(http, keys) for keys in several(owner, 6)]
     body = owner.inputs(IMAGE)
     for key_id in [*ids, *ids]:
         assert infer(http, key_id, body).status_code == 200
 
 
 def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner):
-    key_ids = [http.post("/models/tiny/keys", content=keys).json()["keys"] for keys in several(owner, 3)]
+    key_ids = [registered(http, keys) for keys in several(owner, 3)]
     body = owner.inputs(IMAGE)
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
@@ -236,7 +238,7 @@ def test_keys_that_are_deleted_do_not_stay_loaded(running, http, owner, key_id):
         assert http.delete(f"/keys/{key_id}").status_code == 204
         wait_until(lambda: held.forgotten() == [(key_id,)], SECONDS)
     assert not worker.has(key_id)
-    other = http.post("/models/tiny/keys", content=several(owner, 1)[0]).json()["keys"]
+    other = registered(http, several(owner, 1)[0])
     assert infer(http, other, owner.inputs(IMAGE)).status_code == 200
 
 
@@ -252,26 +254,26 @@ def test_a_worker_lets_go_of_deleted_keys_when_it_is_done(running, http, owner, 
 
 
 def test_keys_that_had_to_go_for_others_do_not_stay_loaded(tmp_path, owner):
-    with running_service(tmp_path, [TINY_MODEL], key_memory=len(owner.keys)) as running:
-        first = running.http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    with running_service(tmp_path, [MODEL], key_memory=len(owner.keys)) as running:
+        first = registered(running.http, owner.keys)
         assert infer(running.http, first, owner.inputs(IMAGE)).status_code == 200
         with held_worker(running) as held:
             (other,) = several(owner, 1)
-            assert running.http.post("/models/tiny/keys", content=other).status_code == 201
+            assert register(running.http, other).status_code == 201
             wait_until(lambda: held.forgotten() == [(first,)], SECONDS)
 
 
 def test_keys_of_another_model_are_refused(http, key_id):
     body = Owner(SLOW_MODEL).inputs(IMAGE)
-    assert_problem(infer(http, key_id, body, "slow"), 400, "key-set-mismatch")
+    assert_problem(infer(http, key_id, body, SLOW_MODEL), 400, "key-set-mismatch")
 
 
 def test_keys_and_inputs_of_another_parameter_set_are_refused(http, owner):
-    assert_problem(http.post("/models/wide/keys", content=owner.keys), 400, "parameter-mismatch")
+    assert_problem(register(http, owner.keys, WIDE_MODEL), 400, "frame-binding")
     wide = Owner(WIDE_MODEL)
-    assert_problem(http.post("/models/tiny/keys", content=wide.keys), 413, "payload-too-large")
-    key_id = http.post("/models/wide/keys", content=wide.keys).json()["keys"]
-    assert_problem(infer(http, key_id, owner.inputs(IMAGE), "wide"), 400, "parameter-mismatch")
+    assert_problem(register(http, wide.keys), 413, "payload-too-large")
+    key_id = registered(http, wide.keys, WIDE_MODEL)
+    assert_problem(infer(http, key_id, owner.inputs(IMAGE), WIDE_MODEL), 400, "frame-binding")
 
 
 # Clients who go away ---------------------------------------------------------------------------
@@ -294,7 +296,7 @@ async def ask_and_leave(app: ASGIApp, key_id: str, body: bytes, leave: asyncio.E
         "http_version": "1.1",
         "method": "POST",
         "path": "/infer",
-        "query_string": f"model=tiny&keys={key_id}".encode(),
+        "query_string": urlencode(to(key_id)).encode(),
         "headers": [],
     }
     await app(scope, receive, send)
@@ -320,7 +322,7 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(runnin
 
 
 def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http, owner):
-    greedy, other = (http.post("/models/tiny/keys", content=keys).json()["keys"] for keys in several(owner, 2))
+    greedy, other = (registered(http, keys) for keys in several(owner, 2))
     body = owner.inputs(IMAGE)
     with ThreadPoolExecutor(EVALUATIONS_PER_WORKER_AND_TENANT + 1) as pool:
         with held_worker(running) as held:
@@ -344,12 +346,12 @@ def failing(running: RunningService, monkeypatch, errors: list[Exception]) -> li
     (worker,) = running.service.workers._workers
     evaluate, tried = worker.evaluate, []
 
-    async def fail_first(model: str, key_id: str, *others: object) -> object:
+    async def fail_first(manifest: str, key_id: str, *others: object) -> object:
         tried.append(key_id)
         if errors:
             await worker.stop()
             raise errors.pop(0)
-        return await evaluate(model, key_id, *others)
+        return await evaluate(manifest, key_id, *others)
 
     monkeypatch.setattr(worker, "evaluate", fail_first)
     return tried
@@ -377,7 +379,7 @@ def test_a_request_whose_sender_waits_no_longer_is_not_begun(running, http, owne
     with ThreadPoolExecutor() as pool, held_worker(running) as held:
         first = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
         wait_until(lambda: len(held.evaluated()) == 1, SECONDS)
-        params = {"model": "tiny", "keys": key_id}
+        params = to(key_id)
         late = http.post("/infer", params=params, content=owner.inputs(IMAGE), headers={"Heinfer-Timeout": "0.05"})
         assert_problem(late, 504, "deadline-exceeded")
         wait_until(lambda: held.waiting() == 0, SECONDS)
@@ -387,7 +389,7 @@ def test_a_request_whose_sender_waits_no_longer_is_not_begun(running, http, owne
 
 @pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "soon", "1e9"])
 def test_a_time_that_is_none_is_refused(http, owner, key_id, header):
-    params = {"model": "tiny", "keys": key_id}
+    params = to(key_id)
     answer = http.post("/infer", params=params, content=b"", headers={"Heinfer-Timeout": header})
     assert_problem(answer, 422, "bad-request")
 
@@ -396,7 +398,7 @@ def test_an_unknown_model_is_unknown(http):
     for answer in (
         http.get("/models/nothing/manifest"),
         http.post("/models/nothing/keys", content=b"x"),
-        infer(http, "x" * 43, b"x", "nothing"),
+        http.post("/infer", params=of(model="nothing", keys="x" * 43), content=b"x"),
     ):
         assert_problem(answer, 404, "unknown-model")
         assert "nothing" not in answer.json()["detail"]  # what a client sent is not echoed
@@ -406,7 +408,7 @@ def test_a_truncated_body_is_refused(http, owner, key_id):
     body = owner.inputs(IMAGE)
     assert_problem(infer(http, key_id, body[:-1]), 400, "frame-length")
     assert_problem(infer(http, key_id, b""), 400, "frame-length")
-    assert_problem(http.post("/models/tiny/keys", content=owner.keys[:100_000]), 400, "frame-length")
+    assert_problem(register(http, owner.keys[:100_000]), 400, "frame-length")
 
 
 def test_an_oversized_body_is_refused_and_the_connection_closed(http, owner, key_id):
@@ -444,7 +446,7 @@ def test_an_unexpected_error_says_nothing_of_its_cause(running, http, monkeypatc
     def fail(_name: str) -> None:
         raise RuntimeError("the cause")
 
-    monkeypatch.setattr(running.service, "model", fail)
+    monkeypatch.setattr(running.service.models, "current", fail)
     answer = http.get("/models/tiny/manifest")
     assert_problem(answer, 500, "internal-error")
     assert "cause" not in answer.text.replace("the service failed; its log has the cause", "")

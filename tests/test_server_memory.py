@@ -77,10 +77,10 @@ def test_models_that_do_not_fit_into_a_worker_are_refused_by_name(tmp_path):
     alone, together = need.plaintexts + need.ciphertexts, 2 * need.plaintexts + need.ciphertexts
     served(tmp_path, [one], model_memory=alone)
     served(tmp_path, [one, two], model_memory=together)
-    with pytest.raises(SettingError, match=rf"one needs {need.plaintexts} .* take {alone - 1}; .*_MODEL_MEMORY"):
+    with pytest.raises(SettingError, match=rf"one 1 needs {need.plaintexts} .* take {alone - 1}; .*_MODEL_MEMORY"):
         served(tmp_path, [one], model_memory=alone - 1)
     with pytest.raises(
-        SettingError, match=rf"two needs .* {together} with the models before it, and .* {together - 1}"
+        SettingError, match=rf"two 1 needs .* {together} with the models before it, and .* {together - 1}"
     ):
         served(tmp_path, [one, two], model_memory=together - 1)
 
@@ -115,7 +115,7 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
     ops = (*before, *products, product, Op(Kind.RESCALE, (last + len(products) + 1,)))
     circuit = replace(model.circuit, ops=ops, outputs=(len(ops) - 1,))
     hostile = replace(model, circuit=circuit, bounds=(16.0,) * len(ops))
-    with pytest.raises(SettingError, match="tiny needs 39"):  # 3.9 GB, and as much again twice for their products
+    with pytest.raises(SettingError, match="tiny 1 needs 39"):  # 3.9 GB, and as much again twice for their products
         served(tmp_path, [hostile])
     assert (tmp_path / "tiny").stat().st_size < 1 << 20
 
@@ -136,12 +136,12 @@ def test_what_does_not_fit_is_encoded_in_every_evaluation_and_what_cannot_run_is
     for path in paths:
         bundles.save(tiny_bundle(path.name), path)
     models, options = load_models(paths), NativeOptions()
-    one = models["one"].memory("native", options)
+    one = models.current("one").memory("native", options)
     most = 2 * one.plaintexts + one.ciphertexts
-    assert model_options(models, "native", options, most) == {"one": options, "two": options}
+    assert model_options(models, "native", options, most) == {model.digest: options for model in models}
     chosen = model_options(models, "native", options, most - 1)
-    needs = [model.memory("native", chosen[name]) for name, model in models.items()]
+    needs = [model.memory("native", chosen[model.digest]) for model in models]
     assert sum(need.plaintexts for need in needs) + max(need.ciphertexts for need in needs) < most
     assert [need.plaintexts for need in needs] == [0, 0]
-    with pytest.raises(SettingError, match=r"one needs 0 bytes for its weights .* may take 1000; .*_MODEL_MEMORY"):
+    with pytest.raises(SettingError, match=r"one 1 needs 0 bytes for its weights .* may take 1000; .*_MODEL_MEMORY"):
         model_options(models, "native", options, 1000)

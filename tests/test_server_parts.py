@@ -109,14 +109,14 @@ def test_the_command_names_the_setting_that_is_wrong(monkeypatch, capsys):
     assert "HEINFER_SERVER_WORKERS" in capsys.readouterr().err
 
 
-def test_bundles_must_be_there_whole_and_of_different_names(tmp_path):
+def test_bundles_must_be_there_whole_and_of_different_manifests(tmp_path):
     path, twin, broken = (tmp_path / name for name in ("a", "b", "c"))
     bundles.save(tiny_bundle(), path)
     bundles.save(tiny_bundle(), twin)
     broken.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SettingError, match="there is no bundle"):
         load_models([tmp_path / "missing"])
-    with pytest.raises(SettingError, match="two bundles hold a model named tiny"):
+    with pytest.raises(SettingError, match="two bundles have the same manifest, of tiny 1: serve one"):
         load_models([path, twin])
     with pytest.raises(BundleError):
         load_models([broken])

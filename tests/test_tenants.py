@@ -5,11 +5,12 @@ from threading import Thread
 import httpx
 import numpy as np
 import pytest
+from asking import infer, of, register, registered, to
 from in_process import URL, RunningService, running_service
 from owner import Owner
 from pydantic import ValidationError
 from server_process import wait_until
-from test_server import assert_problem, infer
+from test_server import assert_problem
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 from typer.testing import CliRunner
 
@@ -222,7 +223,7 @@ def test_a_client_with_its_key_is_served(running, api_keys, monkeypatch):
 
 
 def test_nobody_can_use_delete_list_or_detect_the_keys_of_another(alice, bob, owner):
-    mine = alice.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    mine = registered(alice, owner.keys)
     absent = "0" * 64
     for there, not_there in (
         (infer(bob, mine, owner.inputs(IMAGE)), infer(bob, absent, owner.inputs(IMAGE))),
@@ -235,19 +236,19 @@ def test_nobody_can_use_delete_list_or_detect_the_keys_of_another(alice, bob, ow
         assert same_but_for_the_request(there, not_there)
     assert mine not in bob.get("/keys").text
     (listed,) = (entry for entry in alice.get("/keys").json()["keys"] if entry["keys"] == mine)
-    assert (listed["model"], listed["bytes"]) == ("tiny", len(owner.keys))
+    assert (listed["models"], listed["bytes"]) == (["tiny"], len(owner.keys))
     assert infer(alice, mine, owner.inputs(IMAGE)).status_code == 200
 
 
 def test_the_same_keys_of_two_tenants_are_two(alice, bob, owner):
-    ids = [http.post("/models/tiny/keys", content=owner.keys).json()["keys"] for http in (alice, bob)]
+    ids = [registered(http, owner.keys) for http in (alice, bob)]
     assert ids[0] != ids[1]
     assert alice.delete(f"/keys/{ids[0]}").status_code == 204
     assert infer(bob, ids[1], owner.inputs(IMAGE)).status_code == 200
 
 
 def test_an_upload_belongs_to_who_began_it(alice, bob, owner):
-    query = {"size": len(owner.keys), "sha256": "0" * 64}
+    query = {**of(), "size": len(owner.keys), "sha256": "0" * 64}
     begun = alice.post("/models/tiny/uploads", params=query).json()["upload"]
     assert_problem(bob.get(f"/uploads/{begun}"), 404, "unknown-upload")
     assert_problem(bob.patch(f"/uploads/{begun}?offset=0", content=b"x"), 404, "unknown-upload")
@@ -256,14 +257,14 @@ def test_an_upload_belongs_to_who_began_it(alice, bob, owner):
 
 
 def test_a_job_belongs_to_who_began_it(alice, bob, owner):
-    keys = alice.post("/models/tiny/keys", content=owner.keys).json()["keys"]
-    query, body, headers = {"model": "tiny", "keys": keys}, owner.inputs(IMAGE), {"Idempotency-Key": "same"}
+    keys = registered(alice, owner.keys)
+    query, body, headers = to(keys), owner.inputs(IMAGE), {"Idempotency-Key": "same"}
     mine, absent = alice.post("/jobs", params=query, content=body, headers=headers).json()["job"], "0" * 32
     for method, path in (("GET", ""), ("GET", "/result"), ("GET", "/events"), ("DELETE", "")):
         answers = [bob.request(method, f"/jobs/{job}{path}") for job in (mine, absent)]
         assert_problem(answers[0], 404, "unknown-job")
         assert same_but_for_the_request(*answers)
-    own = bob.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    own = registered(bob, owner.keys)
     his = bob.post("/jobs", params={**query, "keys": own}, content=body, headers=headers)
     assert his.status_code == 202  # an Idempotency-Key is the tenant's own
     assert his.json()["job"] != mine
@@ -354,7 +355,7 @@ def test_who_asks_too_often_is_told_when_to_come_back_and_others_are_not(running
 def test_bytes_in_both_directions_count(running, api_keys, alice, owner, monkeypatch):
     monkeypatch.setattr(running.service.access, "bytes", Rate(len(owner.keys), "bytes", Clock()))
     http = as_tenant(running, api_keys["greedy"])
-    assert http.post("/models/tiny/keys", content=owner.keys).status_code == 201
+    assert register(http, owner.keys).status_code == 201
     assert_problem(http.get("/models"), 429, "rate-limited")
     monkeypatch.setattr(running.service.access, "bytes", Rate(10, "bytes"))
     assert http.get("/models").status_code == 200

@@ -7,6 +7,7 @@ from hashlib import sha256
 import httpx
 import numpy as np
 import pytest
+from asking import of, registered, to
 from in_process import URL, Recorded, RunningService, running_service
 from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
@@ -33,13 +34,14 @@ from heinfer_server.keys.uploads import (
 from heinfer_server.web.parts import tenant_of
 
 MODEL = tiny_bundle()
+TWIN = tiny_bundle("twin")
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 PIECE = 50_000
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, tiny_bundle("twin")]) as service:
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, TWIN]) as service:
         yield service
 
 
@@ -63,7 +65,7 @@ def in_pieces(monkeypatch):
 
 
 def begin(http: httpx.Client, body: bytes, model: str = "tiny", **changes: object) -> httpx.Response:
-    query = {"size": len(body), "sha256": sha256(body).hexdigest(), **changes}
+    query = {**of(), "size": len(body), "sha256": sha256(body).hexdigest(), **changes}
     return http.post(f"/models/{model}/uploads", params=query)
 
 
@@ -105,7 +107,7 @@ def test_keys_in_pieces_are_keys(http, owner):
         "offset": len(keys),
         "is_registered": True,
     }
-    assert http.post("/models/tiny/keys", content=keys).json()["keys"] == upload_id  # the same in one piece
+    assert registered(http, keys) == upload_id  # the same in one piece
 
 
 def test_keys_that_came_in_pieces_evaluate(http):
@@ -113,7 +115,7 @@ def test_keys_that_came_in_pieces_evaluate(http):
     upload_id = begin(http, owner.keys).json()["upload"]
     send(http, upload_id, 0, owner.keys)
     key_id = http.post(f"/uploads/{upload_id}").json()["keys"]
-    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    answer = http.post("/infer", params=to(key_id), content=owner.inputs(IMAGE))
     assert owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
 
 
@@ -211,10 +213,10 @@ def test_there_are_only_so_many_uploads_at_once(http, owner):
     assert begin(http, other_keys(owner.keys, 99)).status_code == 201
 
 
-def test_an_upload_is_of_one_tenant_and_one_model(running, http, owner):
+def test_an_upload_is_of_one_tenant_and_one_key_set(running, http, owner):
     keys = other_keys(owner.keys, 6)
     upload_id = begin(http, keys).json()["upload"]
-    assert begin(http, keys, "twin").json()["upload"] != upload_id
+    assert begin(http, keys, "twin", **of(TWIN)).json()["upload"] == upload_id  # which takes the same keys
     running.app.dependency_overrides[tenant_of] = lambda: "other"
     try:
         for answer in (
@@ -225,16 +227,16 @@ def test_an_upload_is_of_one_tenant_and_one_model(running, http, owner):
             assert_problem(answer, 404, "unknown-upload")
         assert begin(http, keys).json()["upload"] != upload_id
         assert http.get("/keys").json() == {"keys": []}
-        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        key_id = registered(http, owner.keys)
     finally:
         running.app.dependency_overrides.clear()
-    answer = http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE))
+    answer = http.post("/infer", params=to(key_id), content=owner.inputs(IMAGE))
     assert_problem(answer, 404, "unknown-keys")
     assert_problem(http.delete(f"/keys/{key_id}"), 404, "unknown-keys")
 
 
 def test_who_is_not_told_apart_learns_no_id(http, owner):
-    key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    key_id = registered(http, owner.keys)
     answer = http.get("/keys")
     assert any(entry["bytes"] == len(owner.keys) for entry in answer.json()["keys"])
     assert {entry["keys"] for entry in answer.json()["keys"]} == {None}

@@ -11,10 +11,11 @@ from contextlib import contextmanager
 import httpx
 import numpy as np
 import pytest
+from asking import infer, registered, to
 from in_process import RunningService, running_service
 from owner import Owner
 from server_process import wait_until
-from test_server import infer, several
+from test_server import several
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import WorkerFailedError
@@ -23,6 +24,7 @@ from heinfer_server.evaluation import pool
 from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.pool import SHORT_SECONDS
 from heinfer_server.evaluation.worker import Sent
+from heinfer_server.models import digest_of
 
 SECONDS = 60.0
 MODEL = tiny_bundle()
@@ -42,7 +44,7 @@ def owner() -> Owner:
 
 @pytest.fixture
 def key_id(http: httpx.Client, owner: Owner) -> str:
-    key_id: str = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+    key_id: str = registered(http, owner.keys)
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200  # now they are loaded
     return key_id
 
@@ -143,14 +145,14 @@ def test_no_more_than_one_is_sent_ahead(running, http, owner, key_id):
 
 
 def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner, key_id):
-    other = http.post("/models/tiny/keys", content=several(owner, 1)[0]).json()["keys"]
+    other = registered(http, several(owner, 1)[0])
     with one_ahead(running, http, owner, [key_id, other]) as (line, requests):
         assert line.sent == [None, None]
     assert_right(owner, requests)
 
 
 def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setitem(running.service.pace._expected, "tiny", 2 * SHORT_SECONDS)
+    monkeypatch.setitem(running.service.pace._expected, digest_of(MODEL.manifest), 2 * SHORT_SECONDS)
     with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
         wait_until(lambda: line.waiting_for_room == 1, SECONDS)
@@ -183,7 +185,7 @@ def test_keys_that_are_deleted_serve_who_was_sent_ahead_and_go_then(running, htt
         assert http.delete(f"/keys/{key_id}").status_code == 204
     assert_right(owner, requests)
     wait_until(lambda: not line.worker.has(key_id), SECONDS)
-    key_id = http.post("/models/tiny/keys", content=several(owner, 1)[0]).json()["keys"]
+    key_id = registered(http, several(owner, 1)[0])
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
 
 
@@ -196,7 +198,7 @@ def test_who_was_sent_to_a_worker_that_is_stuck_waits_for_any(running, http, own
 
 
 def infer_soon(http: httpx.Client, key_id: str, body: bytes) -> httpx.Response:
-    params, headers = {"model": "tiny", "keys": key_id}, {"Heinfer-Timeout": "0.1"}
+    params, headers = to(key_id), {"Heinfer-Timeout": "0.1"}
     return http.post("/infer", params=params, content=body, headers=headers)
 
 
@@ -214,7 +216,7 @@ def test_what_nobody_waits_for_any_more_is_over_before_another_has_its_room(runn
 def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_path, owner):
     with running_service(tmp_path, [MODEL], evaluation_timeout=2.0) as running:
         http, before = running.http, retries(running)
-        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        key_id = registered(http, owner.keys)
         assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
         with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
             first = line.worker._process._asked

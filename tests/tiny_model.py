@@ -39,9 +39,11 @@ INPUT_SCALE = 1.7e7  # no power of two, for which the neighbour below is half as
 OUTPUT_SCALE = 2.0**22
 
 
-def cleartext_scores(image: np.ndarray, weights: np.ndarray = WEIGHTS) -> np.ndarray:
+def cleartext_scores(
+    image: np.ndarray, weights: np.ndarray = WEIGHTS, preprocessing: Preprocessing = PREPROCESSING
+) -> np.ndarray:
     """What the model computes of an image of float pixels in 0..1."""
-    x = np.clip((image.reshape(SHAPE[1:]) - PREPROCESSING.mean[0]) / PREPROCESSING.std[0], -0.5, 1.5)
+    x = np.clip((image.reshape(SHAPE[1:]) - preprocessing.mean[0]) / preprocessing.std[0], -0.5, 1.5)
     return (x**2).sum(axis=0) * weights
 
 
@@ -52,24 +54,29 @@ def tiny_bundle(
     weights: np.ndarray = WEIGHTS,
     idle_rotations: int = 0,
     batch: int = 1,
+    version: str = "1",
+    labels: tuple[str, ...] = LABELS,
+    preprocessing: Preprocessing = PREPROCESSING,
+    input_scale: float = INPUT_SCALE,
 ) -> Bundle:
     """A compiled model; `idle_rotations` by the period of its content change nothing but the time it takes."""
-    circuit = interleave(_circuit(parameters, parameters.slots // batch, weights, idle_rotations), batch)
-    types = annotate(circuit, parameters, parameters.top_level, INPUT_SCALE)
+    circuit = _circuit(parameters, parameters.slots // batch, weights, idle_rotations, input_scale)
+    circuit = interleave(circuit, batch)
+    types = annotate(circuit, parameters, parameters.top_level, input_scale)
     output = types[circuit.outputs[0]]
     slots = np.arange(parameters.slots // batch)[None]
     manifest = Manifest(
         name=name,
-        model_version="1",
+        model_version=version,
         parameters=ParametersPart.of(parameters),
         batch=batch,
         inputs=(
             InputPart(
                 name="image",
-                preprocessing=PREPROCESSING,
+                preprocessing=preprocessing,
                 layout=LayoutPart.from_layout(Layout(SHAPE, slots % 16).interleaved(batch)),
                 level=parameters.top_level,
-                scale=INPUT_SCALE,
+                scale=input_scale,
             ),
         ),
         outputs=(
@@ -80,7 +87,7 @@ def tiny_bundle(
                 level=output.level,
                 scale=output.scale,
                 range=16.0,
-                labels=LABELS,
+                labels=labels,
             ),
         ),
         key_sets=(KeysPart.of(key_levels(circuit, parameters.top_level)),),
@@ -101,9 +108,11 @@ def overflowing_bundle(name: str, *, batch: int = 1) -> Bundle:
     return replace(made, manifest=made.manifest.model_copy(update={"outputs": (output,)}))
 
 
-def _circuit(parameters: Parameters, slots: int, weights: np.ndarray, idle_rotations: int) -> Circuit:
+def _circuit(
+    parameters: Parameters, slots: int, weights: np.ndarray, idle_rotations: int, input_scale: float
+) -> Circuit:
     top = parameters.top_level
-    squared_scale = INPUT_SCALE**2 / parameters.data_primes[top]
+    squared_scale = input_scale**2 / parameters.data_primes[top]
     ops = [
         Op(Kind.INPUT, input=0),
         Op(Kind.MULTIPLY, (0, 0)),

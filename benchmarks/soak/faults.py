@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from time import monotonic, sleep
+from urllib.parse import urlencode
 
 import httpx
 
@@ -21,6 +22,7 @@ from heinfer.errors import ServiceError
 from heinfer.formats.bundle import Bundle
 from heinfer.zoo import digits
 from heinfer_client.codec import Codec
+from heinfer_server.models import digest_of
 
 _CROWD = 16
 _SLOW_SECONDS = 8.0
@@ -55,8 +57,10 @@ class Scene:
         listed = httpx.get(f"{self.service.url}/keys", headers=headers, timeout=30).json()["keys"]
         codec = Codec(self.model.manifest)
         body = codec.encrypt(SecretSide.generate(codec.parameters), [codec.read_image(digits().images[0])])
+        manifest = self.model.manifest
+        query = {"model": manifest.name, "manifest": digest_of(manifest), "keys": listed[-1]["keys"]}
         head = (
-            f"POST /infer?model={self.model.manifest.name}&keys={listed[-1]['keys']} HTTP/1.1\r\n"
+            f"POST /infer?{urlencode(query)} HTTP/1.1\r\n"
             f"Host: 127.0.0.1\r\nAuthorization: {headers['Authorization']}\r\n"
             f"Content-Type: application/octet-stream\r\nContent-Length: {len(body)}\r\n\r\n"
         )

@@ -8,7 +8,7 @@ from heinfer.circuit.ir import Circuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
 from heinfer.runtime.native import DEFAULTS, NativeOptions, NativeRuntime
-from heinfer.runtime.runtime import Runtime
+from heinfer.runtime.runtime import RingHandle, Runtime
 
 BACKENDS = ("native", "tenseal")
 """Those that compute on ciphertexts, the preferred one first."""
@@ -37,6 +37,19 @@ def choose_backend(wanted: str | None = None) -> str:
     return wanted
 
 
+def open_ring(parameters: Parameters, backend: str) -> RingHandle:
+    """A ring of a backend. What has been loaded by one runtime serves others of the same ring.
+
+    Raises:
+        InsecureParametersError: below 128 bits.
+    """
+    if backend == "native":
+        return NativeRing.secure(parameters)
+    from heinfer.ckks.seal import Ring  # noqa: PLC0415 - a worker on the native backend never loads SEAL
+
+    return Ring.secure(parameters)
+
+
 def open_runtime(
     circuit: Circuit,
     parameters: Parameters,
@@ -45,23 +58,25 @@ def open_runtime(
     *,
     backend: str,
     options: NativeOptions = DEFAULTS,
+    ring: RingHandle = None,
 ) -> Runtime:
     """Encode a circuit's constants for a backend that :func:`choose_backend` named.
 
     Args:
         options: of the native backend; SEAL has none.
+        ring: that :func:`open_ring` has opened of these parameters; one of its own when None.
 
     Raises:
         InsecureParametersError: below 128 bits.
         CircuitError: when levels or scales of the circuit do not fit the parameters.
         SettingError: when encoded constants cannot be written where the options say.
     """
+    ring = open_ring(parameters, backend) if ring is None else ring
     if backend == "native":
-        return NativeRuntime(circuit, NativeRing.secure(parameters), input_level, input_scale, options)
-    from heinfer.ckks.seal import Ring  # noqa: PLC0415 - a worker on the native backend never loads SEAL
+        return NativeRuntime(circuit, ring, input_level, input_scale, options)
     from heinfer.runtime.tenseal import TensealRuntime  # noqa: PLC0415
 
-    return TensealRuntime(circuit, Ring.secure(parameters), input_level, input_scale)
+    return TensealRuntime(circuit, ring, input_level, input_scale)
 
 
 def runtime_memory(

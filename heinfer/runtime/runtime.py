@@ -12,6 +12,9 @@ from heinfer.formats.residues import CiphertextFrame, KeyFrame
 Handle: TypeAlias = Any
 """Keys, inputs or outputs as a backend holds them; only the backend that made one knows what it is."""
 
+RingHandle: TypeAlias = Any
+"""A ring as a backend holds it."""
+
 
 class Runtime(Protocol):
     """A circuit with its constants encoded, ready to run under any client's evaluation keys.
@@ -28,7 +31,10 @@ class Runtime(Protocol):
         """Counts of the last run."""
 
     def load_keys(self, frames: Sequence[KeyFrame]) -> Handle:
-        """One client's evaluation keys, expanded; BackendError when the library refuses them."""
+        """One client's evaluation keys, expanded; BackendError when the library refuses them.
+
+        They serve every runtime of the same ring whose circuit uses the same keys at the same levels.
+        """
 
     def load_inputs(self, frames: Sequence[CiphertextFrame]) -> Handle:
         """Input ciphertexts, by number, expanded; BackendError when the library refuses them."""

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EADDRNOTAVAIL, EAFNOSUPPORT
 from math import ceil
@@ -20,7 +20,7 @@ import uvicorn
 from heinfer.errors import SettingError
 from heinfer.runtime import BACKENDS, choose_backend, without_native
 from heinfer_server.memory.allocator import give_back_large_blocks
-from heinfer_server.models import ServedModel, load_models
+from heinfer_server.models import Models, load_models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import configure_logging, log
@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
             raise _cannot_listen(self._service.settings, error) from None
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            print(f"heinfer serves {', '.join(self._service.models)} at {_url(self.config.host, port)}", flush=True)
+            print(f"heinfer serves {_named(self._service.models)} at {_url(self.config.host, port)}", flush=True)
 
 
 def run(settings: Settings) -> None:
@@ -79,7 +79,7 @@ def run(settings: Settings) -> None:
         _serve(settings, models, sockets)
 
 
-def _serve(settings: Settings, models: Mapping[str, ServedModel], sockets: list[socket.socket]) -> None:
+def _serve(settings: Settings, models: Models, sockets: list[socket.socket]) -> None:
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
@@ -136,6 +136,14 @@ def _cannot_listen(settings: Settings, error: OSError | UnicodeError) -> Setting
     return SettingError(
         f"the service cannot listen on {settings.host}, port {settings.port} ({reason}): set HEINFER_SERVER_PORT or "
         "HEINFER_SERVER_HOST (--port, --host)"
+    )
+
+
+def _named(models: Models) -> str:
+    """Names of what is served, with the versions where there are several."""
+    return ", ".join(
+        name if len(versions) == 1 else f"{name} in {len(versions)} versions"
+        for name, versions in models.by_name.items()
     )
 
 

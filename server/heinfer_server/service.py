@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from math import inf
 
 from heinfer.errors import (
@@ -13,7 +12,6 @@ from heinfer.errors import (
     KeySetError,
     ServiceUnavailableError,
     SettingError,
-    UnknownModelError,
     UploadDigestError,
 )
 from heinfer.runtime import NativeOptions, choose_backend
@@ -28,11 +26,11 @@ from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
-from heinfer_server.keys.store import KeyStore, StoreLimits, address, unknown_keys
+from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
 from heinfer_server.memory.total import loaded_keys, predict, require_memory
-from heinfer_server.models import ServedModel
+from heinfer_server.models import KeySet, Models, ServedModel
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log
 from heinfer_server.telemetry.metrics import Metrics
@@ -61,7 +59,7 @@ class Service:
             all of it what there is; or the backend is not installed.
     """
 
-    def __init__(self, settings: Settings, models: Mapping[str, ServedModel]) -> None:
+    def __init__(self, settings: Settings, models: Models) -> None:
         self.backend = choose_backend(None if settings.backend == "auto" else settings.backend)
         options = model_options(
             models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
@@ -70,7 +68,7 @@ class Service:
         self.memory = predict(models, settings, self.backend, options, waiting, REGISTRATIONS_AT_ONCE)
         require_memory(self.memory, settings.memory)
         limits = _limits(settings)
-        for model in models.values():
+        for model in models:
             _require_room(model, settings)
         self.settings = settings
         self.models = models
@@ -80,43 +78,36 @@ class Service:
         self.access = Access(settings)
         self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
-        self.pace = Pace({name: expected_seconds(model, self.backend) for name, model in models.items()})
+        self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
         self.metrics = Metrics()
         watch(self.metrics, self)
         self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
-        self.handover = Handover(Setup(tuple(model.bundle for model in models.values()), self.backend, options))
+        self.handover = Handover(Setup(tuple(model.bundle for model in models), self.backend, options))
         workers = [
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
 
-    def model(self, name: str) -> ServedModel:
-        """The model of that name; UnknownModelError when there is none."""
-        try:
-            return self.models[name]
-        except KeyError:
-            raise UnknownModelError("there is no such model here: GET /models lists them") from None
-
     def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
-        """Require that a tenant has keys registered for the model.
+        """Require that a tenant has keys registered of the set that the model takes.
 
         Raises:
-            UnknownKeysError: when there are none under that id (any more), or for another version of the model.
-            KeySetError: when they were registered for another model.
+            UnknownKeysError: when there are none under that id (any more).
+            KeySetError: when they are of another set.
         """
-        entry = self.keys.find(tenant, key_id)
-        if entry.model != model.name:
-            raise KeySetError("these evaluation keys were registered for another model: register keys for this one")
-        if entry.manifest != model.manifest_digest:
-            raise unknown_keys()
+        if self.keys.find(tenant, key_id).key_set != model.keys.digest:
+            raise KeySetError(
+                "these evaluation keys are of another key set than this version of the model takes: register keys made "
+                "from its manifest"
+            )
 
-    async def register(self, tenant: str, model: ServedModel, body: bytes) -> str:
-        """Check a frame of keys and keep it; returns the keys' id, raises what check_keys and KeyStore.add raise."""
-        await asyncio.to_thread(model.check_keys, body)
-        key_id = await asyncio.to_thread(self.keys.add, tenant, model.name, model.manifest_digest, body)
+    async def register(self, tenant: str, key_set: KeySet, body: bytes) -> str:
+        """Check a frame of keys and keep it; returns the keys' id, raises what KeySet.check and KeyStore.add raise."""
+        await asyncio.to_thread(key_set.check, body)
+        key_id = await asyncio.to_thread(self.keys.add, tenant, key_set.digest, body)
         await self.workers.tend()  # others may have had to go
         return key_id
 
@@ -125,19 +116,19 @@ class Service:
         await asyncio.to_thread(self.keys.remove, tenant, key_id)
         await self.workers.tend()
 
-    def begin_upload(self, tenant: str, model: ServedModel, digest: str, size: int) -> tuple[str, Upload | None]:
+    def begin_upload(self, tenant: str, key_set: KeySet, digest: str, size: int) -> tuple[str, Upload | None]:
         """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
 
         Raises:
-            FrameLengthError: when the size is not the one that the manifest implies.
+            FrameLengthError: when the size is not that of keys of the set.
             BusyError: when too much is under way.
         """
-        if size != model.keys_length:
-            raise FrameLengthError(f"the keys of this model have {model.keys_length} bytes, not {size}")
-        upload_id = address(tenant, model.name, model.manifest_digest, digest)
+        if size != key_set.length:
+            raise FrameLengthError(f"the keys of this model have {key_set.length} bytes, not {size}")
+        upload_id = address(tenant, key_set.digest, digest)
         if self.keys.has(tenant, upload_id):
             return upload_id, None
-        return upload_id, self.uploads.open(upload_id, tenant, model.name, digest, size)
+        return upload_id, self.uploads.open(upload_id, tenant, key_set, digest, size)
 
     async def finish_upload(self, tenant: str, upload_id: str) -> str:
         """Register the keys of an upload that is whole; returns their id.
@@ -151,9 +142,8 @@ class Service:
         if self.keys.has(tenant, upload_id):  # finished before, and the answer lost
             return upload_id
         upload = self.uploads.get(tenant, upload_id)
-        model = self.model(upload.model)
         try:
-            key_id = await self.register(tenant, model, await asyncio.to_thread(upload.whole))
+            key_id = await self.register(tenant, upload.key_set, await asyncio.to_thread(upload.whole))
         except (UploadDigestError, FormatError):
             self.uploads.drop(upload_id)
             raise
@@ -233,8 +223,8 @@ def _require_room(model: ServedModel, settings: Settings) -> None:
     if settings.key_folder is not None:
         bounds["key_disk"] = settings.key_disk
     for name, bound in bounds.items():
-        if bound is not None and model.keys_length > bound:
+        if bound is not None and model.keys.length > bound:
             raise SettingError(
-                f"one client's keys for {model.name} take {model.keys_length} bytes, and {name} is {int(bound)}: raise "
-                f"HEINFER_SERVER_{name.upper()}"
+                f"one client's keys for {model.title} take {model.keys.length} bytes, and {name} is {int(bound)}: "
+                f"raise HEINFER_SERVER_{name.upper()}"
             )

@@ -30,7 +30,8 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
         root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
-        bundles: files of compiled models; in the environment separated as in PATH.
+        bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
+            first is current, the others answer for clients that hold their manifests.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
 import pytest
+from asking import of, to
 from hostile import Mutation, mutations
 from owner import Owner
 from server_process import ServerProcess, server_process, stopped, wait_until
@@ -24,12 +26,15 @@ IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 TINY = tiny_bundle()
 TWIN = tiny_bundle("twin")  # takes the very same keys
 WIDE_MODEL = tiny_bundle("wide", parameters=WIDE)
+MODELS = {"tiny": TINY, "twin": TWIN, "wide": WIDE_MODEL}
 
 CODES = {
     "bad-frame": 400,
     "frame-length": 400,
     "newer-format": 400,
-    "parameter-mismatch": 400,
+    "frame-binding": 400,
+    "manifest-required": 400,
+    "unknown-manifest": 409,
     "residue-range": 400,
     "ciphertext-mismatch": 400,
     "key-set-mismatch": 400,
@@ -74,13 +79,14 @@ class Attacked:
         self.pid = server.worker()
 
     def register(self, model: str, body: bytes) -> httpx.Response:
-        return self.http.post(f"/models/{model}/keys", content=body)
+        return self.http.post(f"/models/{model}/keys", params=of(MODELS[model]), content=body)
 
     def infer(self, body: bytes, model: str = "tiny", key_id: str | None = None) -> httpx.Response:
-        return self.http.post("/infer", params={"model": model, "keys": key_id or self.key_id}, content=body)
+        query = {**of(MODELS.get(model, TINY)), "model": model, "keys": key_id or self.key_id}
+        return self.http.post("/infer", params=query, content=body)
 
     def begin_job(self, body: bytes, idempotency_key: str) -> httpx.Response:
-        query, headers = {"model": "tiny", "keys": self.key_id}, {"Idempotency-Key": idempotency_key}
+        query, headers = to(self.key_id), {"Idempotency-Key": idempotency_key}
         return until_taken(lambda: self.http.post("/jobs", params=query, content=body, headers=headers))
 
     def memory(self) -> int:
@@ -175,7 +181,7 @@ def test_jobs_without_end_take_no_memory(attacked):
 @pytest.mark.parametrize("key", ["x" * 129, "a b", "\u00e9", "a\tb"])
 def test_malformed_idempotency_keys(attacked, key):
     headers = {"Idempotency-Key": key.encode()}
-    query = {"model": "tiny", "keys": attacked.key_id}
+    query = to(attacked.key_id)
     answer = attacked.http.post("/jobs", params=query, content=attacked.inputs, headers=headers)
     assert_refused(answer, key, "bad-request")
     assert key not in answer.text
@@ -225,7 +231,7 @@ def test_a_frame_in_the_place_of_another(attacked):
 
 
 def begin(attacked: Attacked, body: bytes, model: str = "tiny", **changes: object) -> httpx.Response:
-    query = {"size": len(body), "sha256": sha256(body).hexdigest(), **changes}
+    query = {**of(MODELS[model]), "size": len(body), "sha256": sha256(body).hexdigest(), **changes}
     return attacked.http.post(f"/models/{model}/uploads", params=query)
 
 
@@ -318,21 +324,35 @@ def test_models_and_keys_that_do_not_belong_together(attacked):
     assert_refused(attacked.infer(attacked.inputs, "nothing"), "no such model", "unknown-model")
     assert_refused(attacked.infer(attacked.inputs, "../tiny"), "a path", "unknown-model")
     assert_refused(attacked.infer(attacked.inputs, key_id="0" * 43), "no such keys", "unknown-keys")
-    assert_refused(attacked.infer(attacked.inputs, "twin"), "another model's keys", "key-set-mismatch")
+    assert_refused(attacked.infer(attacked.inputs, "twin"), "another model's inputs", "frame-binding")
     assert_refused(attacked.infer(attacked.inputs, key_id=wide_id), "another model's keys", "key-set-mismatch")
-    assert_refused(attacked.infer(attacked.inputs, "wide", wide_id), "other parameters", "parameter-mismatch")
-    assert_refused(attacked.register("wide", attacked.owner.keys), "other parameters", "parameter-mismatch")
+    assert_refused(attacked.infer(attacked.inputs, "wide", wide_id), "other parameters", "frame-binding")
+    assert_refused(attacked.register("wide", attacked.owner.keys), "other parameters", "frame-binding")
     assert_refused(attacked.register("tiny", wide.keys), "other parameters", "payload-too-large")
-    for query in ({}, {"model": "tiny"}, {"keys": "x"}, {"model": "tiny", "keys": "x" * 1000}):
+    for query in ({}, {"model": "tiny"}, {"keys": "x"}, to("x" * 1000)):
         assert_refused(attacked.http.post("/infer", params=query, content=b""), str(query), "bad-request")
+    attacked.assert_still_works()
+
+
+def test_manifests_that_are_none(attacked):
+    good = to(attacked.key_id)
+    for path in ("/infer", "/jobs", "/models/tiny/keys", "/models/tiny/uploads"):
+        query = {**good, "size": 1, "sha256": "0" * 64}
+        for digest in ("", "x", "0" * 63, "0" * 65, "G" * 64, good["manifest"].upper(), "../" * 21 + "0", "\0" * 64):
+            answer = attacked.http.post(path, params={**query, "manifest": digest}, content=b"x")
+            assert_refused(answer, digest, "bad-request")
+        for digest, code in (("0" * 64, "unknown-manifest"), (of(TWIN)["manifest"], "unknown-manifest")):
+            answer = attacked.http.post(path, params={**query, "manifest": digest}, content=b"x")
+            assert_refused(answer, digest, code)
+        del query["manifest"]
+        assert_refused(attacked.http.post(path, params=query, content=b"x"), path, "manifest-required")
     attacked.assert_still_works()
 
 
 def test_a_compressed_body_is_not_inflated(attacked):
     bomb = zlib.compress(bytes(50_000_000))
-    answer = attacked.http.post(
-        "/models/tiny/keys", content=bomb, headers={"Content-Encoding": "deflate", "Content-Length": str(len(bomb))}
-    )
+    headers = {"Content-Encoding": "deflate", "Content-Length": str(len(bomb))}
+    answer = attacked.http.post("/models/tiny/keys", params=of(), content=bomb, headers=headers)
     assert_refused(answer, "bomb", "bad-frame")
     attacked.assert_still_works()
 
@@ -346,7 +366,7 @@ class Wire:
     def __init__(self, attacked: Attacked, *headers: str, target: str | None = None) -> None:
         url = httpx.URL(attacked.server.url)
         self.socket = socket.create_connection((url.host, url.port or 80), timeout=SECONDS)
-        path = target or f"/infer?model=tiny&keys={attacked.key_id}"
+        path = target or f"/infer?{urlencode(to(attacked.key_id))}"
         self.send("\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *headers, "", ""]).encode())
 
     def send(self, data: bytes) -> None:
@@ -484,7 +504,7 @@ def test_a_body_that_never_comes_is_given_up(attacked):
 
 
 def test_slow_registrations_fill_the_house_and_leave_it(attacked):
-    target = "/models/tiny/keys"
+    target = f"/models/tiny/keys?{urlencode(of())}"
     headers = (f"Content-Length: {len(attacked.owner.keys)}", "Connection: close")
     wires = [Wire(attacked, *headers, target=target) for _ in range(8)]
     answers = [wire.answer() for wire in wires]

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from asking import registered, to
 from owner import Owner
 from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, stopped, wait_until
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
@@ -177,11 +178,9 @@ def test_two_workers_work_at_the_same_time(tmp_path):
 def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
     owner = Owner(TINY)
     with server_process(tmp_path, [TINY], workers=2) as server, httpx.Client(base_url=server.url) as http:
-        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
+        key_id = registered(http, owner.keys)
         timings = [
-            http.post("/infer", params={"model": "tiny", "keys": key_id}, content=owner.inputs(IMAGE)).headers[
-                "server-timing"
-            ]
+            http.post("/infer", params=to(key_id), content=owner.inputs(IMAGE)).headers["server-timing"]
             for _ in range(5)
         ]
     assert ["keys;dur=0.0" in timing for timing in timings] == [False, True, True, True, True]
@@ -190,9 +189,8 @@ def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
 def test_who_hangs_up_frees_the_place_of_a_stream(server):
     owner = Owner(TINY)
     with httpx.Client(base_url=server.url, timeout=SECONDS) as http, stopped(server.worker()), ExitStack() as listening:
-        key_id = http.post("/models/tiny/keys", content=owner.keys).json()["keys"]
-        query = {"model": "tiny", "keys": key_id}
-        job = http.post("/jobs", params=query, content=owner.inputs(IMAGE)).json()["job"]
+        key_id = registered(http, owner.keys)
+        job = http.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE)).json()["job"]
 
         def listen(place: ExitStack) -> int:
             events = place.enter_context(httpx.stream("GET", f"{server.url}/jobs/{job}/events", timeout=SECONDS))

@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from asking import of, to
 from owner import Owner
 from server_process import ServerProcess, launch, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
@@ -77,7 +78,7 @@ def test_registrations_under_kills_are_lost_by_nobody(tmp_path):
                 with httpx.Client(base_url=url, timeout=20) as http:
                     try:
                         for frame in frames:
-                            answer = http.post("/models/tiny/keys", content=frame)
+                            answer = http.post("/models/tiny/keys", params=of(), content=frame)
                             if answer.status_code == 201:
                                 answered.add(answer.json()["keys"])
                     except httpx.HTTPError:
@@ -98,9 +99,7 @@ def test_registrations_under_kills_are_lost_by_nobody(tmp_path):
         assert all("." not in name for name in stored(tmp_path))
         body = owner.inputs(IMAGE)
         for key_id in answered:
-            answer = httpx.post(
-                f"{server.url}/infer", params={"model": "tiny", "keys": key_id}, content=body, timeout=30
-            )
+            answer = httpx.post(f"{server.url}/infer", params=to(key_id), content=body, timeout=30)
             assert owner.scores(answer.content) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
 
 
@@ -157,11 +156,11 @@ def test_a_full_disk_is_said_so_and_harms_nothing_that_is_there(tmp_path):
     ):
         assert_right(client)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
-        answer = httpx.post(f"{server.url}/models/tiny/keys", content=owner.keys, timeout=20)
+        answer = httpx.post(f"{server.url}/models/tiny/keys", params=of(), content=owner.keys, timeout=20)
         assert (answer.status_code, answer.json()["code"]) == (507, "storage-failed")
         assert_right(client)
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
-        answer = httpx.post(f"{server.url}/models/tiny/keys", content=owner.keys, timeout=20)
+        answer = httpx.post(f"{server.url}/models/tiny/keys", params=of(), content=owner.keys, timeout=20)
         assert answer.status_code == 201
         assert len(stored(tmp_path)) == 2
 
@@ -175,7 +174,7 @@ def test_uploads_that_a_full_disk_refuses_do_not_make_their_tenant_busy(tmp_path
     ):
         resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY))
         for body in (keys[:-4] + frame for frame in frames):
-            query = {"size": len(body), "sha256": sha256(body).hexdigest()}
+            query = {**of(), "size": len(body), "sha256": sha256(body).hexdigest()}
             begun = http.post("/models/tiny/uploads", params=query)
             assert begun.status_code == 201, begun.text
             path = f"/uploads/{begun.json()['upload']}"
@@ -186,7 +185,7 @@ def test_uploads_that_a_full_disk_refuses_do_not_make_their_tenant_busy(tmp_path
         assert http.post(path).status_code == 201  # the last is still there, and need not be sent again
 
 
-def test_keys_for_another_manifest_are_not_taken_for_good(tmp_path):
+def test_keys_of_another_key_set_are_not_taken_for_good(tmp_path):
     """The model is compiled anew under its name, with other keys."""
     port, keys = free_port(), tmp_path / "client.key"
     settings = {"port": port, "key_folder": tmp_path / "keys"}
@@ -195,6 +194,7 @@ def test_keys_for_another_manifest_are_not_taken_for_good(tmp_path):
         (old,) = stored(tmp_path)
     newer = tiny_bundle(idle_rotations=1)
     with server_process(tmp_path / "server", [newer], **settings) as server, client_of(server.url, keys) as client:
-        assert_right(client)  # its key file says that the old ones are for another manifest
-        answer = httpx.post(f"{server.url}/infer", params={"model": "tiny", "keys": old}, content=b"", timeout=20)
-        assert answer.json()["code"] == "unknown-keys"
+        assert_right(client)  # its key file says that the old ones are of another key set
+        for version, code in ((MODEL, "unknown-manifest"), (newer, "key-set-mismatch")):
+            answer = httpx.post(f"{server.url}/infer", params=to(old, version), content=b"", timeout=20)
+            assert answer.json()["code"] == code

@@ -11,25 +11,27 @@ from traceback import format_exc
 
 from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
+from heinfer.ckks.parameters import Parameters
 from heinfer.errors import HeinferError
 from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.runtime import Handle, NativeOptions, open_runtime
-from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer.runtime import Handle, NativeOptions, RingHandle, open_ring, open_runtime
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Loaded, Setup, TaskFailure
 from heinfer_server.evaluation.watching import Cell, watched
+from heinfer_server.models import digest_of
 
 
 class _Model:
-    """A model on a backend, between frames."""
+    """A version of a model on a backend, between frames."""
 
-    def __init__(self, bundle: Bundle, backend: str, options: NativeOptions) -> None:
+    def __init__(self, bundle: Bundle, backend: str, options: NativeOptions, ring: RingHandle) -> None:
         self._manifest = bundle.manifest
         self._binding = manifest_binding(bundle.manifest.to_bytes())
         self._parameters = bundle.manifest.to_parameters()
         plan = self._manifest.input
         self._runtime = open_runtime(
-            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, options=options
+            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, options=options, ring=ring
         )
 
     @property
@@ -68,27 +70,33 @@ class _Model:
 
 
 class Evaluator:
-    """Models by name, and clients' loaded keys by key id.
+    """Models by the digest of their manifest, and clients' loaded keys by key id.
 
+    Models of equal parameters have one ring, so that keys which are loaded for one serve all that take the same.
     Which keys to load and to forget is the parent's to say: it alone knows who is still registered.
 
     Attributes:
-        loading_seconds: what each model took to load.
+        loaded: the models, and what each took to load.
     """
 
     def __init__(self, setup: Setup, cell: Cell | None = None) -> None:
         self._models: dict[str, _Model] = {}
-        self.loading_seconds: dict[str, float] = {}
+        self.loaded: list[Loaded] = []
+        rings: dict[Parameters, RingHandle] = {}
         for bundle in setup.bundles:
-            name, started = bundle.manifest.name, perf_counter()
-            self._models[name] = _Model(bundle, setup.backend, setup.options_of(name))
-            self.loading_seconds[name] = perf_counter() - started
+            manifest, started = bundle.manifest, perf_counter()
+            digest, parameters = digest_of(manifest), manifest.to_parameters()
+            if parameters not in rings:
+                rings[parameters] = open_ring(parameters, setup.backend)
+            self._models[digest] = _Model(bundle, setup.backend, setup.options_of(digest), rings[parameters])
+            seconds = perf_counter() - started
+            self.loaded.append(Loaded(manifest.name, manifest.model_version, digest, seconds))
         self._keys: dict[str, Handle] = {}
         self._cell = cell
 
-    def executed(self, model: str) -> Counts:
-        """Counts of a model's last evaluation."""
-        return self._models[model].executed
+    def executed(self, manifest: str) -> Counts:
+        """Counts of the last evaluation of the model with that manifest, by its digest."""
+        return self._models[manifest].executed
 
     def forget(self, key_ids: Sequence[str]) -> None:
         """Let go of loaded keys."""
@@ -106,10 +114,10 @@ class Evaluator:
             return TaskFailure(error if isinstance(error, HeinferError) else None, format_exc())
 
     def _evaluate(self, task: EvaluationTask) -> Evaluated:
-        model = self._models[task.model]
+        model = self._models[task.manifest]
         started = perf_counter()
         if task.keys is not None:
-            self._keys[task.key_id] = model.open_keys(task.keys.frame)
+            self._keys[task.key_id] = model.open_keys(task.keys)
         keys = self._keys[task.key_id]
         keys_seconds = perf_counter() - started
         inputs = model.open_inputs(task.inputs)

@@ -54,10 +54,17 @@ OVER = frozenset({State.DONE, State.FAILED, State.CANCELLED})
 
 @dataclass(frozen=True)
 class Result:
-    """What a job comes to: a frame of outputs, and the Server-Timing header that would have come with it."""
+    """What a job comes to.
+
+    Attributes:
+        frames: of outputs.
+        timing: the Server-Timing header that would have come with them.
+        manifest: digest of that of the version which the job was accepted for.
+    """
 
     frames: bytes
     timing: str
+    manifest: str
 
 
 Work = Callable[[Watch, Departure], Awaitable[Result]]

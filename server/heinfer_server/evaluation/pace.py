@@ -30,21 +30,21 @@ def expected_seconds(model: ServedModel, backend: str) -> float:
 
 
 class Pace:
-    """Seconds of an evaluation, by the name of the model."""
+    """Seconds of an evaluation, by the digest of the model's manifest."""
 
     def __init__(self, expected: Mapping[str, float]) -> None:
         self._expected = dict(expected)
         self._seen: set[str] = set()
 
-    def seconds(self, model: str) -> float:
-        return self._expected[model]
+    def seconds(self, manifest: str) -> float:
+        return self._expected[manifest]
 
-    def roughly(self, model: str) -> float:
+    def roughly(self, manifest: str) -> float:
         """The next higher power of two: an exact mean would tell a client of every evaluation of others."""
-        return float(2 ** ceil(log2(max(self.seconds(model), _LEAST_SECONDS))))
+        return float(2 ** ceil(log2(max(self.seconds(manifest), _LEAST_SECONDS))))
 
-    def note(self, model: str, seconds: float) -> None:
+    def note(self, manifest: str, seconds: float) -> None:
         """One evaluation has taken so long."""
-        share = _NEW_SHARE if model in self._seen else 1.0
-        self._seen.add(model)
-        self._expected[model] += share * (seconds - self._expected[model])
+        share = _NEW_SHARE if manifest in self._seen else 1.0
+        self._seen.add(manifest)
+        self._expected[manifest] += share * (seconds - self._expected[manifest])

@@ -35,7 +35,7 @@ class Evaluation:
     """One request to evaluate.
 
     Attributes:
-        model: its name.
+        manifest: digest of that of the version to evaluate.
         holder: whose turn it takes.
         key_id: of registered keys.
         inputs: the frame of input ciphertexts, found to be right.
@@ -44,7 +44,7 @@ class Evaluation:
         watch: to tell of it while it is under way.
     """
 
-    model: str
+    manifest: str
     holder: str
     key_id: str
     inputs: bytes
@@ -135,13 +135,13 @@ class WorkerPool:
         self._rooms.remove(worker)
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
         leaves_room = False
-        sent = None if task.watch else worker.send_ahead(task.model, task.key_id, task.inputs)
+        sent = None if task.watch else worker.send_ahead(task.manifest, task.key_id, task.inputs)
         try:
             async with _until(task.ends), _unless_stuck():
                 await unless(gone, worker.line.acquire(), give_up=worker.line.release)
             try:
                 task.stages.add("wait", perf_counter() - came)
-                is_short = self._pace.seconds(task.model) <= SHORT_SECONDS
+                is_short = self._pace.seconds(task.manifest) <= SHORT_SECONDS
                 leaves_room = is_short and worker.running and worker.has(task.key_id)
                 if leaves_room:
                     self._give_back(worker)
@@ -158,11 +158,11 @@ class WorkerPool:
         self._count_idle_death(worker)
         try:
             with task.stages.timed("worker"):
-                result = await worker.evaluate(task.model, task.key_id, task.inputs, task.watch, sent)
+                result = await worker.evaluate(task.manifest, task.key_id, task.inputs, task.watch, sent)
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
-        self._pace.note(task.model, result.evaluation_seconds)
+        self._pace.note(task.manifest, result.evaluation_seconds)
         task.stages.add("keys", result.keys_seconds)
         task.stages.add("evaluation", result.evaluation_seconds)
         return result

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
-from heinfer_server.keys.store import EvaluationKeys
 
 
 @dataclass(frozen=True)
@@ -16,17 +15,27 @@ class Setup:
     """What a worker process is started with.
 
     Attributes:
-        bundles: the models.
+        bundles: the models, every version.
         backend: one that heinfer.runtime.choose_backend named.
-        options: for every model, by its name; those of the native backend.
+        options: for every version, by the digest of its manifest; those of the native backend.
     """
 
     bundles: tuple[Bundle, ...]
     backend: str
     options: Mapping[str, NativeOptions] = field(default_factory=dict)
 
-    def options_of(self, model: str) -> NativeOptions:
-        return self.options.get(model, NativeOptions())
+    def options_of(self, manifest: str) -> NativeOptions:
+        return self.options.get(manifest, NativeOptions())
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A version of a model that a worker process has loaded, and how long that took."""
+
+    model: str
+    version: str
+    manifest: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -34,17 +43,17 @@ class EvaluationTask:
     """One request to evaluate.
 
     Attributes:
-        model: name of a model that the worker loaded at its start.
+        manifest: digest of that of a model that the worker loaded at its start.
         key_id: under which the worker keeps loaded keys.
-        keys: to load under that id first; None when the worker holds them.
+        keys: a frame of them, to load under that id first; None when the worker holds them.
         forget: ids of keys to let go of before anything else.
         inputs: the frame of input ciphertexts that came and was found to be right.
         number: under which the shared cell tells of it; 0 when nobody watches.
     """
 
-    model: str
+    manifest: str
     key_id: str
-    keys: EvaluationKeys | None
+    keys: bytes | None
     forget: tuple[str, ...]
     inputs: bytes
     number: int = 0

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TypeVar
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
@@ -101,8 +101,9 @@ class Worker:
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(f"the machine has no process left to evaluate in: {error}") from error
-        for model, seconds in (await self._run(_START_SECONDS, worker_process.ready)).items():
-            log(_logger, logging.INFO, "model loaded", model=model, seconds=round(seconds, 3))
+        for loaded in await self._run(_START_SECONDS, worker_process.ready):
+            facts = {**asdict(loaded), "seconds": round(loaded.seconds, 3)}
+            log(_logger, logging.INFO, "model loaded", **facts)
 
     async def revive(self) -> None:
         """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
@@ -127,7 +128,7 @@ class Worker:
         self._closed = True
         await self.stop()
 
-    def send_ahead(self, model: str, key_id: str, inputs: bytes) -> Sent | None:
+    def send_ahead(self, manifest: str, key_id: str, inputs: bytes) -> Sent | None:
         """Send a request while another is under way: it begins when that is over, and not some messages later.
 
         Who sends it waits for the line next, and then has it evaluated.
@@ -140,15 +141,16 @@ class Worker:
             return None
         if not self.has(key_id) or key_id not in self._registered:
             return None
-        task = EvaluationTask(model, key_id, None, (), inputs)
+        task = EvaluationTask(manifest, key_id, None, (), inputs)
         return Sent(self._process, self._process.ask(worker_process.run, task))
 
     async def evaluate(
-        self, model: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
+        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
     ) -> Evaluated:
         """Evaluate one request; the line is held meanwhile.
 
         Args:
+            manifest: digest of that of the version.
             watch: to tell of it.
             sent: the same request, if it was sent ahead.
 
@@ -163,7 +165,7 @@ class Worker:
         if sent is not None and sent.process is self._process:
             result = await self._answer(self._timeout, sent.answer)
         else:
-            result = await self._evaluate(model, key_id, inputs, watch)
+            result = await self._evaluate(manifest, key_id, inputs, watch)
         if key_id in self._loaded:
             self._loaded.move_to_end(key_id)
         if isinstance(result, TaskFailure):
@@ -171,7 +173,9 @@ class Worker:
             raise result.error or RuntimeError("the evaluation failed in the worker")
         return result
 
-    async def _evaluate(self, model: str, key_id: str, inputs: bytes, watch: Watch | None) -> Evaluated | TaskFailure:
+    async def _evaluate(
+        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None
+    ) -> Evaluated | TaskFailure:
         if key_id not in self._registered:
             raise unknown_keys()
         keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
@@ -179,7 +183,7 @@ class Worker:
         self._number += 1
         if watch is not None:
             watch.begin(self._cell, self._number)
-        task = EvaluationTask(model, key_id, keys, forget, inputs, self._number if watch else 0)
+        task = EvaluationTask(manifest, key_id, keys, forget, inputs, self._number if watch else 0)
         result = await self._run(self._timeout, worker_process.run, task)
         if isinstance(result, Evaluated):
             self._loaded[key_id] = None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from heinfer_server.evaluation.handover import read_setup
 from heinfer_server.evaluation.process import answer_all
-from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Loaded, Setup, TaskFailure
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -41,10 +41,10 @@ def start(setup: Setup, cell: Cell | None = None) -> None:
     _evaluator = Evaluator(setup, cell)
 
 
-def ready() -> dict[str, float]:
-    """Return, which a worker can only once it has started, what each model took to load, in seconds."""
+def ready() -> list[Loaded]:
+    """Return, which a worker can only once it has started, what it has loaded."""
     assert _evaluator is not None
-    return _evaluator.loading_seconds
+    return _evaluator.loaded
 
 
 def forget(key_ids: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ of it; what the index does not name is removed when the shelf is opened again.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Collection, Iterator
@@ -18,22 +19,25 @@ from pathlib import Path
 from heinfer.errors import SettingError
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.store import Entry
+from heinfer_server.telemetry.logs import log
 
-_VERSION = 1
+_logger = logging.getLogger(__name__)
+
+_VERSION = 2
 _FRAMES, _LOCK, _INDEX = "frames", "lock", "index.sqlite"
 _COLUMNS = tuple(field.name for field in fields(Entry))
 _SCHEMA = """
 CREATE TABLE keys (
     id TEXT PRIMARY KEY,
     tenant TEXT NOT NULL,
-    model TEXT NOT NULL,
-    manifest TEXT NOT NULL,
+    key_set TEXT NOT NULL,
     digest TEXT NOT NULL,
     size INTEGER NOT NULL,
     created REAL NOT NULL,
     used REAL NOT NULL
 ) STRICT
 """
+_FORMER = "frames of keys have another format now: clients register theirs again by themselves"
 _PUT = f"INSERT OR REPLACE INTO keys (id, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"  # noqa: S608 - constants
 _LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
 
@@ -117,10 +121,14 @@ class DiskShelf:
         (version,) = self._index.execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise SettingError(f"a newer heinfer keeps keys in {folder}: give this one another folder")
-        if version == 0:
+        if version < _VERSION:
             with self._transaction():
+                former = self._index.execute("SELECT count(*) FROM keys").fetchone()[0] if version else 0
+                self._index.execute("DROP TABLE IF EXISTS keys")  # their frames go when the folder is swept
                 self._index.execute(_SCHEMA)
                 self._index.execute(f"PRAGMA user_version = {_VERSION}")
+            if former:
+                log(_logger, logging.WARNING, "former keys removed", keys=former, reason=_FORMER)
 
     def _swept(self) -> list[Entry]:
         """What is indexed and there; whatever is only one of the two is removed."""

@@ -19,29 +19,19 @@ from heinfer_server.errors import StorageError
 
 
 @dataclass(frozen=True)
-class EvaluationKeys:
-    """One client's evaluation keys for one model, as the frame that came and was found to be right."""
-
-    model: str
-    frame: bytes
-
-
-@dataclass(frozen=True)
 class Entry:
     """Stored keys.
 
     Attributes:
         tenant: whose they are.
-        model: name of the model that they are for.
-        manifest: hexadecimal SHA-256 of its manifest: another version of the model may want other keys.
+        key_set: digest of what they are for: all models that take the same keys, and no others.
         digest: hexadecimal SHA-256 of the frame.
         size: bytes of the frame.
         created, used: seconds since the epoch.
     """
 
     tenant: str
-    model: str
-    manifest: str
+    key_set: str
     digest: str
     size: int
     created: float
@@ -50,12 +40,12 @@ class Entry:
     @property
     def id(self) -> str:
         """The address: says what is stored and for whom, and is as hard to guess as the keys themselves."""
-        return address(self.tenant, self.model, self.manifest, self.digest)
+        return address(self.tenant, self.key_set, self.digest)
 
 
-def address(tenant: str, model: str, manifest: str, digest: str) -> str:
-    """Id of keys of that digest, of a tenant, for a model of that manifest: 64 hexadecimal digits."""
-    parts = (tenant, model, manifest, digest)  # without length they could run into each other
+def address(tenant: str, key_set: str, digest: str) -> str:
+    """Id of keys of that digest, of a tenant, for a key set: 64 hexadecimal digits."""
+    parts = (tenant, key_set, digest)  # without length they could run into each other
     return sha256(b"".join(len(part).to_bytes(4, "little") + part.encode() for part in parts)).hexdigest()
 
 
@@ -156,7 +146,7 @@ class KeyStore:
 
     # What may block
 
-    def add(self, tenant: str, model: str, manifest: str, frame: bytes) -> str:
+    def add(self, tenant: str, key_set: str, frame: bytes) -> str:
         """Keep keys and return their id, the same for the same; they are there for good when this returns.
 
         Raises:
@@ -166,7 +156,7 @@ class KeyStore:
         if len(frame) > min(self._limits.capacity, self._limits.quota):
             raise SettingError(f"one client's keys take {len(frame)} bytes, more than there may be of all")
         now = self._clock()
-        entry = Entry(tenant, model, manifest, sha256(frame).hexdigest(), len(frame), now, now)
+        entry = Entry(tenant, key_set, sha256(frame).hexdigest(), len(frame), now, now)
         with self._changing:
             with self._looking:
                 gone = set(self._to_go(entry))
@@ -176,8 +166,8 @@ class KeyStore:
                 self._entries[entry.id] = entry
         return entry.id
 
-    def read(self, key_id: str) -> EvaluationKeys:
-        """The keys themselves.
+    def read(self, key_id: str) -> bytes:
+        """The frame of them.
 
         Raises:
             UnknownKeysError: when there are none under the id.
@@ -191,7 +181,7 @@ class KeyStore:
         if frame is None:
             self._drop(entry)
             raise unknown_keys()
-        return EvaluationKeys(entry.model, frame)
+        return frame
 
     def remove(self, tenant: str, key_id: str) -> None:
         """Forget keys; UnknownKeysError when the tenant has none under the id."""

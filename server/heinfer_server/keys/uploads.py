@@ -16,6 +16,7 @@ from heinfer.errors import (
     UploadIncompleteError,
     UploadOffsetError,
 )
+from heinfer_server.models import KeySet
 
 UPLOADS_AT_ONCE = 16
 UPLOADS_OF_A_TENANT = 8
@@ -35,7 +36,7 @@ class Upload:
 
     Attributes:
         tenant: who sends them.
-        model: name of the model that they are for.
+        key_set: that they are to be of.
         digest: hexadecimal SHA-256 of all of it, as it was announced.
         size: bytes of all of it.
         touched: when the last piece came.
@@ -44,7 +45,7 @@ class Upload:
     """
 
     tenant: str
-    model: str
+    key_set: KeySet
     digest: str
     size: int
     touched: float
@@ -93,7 +94,7 @@ class Uploads:
         self._drop_those_over()
         return len(self._uploads)
 
-    def open(self, upload_id: str, tenant: str, model: str, digest: str, size: int) -> Upload:
+    def open(self, upload_id: str, tenant: str, key_set: KeySet, digest: str, size: int) -> Upload:
         """Begin an upload, or go on with the one that has begun; BusyError when too much is under way."""
         self._drop_those_over()
         found = self._uploads.get(upload_id)
@@ -104,7 +105,7 @@ class Uploads:
         if rest is None:
             raise BusyError("too many uploads of keys are under way: try again later")
         self._uploads = rest
-        upload = self._uploads[upload_id] = Upload(tenant, model, digest, size, now)
+        upload = self._uploads[upload_id] = Upload(tenant, key_set, digest, size, now)
         return upload
 
     def get(self, tenant: str, upload_id: str) -> Upload:

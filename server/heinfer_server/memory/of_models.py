@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from heinfer.errors import SettingError
 from heinfer.runtime import NativeOptions
-from heinfer_server.models import ServedModel
+from heinfer_server.models import Models
 
 
-def model_options(
-    models: Mapping[str, ServedModel], backend: str, options: NativeOptions, limit: int
-) -> Mapping[str, NativeOptions]:
-    """How each model runs, so that all together take no more than a limit in a worker.
+def model_options(models: Models, backend: str, options: NativeOptions, limit: int) -> Mapping[str, NativeOptions]:
+    """How each version of a model runs, by its digest, so that all together take no more than a limit in a worker.
 
     Where their encoded constants do not all fit, the native backend encodes some in every evaluation: every model keeps
     the same share. A worker evaluates one request at a time, so of intermediate results the largest count once.
@@ -21,34 +19,32 @@ def model_options(
     Raises:
         SettingError: when they do not fit even so; names the model and the numbers.
     """
-    whole = {name: model.memory(backend, options) for name, model in models.items()}
+    whole = {model.digest: model.memory(backend, options) for model in models}
     constants = sum(need.plaintexts for need in whole.values())
     running = max((need.ciphertexts for need in whole.values()), default=0)
     if constants + running <= limit:
-        return dict.fromkeys(models, options)
-    chosen = dict.fromkeys(models, options)
+        return dict.fromkeys(whole, options)
+    chosen = dict.fromkeys(whole, options)
     if backend == "native":
         share = max(0, limit - running) / constants
-        for name, need in whole.items():
-            chosen[name] = replace(options, most_constant_bytes=share * need.plaintexts)
-            running = max(running, models[name].memory(backend, chosen[name]).ciphertexts)
+        for model in models:
+            chosen[model.digest] = replace(options, most_constant_bytes=share * whole[model.digest].plaintexts)
+            running = max(running, model.memory(backend, chosen[model.digest]).ciphertexts)
         share = max(0, limit - running) / constants  # what is encoded in a run needs a place there
-        chosen = {name: replace(options, most_constant_bytes=share * need.plaintexts) for name, need in whole.items()}
+        chosen = {of: replace(options, most_constant_bytes=share * need.plaintexts) for of, need in whole.items()}
     _require_room(models, backend, chosen, limit)
     return chosen
 
 
-def _require_room(
-    models: Mapping[str, ServedModel], backend: str, options: Mapping[str, NativeOptions], limit: int
-) -> None:
+def _require_room(models: Models, backend: str, options: Mapping[str, NativeOptions], limit: int) -> None:
     plaintexts = ciphertexts = 0
-    for name, model in models.items():
-        need = model.memory(backend, options[name])
+    for model in models:
+        need = model.memory(backend, options[model.digest])
         plaintexts += need.plaintexts
         ciphertexts = max(ciphertexts, need.ciphertexts)
         if plaintexts + ciphertexts > limit:
             raise SettingError(
-                f"{name} needs {need.plaintexts} bytes for its weights in every worker and {need.ciphertexts} to "
-                f"evaluate: {plaintexts + ciphertexts} with the models before it, and models may take {limit}; serve "
-                "fewer models, or raise HEINFER_SERVER_MODEL_MEMORY"
+                f"{model.title} needs {need.plaintexts} bytes for its weights in every worker and {need.ciphertexts} "
+                f"to evaluate: {plaintexts + ciphertexts} with the models before it, and models may take {limit}; "
+                "serve fewer models or versions, or raise HEINFER_SERVER_MODEL_MEMORY"
             )

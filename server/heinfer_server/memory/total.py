@@ -11,7 +11,7 @@ from heinfer.errors import SettingError
 from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.jobs import JOBS_KEPT
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
-from heinfer_server.models import ServedModel
+from heinfer_server.models import Models
 from heinfer_server.settings import Settings
 
 PROCESS_BYTES = 100 << 20
@@ -55,7 +55,7 @@ class Prediction:
 
 
 def predict(
-    models: Mapping[str, ServedModel],
+    models: Models,
     settings: Settings,
     backend: str,
     options: Mapping[str, NativeOptions],
@@ -65,16 +65,16 @@ def predict(
     """What a service with these settings takes at most.
 
     Args:
-        options: of each model.
+        options: of each version of a model, by its digest.
         evaluations: requests that may wait or be under way.
         registrations: of keys, whole or by piece, at once.
     """
-    needs = [model.memory(backend, options[name]) for name, model in models.items()]
+    needs = [model.memory(backend, options[model.digest]) for model in models]
     one_worker = sum(need.plaintexts for need in needs) + max((need.ciphertexts for need in needs), default=0)
     keys = _largest_keys(models, backend)
-    bodies = max((model.inputs_length for model in models.values()), default=0)
-    outputs = max((model.outputs_length for model in models.values()), default=0)
-    whole = max((model.keys_length for model in models.values()), default=0)
+    bodies = max((model.inputs_length for model in models), default=0)
+    outputs = max((model.outputs_length for model in models), default=0)
+    whole = max((model.keys.length for model in models), default=0)
     return Prediction(
         processes=(settings.workers + 1) * PROCESS_BYTES,
         models=settings.workers * one_worker,
@@ -85,14 +85,14 @@ def predict(
     )
 
 
-def loaded_keys(models: Mapping[str, ServedModel], settings: Settings, backend: str) -> int:
+def loaded_keys(models: Models, settings: Settings, backend: str) -> int:
     """Clients whose keys a worker keeps loaded: at least that of the request which it evaluates."""
     fitting = int(settings.loaded_key_memory) // max(1, _largest_keys(models, backend))
     return min(MOST_LOADED_KEYS, max(1, fitting))
 
 
-def _largest_keys(models: Mapping[str, ServedModel], backend: str) -> int:
-    return max((model.loaded_key_bytes(backend) for model in models.values()), default=0)
+def _largest_keys(models: Models, backend: str) -> int:
+    return max((model.loaded_key_bytes(backend) for model in models), default=0)
 
 
 def require_memory(prediction: Prediction, limit: int | None) -> None:

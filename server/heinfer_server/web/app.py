@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
-from heinfer_server.models import ServedModel
+from heinfer_server.models import Models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log, request_id
@@ -37,7 +37,7 @@ _ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatu
 _logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, models: Mapping[str, ServedModel]) -> FastAPI:
+def create_app(settings: Settings, models: Models) -> FastAPI:
     """The service for these models; its workers run between startup and shutdown.
 
     Raises:

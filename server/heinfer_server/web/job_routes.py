@@ -18,7 +18,18 @@ from heinfer_server.evaluation.pool import Evaluation
 from heinfer_server.evaluation.watching import Watch
 from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import OCTET_SCHEMA, OCTETS, KeyQuery, ModelQuery, Tenant, TheService, octets_in
+from heinfer_server.web.parts import (
+    MANIFEST_HEADER,
+    MANIFEST_HEADERS,
+    OCTET_SCHEMA,
+    OCTETS,
+    KeyQuery,
+    ManifestQuery,
+    ModelQuery,
+    Tenant,
+    TheService,
+    octets_in,
+)
 from heinfer_server.web.problems import documented, public_code
 from heinfer_server.web.schemas import JobState
 
@@ -50,6 +61,7 @@ async def begin_job(
     response: Response,
     model: ModelQuery,
     keys: KeyQuery,
+    manifest: ManifestQuery = None,
     idempotency_key: Annotated[
         str,
         Header(
@@ -60,7 +72,7 @@ async def begin_job(
     ] = "",
 ) -> JobState:
     service.require_service()
-    served = service.model(model)
+    served = service.models.version(model, manifest)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)
     with ExitStack() as place:
@@ -68,16 +80,16 @@ async def begin_job(
         with stages.timed("body"):
             body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
         await service.check(served, body, stages)
-        asked = (model.encode(), keys.encode(), body)
+        asked = (served.digest.encode(), keys.encode(), body)
         # From here on nothing is waited for: the same request that comes meanwhile would begin another job.
         job = service.jobs.find_again(tenant, idempotency_key, *asked) if idempotency_key else None
         if job is None:
 
             async def work(watch: Watch, withdrawn: Departure) -> Result:
-                evaluation = Evaluation(served.name, service.holder(tenant, keys), keys, body, stages, watch=watch)
+                evaluation = Evaluation(served.digest, service.holder(tenant, keys), keys, body, stages, watch=watch)
                 with stages.timed("total"):
                     done = await service.workers.evaluate(evaluation, withdrawn)
-                return Result(done.frames, stages.header())
+                return Result(done.frames, stages.header(), served.digest)
 
             job = service.jobs.begin(tenant, work, place.pop_all(), idempotency_key, *asked)
     response.headers["Location"] = f"{service.settings.root_path}/jobs/{job.id}"
@@ -98,7 +110,11 @@ async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobStat
     summary="What a job has come to",
     response_class=Response,
     responses={
-        200: {"description": "a frame of the encrypted outputs", "content": OCTET_SCHEMA},
+        200: {
+            "description": "a frame of the encrypted outputs",
+            "content": OCTET_SCHEMA,
+            "headers": MANIFEST_HEADERS,
+        },
         **documented(
             HTTPStatus.NOT_FOUND,
             HTTPStatus.CONFLICT,
@@ -111,7 +127,8 @@ async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Resp
     job = service.jobs.get(tenant, job_id)
     result = job.outcome()
     job.is_fetched = True
-    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": result.timing})
+    headers = {"Server-Timing": result.timing, MANIFEST_HEADER: result.manifest}
+    return Response(result.frames, media_type=OCTETS, headers=headers)
 
 
 @router.get(

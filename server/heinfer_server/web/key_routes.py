@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from heinfer_server.keys.uploads import CHUNK_BYTES
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import KeyId, Model, Tenant, TheService, UploadId, octets_in
+from heinfer_server.web.parts import KeyId, ManifestQuery, Model, Tenant, TheService, UploadId, octets_in
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import KeyList, KeySummary, Registration, UploadState
 
@@ -23,18 +23,24 @@ router = APIRouter()
     responses=documented(
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
         *REFUSALS,
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
     openapi_extra=octets_in("a frame of exactly the evaluation keys that the manifest lists"),
 )
 async def register_keys(
-    service: TheService, tenant: Tenant, model: Model, request: Request, response: Response
+    service: TheService,
+    tenant: Tenant,
+    model: Model,
+    request: Request,
+    response: Response,
+    manifest: ManifestQuery = None,
 ) -> Registration:
-    served = service.model(model)
+    key_set = service.models.version(model, manifest).keys
     with service.registrations.entered(tenant):
-        body = await read_body(request, served.keys_length, service.settings.body_seconds_per_mib)
-        key_id = await service.register(tenant, served, body)
+        body = await read_body(request, key_set.length, service.settings.body_seconds_per_mib)
+        key_id = await service.register(tenant, key_set, body)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
     return Registration(keys=key_id)
 
@@ -47,7 +53,8 @@ async def list_keys(service: TheService, tenant: Tenant) -> KeyList:
         keys=[
             KeySummary(
                 keys=entry.id if is_known else None,
-                model=entry.model,
+                key_set=entry.key_set,
+                models=service.models.taking(entry.key_set),
                 bytes=entry.size,
                 created=entry.created,
                 used=entry.used,
@@ -71,7 +78,7 @@ async def delete_keys(service: TheService, tenant: Tenant, key_id: KeyId) -> Non
     "/models/{model}/uploads",
     summary="Begin to register evaluation keys in pieces, or go on with it",
     status_code=HTTPStatus.CREATED,
-    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND),
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT),
 )
 async def begin_upload(
     service: TheService,
@@ -79,9 +86,10 @@ async def begin_upload(
     model: Model,
     size: Annotated[int, Query(ge=0, lt=1 << 48, description="bytes of the frame, which the manifest implies")],
     sha256: Annotated[str, Query(pattern="^[0-9a-f]{64}$", description="digest of the frame, hexadecimal")],
+    manifest: ManifestQuery = None,
 ) -> UploadState:
-    served = service.model(model)
-    upload_id, upload = service.begin_upload(tenant, served, sha256, size)
+    key_set = service.models.version(model, manifest).keys
+    upload_id, upload = service.begin_upload(tenant, key_set, sha256, size)
     return UploadState(
         upload=upload_id, size=size, offset=size if upload is None else upload.offset, is_registered=upload is None
     )

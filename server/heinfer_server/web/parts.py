@@ -16,6 +16,15 @@ OCTETS = "application/octet-stream"
 OCTET_SCHEMA = {OCTETS: {"schema": {"type": "string", "format": "binary"}}}
 
 
+MANIFEST_HEADER = "Heinfer-Manifest"
+MANIFEST_HEADERS = {
+    MANIFEST_HEADER: {
+        "description": "SHA-256 of the manifest of the version that answered, hexadecimal",
+        "schema": {"type": "string"},
+    }
+}
+
+
 def octets_in(description: str) -> dict[str, Any]:
     """OpenAPI's description of a request whose body is frames."""
     return {"requestBody": {"required": True, "description": description, "content": OCTET_SCHEMA}}
@@ -47,6 +56,15 @@ def end_of(seconds: float | None) -> float:
 
 Model = Annotated[str, PathParameter(max_length=64, examples=["mnist-ffconv"])]
 ModelQuery = Annotated[str, Query(alias="model", max_length=64, examples=["mnist-ffconv"])]
+ManifestQuery = Annotated[
+    str | None,
+    Query(
+        alias="manifest",
+        pattern="^[0-9a-f]{64}$",
+        description="SHA-256 of the bytes of the manifest that the request is made from, hexadecimal: it says which "
+        "version of the model is meant; a request without it is refused",
+    ),
+]
 KeyQuery = Annotated[str, Query(alias="keys", max_length=64, description="id of registered keys")]
 KeyId = Annotated[str, PathParameter(max_length=64, description="id of registered keys")]
 UploadId = Annotated[str, PathParameter(max_length=64, description="id of an upload")]

@@ -17,11 +17,13 @@ from heinfer.errors import (
     HeinferError,
     IdempotencyConflictError,
     JobNotDoneError,
+    ManifestRequiredError,
     PayloadTooLargeError,
     ServiceUnavailableError,
     UnauthorizedError,
     UnknownJobError,
     UnknownKeysError,
+    UnknownManifestError,
     UnknownModelError,
     UnknownUploadError,
     UploadDigestError,
@@ -39,6 +41,8 @@ RETRY_AFTER_SECONDS = 1
 
 _STATUS: dict[type[HeinferError], HTTPStatus] = {
     UnknownModelError: HTTPStatus.NOT_FOUND,
+    ManifestRequiredError: HTTPStatus.BAD_REQUEST,
+    UnknownManifestError: HTTPStatus.CONFLICT,
     UnknownKeysError: HTTPStatus.NOT_FOUND,
     UnknownUploadError: HTTPStatus.NOT_FOUND,
     UploadOffsetError: HTTPStatus.CONFLICT,

@@ -14,9 +14,12 @@ from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.departure import departure_of
 from heinfer_server.web.parts import (
+    MANIFEST_HEADER,
+    MANIFEST_HEADERS,
     OCTET_SCHEMA,
     OCTETS,
     KeyQuery,
+    ManifestQuery,
     Model,
     ModelQuery,
     Tenant,
@@ -49,23 +52,25 @@ async def readyz(service: TheService) -> Readiness:
     return Readiness()
 
 
-@router.get("/models", summary="The models that are served")
+@router.get("/models", summary="The models that are served, in all their versions")
 async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
     return ModelList(
         models=[
             ModelSummary(
                 name=model.name,
                 version=model.bundle.manifest.model_version,
+                digest=model.digest,
+                is_current=model is service.models.current(model.name),
                 manifest=f"{service.settings.root_path}/models/{quote(model.name)}/manifest",
             )
-            for model in service.models.values()
+            for model in service.models
         ]
     )
 
 
 @router.get(
     "/models/{model}/manifest",
-    summary="What a client needs to know of a model",
+    summary="What a client needs to know of a model: of its current version",
     response_model=Manifest,
     responses={
         200: {
@@ -80,8 +85,8 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
     },
 )
 async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Response:
-    served = service.model(model)
-    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.roughly(served.name):.3f}"}
+    served = service.models.current(model)
+    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.roughly(served.digest):.3f}"}
     return Response(served.manifest, media_type="application/json", headers=headers)
 
 
@@ -100,12 +105,14 @@ async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Re
                     "schema": {"type": "string"},
                     "example": "body;dur=0.4, check;dur=1.1, wait;dur=0.0, worker;dur=25.9, keys;dur=0.0, "
                     "evaluation;dur=24.3, total;dur=27.5",
-                }
+                },
+                **MANIFEST_HEADERS,
             },
         },
         **documented(
             HTTPStatus.BAD_REQUEST,
             HTTPStatus.NOT_FOUND,
+            HTTPStatus.CONFLICT,
             *REFUSALS,
             HTTPStatus.SERVICE_UNAVAILABLE,
             HTTPStatus.GATEWAY_TIMEOUT,
@@ -119,10 +126,11 @@ async def infer(
     request: Request,
     model: ModelQuery,
     keys: KeyQuery,
+    manifest: ManifestQuery = None,
     seconds: Timeout = None,
 ) -> Response:
     service.require_service()
-    served = service.model(model)
+    served = service.models.version(model, manifest)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)
     holder, ends = service.holder(tenant, keys), end_of(seconds)
@@ -132,5 +140,7 @@ async def infer(
         async with departure_of(request) as gone:
             with stages.timed("total"):
                 await service.check(served, body, stages)
-                result = await service.workers.evaluate(Evaluation(served.name, holder, keys, body, stages, ends), gone)
-    return Response(result.frames, media_type=OCTETS, headers={"Server-Timing": stages.header()})
+                evaluation = Evaluation(served.digest, holder, keys, body, stages, ends)
+                result = await service.workers.evaluate(evaluation, gone)
+    headers = {"Server-Timing": stages.header(), MANIFEST_HEADER: served.digest}
+    return Response(result.frames, media_type=OCTETS, headers=headers)

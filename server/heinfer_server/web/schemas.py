@@ -10,15 +10,19 @@ from heinfer_server.evaluation.jobs import State
 
 
 class ModelSummary(BaseModel):
-    """One model in the list of models."""
+    """One version of a model in the list of models."""
 
     name: str = Field(examples=["mnist-ffconv"])
     version: str = Field(examples=["1"])
-    manifest: str = Field(description="path of the manifest", examples=["/models/mnist-ffconv/manifest"])
+    digest: str = Field(description="SHA-256 of its manifest, hexadecimal: requests name the version by it")
+    is_current: bool = Field(description="whether GET /models/{model}/manifest gives the manifest of this version")
+    manifest: str = Field(
+        description="path of the manifest of the current version", examples=["/models/mnist-ffconv/manifest"]
+    )
 
 
 class ModelList(BaseModel):
-    """All models that the service serves."""
+    """All models that the service serves, of each the current version first."""
 
     models: list[ModelSummary]
 
@@ -36,7 +40,8 @@ class KeySummary(BaseModel):
     """One set of registered keys."""
 
     keys: str | None = Field(description="id of the keys; null for who is not told apart from others")
-    model: str = Field(examples=["mnist-ffconv"])
+    key_set: str = Field(description="digest of what such keys depend on, hexadecimal")
+    models: list[str] = Field(description="names of the models that take them", examples=[["mnist-ffconv"]])
     bytes: int = Field(examples=[9_879_404])
     created: float = Field(description="seconds since the epoch")
     used: float = Field(description="seconds since the epoch; the last request that named them")
