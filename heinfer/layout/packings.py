@@ -182,10 +182,10 @@ def _planes(shape: tuple[int, int, int], phases: tuple[int, int]) -> np.ndarray[
     return split.transpose(0, 2, 4, 1, 3).reshape(-1, *size)
 
 
-def cyclic_pack(shape: tuple[int, ...], slots: int) -> Layout:
-    """The flattened tensor, padded to a power of two with zeros and repeated to fill the slots."""
+def cyclic_pack(shape: tuple[int, ...], slots: int, zeros: int = 0) -> Layout:
+    """The flattened tensor, padded to a power of two with so many zeros at least, and repeated to fill the slots."""
     size = prod(shape)
-    padded = np.full(power_of_two(size), ZERO)
+    padded = np.full(power_of_two(size + zeros), ZERO)
     padded[:size] = np.arange(size)
     return Layout(shape, _fill(padded, slots))
 

@@ -230,7 +230,7 @@ class _Search:
         for state in states:
             places = state.places(part.reads)
             source = Layout.side_by_side([place.layout for place in places])
-            for candidate in target_candidates(part.maps, places, self.slots):
+            for candidate in target_candidates(part.maps, places, self.slots, last=level == 1):
                 kernel = self.kernels(part.map, source, candidate)
                 try:
                     least = kernel.least(self.prices.operations, level, kernel.fewest_diagonals)
