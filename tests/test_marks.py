@@ -21,10 +21,15 @@ from benchmarks.wrapping import wrapped
 from heinfer.circuit.interpret import run
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
+from heinfer.compiler import compile_network
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError
 from heinfer.formats import bundle as bundles
-from heinfer.layout.layout import Layout
+from heinfer.formats.manifest import Preprocessing
+from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import cyclic_pack, dense_pack
+from heinfer.network.ir import Network, Node
+from heinfer.network.operators import Dense
+from heinfer.planner.objective import Wishes
 from heinfer_client import AsyncClient, Client, Confidence, Prediction
 from heinfer_client.codec import Codec
 from heinfer_client.marks import Marks, read_marks
@@ -92,7 +97,7 @@ def test_what_has_wrapped_is_marked(layout, seed, size):
 
 @pytest.mark.parametrize("classes", [2, 4, 8])
 def test_without_a_zero_what_has_wrapped_can_look_like_another_answer(classes):
-    """Known, and the reason for a zero: the slots beyond the limit are then the only mark."""
+    """The reason why the compiler leaves zeros: without them, scores beyond the limit are the only mark."""
     rng = np.random.default_rng(0)
     layout = cyclic_pack((classes,), 64)
     scores = rng.normal(size=(4000, classes)) * 1000
@@ -100,6 +105,27 @@ def test_without_a_zero_what_has_wrapped_can_look_like_another_answer(classes):
     missed = np.mean([mark.in_range for mark in marks])
     # The volume of the cube of slots below the limit, in that of the cell of coefficients.
     assert missed == pytest.approx(classes ** (-classes / 2) * 2 ** (-(classes - 1) / 2), rel=0.2, abs=0.002)
+
+
+@pytest.mark.parametrize("classes", [1, 2, 3, 4, 8])
+def test_the_compiler_leaves_zeros_beside_scores_however_few(classes):
+    """So that no compiled model is one of those, also in a batch."""
+    rng = np.random.default_rng(classes)
+    dense = Dense(rng.normal(size=(classes, 16)), rng.normal(size=classes))
+    network = Network((16,), (Node("fc", dense),))
+    pixels = Preprocessing(divisor=1, mean=(0,), std=(1,), low=0, high=1)
+    for batch in (1, 4):
+        model = compile_network(
+            network, rng.random((8, 16)), name="few", preprocessing=pixels, wishes=Wishes(batch=batch)
+        )
+        layout = model.plan.output
+        assert (layout.index == ZERO).mean() >= 2 / (classes + 2) / 2
+        x = rng.random((4, 16))
+        assert np.abs(model(x) - network(x)).max() < 1e-10
+        for _ in range(100):
+            slots = layout.pack(rng.normal(size=layout.shape) * 10 ** rng.uniform(0, 4))
+            answer = wrapped(slots, 1.0)
+            assert np.allclose(answer, slots) or not read_marks(answer, layout, 1.0).in_range
 
 
 def test_noise_is_what_is_no_score():

@@ -183,7 +183,7 @@ def _planes(shape: tuple[int, int, int], phases: tuple[int, int]) -> np.ndarray[
 
 
 def cyclic_pack(shape: tuple[int, ...], slots: int, zeros: int = 0) -> Layout:
-    """The flattened tensor, padded to a power of two with at least so many zeros and repeated to fill the slots."""
+    """The flattened tensor, padded to a power of two with so many zeros at least, and repeated to fill the slots."""
     size = prod(shape)
     padded = np.full(power_of_two(size + zeros), ZERO)
     padded[:size] = np.arange(size)

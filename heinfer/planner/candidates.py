@@ -17,6 +17,10 @@ from heinfer.planner.join import Index, distinct
 
 Shape = tuple[int, ...]
 
+OUTPUT_ZEROS = 2
+"""Slots of every copy of the scores, at least, that hold zero: by them a client sees that an answer has wrapped round,
+whatever the scores look like. One would leave something to chance where scores are few."""
+
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
@@ -75,26 +79,26 @@ def _samples(first: LinearMap, y: Samples, x: Samples, slots: int) -> Iterator[C
     yield Candidate(layout, (), grid, label, phases=(y.step, x.step))
 
 
-def output_candidates(linear: LinearMap, source: Candidate, slots: int, zeros: int) -> Iterator[Candidate]:
-    """Layouts that an affine layer may produce from a source; a vector has at least so many zeros beside it."""
+def output_candidates(linear: LinearMap, source: Candidate, slots: int, last: bool = False) -> Iterator[Candidate]:
+    """Layouts that an affine layer may produce from a source; the last one's leave zeros, if there is room."""
     shape = linear.out_shape
     if len(shape) == 3 and source.grid is not None:
         planes = (shape[0], shape[1], shape[2])
         yield from _plane_candidates(planes, *_natural(linear, source.grid, source.phases), slots)
     else:
-        yield _flat_candidate(shape, slots, zeros)
+        yield _flat_candidate(shape, slots, zeros=OUTPUT_ZEROS if last else 0)
 
 
 def target_candidates(
-    maps: Sequence[LinearMap], sources: Sequence[Candidate], slots: int, zeros: int = 0
+    maps: Sequence[LinearMap], sources: Sequence[Candidate], slots: int, last: bool = False
 ) -> Iterator[Candidate]:
     """Layouts that an affine layer may produce from all that it reads: what any of it suggests, and as that is."""
     if len(sources) == 1:
-        yield from output_candidates(maps[0], sources[0], slots, zeros)
+        yield from output_candidates(maps[0], sources[0], slots, last)
         return
     found: dict[object, Candidate] = {}
     for linear, source in zip(maps, sources, strict=True):
-        for candidate in output_candidates(linear, source, slots, zeros):
+        for candidate in output_candidates(linear, source, slots, last):
             found.setdefault((candidate.layout, candidate.folds), candidate)
     planes = [candidate for candidate in found.values() if candidate.grid]
     yield from planes or found.values()
@@ -130,17 +134,18 @@ def _read_along(linear: LinearMap, axis: int) -> tuple[Index, Index]:
     return output, read
 
 
-def flat_pack(shape: Shape, slots: int, zeros: int = 0) -> Layout:
-    """The flattened tensor with at least so many zeros, repeated to fill a ciphertext, or in as few as hold it."""
-    if power_of_two(prod(shape) + zeros) <= slots:
-        return cyclic_pack(shape, slots, zeros)
-    return dense_pack(shape, slots)
+def flat_pack(shape: Shape, slots: int) -> Layout:
+    """The flattened tensor, repeated to fill a ciphertext, or in as few as hold it."""
+    return cyclic_pack(shape, slots) if power_of_two(prod(shape)) <= slots else dense_pack(shape, slots)
 
 
-def _flat_candidate(shape: Shape, slots: int, zeros: int) -> Candidate:
+def _flat_candidate(shape: Shape, slots: int, zeros: int = 0) -> Candidate:
     """Every slot ends with a complete output: fold cyclically by all multiples of the padded length."""
-    folds = _doublings(power_of_two(prod(shape) + zeros), slots)
-    layout = flat_pack(shape, slots, zeros)
+    size = prod(shape)
+    if power_of_two(size + zeros) <= slots:
+        folds, layout = _doublings(power_of_two(size + zeros), slots), cyclic_pack(shape, slots, zeros)
+    else:
+        folds, layout = _doublings(power_of_two(size), slots), flat_pack(shape, slots)
     return Candidate(layout, folds, None, f"{_name(shape)} cyclic in every slot" + _in_several(layout))
 
 

@@ -43,8 +43,6 @@ from heinfer.planner.states import BEAM, State, beam
 
 _POSED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""
-ZEROS = 2
-"""Slots of a period of the scores that hold none: what has wrapped round shows in them (heinfer_client.marks)."""
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
 
@@ -232,7 +230,7 @@ class _Search:
         for state in states:
             places = state.places(part.reads)
             source = Layout.side_by_side([place.layout for place in places])
-            for candidate in target_candidates(part.maps, places, self.slots, ZEROS if level == 1 else 0):
+            for candidate in target_candidates(part.maps, places, self.slots, last=level == 1):
                 kernel = self.kernels(part.map, source, candidate)
                 try:
                     least = kernel.least(self.prices.operations, level, kernel.fewest_diagonals)
