@@ -95,7 +95,8 @@ class Codec:
 
     def unpack(self, slots: Array, count: int) -> Array:
         """Scores (count, classes) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
-        return self._output_layout.unpack(slots).reshape(-1, prod(self.manifest.output_shape))[:count]
+        scores = np.ldexp(self._output_layout.unpack(slots), self.manifest.output.exponent)
+        return scores.reshape(-1, prod(self.manifest.output_shape))[:count]
 
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""

@@ -34,6 +34,8 @@ MAX_MANIFEST_BYTES = 1 << 22
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_LABEL: Final = 64
+MAX_EXPONENT: Final = 256
+"""Of two, by which scores may have been scaled."""
 
 _MAX_PRIMES = 64
 _MAX_CHANNELS = 1024
@@ -127,11 +129,15 @@ class InputPart(Part):
 
 
 class OutputPart(Part):
-    """The scores as the server returns them; `labels` names each score of an image, or is empty."""
+    """The scores as the server returns them: what is decoded, times 2^exponent.
+
+    `labels` names each score of an image, or is empty.
+    """
 
     layout: LayoutPart
     level: _Level
     scale: _Scale
+    exponent: Annotated[int, Field(ge=-MAX_EXPONENT, le=MAX_EXPONENT)] = 0
     labels: tuple[_Label, ...]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -71,14 +71,21 @@ class Network:
 
     def __call__(self, x: Vector) -> Vector:
         """Evaluate in float64 on tensors of shape (batch, *input_shape)."""
+        value = np.asarray(x, dtype=np.float64)
+        for _, tensor in self.tensors(x):
+            value = tensor
+        return value
+
+    def tensors(self, x: Vector) -> Iterator[tuple[int, Vector]]:
+        """Evaluate, giving every node's position and tensor in order; only those still needed are kept."""
         if x.shape[1:] != self.input_shape:
             raise ShapeError(f"the network takes (batch, *{self.input_shape}), got {x.shape}")
         values: dict[int, Vector] = {INPUT: np.asarray(x, dtype=np.float64)}
         for position, (node, reads) in enumerate(zip(self.nodes, self.reads, strict=True)):
             values[position] = _value(node.operator, [values[i] for i in reads])
-            for done in [i for i in values if self.last_use.get(i, position) <= position and i != position]:
+            yield position, values[position]
+            for done in [i for i in values if self.last_use.get(i, position) <= position]:
                 del values[done]
-        return values[len(self.nodes) - 1]
 
     @cached_property
     def last_use(self) -> dict[int, int]:
