@@ -12,7 +12,6 @@ from heinfer.backends.cleartext import simulate
 from heinfer.cli.comparison import Scores
 from heinfer.formats.bundle import Bundle
 from heinfer_client.codec import Codec, Decrypted
-from heinfer_client.marks import read_marks
 
 
 class Modelled:
@@ -26,11 +25,10 @@ class Modelled:
     def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Decrypted]]:
         """Exact scores (classes,) and the answer of each image; noise is that of their mean power."""
         bundle, codec, part = self._bundle, self._codec, self._bundle.manifest.input
-        layout, limit = bundle.manifest.output.layout.to_layout(), bundle.manifest.capacity
+        limit = bundle.manifest.capacity * 2.0**-bundle.manifest.output.exponent
         inputs = codec.pack(codec.read_images(images))
         simulation = simulate(bundle.circuit, codec.parameters, part.level, part.scale, bundle.bounds, inputs)
         for slots in simulation.outputs:
             noise = self._rng.normal(size=(2, *slots.shape)) * simulation.deviation
             decrypted = wrapped(slots + noise[0] + 1j * noise[1], limit)
-            scores = codec.unpack(decrypted.real[None], 1)
-            yield codec.unpack(slots[None], 1)[0], Decrypted(scores, read_marks(decrypted, layout, limit))
+            yield codec.unpack(slots[None], 1)[0], codec.answer(decrypted, 1)

@@ -1,6 +1,6 @@
 """compile(): from a trained torch module to everything that running it encrypted takes.
 
-Trace, fold, plan, lower, calibrate, assign scales, validate: each step is one function, named here in
+Trace, fold, balance, plan, lower, calibrate, assign scales, validate: each step is one function, named here in
 the order in which it happens.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import floor, inf, log2, prod
+from math import inf, ldexp, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,21 +26,16 @@ from heinfer.arguments import (
 )
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.calibration.prediction import prices
-from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
 from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import (
-    Scales,
-    assign_scales,
-    choose_scales,
     mark_hoisting,
     merge_common_subexpressions,
     remove_dead_code,
 )
 from heinfer.circuit.passes.key_set import compose_rotations
-from heinfer.circuit.statistics import observe
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.bundle import Bundle
@@ -55,6 +50,7 @@ from heinfer.formats.manifest import (
     Preprocessing,
     first_reason,
 )
+from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.cost import HOISTED
@@ -62,14 +58,12 @@ from heinfer.planner.objective import DEFAULT, Wishes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.planning import plan_policy
 from heinfer.report import Report, report
+from heinfer.scaling import Scaled, scale
 
 if TYPE_CHECKING:
     from torch import nn
 
 Array = NDArray[np.float64]
-
-MARGIN = 1.5
-"""Declared bounds are this much larger than anything calibration saw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +98,7 @@ class CompiledModel:
     def __call__(self, x: Array) -> Array:
         """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole."""
         scores = self.plan.output.unpack(run(self.bundle.circuit, self.plan.input.pack(self.plan.in_batches(x))))
+        scores = np.ldexp(scores, self.manifest.output.exponent)
         return scores.reshape(-1, *self.network.output_shape)[: len(x)]
 
 
@@ -126,12 +121,14 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them.
         name: under which a server offers the model.
         preprocessing: how a client turns pixels into inputs; values are clipped to its range.
-        labels: a name for each score.
+        labels: a name for each score. They declare a classification: what all scores share may be taken out of them,
+            when it eats their range.
         model_version, metadata: free text that travels in the manifest and the bundle.
         wishes: what the plan shall be good at, and must not exceed.
 
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
+        NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
     """
     from heinfer.frontend import require_same, trace  # torch is needed for this alone
 
@@ -173,15 +170,25 @@ def compile_network(
     inputs = as_inputs(calibration)
     _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
     folded = fold(network)
-    plan, circuit = plan_circuit(folded, wishes)
+    balanced = balance(folded, inputs, is_classification=bool(labels))
+    plan, circuit = plan_circuit(balanced.network, wishes)
     validate_structure(circuit)
-    calibrated = _calibrate(circuit, plan, inputs)
+    calibrated = scale(
+        circuit,
+        plan.parameters,
+        plan.input_level,
+        plan.input.pack(plan.in_batches(inputs)),
+        plan.output,
+        scores=prod(network.output_shape),
+        is_classification=bool(labels),
+        headroom=wishes.headroom,
+    )
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
     try:
-        manifest = _manifest(plan, calibrated, name, model_version, preprocessing, labels)
+        manifest = _manifest(plan, calibrated, balanced.exponent, name, model_version, preprocessing, labels)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
-    told = {"policy": wishes.policy.value} | dict(metadata or {})
+    told = {"policy": wishes.policy.value} | calibrated.metadata | dict(metadata or {})
     return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
 
 
@@ -253,40 +260,10 @@ def _milliseconds(circuit: Circuit, plan: Plan, wishes: Wishes) -> float:
     return sum(prices(circuit, at, cost))
 
 
-@dataclass(frozen=True, eq=False)
-class _Calibrated:
-    circuit: Circuit
-    scales: Scales
-    bounds: tuple[float, ...]
-
-    @property
-    def input_scale(self) -> float:
-        return float(2.0**self.scales.input_bits)
-
-
-def _calibrate(circuit: Circuit, plan: Plan, calibration: Array) -> _Calibrated:
-    """Observe ranges on data and choose the scales that leave the least noise."""
-    statistics = observe(circuit, plan.input.pack(plan.in_batches(calibration)), MARGIN)
-    scales = choose_scales(circuit, plan.parameters, plan.input_level, statistics)
-    scaled = assign_scales(circuit, plan.parameters, plan.input_level, scales)
-    return _Calibrated(scaled, scales, statistics.bounds)
-
-
-_RANGE_STEP = 0.125
-"""Bits to which the range of the scores is told."""
-
-
-def _range(plan: Plan, calibrated: _Calibrated, output: ValueType) -> float:
-    """The declared bound on the scores: what the parameters can represent, less whole steps that are free."""
-    capacity = prod(plan.parameters.primes_at(output.level)) / 2 / output.scale
-    bound = max(calibrated.bounds[number] for number in calibrated.circuit.outputs)
-    free = log2(capacity / bound) if bound else 0.0
-    return float(capacity * 2.0 ** (-_RANGE_STEP * max(0, floor(free / _RANGE_STEP))))
-
-
 def _manifest(
     plan: Plan,
-    calibrated: _Calibrated,
+    calibrated: Scaled,
+    exponent: int,
     name: str,
     model_version: str,
     preprocessing: Preprocessing,
@@ -316,7 +293,8 @@ def _manifest(
                 layout=LayoutPart.from_layout(plan.output),
                 level=output.level,
                 scale=output.scale,
-                range=_range(plan, calibrated, output),
+                exponent=-exponent,
+                range=ldexp(calibrated.range, -exponent),
                 labels=labels,
             ),
         ),

@@ -49,6 +49,16 @@ class RangeError(CompileError):
     code = "range-overflow"
 
 
+class NoiseError(CompileError):
+    """The noise of an encrypted run would drown the scores; names the layer that most of it comes from."""
+
+    code = "noise-too-large"
+
+
+class NoiseWarning(UserWarning):
+    """The noise of an encrypted run will change some of the labels, or leaves few bits of the scores."""
+
+
 class CircuitError(CompileError):
     """A circuit breaks an invariant that a validator checks."""
 

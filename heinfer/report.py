@@ -4,21 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import log2
+from math import inf, ldexp, log2, prod
 from pathlib import Path
+
+import numpy as np
 
 from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_circuit, count_layers
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.statistics import MARGIN
+from heinfer.circuit.worst_case import Interval, worst_cases
+from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
+from heinfer.formats.manifest import Manifest
 from heinfer.planner.cost import cost_table
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One layer: where its values are, how it is evaluated, what it costs."""
+    """One layer: where its values are, how it is evaluated, what it costs, how large its values get.
+
+    ``largest`` is what calibration saw. ``headroom`` is how many bits values may exceed their bounds by, which are half
+    as much again: those of the last layer decide whether scores can wrap around. ``worst_case`` bounds the values of
+    any input that a client can send; it is None where they could wrap around.
+    """
 
     name: str
     kernel: str
@@ -28,6 +39,9 @@ class LayerReport:
     scale_bits: float
     counts: Counts
     milliseconds: float
+    largest: float
+    headroom: float
+    worst_case: float | None
 
 
 @dataclass(frozen=True)
@@ -37,7 +51,8 @@ class Report:
     ``policy`` chose layouts and kernels. Counts, times and bytes are those of one request, which holds ``batch``
     images. ``milliseconds`` are predicted by the cost table of ``backend``, one thread. ``peak_ciphertexts`` and
     ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
-    evaluation keys, in the backend's 64-bit words.
+    evaluation keys, in the backend's 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score
+    from which on scores wrap around, ``precision`` what was predicted of their bits when the model was compiled.
     """
 
     name: str
@@ -57,6 +72,9 @@ class Report:
     download_bytes: int
     peak_ciphertexts: int
     memory_bytes: int
+    largest_score: float
+    capacity: float
+    precision: str | None
 
     @property
     def milliseconds_an_image(self) -> float:
@@ -90,7 +108,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
         log_qp=parameters.log_qp,
         security_limit=parameters.security_limit,
         levels=manifest.input.level,
-        layers=_layers(circuit, types, milliseconds),
+        layers=_layers(bundle, types, milliseconds),
         counts=count_circuit(circuit),
         milliseconds=sum(milliseconds),
         key_count=key_count,
@@ -103,13 +121,20 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
         ),
         peak_ciphertexts=peak,
         memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
+        largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
+        capacity=ldexp(_room(parameters, types[circuit.outputs[0]]), manifest.output.exponent),
+        precision=bundle.metadata.get("predicted precision"),
     )
 
 
-def _layers(circuit: Circuit, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
+def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
+    circuit, parameters = bundle.circuit, bundle.manifest.to_parameters()
+    worst = worst_cases(circuit, _input_intervals(bundle.manifest))
+    room = [_room(parameters, kind) for kind in types]
     reports = []
     for position, (layer, counts) in enumerate(zip(circuit.layers, count_layers(circuit), strict=True)):
         numbers = [number for number, op in circuit if op.layer == position]
+        made = numbers[-1]
         reports.append(
             LayerReport(
                 layer.name,
@@ -122,12 +147,27 @@ def _layers(circuit: Circuit, types: Sequence[ValueType], milliseconds: Sequence
                     if circuit.ops[n].kind is not Kind.DROP_LEVEL
                     for a in circuit.ops[n].args
                 ),
-                scale_bits=log2(types[numbers[-1]].scale),
+                scale_bits=log2(types[made].scale),
                 counts=counts,
                 milliseconds=sum(milliseconds[number] for number in numbers),
+                largest=bundle.bounds[made] / MARGIN,
+                headroom=min((log2(room[n] / bundle.bounds[n]) for n in numbers if bundle.bounds[n]), default=inf),
+                worst_case=worst[made] if all(worst[n] < room[n] for n in numbers) else None,
             )
         )
     return tuple(reports)
+
+
+def _room(parameters: Parameters, kind: ValueType) -> float:
+    """The |value| from which on values of a type wrap around."""
+    return prod(parameters.primes_at(kind.level)) / 2 / kind.scale
+
+
+def _input_intervals(manifest: Manifest) -> list[Interval]:
+    """What the slots of a request can hold."""
+    preprocessing, layout = manifest.input.preprocessing, manifest.input.layout.to_layout()
+    held = layout.index >= 0
+    return [(np.where(h, preprocessing.low, 0.0), np.where(h, preprocessing.high, 0.0)) for h in held]
 
 
 def _peak_ciphertexts(circuit: Circuit) -> int:

@@ -70,6 +70,7 @@ def sample_manifest(**changes: Any) -> Manifest:
                 layout=LayoutPart.from_layout(Layout((2,), scores)),
                 level=result.level,
                 scale=result.scale,
+                exponent=0,
                 range=1.0,
                 labels=("a", "b"),
             ),

@@ -15,6 +15,7 @@ from heinfer import compiler
 from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
+from heinfer.circuit.precision import LEAST_BITS
 from heinfer.circuit.validate import validate
 from heinfer.ckks.seal import Ring
 from heinfer.compiler import CompiledModel, compile_network
@@ -50,8 +51,9 @@ def calibration(count: int = 16) -> np.ndarray:
     return np.random.default_rng(1).random((count, 1, 12, 12))
 
 
-def compiled(network: Network) -> CompiledModel:
-    return compile_network(network, calibration(), name="small", preprocessing=RANGE)
+def compiled(network: Network, headroom: int | None = None) -> CompiledModel:
+    wishes = Wishes(headroom=headroom)
+    return compile_network(network, calibration(), name="small", preprocessing=RANGE, wishes=wishes)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +78,31 @@ def test_encrypted_run_equals_cleartext_within_its_own_budget(model: CompiledMod
         assert precision_bits(encrypted(x), model(x[None])[0]) > 8
 
 
-def test_scores_take_the_room_that_the_last_prime_leaves_to_an_eighth_of_a_bit(model: CompiledModel) -> None:
-    part, parameters = model.manifest.input, model.plan.parameters
-    types = annotate(model.bundle.circuit, parameters, part.level, part.scale)
-    for output in model.bundle.circuit.outputs:
-        bits = np.log2(types[output].scale)
-        assert bits * 8 == pytest.approx(round(bits * 8), abs=1e-6)
-        bound = max(model.bundle.bounds[output], 1.0)
-        room = np.log2(np.prod([float(p) for p in parameters.primes_at(types[output].level)]) / 2 / bound) - bits
-        assert 0 <= room < 0.125
+def room_of_scores(model: CompiledModel) -> float:
+    """Bits between the bound of the scores and half the modulus."""
+    circuit, part = model.bundle.circuit, model.manifest.output
+    bound = max(model.bundle.bounds[output] for output in circuit.outputs)
+    primes = model.plan.parameters.primes_at(part.level)
+    return float(np.log2(np.prod([float(p) for p in primes]) / 2 / bound / part.scale))
+
+
+@pytest.mark.parametrize("headroom", [0, 3])
+def test_scores_take_the_room_that_headroom_leaves_to_an_eighth_of_a_bit(headroom: int) -> None:
+    model = compiled(small_network(), headroom)
+    bits = np.log2(model.manifest.output.scale)
+    assert bits * 8 == pytest.approx(round(bits * 8), abs=1e-6)
+    assert 0 <= room_of_scores(model) - headroom < 0.125
+
+
+def test_headroom_is_whole_bits_as_many_as_precision_allows(model: CompiledModel) -> None:
+    most = int(room_of_scores(model))
+    assert most >= 4
+    assert room_of_scores(model) - most < 0.125
+    assert predicted_bits(model) >= LEAST_BITS > predicted_bits(compiled(small_network(), most + 2))
+
+
+def predicted_bits(model: CompiledModel) -> float:
+    return float(model.bundle.metadata["predicted precision"].removesuffix(" bits"))
 
 
 def test_the_price_of_the_plan_is_the_time_of_its_circuit(model: CompiledModel) -> None:
@@ -151,16 +169,19 @@ def test_vanishing_weights_do_not_stop_a_run() -> None:
 
 
 def test_manifest_tells_nothing_of_the_weights() -> None:
-    """Equal structure and equal range of the scores: byte-identical manifests, whatever the weights."""
-    manifests = set()
+    """Equal structure, range of the scores and headroom: byte-identical manifests, whatever the weights."""
+    manifests, bits = set(), set()
     for seed in range(4):
         network = small_network(seed)
         last = network.nodes[-1]
         assert isinstance(last.operator, Dense)
         most = np.abs(network(calibration())).max() / 3.0
         scaled = Node(last.name, Dense(last.operator.weight / most, last.operator.bias / most))
-        manifests.add(compiled(Network(network.input_shape, (*network.nodes[:-1], scaled))).manifest.to_bytes())
+        same_range = Network(network.input_shape, (*network.nodes[:-1], scaled))
+        manifests.add(compiled(same_range, headroom=2).manifest.to_bytes())
+        bits.add(np.log2(compiled(same_range).manifest.output.scale))
     assert len(manifests) == 1
+    assert {b % 1 for b in bits} == {min(bits) % 1}  # what the noise of the weights decides is whole bits
 
 
 def test_bundle_round_trip_keeps_what_it_computes(model: CompiledModel, tmp_path: object) -> None:

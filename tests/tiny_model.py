@@ -86,6 +86,7 @@ def tiny_bundle(
                 layout=LayoutPart.from_layout(Layout((4,), slots % 4).interleaved(batch)),
                 level=output.level,
                 scale=output.scale,
+                exponent=0,
                 range=16.0,
                 labels=labels,
             ),

@@ -117,7 +117,8 @@ class Codec:
 
     def unpack(self, slots: Array, count: int) -> Array:
         """Scores (count, classes) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
-        return self._output_layout.unpack(slots).reshape(-1, prod(self.manifest.output_shape))[:count]
+        scores = np.ldexp(self._output_layout.unpack(slots), self.manifest.output.exponent)
+        return scores.reshape(-1, prod(self.manifest.output_shape))[:count]
 
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""
@@ -165,7 +166,12 @@ class Codec:
         except FormatError as error:
             raise ServiceError(f"the service's answer is no result of this model: {error}", status=200) from error
         slots = np.stack([secret.decrypt(write_ciphertext(frame, self.parameters)) for frame in frames])
-        marks = read_marks(slots, self._output_layout, self.manifest.capacity)
+        return self.answer(slots, count)
+
+    def answer(self, slots: NDArray[np.complex128], count: int) -> Decrypted:
+        """Scores of so many inputs, and what marks their answer, from decrypted slots (ciphertexts, slots)."""
+        scaled = slots * 2.0**self.manifest.output.exponent
+        marks = read_marks(scaled, self._output_layout, self.manifest.capacity)
         return Decrypted(self.unpack(slots.real[None], count), marks)
 
     def label(self, scores: Array) -> str:

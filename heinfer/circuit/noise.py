@@ -32,13 +32,23 @@ _ROUNDING = 1 / 12
 
 
 def predict_noise(
-    circuit: Circuit, types: Sequence[ValueType], statistics: Statistics, parameters: Parameters
+    circuit: Circuit,
+    types: Sequence[ValueType],
+    statistics: Statistics,
+    parameters: Parameters,
+    of_layer: int | None = None,
 ) -> list[Variance]:
-    """Return the error variance of every output, shape (slots,) each, in units of the message."""
+    """Return the error variance of every output, shape (slots,) each, in units of the message.
+
+    Args:
+        of_layer: count only what this layer's operations add, -1 for encryption; variances of layers add up to all.
+    """
     model = _NoiseModel(circuit, types, statistics, parameters)
     live: dict[int, Variance] = {}
     for number, op in circuit:
-        live[number] = model.variance(number, op, [live[a] for a in op.args])
+        live[number] = model.passed_on(op, [live[a] for a in op.args])
+        if of_layer in (None, op.layer):
+            live[number] = live[number] + model.added(number, op)
         for argument in set(op.args):
             if circuit.last_use[argument] == number:
                 del live[argument]
@@ -56,29 +66,45 @@ class _NoiseModel:
         self.degree = parameters.ring_degree
         self.near_one = _inverse_distance_to_one(self.degree)
 
-    def variance(self, number: int, op: Op, args: list[Variance]) -> Variance:
+    def passed_on(self, op: Op, args: list[Variance]) -> Variance:
+        """What an operation makes of the errors of its arguments."""
         match op.kind:
             case Kind.INPUT:
-                return self._everywhere(self._slot(_FRESH + _ROUNDING, self.types[number].scale))
+                return np.zeros(self.circuit.slots)
             case Kind.ADD:
                 return args[0] + args[1]
-            case Kind.ADD_PLAIN:
-                return args[0] + self._slot(_ROUNDING, self.types[number].scale)
             case Kind.MULTIPLY_PLAIN:
-                return self._multiplied_plain(op, args[0])
+                scaled: Variance = args[0] * self.circuit.constants[op.constant] ** 2
+                return scaled
             case Kind.MULTIPLY:
                 x, y = op.args
                 cross = 4.0 if x == y else 2.0  # the error of x^2 is 2 x e, fully correlated
                 crossed: Variance = cross / 2 * (self.power[x] * args[1] + self.power[y] * args[0])
                 return crossed
-            case Kind.RESCALE:
-                return args[0] + self._slot(self._rounded, self.types[number].scale)
             case Kind.ROTATE:
-                return np.roll(args[0], -op.step) + self._key_switch(number)
-            case Kind.RELINEARIZE:
-                return args[0] + self._key_switch(number)
-            case Kind.DROP_LEVEL:
+                return np.roll(args[0], -op.step)
+            case _:
                 return args[0]
+
+    def added(self, number: int, op: Op) -> Variance | float:
+        """The error of an operation's own."""
+        scale = self.types[number].scale
+        match op.kind:
+            case Kind.INPUT:
+                return self._slot(_FRESH + _ROUNDING, scale)
+            case Kind.ADD_PLAIN:
+                return self._slot(_ROUNDING, scale)
+            case Kind.MULTIPLY_PLAIN:
+                is_scalar = self.circuit.constants[op.constant].size == 1
+                encoding = _ROUNDING / op.scale**2 if is_scalar else self._slot(_ROUNDING, op.scale)
+                encoded: Variance = self.power[op.args[0]] * encoding
+                return encoded
+            case Kind.RESCALE:
+                return self._slot(self._rounded, scale)
+            case Kind.ROTATE | Kind.RELINEARIZE:
+                return self._key_switch(number)
+            case _:
+                return 0.0
 
     @property
     def _rounded(self) -> float:
@@ -86,15 +112,6 @@ class _NoiseModel:
 
     def _slot(self, coefficient_variance: float, scale: float) -> float:
         return self.degree / 2 * coefficient_variance / scale**2
-
-    def _everywhere(self, variance: float) -> Variance:
-        return np.full(self.circuit.slots, variance)
-
-    def _multiplied_plain(self, op: Op, variance: Variance) -> Variance:
-        constant = self.circuit.constants[op.constant]
-        encoding = _ROUNDING / op.scale**2 if constant.size == 1 else self._slot(_ROUNDING, op.scale)
-        encoded: Variance = variance * constant**2 + self.power[op.args[0]] * encoding
-        return encoded
 
     def _key_switch(self, number: int) -> Variance:
         kind = self.types[number]

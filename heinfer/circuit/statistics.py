@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from heinfer.circuit.interpret import SlotBatch, interpret
 from heinfer.circuit.ir import Circuit
 
+MARGIN = 1.5
+"""Declared bounds are this much larger than anything calibration saw."""
+
 _AT_ONCE = 32  # inputs interpreted together: their values stay in the cache
 
 
@@ -20,10 +23,12 @@ class Statistics:
     Attributes:
         bounds: largest |slot| of every value, partial sums and unused slots included, times the margin.
         power: (values, slots) mean of slot^2 over the calibration inputs.
+        outputs: (inputs, ciphertexts, slots) what leaves the circuit.
     """
 
     bounds: tuple[float, ...]
     power: NDArray[np.float64]
+    outputs: SlotBatch
 
 
 def observe(circuit: Circuit, inputs: SlotBatch, margin: float) -> Statistics:
@@ -34,8 +39,12 @@ def observe(circuit: Circuit, inputs: SlotBatch, margin: float) -> Statistics:
     """
     largest = np.zeros(len(circuit.ops))
     power = np.zeros((len(circuit.ops), circuit.slots))
+    outputs = np.zeros((len(inputs), len(circuit.outputs), circuit.slots))
     for first in range(0, len(inputs), _AT_ONCE):
-        for number, _, value in interpret(circuit, inputs[first : first + _AT_ONCE]):
+        some = slice(first, first + _AT_ONCE)
+        for number, _, value in interpret(circuit, inputs[some]):
             largest[number] = max(largest[number], float(np.abs(value).max()))
             power[number] += np.einsum("bs,bs->s", value, value)
-    return Statistics(tuple((largest * margin).tolist()), power / len(inputs))
+            for place in (place for place, output in enumerate(circuit.outputs) if output == number):
+                outputs[some, place] = value
+    return Statistics(tuple((largest * margin).tolist()), power / len(inputs), outputs)

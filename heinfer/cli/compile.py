@@ -49,6 +49,14 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     key_price: Annotated[
         float, typer.Option(metavar="MS", help="Milliseconds that one evaluation key less is worth.")
     ] = MILLISECONDS_A_KEY,
+    headroom: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            help="To keep free for scores beyond those of calibration; a bit costs up to one of precision.",
+            show_default="as many as leave 8 bits of precision, predicted at worst",
+        ),
+    ] = None,
     backend: CostsOf = "tenseal",
     costs: Costs = None,
     policy: Annotated[
@@ -76,6 +84,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         backend=backend,
         costs=costs,
         policy=policy,
+        headroom=headroom,
     )
     is_ours = network.partition("@")[0] in NETWORKS
     checkpoint = default_out() / f"{network}.safetensors" if is_ours else Path(network)

@@ -14,7 +14,7 @@ _MEGA = 1e6
 
 def print_report(report: Report, console: Console) -> None:
     """Print what every layer does and costs, and what the whole takes."""
-    for part in (_costs(report), _layouts(report), _totals(report)):
+    for part in (_costs(report), _layouts(report), _ranges(report), _totals(report)):
         console.print(part, "")
 
 
@@ -67,6 +67,20 @@ def _layouts(report: Report) -> Table:
     return _grid(rows)
 
 
+def _ranges(report: Report) -> Table:
+    table = Table(
+        title="how large values get",
+        caption="seen: in calibration; bits free: beyond 1.5 times that; worst case: of any image a client can send",
+    )
+    table.add_column("layer")
+    for name in ("seen", "bits free", "worst case"):
+        table.add_column(name, justify="right")
+    for layer in report.layers:
+        worst = "unbounded" if layer.worst_case is None else f"{layer.worst_case:.3g}"
+        table.add_row(layer.name, f"{layer.largest:.3g}", f"{layer.headroom:.1f}", worst)
+    return table
+
+
 def _totals(report: Report) -> Table:
     return _grid(
         [
@@ -76,6 +90,11 @@ def _totals(report: Report) -> Table:
                 f"N = {report.ring_degree}, {report.levels} levels, {report.counts.key_switches} key switches",
             ),
             ("modulus", f"{report.log_qp:.1f} bits; 128-bit security allows {report.security_limit}"),
+            (
+                "scores",
+                f"up to {report.largest_score:.3g} in calibration; from {report.capacity:.3g} on they wrap around",
+            ),
+            *([("precision", f"{report.precision} predicted, at worst")] if report.precision else []),
             ("evaluation keys", f"{report.key_count} keys, {report.key_bytes / _MEGA:.1f} MB, sent once"),
             *_requests(report),
             ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),

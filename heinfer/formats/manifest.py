@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log2, prod
+from math import ldexp, log2, prod
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -35,6 +35,8 @@ MAX_MANIFEST_BYTES = 1 << 22
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
 MAX_LABEL: Final = 64
+MAX_EXPONENT: Final = 256
+"""Of two, by which scores may have been scaled."""
 
 _MAX_CHANNELS = 1024
 
@@ -129,7 +131,7 @@ class InputPart(Part):
 
 
 class OutputPart(Part):
-    """One output as the server returns it.
+    """One output as the server returns it: its scores are what is decoded, times 2^exponent.
 
     Attributes:
         kind: "classification" when only the order of an image's scores counts, "values" when they themselves do.
@@ -143,6 +145,7 @@ class OutputPart(Part):
     layout: LayoutPart
     level: Level
     scale: _Scale
+    exponent: Annotated[int, Field(ge=-MAX_EXPONENT, le=MAX_EXPONENT)]
     range: Annotated[float, Field(gt=0)]
     labels: tuple[_Label, ...]
 
@@ -243,7 +246,8 @@ class Manifest(Part):
     @property
     def capacity(self) -> float:
         """The |score| at which what is decrypted wraps round: half the modulus at the output's level and scale."""
-        return prod(self.to_parameters().primes_at(self.output.level)) / 2 / self.output.scale
+        output = self.output
+        return ldexp(prod(self.to_parameters().primes_at(output.level)) / 2 / output.scale, output.exponent)
 
     def to_parameters(self) -> Parameters:
         """The CKKS parameters; raises what ParametersPart.to_parameters does."""

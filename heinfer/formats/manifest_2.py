@@ -38,6 +38,6 @@ def _changed(told: dict[str, Any]) -> dict[str, Any]:
         "version": MANIFEST_VERSION,
         "parameters": parameters,
         "inputs": [{"name": "image", **told["input"]}],
-        "outputs": [{"name": "scores", "kind": kind, "range": 5e-324, **output}],
+        "outputs": [{"name": "scores", "kind": kind, "exponent": 0, "range": 5e-324, **output}],
         "key_sets": [{"name": "all", **told["keys"]}],
     }

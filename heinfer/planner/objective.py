@@ -91,6 +91,8 @@ class Wishes:
         backend: whose cost table predicts the time.
         costs: a file of `heinfer calibrate` with other tables than the shipped.
         policy: who chooses layouts and kernels; a published method keeps to limits or is refused.
+        headroom: bits that stay free for scores beyond those of calibration; None for as many as leave the predicted
+            precision at its bound (heinfer.circuit.precision).
     """
 
     objective: Objective = Objective.TIME
@@ -100,12 +102,17 @@ class Wishes:
     backend: str = "tenseal"
     costs: Path | None = None
     policy: Policy = Policy.HEINFER
+    headroom: int | None = None
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.batch & (self.batch - 1):
             raise SettingError(f"a batch holds a power of two of images, not {self.batch}")
         if self.key_price < 0:
             raise SettingError(f"the price of a key must not be negative, got {self.key_price}")
+        if self.headroom is not None and not (isinstance(self.headroom, int) and self.headroom >= 0):
+            raise SettingError(
+                f"headroom is a whole number of bits, or None for as many as can be, not {self.headroom!r}"
+            )
 
 
 DEFAULT = Wishes()

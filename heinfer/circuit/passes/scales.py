@@ -21,7 +21,9 @@ import numpy as np
 
 from heinfer.circuit.annotate import ValueType, annotate, type_of
 from heinfer.circuit.ir import Circuit, Kind, Op
-from heinfer.circuit.noise import predict_noise
+from heinfer.circuit.levels import levels
+from heinfer.circuit.noise import Variance, predict_noise
+from heinfer.circuit.precision import LEAST_BITS, Scores
 from heinfer.circuit.statistics import Statistics
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import RangeError
@@ -37,6 +39,8 @@ _OUTPUT_STEP = 0.125
 """To which the output scale is rounded down, so that it tells no more of the range of the scores than that."""
 _FACTOR_BITS = (8.0, 30.0)
 _STEPS = (4.0, 2.0, 1.0, 0.5)
+_FREE_BITS = 0.125
+"""Of precision, which headroom may cost in any case: where noise comes from elsewhere, whole bits cost no more."""
 _WORTHWHILE = 0.99  # a move must lower the noise by one percent
 
 
@@ -88,24 +92,40 @@ def _factor_scale(scale: float, prime: int, target: float) -> float:
     return next((factor for factor in around if scale * factor / prime == target), nearest)
 
 
-def choose_scales(circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics) -> Scales:
+def choose_scales(
+    circuit: Circuit,
+    parameters: Parameters,
+    level: int,
+    statistics: Statistics,
+    scores: Scores,
+    headroom: int | None = None,
+) -> Scales:
     """Return the scales with the least predicted noise, by coordinate descent.
+
+    Args:
+        headroom: bits to keep free at the output beyond the bounds of the values; None for as many as leave the
+            predicted precision at LEAST_BITS, or cost next to none of it.
 
     Raises:
         RangeError: when not even low scales leave room for the values.
     """
     search = _Search(circuit, parameters, level, statistics)
     layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
-    begin = next(search.beginnings(layers), None)
-    if begin is None:
-        raise RangeError(
-            f"the calibrated values leave no room for even {_FIRST_BITS[0]:.0f}-bit scales: "
-            "train with smaller activations or use a larger ring degree"
-        )
-    best, noise = begin
-    for step in _STEPS:
-        best, noise = search.descend(best, noise, layers[:-1], step)
-    return best
+    best, _ = search.best(layers, headroom or 0)
+    if headroom is not None:
+        return best
+    least = min(LEAST_BITS, scores.precision_bits(search.variances(best)) - _FREE_BITS)
+    while True:
+        lower = best.moved(layers[-1], -1.0)
+        noise_then = search.noise(lower)
+        if noise_then is None:
+            return best
+        for step in _STEPS[2:]:
+            lower, noise_then = search.descend(lower, noise_then, layers[:-1], step)
+        variances = search.variances(lower)
+        if scores.precision_bits(variances) < least or not scores.are_clear(variances):
+            return best
+        best = lower
 
 
 class _Search:
@@ -114,12 +134,26 @@ class _Search:
         self.parameters = parameters
         self.level = level
         self.statistics = statistics
-        self.levels = [t.level for t in annotate(circuit, parameters, level, 1.0)]
+        self.levels = levels(circuit, level)
         self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
 
-    def beginnings(self, layers: list[int]) -> Iterator[tuple[Scales, float]]:
+    def best(self, layers: list[int], headroom: int) -> tuple[Scales, float]:
+        """The best scales with so many bits free at the output, and their noise."""
+        begin = next(self.beginnings(layers, headroom), None)
+        if begin is None:
+            free = f" and {headroom} bits of headroom: keep fewer free," if headroom else ":"
+            raise RangeError(
+                f"the calibrated values leave no room for even {_FIRST_BITS[0]:.0f}-bit scales{free} "
+                "train with smaller activations or use a larger ring degree"
+            )
+        scales, noise = begin
+        for step in _STEPS:
+            scales, noise = self.descend(scales, noise, layers[:-1], step)
+        return scales, noise
+
+    def beginnings(self, layers: list[int], headroom: int) -> Iterator[tuple[Scales, float]]:
         """Scales that the circuit allows, with their noise: the largest output scale first."""
-        less = np.arange(0, _SPARE_BITS + _OUTPUT_STEP, _OUTPUT_STEP)
+        less = headroom + np.arange(0, _SPARE_BITS + _OUTPUT_STEP, _OUTPUT_STEP)
         for output_bits, first_bits in product(self.output_bits() - less, _FIRST_BITS):
             bits = [0.0] * len(self.circuit.layers)
             for layer in layers[:-1]:
@@ -148,6 +182,12 @@ class _Search:
             return None
         variances = predict_noise(scaled, types, self.statistics, self.parameters)
         return max(float(np.median(v)) for v in variances)
+
+    def variances(self, scales: Scales) -> list[Variance]:
+        """Output variances of scales that the circuit allows."""
+        scaled = assign_scales(self.circuit, self.parameters, self.level, scales)
+        types = annotate(scaled, self.parameters, self.level, 2.0**scales.input_bits)
+        return predict_noise(scaled, types, self.statistics, self.parameters)
 
     def _fits(self, types: Sequence[ValueType]) -> bool:
         room = [sum(log2(q) for q in self.parameters.primes_at(level)) - 1 for level in range(self.level + 1)]

@@ -1,0 +1,141 @@
+"""Balancing: the same network with every tensor near one, by powers of two, so that no layer drowns in noise.
+
+A folded network is affine maps and squares, so a tensor may be kept as 2^k times itself: the map that makes it is
+scaled, the maps that read it are scaled back, and a square doubles the exponent. Powers of two are exact. Without it a
+layer of tiny values would be noise at any scale that its ciphertext has room for, and one of huge values would have no
+room. The exponent of the scores is left over; whoever decrypts takes it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from math import frexp, prod
+
+import numpy as np
+
+from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.joints import AffineSum
+from heinfer.network.linear_map import LinearMap, Vector
+from heinfer.network.operators import Affine, Square
+
+_SMALLEST, _LARGEST = 1.0, 2.0**8
+"""Within which the largest |value| of a map's tensor is left as it is."""
+_TARGET = 3
+"""Otherwise it becomes at least 2^2 and less than 2^3: squares have room at every level."""
+_SHARED = 0.5
+"""Scores lose what they share where it takes this part of their range, or more."""
+_AT_ONCE = 32  # inputs evaluated together
+
+
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """A network as it is planned.
+
+    Attributes:
+        network: gives the scores times 2^exponent, for a classification perhaps without what all of them share.
+        exponent: of two.
+    """
+
+    network: Network
+    exponent: int
+
+
+def balance(folded: Network, calibration: Vector, is_classification: bool) -> Balanced:
+    """Balance a folded network by the values that calibration inputs (batch, *input_shape) have in it."""
+    if is_classification:
+        folded = _without_what_scores_share(folded, calibration)
+    largest = _largest(folded, calibration)
+    exponents = {INPUT: 0}
+    for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True)):
+        if isinstance(node.operator, Square):
+            exponents[position] = 2 * exponents[reads[0]]
+        else:
+            exponents[position] = _exponent(largest[position])
+    if not any(exponents.values()):
+        return Balanced(folded, 0)
+    nodes = tuple(
+        replace(node, operator=_scaled(node, exponents[position], [exponents[i] for i in reads]))
+        for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True))
+    )
+    return Balanced(replace(folded, nodes=nodes), exponents[len(nodes) - 1])
+
+
+def _exponent(largest: float) -> int:
+    """Of the power of two that brings a tensor's largest |value| near one."""
+    if not largest or _SMALLEST <= largest < _LARGEST:
+        return 0
+    return _TARGET - frexp(largest)[1]
+
+
+def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum | Square:
+    """The operator on tensors 2^before times as large, for a result 2^after times as large."""
+    operator = node.operator
+    if isinstance(operator, Square):
+        return operator
+    assert isinstance(operator, Affine | AffineSum)  # all there is in a folded network
+    maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
+    scaled = tuple(
+        replace(linear, values=np.ldexp(linear.values, after - of), bias=np.ldexp(linear.bias, after))
+        for linear, of in zip(maps, before, strict=True)
+    )
+    return _operator(scaled)
+
+
+def _largest(network: Network, calibration: Vector) -> list[float]:
+    """The largest |value| of every node's tensor."""
+    found = [0.0] * len(network.nodes)
+    for position, value in _values(network, calibration):
+        found[position] = max(found[position], float(np.abs(value).max()))
+    return found
+
+
+def _values(network: Network, calibration: Vector) -> Iterator[tuple[int, Vector]]:
+    for first in range(0, len(calibration), _AT_ONCE):
+        values = network.values(calibration[first : first + _AT_ONCE])
+        yield from enumerate(islice(values, 1, None))
+
+
+def _scores(network: Network, calibration: Vector) -> Vector:
+    last = len(network.nodes) - 1
+    return np.concatenate([v.reshape(len(v), -1) for position, v in _values(network, calibration) if position == last])
+
+
+def _without_what_scores_share(network: Network, calibration: Vector) -> Network:
+    """Take out of all scores alike what takes much of their range and says nothing of the label: nothing but a shift.
+
+    That is a constant, and of a dense layer also what its scores have in common image by image.
+    """
+    *before, last = network.nodes
+    scores = _scores(network, calibration)
+    operator = last.operator
+    assert isinstance(operator, Affine | AffineSum)  # maps make the output of a folded network
+    maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
+    if scores.shape[1] == 1:
+        return network
+    ways = [(scores, maps)]
+    if all(_has_every_row(linear) for linear in maps):
+        ways.append((scores - scores.mean(axis=1, keepdims=True), tuple(_centred(linear) for linear in maps)))
+    left, (first, *others) = min(ways, key=lambda way: float(np.ptp(way[0])))
+    if np.ptp(left) / 2 > _SHARED * np.abs(scores).max():
+        return network
+    shift = left.min() + np.ptp(left) / 2
+    shifted = (first.with_bias_added(np.full(first.bias.size, -shift)), *others)
+    return replace(network, nodes=(*before, replace(last, operator=_operator(shifted))))
+
+
+def _operator(maps: tuple[LinearMap, ...]) -> Affine | AffineSum:
+    return Affine(maps[0]) if len(maps) == 1 else AffineSum(maps)
+
+
+def _has_every_row(linear: LinearMap) -> bool:
+    """Whether every column that has an entry has one in every row, by declared structure."""
+    return set(np.unique(np.bincount(linear.cols)).tolist()) <= {0, prod(linear.out_shape)}
+
+
+def _centred(linear: LinearMap) -> LinearMap:
+    """The map less the mean of its rows."""
+    rows = prod(linear.out_shape)
+    mean = np.bincount(linear.cols, weights=linear.values) / rows
+    return replace(linear, values=linear.values - mean[linear.cols], bias=linear.bias - linear.bias.mean())

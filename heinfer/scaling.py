@@ -1,0 +1,162 @@
+"""From a circuit and calibration inputs to scales, bounds, headroom and what noise will leave of the scores."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from math import floor, ldexp, log2, prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heinfer.circuit.annotate import annotate
+from heinfer.circuit.interpret import SlotBatch
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.noise import predict_noise
+from heinfer.circuit.passes import assign_scales, choose_scales
+from heinfer.circuit.precision import Scores
+from heinfer.circuit.statistics import MARGIN, Statistics, observe
+from heinfer.ckks.parameters import Parameters
+from heinfer.errors import NoiseError, NoiseWarning
+from heinfer.formats.bundle import Bundle
+from heinfer.layout.layout import Layout
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """A circuit with its scales.
+
+    Attributes:
+        circuit: every plaintext factor has a scale.
+        input_scale: of fresh ciphertexts.
+        bounds: bound on |slot| of every value.
+        range: declared bound on what leaves it.
+        precision_bits: of the scores, predicted at worst.
+    """
+
+    circuit: Circuit
+    input_scale: float
+    bounds: tuple[float, ...]
+    range: float
+    precision_bits: float
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """What a bundle says of it."""
+        return {"predicted precision": f"{self.precision_bits:.1f} bits"}
+
+
+def scale(
+    circuit: Circuit,
+    parameters: Parameters,
+    level: int,
+    inputs: SlotBatch,
+    output: Layout,
+    *,
+    scores: int,
+    is_classification: bool,
+    headroom: int | None = None,
+) -> Scaled:
+    """Observe ranges on calibration inputs, choose scales and look at the noise that they leave.
+
+    Args:
+        level: of the inputs.
+        inputs: (batches, ciphertexts, slots).
+        output: layout of the scores of a batch.
+        scores: of one image.
+        is_classification: whether only the label of the largest score counts.
+        headroom: bits to keep free at the output, None for as many as the precision allows.
+
+    Raises:
+        RangeError: when not even low scales leave room for the values.
+        NoiseError: when noise drowns the scores; a NoiseWarning when it is only near to that.
+    """
+    statistics = observe(circuit, inputs, MARGIN)
+    seen = Scores.of(statistics, output, scores, is_classification)
+    scales = choose_scales(circuit, parameters, level, statistics, seen, headroom)
+    scaled = assign_scales(circuit, parameters, level, scales)
+    input_scale = float(2.0**scales.input_bits)
+    bits = _look_at_noise(scaled, parameters, level, input_scale, statistics, seen)
+    declared = _range(scaled, parameters, level, input_scale, statistics)
+    return Scaled(scaled, input_scale, statistics.bounds, declared, bits)
+
+
+_RANGE_STEP = 0.125
+"""Bits to which the range of the scores is told."""
+
+
+def _range(circuit: Circuit, parameters: Parameters, level: int, input_scale: float, statistics: Statistics) -> float:
+    """The bound on the outputs: what the parameters can represent, less whole steps that are free."""
+    output = annotate(circuit, parameters, level, input_scale)[circuit.outputs[0]]
+    capacity = prod(parameters.primes_at(output.level)) / 2 / output.scale
+    bound = max(statistics.bounds[number] for number in circuit.outputs)
+    free = log2(capacity / bound) if bound else 0.0
+    return float(capacity * 2.0 ** (-_RANGE_STEP * max(0, floor(free / _RANGE_STEP))))
+
+
+def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | None = None) -> Bundle:
+    """The same model with bounds, scales and headroom chosen anew, on preprocessed inputs (n, *input_shape).
+
+    Layouts, keys and counts stay. Raises what :func:`scale` does.
+    """
+    manifest, circuit = bundle.manifest, bundle.circuit
+    layout, part = manifest.input.layout.to_layout(), manifest.input
+    batches = -(-len(inputs) // manifest.batch)
+    packed = layout.pack(np.resize(inputs, (batches * manifest.batch, *inputs.shape[1:])).reshape(-1, *layout.shape))
+    found = scale(
+        circuit,
+        manifest.to_parameters(),
+        part.level,
+        packed,
+        manifest.output.layout.to_layout(),
+        scores=prod(manifest.output_shape),
+        is_classification=manifest.output.kind == "classification",
+        headroom=headroom,
+    )
+    types = annotate(found.circuit, manifest.to_parameters(), part.level, found.input_scale)
+    changes = {
+        "scale": types[found.circuit.outputs[0]].scale,
+        "range": ldexp(found.range, manifest.output.exponent),
+    }
+    output = manifest.output.model_copy(update=changes)
+    image = part.model_copy(update={"scale": found.input_scale})
+    changed = manifest.model_copy(update={"inputs": (image,), "outputs": (output,)})
+    return replace(
+        bundle,
+        manifest=changed,
+        circuit=found.circuit,
+        bounds=found.bounds,
+        metadata={**bundle.metadata, **found.metadata},
+    )
+
+
+def _look_at_noise(
+    circuit: Circuit, parameters: Parameters, level: int, input_scale: float, statistics: Statistics, scores: Scores
+) -> float:
+    """Predicted bits of precision of the scores; refuses, or warns, where noise takes labels or all bits."""
+    types = annotate(circuit, parameters, level, input_scale)
+    variances = predict_noise(circuit, types, statistics, parameters)
+    bits = scores.precision_bits(variances)
+    if scores.are_clear(variances):
+        return bits
+    layers = range(-1, len(circuit.layers))
+    parts = [predict_noise(circuit, types, statistics, parameters, layer) for layer in layers]
+    noisiest = max(layers, key=lambda layer: float(scores.deviations(parts[layer + 1]).max()))
+    name = circuit.layers[noisiest].name if noisiest >= 0 else "encryption"
+    deviation = float(scores.deviations(variances).max())
+    if scores.is_classification:
+        told = (
+            f"changes the label of {scores.wrong_share(variances):.1%} of the calibration inputs: half of them have "
+            f"their two largest scores within {np.median(scores.margins):.2g} of each other"
+        )
+    else:
+        left = max(scores.bits_of_variation(variances), 0.0)
+        told = f"leaves {left:.1f} bits of what a score tells of the calibration inputs"
+    message = (
+        f"{name}: predicted noise {told}, and noise has a deviation of {deviation:.2g}, most of it from this layer. "
+        "Train for scores that are further apart, or for values that are alike in size in every layer"
+    )
+    if scores.are_drowned(variances):
+        raise NoiseError(message)
+    warnings.warn(message, NoiseWarning, stacklevel=2)
+    return bits
