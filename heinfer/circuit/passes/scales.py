@@ -109,7 +109,7 @@ def choose_scales(
     Raises:
         RangeError: when not even low scales leave room for the values.
     """
-    search = _Search(circuit, parameters, level, statistics)
+    search = _Search(circuit, parameters, level, statistics, scores)
     layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
     best, _ = search.best(layers, headroom or 0)
     if headroom is not None:
@@ -129,11 +129,14 @@ def choose_scales(
 
 
 class _Search:
-    def __init__(self, circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics) -> None:
+    def __init__(
+        self, circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics, scores: Scores
+    ) -> None:
         self.circuit = circuit
         self.parameters = parameters
         self.level = level
         self.statistics = statistics
+        self.scores = scores
         self.levels = levels(circuit, level)
         self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
 
@@ -172,7 +175,7 @@ class _Search:
         return _OUTPUT_STEP * floor(fits / _OUTPUT_STEP)
 
     def noise(self, scales: Scales) -> float | None:
-        """Median output variance, None when a value could overflow or a factor's scale is out of its range."""
+        """Median variance of a score, None when a value could overflow or a factor's scale is out of its range."""
         scaled = assign_scales(self.circuit, self.parameters, self.level, scales)
         factors = [log2(op.scale) for op in scaled.ops if op.kind is Kind.MULTIPLY_PLAIN]
         if min(factors) < _FACTOR_BITS[0] or max(factors) > _FACTOR_BITS[1]:
@@ -181,7 +184,7 @@ class _Search:
         if not self._fits(types):
             return None
         variances = predict_noise(scaled, types, self.statistics, self.parameters)
-        return max(float(np.median(v)) for v in variances)
+        return float(np.median(self.scores.deviations(variances))) ** 2
 
     def variances(self, scales: Scales) -> list[Variance]:
         """Output variances of scales that the circuit allows."""
