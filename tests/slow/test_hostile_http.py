@@ -223,7 +223,7 @@ def test_a_frame_in_the_place_of_another(attacked):
     assert_refused(attacked.register("tiny", attacked.inputs), "inputs as keys", "bad-frame")
     assert_refused(attacked.infer(attacked.owner.keys[: len(attacked.inputs)]), "keys as inputs", "bad-frame")
     result = attacked.infer(attacked.inputs).content
-    assert_refused(attacked.infer(result), "a result as inputs", "frame-length")
+    assert_refused(attacked.infer(result), "a result as inputs", "frame-binding")
     attacked.assert_still_works()
 
 
