@@ -15,6 +15,7 @@ from benchmarks.plots import layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.range import range_
+from benchmarks.recalibrate import recalibrate
 from benchmarks.rotations import rotations
 from benchmarks.service import service
 from benchmarks.soak.command import soak
@@ -36,6 +37,7 @@ app.command("plans")(plans)
 app.command("prediction")(prediction)
 app.command("primitives")(primitives)
 app.command("range")(range_)
+app.command("recalibrate")(recalibrate)
 app.command("rotations")(rotations)
 app.command("service")(service)
 app.command("soak")(soak)
