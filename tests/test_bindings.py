@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 import numpy as np
 import pytest
@@ -60,7 +60,8 @@ def test_the_bindings_are_what_the_document_says():
     text = b"heinfer keys 3\0" + b"".join(word.to_bytes(4, "little") for word in words)
     assert keys_binding(PARAMETERS, KEYS) == sha256(text).digest()
     manifest = sha256(b"a manifest").digest()
-    text = b"heinfer evaluation 3\0" + manifest + sha256(b"an id").digest() + sha256(b"inputs").digest()
+    text = b"heinfer evaluation 3\0" + manifest + sha256(b"an id").digest()
+    text += blake2b(b"inputs", digest_size=32).digest()
     assert evaluation_binding(manifest_binding(b"a manifest"), "an id", b"inputs") == sha256(text).digest()
 
 
@@ -78,7 +79,7 @@ def test_an_answer_to_anything_else_is_refused():
             owner.codec.decrypt(owner.secret, _answer(owner, other), 1, asked)
     with pytest.raises(ServiceError):
         owner.codec.decrypt(owner.secret, _answer(owner, asked)[:-1], 1, asked)
-    assert owner.codec.decrypt(owner.secret, _answer(owner, asked), 1, asked).shape == (1, 4)
+    assert owner.codec.decrypt(owner.secret, _answer(owner, asked), 1, asked).scores.shape == (1, 4)
     assert binding_of(inputs) == owner.codec.binding
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from hashlib import sha256
+from hashlib import blake2b, sha256
 
 from heinfer.formats.frame_fields import VERSION
 from heinfer.formats.keys_part import KeysPart
@@ -50,7 +50,8 @@ def evaluation_binding(manifest: bytes, key_id: str, inputs: bytes) -> bytes:
         key_id: of the registered keys.
         inputs: the frame that the client sent.
     """
-    return sha256(_EVALUATION + manifest + sha256(key_id.encode()).digest() + sha256(inputs).digest()).digest()
+    of_inputs = blake2b(inputs, digest_size=BINDING_BYTES).digest()  # twice as fast where processors know no SHA-256
+    return sha256(_EVALUATION + manifest + sha256(key_id.encode()).digest() + of_inputs).digest()
 
 
 def _words(numbers: Sequence[int]) -> bytes:
