@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 import ssl
 import subprocess
 from collections.abc import Callable, Iterator
@@ -87,8 +88,16 @@ def answering(respond: Respond, signed: Signed | None = None, clients: Path | No
                 if clients:
                     context.verify_mode = ssl.CERT_REQUIRED
                     context.load_verify_locations(clients)
-                with context.wrap_socket(request, server_side=True) as wrapped:
-                    super().finish_request(wrapped, client_address)
+                with context.wrap_socket(request, server_side=True, do_handshake_on_connect=False) as wrapped:
+                    try:
+                        wrapped.do_handshake()
+                    except ssl.SSLError:  # closed at once, with bytes unread, it would reset the connection
+                        with socket.socket(fileno=wrapped.detach()) as plain:
+                            plain.settimeout(5)
+                            while plain.recv(4096):
+                                pass
+                    else:
+                        super().finish_request(wrapped, client_address)
             else:
                 super().finish_request(request, client_address)
 

@@ -10,12 +10,15 @@ from threading import Lock, RLock
 from weakref import WeakSet
 
 import httpx
+import numpy.ma  # noqa: F401
+import PIL.ImageFile  # noqa: F401
 
 from heinfer.errors import SettingError
 from heinfer_client.address import Address
 from heinfer_client.transfer import require_open
 
-codecs.lookup("idna")  # of host names: imported by one thread while another forks, it would be locked in the child
+# What others import at its first use only: a module that a thread imports while another forks is locked in the child.
+codecs.lookup("idna")  # of names of hosts
 
 
 class Connections:

@@ -58,10 +58,10 @@ def registrations(server: ServerProcess) -> int:
     return sum(line.get("route") == "/models/{model}/keys" for line in lines)
 
 
-def run(server: ServerProcess, program: str) -> str:
+def run(server: ServerProcess, program: str, prelude: str = PRELUDE) -> str:
     """What a program prints that ends well."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", PRELUDE + program, server.url],
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", prelude + program, server.url],
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -98,6 +98,24 @@ def test_a_child_of_a_fresh_client_makes_its_own_keys(server):
         )
         == "0 [0, 0]\n"
     )
+
+
+def test_a_prediction_imports_nothing(server):
+    """A module that one thread imports while another forks is locked in the child for ever."""
+    program = """
+import sys
+from PIL import Image
+import numpy as np
+from heinfer_client import Client
+image = Image.fromarray(np.zeros((4, 4), dtype=np.uint8))
+client = Client(sys.argv[1], model="tiny", progress=False)
+before = set(sys.modules)
+client.encrypt_and_predict_many([image, np.zeros((4, 4))])
+client._session._expected = 1000.0  # as a job
+client.encrypt_and_predict(image)
+print(sorted(set(sys.modules) - before))
+"""
+    assert run(server, program, prelude="") == "[]\n"
 
 
 def test_who_forks_while_threads_predict_waits_for_nobody(server):
