@@ -18,6 +18,7 @@ from benchmarks.rotations import rotations
 from benchmarks.service import service
 from benchmarks.soak.command import soak
 from benchmarks.startup import startup
+from benchmarks.survive.command import survive
 from benchmarks.sweep import sweep
 from benchmarks.trained import trained
 from benchmarks.whole import whole
@@ -37,6 +38,7 @@ app.command("rotations")(rotations)
 app.command("service")(service)
 app.command("soak")(soak)
 app.command("startup")(startup)
+app.command("survive")(survive)
 app.command("sweep")(sweep)
 app.command("trained")(trained)
 app.command("whole")(whole)

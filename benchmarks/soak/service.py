@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 
@@ -21,6 +23,7 @@ from benchmarks.soak.key_disk import KeyDisk
 _START_SECONDS = 120.0
 _END_SECONDS = 60.0
 _MARK = "HEINFER_SOAK"
+_KEYS_ROUTE = "/models/{model}/keys"
 EVALUATION_TIMEOUT = 10.0
 
 
@@ -43,7 +46,6 @@ class Service:
         (folder / "tmp").mkdir()
         settings = {
             "port": self.port,
-            "bundles": os.pathsep.join(map(str, bundles)),
             "tenants": tenants,
             "key_folder": disk.keys,
             "evaluation_timeout": EVALUATION_TIMEOUT,
@@ -57,6 +59,11 @@ class Service:
             _MARK: self._mark,
         }
         self._process: subprocess.Popen[bytes] | None = None
+        self.serve(bundles)
+
+    def serve(self, bundles: Sequence[Path]) -> None:
+        """Have other bundles served from the next start on."""
+        self._environment["HEINFER_SERVER_BUNDLES"] = os.pathsep.join(map(str, bundles))
 
     def start(self) -> None:
         """Start it, and wait until it can evaluate."""
@@ -89,6 +96,15 @@ class Service:
         for pid in left:
             os.kill(pid, signal.SIGKILL)
 
+    def close(self) -> None:
+        """Kill what is there of it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
     @property
     def pid(self) -> int:
         """Of the process that speaks HTTP."""
@@ -114,8 +130,15 @@ class Service:
 
     def codes(self) -> Counter[str]:
         """Answers that were errors, by code, from the log of all its lives."""
+        return Counter(line["code"] for line in self._requests() if line.get("code"))
+
+    def registrations(self) -> int:
+        """How often keys were sent whole and taken, in all its lives."""
+        return sum(line["route"] == _KEYS_ROUTE and not line.get("code") for line in self._requests())
+
+    def _requests(self) -> Iterator[dict[str, Any]]:
         lines = (json.loads(line) for line in self._log.read_bytes().splitlines() if line.startswith(b"{"))
-        return Counter(line["code"] for line in lines if line["event"] == "request" and line.get("code"))
+        return (line for line in lines if line["event"] == "request")
 
 
 def _pids() -> list[int]:
