@@ -194,9 +194,9 @@ class _Forwarder:
         status = next(self._codes)
         body = f"<html><body><h1>{status}</h1></body></html>"
         fields = f"Content-Type: text/html\r\nContent-Length: {len(body)}\r\nConnection: close"
+        self._answers[status] += 1
         writer.write(f"HTTP/1.1 {status} Away\r\n{fields}\r\n\r\n{body}".encode())
         await writer.drain()
-        self._answers[status] += 1
 
 
 async def _pass_on(reader: StreamReader, writer: StreamWriter) -> None:
