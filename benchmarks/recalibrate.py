@@ -1,4 +1,4 @@
-"""recalibrate: ranges, scales and headroom of the shipped models, chosen anew on the images they were calibrated on."""
+"""recalibrate: choose bounds, scales and headroom of shipped bundles anew; weights, layouts and keys stay."""
 
 from __future__ import annotations
 
@@ -7,27 +7,21 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from benchmarks.plans import NETWORKS
 from heinfer.formats import bundle
 from heinfer.scaling import recalibrate as recalibrated
-from heinfer.zoo.cifar import cifar10
-from heinfer.zoo.data import MNIST, mnist
-from heinfer.zoo.reference import CALIBRATION_IMAGES
-from heinfer.zoo.registry import reference
-from heinfer.zoo.shipped import BUNDLES, bundle_path
+from heinfer.zoo import bundle_path
+from heinfer.zoo.reference import calibration_inputs
 
 
 def recalibrate(
-    networks: Annotated[list[str] | None, typer.Argument(help="Shipped models; all of them by default.")] = None,
+    networks: Annotated[list[str] | None, typer.Argument(show_default="all that ship")] = None,
 ) -> None:
-    """Rewrite shipped bundles in place: layouts, keys and weights stay, and a report of each is printed in a line."""
-    for name in networks or sorted(path.stem for path in BUNDLES.glob("*.heinfer")):
+    """Rewrite the bundles in the package, calibrated on the images that they were compiled on."""
+    for name in networks or NETWORKS:
         path = bundle_path(name)
-        data = reference(name).data
-        images = (mnist if data == MNIST else cifar10)(None).train.images[:CALIBRATION_IMAGES]
-        new = recalibrated(bundle.load(path), data.normalise(images).astype(np.float64))
-        bundle.save(new, path)
-        output = new.manifest.output
-        typer.echo(
-            f"{name}: scores up to {output.range:.1f} declared, {new.manifest.capacity:.1f} represented, "
-            f"predicted precision {new.metadata['predicted precision']}"
-        )
+        before = bundle.load(path)
+        after = recalibrated(before, calibration_inputs(name))
+        bundle.save(after, path)
+        lower = np.log2(before.manifest.output.scale / after.manifest.output.scale)
+        typer.echo(f"{name}: output scale lower by {lower:.3f} bits, {after.metadata['predicted precision']} predicted")
