@@ -15,6 +15,7 @@ from benchmarks.records import plan_record, spread, write_records
 from benchmarks.resumable import ImageResult, ResultsFile
 from benchmarks.subject import Subject
 from heinfer.backends.cleartext import simulate
+from heinfer.circuit.precision import DEVIATIONS
 from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
 from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
@@ -27,8 +28,6 @@ from heinfer_client.codec import Codec
 EXEMPT_MARGIN = 2.0**-8
 """Of the largest |score|: images whose two largest cleartext scores are closer may be classified either way."""
 EXEMPT_SHARE = 0.01
-DEVIATIONS = 4.0
-"""The noise model's worst case: a normal error of 5,000 scores is beyond this once in three times."""
 
 _AT_ONCE = 100  # images interpreted together, in cleartext
 

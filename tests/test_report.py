@@ -28,9 +28,9 @@ def several() -> CompiledModel:
     return small_model(Wishes(batch=8))
 
 
-def printed(model: CompiledModel) -> str:
+def printed(model: CompiledModel, width: int = 100) -> str:
     text = StringIO()
-    print_report(model.report, Console(file=text, width=100))
+    print_report(model.report, Console(file=text, width=width))
     return text.getvalue()
 
 
@@ -74,3 +74,14 @@ def test_the_table_says_what_an_image_of_a_batch_takes(single, several):
         assert share in text
     assert "small: one image on tenseal" in printed(single)
     assert f"an image         {single.report.milliseconds:.0f} ms" in printed(single)
+
+
+def test_the_table_says_how_large_values_get(single):
+    text, facts = printed(single), single.report
+    assert "how large values get" in text
+    for layer in facts.layers:
+        worst = "unbounded" if layer.worst_case is None else f"{layer.worst_case:.3g}"
+        assert f"{layer.headroom:.1f} │ {worst:>10} │" in text
+    assert f"from {facts.capacity:.3g} on they wrap around" in text
+    assert facts.layers[0].worst_case >= facts.layers[0].largest
+    assert max(len(line.rstrip()) for line in printed(single, 80).splitlines()) <= 80

@@ -20,8 +20,8 @@ needs_cifar = pytest.mark.skipif(
 )
 
 SHIPPED = {
-    "cifar-fast": ("f0564eb11c552f904a16b00e6711817d5c0442d3f266826c8176dd983fcbba0e", 0.7779, 124),
-    "cifar-accurate": ("93d612e1be130b71cee2ec068133429785aaa91f093647081a2dd9572821c176", 0.8687, 299),
+    "cifar-fast": ("00380470eab5d2e698fe671e9a5e2123014b2d183bbedd31e1054d331434bb1b", 0.7779, 124),
+    "cifar-accurate": ("61c9e597e9fbf62dc30da9cf2736518639dde563d5a058ce43b9512c0df6cbde", 0.8687, 299),
 }
 
 

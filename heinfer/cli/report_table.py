@@ -70,7 +70,8 @@ def _layouts(report: Report) -> Table:
 def _ranges(report: Report) -> Table:
     table = Table(
         title="how large values get",
-        caption="seen: in calibration; bits free: beyond 1.5 times that; worst case: of any image a client can send",
+        caption="seen: in calibration; bits free: beyond 1.5 times that, of which the last layer's keep scores from "
+        "wrapping around; worst case: of any image that a client can send",
     )
     table.add_column("layer")
     for name in ("seen", "bits free", "worst case"):

@@ -105,7 +105,7 @@ def _scores(network: Network, calibration: Vector) -> Vector:
 def _without_what_scores_share(network: Network, calibration: Vector) -> Network:
     """Take out of all scores alike what takes much of their range and says nothing of the label: nothing but a shift.
 
-    That is a constant, and of a dense layer also what its scores have in common image by image.
+    That is a constant, and of a dense layer also what its scores share image by image.
     """
     *before, last = network.nodes
     scores = _scores(network, calibration)
@@ -114,10 +114,10 @@ def _without_what_scores_share(network: Network, calibration: Vector) -> Network
     maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
     if scores.shape[1] == 1:
         return network
-    ways = [(scores, maps)]
-    if all(_has_every_row(linear) for linear in maps):
-        ways.append((scores - scores.mean(axis=1, keepdims=True), tuple(_centred(linear) for linear in maps)))
-    left, (first, *others) = min(ways, key=lambda way: float(np.ptp(way[0])))
+    left, (first, *others) = scores, maps
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    if np.ptp(centred) <= _SHARED * np.ptp(scores) and all(_has_every_row(linear) for linear in maps):
+        left, (first, *others) = centred, tuple(_centred(linear) for linear in maps)
     if np.ptp(left) / 2 > _SHARED * np.abs(scores).max():
         return network
     shift = left.min() + np.ptp(left) / 2

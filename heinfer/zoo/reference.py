@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import heinfer
 from heinfer.compiler import CompiledModel
@@ -44,6 +45,13 @@ def preprocessing(data: DataSet) -> Preprocessing:
     )
 
 
+def calibration_inputs(name: str, data_dir: Path | None = None) -> NDArray[np.float64]:
+    """The training images that a reference network is calibrated on, preprocessed; DataError without their data set."""
+    data = reference(name).data
+    images = (mnist if data == MNIST else cifar10)(data_dir).train.images[:CALIBRATION_IMAGES]
+    return data.normalise(images).astype(np.float64)
+
+
 def compile_reference(
     name: str, checkpoint: Path, data_dir: Path | None = None, wishes: Wishes | None = None
 ) -> CompiledModel:
@@ -58,10 +66,9 @@ def compile_reference(
     module = load(name, checkpoint)
     about = read_metadata(checkpoint)
     data = reference(name).data
-    images = (mnist if data == MNIST else cifar10)(data_dir).train.images[:CALIBRATION_IMAGES]
     return heinfer.compile(
         module,
-        data.normalise(images).astype(np.float64),
+        calibration_inputs(name, data_dir),
         name=name.replace("@", "-"),
         preprocessing=preprocessing(data),
         labels=data.labels,
