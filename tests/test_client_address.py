@@ -43,11 +43,11 @@ def opened(url: str, **arguments: object) -> None:
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._open()
+            await client._run(client._session._open())
 
     asyncio.run(use())
     with Client(url, model="tiny", **arguments) as client:
-        client._open()
+        client._run(client._session._open())
 
 
 def refusal(error: type[Exception], url: str, **arguments: object) -> str:
@@ -56,11 +56,11 @@ def refusal(error: type[Exception], url: str, **arguments: object) -> str:
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._open()
+            await client._run(client._session._open())
 
     def use_other() -> None:
         with Client(url, model="tiny", **arguments) as client:
-            client._open()
+            client._run(client._session._open())
 
     for call in (lambda: asyncio.run(use()), use_other):
         with pytest.raises(error) as caught:
