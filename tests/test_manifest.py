@@ -201,7 +201,7 @@ def refusal(content: Any, read: Callable[[bytes], object] = parse_manifest) -> H
 
 def test_junk_in_any_place_gives_a_typed_error_or_a_consistent_manifest():
     content = document()
-    numbers = {"divisor", "mean", "std", "low", "high", "scale", "range", "level", "index_step"}
+    numbers = {"divisor", "mean", "std", "low", "high", "scale", "exponent", "range", "level", "index_step"}
     harmless = numbers | {"labels", "relinearization_level", "step_levels", "steps"}
     for path in paths(content):
         for junk in JUNK:
