@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from asking import of, to
 from owner import Owner
 from proxy import Certificate, proxied
 from server_process import ServerProcess, server_process, stopped, wait_until
@@ -37,9 +38,8 @@ def owner() -> Owner:
 def addresses(http: httpx.Client, owner: Owner) -> list[str]:
     """Every address that answers have, got by doing everything once."""
     listed = http.get("models").json()["models"][0]["manifest"]
-    registered = http.post("models/tiny/keys", content=owner.keys)
-    query = {"model": "tiny", "keys": registered.json()["keys"]}
-    begun = http.post("jobs", params=query, content=owner.inputs(IMAGE))
+    registered = http.post("models/tiny/keys", params=of(MODEL), content=owner.keys)
+    begun = http.post("jobs", params=to(registered.json()["keys"], MODEL), content=owner.inputs(IMAGE))
     assert begun.status_code == 202
     (address,) = (entry["url"] for entry in http.get("openapi.json").json()["servers"])
     return [listed, registered.headers["location"], begun.headers["location"], f"{address}/readyz"]
@@ -68,10 +68,9 @@ def test_the_client_works_as_without(server, prefix, monkeypatch):
 
 def test_events_come_when_they_happen_and_a_sign_of_life_while_nothing_does(server: ServerProcess, owner):
     with proxied(server.url, PREFIX) as url, httpx.Client(base_url=url, timeout=2 * QUIET_SECONDS) as http:
-        keys = http.post("models/tiny/keys", content=owner.keys).json()["keys"]
+        keys = http.post("models/tiny/keys", params=of(MODEL), content=owner.keys).json()["keys"]
         with stopped(server.worker()):
-            query = {"model": "tiny", "keys": keys}
-            job = http.post("jobs", params=query, content=owner.inputs(IMAGE)).json()["job"]
+            job = http.post("jobs", params=to(keys, MODEL), content=owner.inputs(IMAGE)).json()["job"]
             began = time.monotonic()
             with http.stream("GET", f"jobs/{job}/events") as answer:
                 lines = filter(None, answer.iter_lines())
