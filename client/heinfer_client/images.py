@@ -5,15 +5,16 @@ What an image means is decided here and in what this imports, by its type alone:
 
 from __future__ import annotations
 
-import sys
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as Pictures
 
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Preprocessing
 from heinfer_client.arrays import Array, finite, fractions, shapes
+from heinfer_client.pictures import read_picture
 
 _WHITE = 255  # of the pixels that Preprocessing speaks of
 _MAX_MAXIMUM = np.iinfo(np.uint64).max
@@ -72,10 +73,7 @@ def _checked(maximum: object, preprocessing: Preprocessing) -> int:
 
 def _fractions(image: object, shape: tuple[int, ...], preprocessing: Preprocessing, maximum: int | None) -> Array:
     """An image's pixels in 0..1, of the input's shape."""
-    pil = sys.modules.get("PIL.Image")  # whoever holds a PIL image has imported PIL: this package need not
-    if pil is not None and isinstance(image, pil.Image):
-        from heinfer_client.pictures import read_picture  # noqa: PLC0415
-
+    if isinstance(image, Pictures.Image):
         return read_picture(image, shape, preprocessing.ground, maximum)
     pixels = _array(image, "a NumPy array or a PIL image")
     if not _fits(pixels.shape, shape):

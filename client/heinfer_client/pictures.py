@@ -1,7 +1,4 @@
-"""PIL images to fractions of the input's shape: as large as the model takes them, opaque, grey for a grey model.
-
-This module needs PIL and is imported only for who has an image of it.
-"""
+"""PIL images to fractions of the input's shape: as large as the model takes them, opaque, grey for a grey model."""
 
 from __future__ import annotations
 
