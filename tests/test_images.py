@@ -2,6 +2,8 @@
 
 import struct
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from PIL import Image
 
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Preprocessing
-from heinfer_client.images import read_image
+from heinfer_client.images import kept, read_image
 
 GREY, COLOUR = (1, 4, 5), (3, 4, 5)
 RANDOM = np.random.default_rng(0)
@@ -97,7 +99,7 @@ def test_the_same_picture_is_the_same_input_whatever_the_divisor(pixels, divisor
         (Image.fromarray(pixels), None),
         (Image.fromarray(pixels), 255),
         (Image.fromarray(pixels).convert("RGB"), None),
-        (Image.fromarray(wide), None),
+        (Image.fromarray(wide), 65535),
         (png(wide, 16, 0), None),
     ]
     for form, maximum in forms:
@@ -209,7 +211,8 @@ def test_every_mode_is_turned(mode):
     if mode == "F":
         image = Image.fromarray(np.asarray(image).astype(np.float32) / 255)
     image.getexif()[0x0112] = 6
-    assert np.array_equal(read(image, (1, 5, 4))[0], np.rot90(DIGIT // 128, -1))
+    white = 65535 if mode == "I;16" else None
+    assert np.array_equal(read(image, (1, 5, 4), white)[0], np.rot90(DIGIT // 128, -1))
 
 
 # Transparency ----------------------------------------------------------------------------------
@@ -375,10 +378,16 @@ def test_files_of_16_bits_are_of_16_bits():
         "TIFF": saved(Image.fromarray(wide), "TIFF"),
         "TIFF, big-endian": saved(Image.fromarray(wide.astype(">u2")), "TIFF"),
         "PPM": saved(Image.fromarray(wide), "PPM"),
-        "in memory": Image.fromarray(wide),
+    }
+    in_memory = {
+        "array": Image.fromarray(wide),
         "big-endian": Image.fromarray(wide.astype(">u2")),
         "smaller once": png(np.repeat(wide, 2, axis=0), 16, 0).resize((5, 4), Image.Resampling.NEAREST),
     }
+    for name, image in in_memory.items():  # no file says which number is white
+        assert np.array_equal(read(image, maximum=65535)[0], wide / 65535), name
+        with pytest.raises(ImageError, match="say maximum=65535"):
+            read(image)
     for name, image in forms.items():
         assert np.array_equal(read(image)[0], wide / 65535), name
         assert np.array_equal(read(image, COLOUR)[2], wide / 65535), name
@@ -487,8 +496,12 @@ def test_images_of_another_size_are_never_resized():
 def test_values_are_any_finite_numbers(values, divisor):
     signal = plain(divisor=divisor, mean=(0.5,), std=(2.0,), low=-1e6, high=1e6, kind="values")
     if np.isfinite(values).all():
-        expected = np.clip((values.astype(np.float64) / divisor - 0.5) / 2, -1e6, 1e6)
-        assert np.array_equal(read_image(values, (6,), signal), expected)
+        expected = (values.astype(np.float64) / divisor - 0.5) / 2
+        if np.abs(expected).max() <= 1e6:
+            assert np.array_equal(read_image(values, (6,), signal), expected)
+        else:
+            with pytest.raises(ImageError, match="the model is not made for others"):
+                read_image(values, (6,), signal)
     else:
         with pytest.raises(ImageError, match="finite values are expected"):
             read_image(values, (6,), signal)
@@ -519,6 +532,62 @@ def test_values_have_no_white_and_no_other_shape():
         read_image(np.zeros((4, 5)), GREY, plain(kind="values"))
 
 
-def test_values_beyond_what_a_double_holds_are_clipped():
+def test_values_beyond_what_a_double_holds_are_refused():
     tiny = plain(std=(1e-300,), low=-2.0, high=2.0, kind="values")
-    assert read_image(np.array([1e300, -1e300]), (2,), tiny).tolist() == [2, -2]
+    with pytest.raises(ImageError, match="the model is not made for others"):
+        read_image(np.array([1e300, -1e300]), (2,), tiny)
+
+
+# Pictures that change meanwhile -----------------------------------------------------------------
+
+
+def test_an_image_is_kept_as_it_is_when_it_is_given(tmp_path):
+    """Of a buffer, a canvas or a file that is used again and again, every picture is its own."""
+    buffer, canvas = np.zeros((2, 2), np.uint8), Image.new("L", (2, 2))
+    Image.new("L", (2, 2), 7).save(tmp_path / "seven.png")
+
+    def buffers() -> Iterator[object]:
+        for grey in (1, 2, 3):
+            buffer[:] = grey
+            yield buffer
+
+    def canvases() -> Iterator[object]:
+        for grey in (1, 2, 3):
+            canvas.paste(grey, (0, 0, 2, 2))
+            yield canvas
+
+    def files() -> Iterator[object]:
+        for _ in range(3):
+            with Image.open(tmp_path / "seven.png") as picture:
+                yield picture
+
+    shape, as_they_are = (1, 2, 2), plain(divisor=1.0)
+    for give, expected in ((buffers, [1, 2, 3]), (canvases, [1, 2, 3]), (files, [7, 7, 7])):
+        several = [kept(image) for image in give()]
+        assert [read_image(image, shape, as_they_are)[0, 0, 0] for image in several] == pytest.approx(expected)
+
+
+def test_a_file_that_threads_read_at_once_is_read_whole(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (400, 400, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "large.png")
+    for _ in range(5):
+        with Image.open(tmp_path / "large.png") as picture, ThreadPoolExecutor(6) as threads:
+            found = list(threads.map(lambda _: read_image(picture, (3, 400, 400), plain(3, divisor=1.0)), range(6)))
+        for values in found:
+            assert np.array_equal(values, pixels.transpose(2, 0, 1))
+
+
+def test_values_beyond_the_declared_range_are_refused():
+    values = Preprocessing(divisor=1, mean=(0.0,), std=(2.0,), low=-1.0, high=1.5, kind="values")
+    assert read_image(np.array([-2.0, 3.0]), (2,), values).tolist() == [-1.0, 1.5]
+    for beyond in (40.0, -2.1, 3.001):
+        with pytest.raises(ImageError, match=r"values between -1 and 1\.5, normalised, are expected"):
+            read_image(np.array([0.0, beyond]), (2,), values)
+
+
+def test_sixteen_bits_that_no_file_says_are_refused_in_a_picture_as_in_an_array():
+    numbers = np.full((2, 2), 4095, np.uint16)
+    for image in (numbers, Image.fromarray(numbers)):
+        with pytest.raises(ImageError):
+            read_image(image, (1, 2, 2), plain())
+        assert read_image(image, (1, 2, 2), plain(), 4095).max() == 1

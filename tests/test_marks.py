@@ -24,6 +24,7 @@ from heinfer.cli.main import app
 from heinfer.compiler import compile_network
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError
 from heinfer.formats import bundle as bundles
+from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import Preprocessing
 from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import cyclic_pack, dense_pack
@@ -40,7 +41,15 @@ BRIGHT[:, 1:3] = 0.25, 0.4  # no plain multiple: the coefficients wrap different
 IN_RANGE = Marks(in_range=True, noise=1e-3)
 
 
+def loud_bundle(name: str) -> Bundle:
+    """The tiny model, with scores that are a million times as large."""
+    made = tiny_bundle(name)
+    output = made.manifest.output.model_copy(update={"exponent": 20})
+    return dataclasses.replace(made, manifest=made.manifest.model_copy(update={"outputs": (output,)}))
+
+
 MODELS = [
+    loud_bundle("loud"),
     overflowing_bundle("three"),
     overflowing_bundle("pair", batch=2),
     tiny_bundle("whole", weights=FACTOR * WEIGHTS),
@@ -207,6 +216,15 @@ def test_an_error_when_asked_for(running):
         with pytest.raises(OutOfRangeError, match=r"for 1 of 2 images \(2\)"):
             client.encrypt_and_predict_many([DARK, BRIGHT])
         assert client.encrypt_and_predict(DARK).in_range
+
+
+def test_what_numpy_raises_where_a_user_asked_for_it_ends_no_call(running):
+    """Scores far apart underflow in the softmax: an error there would tell the service, by requests not sent."""
+    transport = Recorded(running.transport)
+    with Client(URL, model="loud", transport=transport) as client, np.errstate(all="raise"):
+        predictions = client.encrypt_and_predict_many([DARK, BRIGHT])
+    assert [prediction.confidence for prediction in predictions] == [Confidence.HIGH, Confidence.HIGH]
+    assert transport.count("/infer") == 2
 
 
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
@@ -379,7 +397,7 @@ def test_a_copy_has_no_scores_and_says_so(prediction, copied):
 
 
 def test_predict_says_in_words_what_is_out_of_range(tmp_path: Path):
-    bundles.save(MODELS[0], tmp_path / "three.heinfer")
+    bundles.save(MODELS[1], tmp_path / "three.heinfer")
     for name, image in (("dark", DARK), ("bright", BRIGHT)):
         np.save(tmp_path / f"{name}.npy", image)
     names = [str(tmp_path / f"{name}.npy") for name in ("dark", "bright")]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, NoReturn, Self, TypeVar
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
 import httpx
 
@@ -19,7 +19,7 @@ from heinfer.errors import HeinferError, ServiceError, SettingError
 from heinfer.formats.manifest import Manifest
 from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
-from heinfer_client.images import Image
+from heinfer_client.images import Image, kept
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
@@ -92,17 +92,15 @@ class AsyncClient:
         self._require_usable()
         await self._run(self._session.prepare())
 
-    async def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
-        """Classify one image; see Client.encrypt_and_predict."""
-        (prediction,) = await self._predict(lambda codec: [codec.read_image(image, maximum)])
-        return prediction
+    def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Coroutine[Any, Any, Prediction]:
+        """Classify one image, as it is when this is called and not awaited; see Client.encrypt_and_predict."""
+        return self._predict_one(kept(image), maximum)
 
-    async def encrypt_and_predict_many(
+    def encrypt_and_predict_many(
         self, images: Iterable[Image], *, maximum: int | None = None
-    ) -> list[Prediction]:
+    ) -> Coroutine[Any, Any, list[Prediction]]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
-        several = list(images)
-        return await self._predict(lambda codec: codec.read_images(several, maximum))
+        return self._predict_many([kept(image) for image in images], maximum)
 
     @property
     def manifest(self) -> Manifest:
@@ -146,6 +144,13 @@ class AsyncClient:
         self._loop = self._loop or loop
         if self._loop is not loop:  # its connections would fail, now and then
             raise SettingError("this client has been used in another event loop: make one in each (asyncio.run is one)")
+
+    async def _predict_one(self, image: Image, maximum: int | None) -> Prediction:
+        (prediction,) = await self._predict(lambda codec: [codec.read_image(image, maximum)])
+        return prediction
+
+    async def _predict_many(self, images: Sequence[Image], maximum: int | None) -> list[Prediction]:
+        return await self._predict(lambda codec: codec.read_images(images, maximum))
 
     async def _predict(self, read: Reading) -> list[Prediction]:
         self._require_usable()

@@ -16,7 +16,7 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
-from heinfer_client.images import Image
+from heinfer_client.images import Image, kept
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
@@ -130,7 +130,8 @@ class Client:
             WrongAnswerError: when an answer is of another request.
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
-        (prediction,) = self._predict(lambda codec: [codec.read_image(image, maximum)])
+        one = kept(image)
+        (prediction,) = self._predict(lambda codec: [codec.read_image(one, maximum)])
         return prediction
 
     def encrypt_and_predict_many(self, images: Iterable[Image], *, maximum: int | None = None) -> list[Prediction]:
@@ -146,7 +147,7 @@ class Client:
             WorkerFailedError, ModelChangedError, WrongAnswerError, UntrustedManifestError, ServiceError, SettingError,
                 FormatError: as encrypt_and_predict.
         """
-        several = list(images)
+        several = [kept(image) for image in images]
         return self._predict(lambda codec: codec.read_images(several, maximum))
 
     @property

@@ -6,11 +6,14 @@ Only what is certain is read; PIL converts some modes, and drops some of what a 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from os import register_at_fork
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
 from heinfer.errors import ImageError
 from heinfer_client.arrays import Array, fractions, of_integers
@@ -27,7 +30,7 @@ _READ_AS = dict(zip(_AS_IT_IS, _AS_IT_IS, strict=True)) | {
 
 _SIXTEEN_BITS = {
     "I": ("PNG", "PPM"),  # PIL's versions differ in what they call a PNG; what is in a PPM it scales
-    "I;16": ("PNG", "TIFF", "JPEG2000", None),  # None: made from another, by resize for instance
+    "I;16": ("PNG", "TIFF", "JPEG2000"),
 }
 """Formats of files in which 65535 is white."""
 
@@ -56,12 +59,46 @@ class Picture:
         return self.alpha * self.colour + (1 - self.alpha) * behind
 
 
+class _Reading:
+    """Held while PIL reads: a file that two threads load at once is decoded twice into the same memory."""
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Anew in a child: the thread that held it may not be there."""
+        self._lock = Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+_READING = _Reading()
+register_at_fork(after_in_child=_READING.begin)
+
+
+def kept(image: Image.Image) -> Image.Image:
+    """The image as it is now: its file may be closed, and a canvas painted anew, before it is read."""
+    with _READING, suppress(Exception):  # what cannot be read is told when it is
+        image.load()
+        return image if isinstance(image, ImageFile.ImageFile) else image.copy()
+    return image
+
+
 def decoded(image: Image.Image, maximum: int | None) -> Picture:
     """A picture of one frame, upright by its EXIF orientation; `maximum` is white, by default what the mode says.
 
     Raises:
         ImageError: for a mode, frames or pixels whose meaning is not certain, or a file that PIL cannot read.
     """
+    with _READING:
+        return _decoded(image, maximum)
+
+
+def _decoded(image: Image.Image, maximum: int | None) -> Picture:
     mode = _READ_AS.get(image.mode)
     if mode is None:
         raise ImageError(f"a PIL image of mode L or RGB is expected, got {image.mode}", "use image.convert('RGB')")

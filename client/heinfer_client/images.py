@@ -14,9 +14,11 @@ from PIL import Image as Pictures
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Preprocessing
 from heinfer_client.arrays import Array, finite, fractions, shapes
+from heinfer_client.decoding import kept as kept_picture
 from heinfer_client.pictures import read_picture
 
 _WHITE = 255  # of the pixels that Preprocessing speaks of
+_TOLERANCE = 1e-5  # of the declared range: what is normalised in float32 is that inexact
 _MAX_MAXIMUM = np.iinfo(np.uint64).max
 _WAYS_TO_ARRAYS = {"Tensor": "image.numpy()", "DataFrame": "image.to_numpy()"}  # this package needs not have either
 
@@ -26,6 +28,13 @@ class Image(Protocol):
 
     @property
     def __array_interface__(self) -> dict[str, Any]: ...
+
+
+def kept(image: Image) -> Image:
+    """The image as it is now, whatever becomes of the memory or file that it is in: it may be read later, and again."""
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    return kept_picture(image) if isinstance(image, Pictures.Image) else image
 
 
 def read_image(
@@ -55,10 +64,22 @@ def read_image(
     with np.errstate(over="ignore"):  # what becomes infinite is clipped
         if preprocessing.kind == "values":
             numbers = _values(image, shape) / preprocessing.divisor
+            _require_declared((numbers - mean) / std, preprocessing)
         else:
             numbers = _fractions(image, shape, preprocessing, maximum) * (_WHITE / preprocessing.divisor)
         inputs: Array = np.clip((numbers - mean) / std, preprocessing.low, preprocessing.high)
     return inputs
+
+
+def _require_declared(inputs: Array, preprocessing: Preprocessing) -> None:
+    """Values have no white to end at: what lies beyond the declared range would be taken for another input."""
+    tolerance = _TOLERANCE * (preprocessing.high - preprocessing.low)
+    if inputs.min() < preprocessing.low - tolerance or inputs.max() > preprocessing.high + tolerance:
+        raise ImageError(
+            f"values between {preprocessing.low:g} and {preprocessing.high:g}, normalised, are expected: the model is "
+            "not made for others",
+            "leave out what is unlike its training data, or have it compiled for a wider range",
+        )
 
 
 def _checked(maximum: object, preprocessing: Preprocessing) -> int:

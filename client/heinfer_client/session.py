@@ -15,6 +15,8 @@ from pathlib import Path
 from time import perf_counter
 from urllib.parse import quote
 
+import numpy as np
+
 from heinfer.ckks.secret import SecretSide
 from heinfer.errors import ModelChangedError, SettingError, UnknownKeysError, UnknownManifestError
 from heinfer.formats.bindings import evaluation_binding
@@ -166,23 +168,24 @@ class Session:
                 reply = yield from self._evaluate(ready, body)
         started = perf_counter()
         binding = evaluation_binding(version.codec.binding, ready.key_id, body)
-        answer = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
-        client_seconds += perf_counter() - started
-        return [
-            Prediction.of(
-                own,
-                answer.marks,
-                label=version.codec.label(own),
-                model_version=version.codec.manifest.model_version,
-                manifest=version.digest,
-                client_seconds=client_seconds,
-                server_seconds=evaluation_seconds(reply),
-                upload_bytes=len(body),
-                download_bytes=len(reply.body),
-                images=len(inputs),
-            )
-            for own in answer.scores
-        ]
+        with np.errstate(all="ignore"):  # whatever decrypted numbers are, they shall not end a call before it is over
+            answer = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
+            client_seconds += perf_counter() - started
+            return [
+                Prediction.of(
+                    own,
+                    answer.marks,
+                    label=version.codec.label(own),
+                    model_version=version.codec.manifest.model_version,
+                    manifest=version.digest,
+                    client_seconds=client_seconds,
+                    server_seconds=evaluation_seconds(reply),
+                    upload_bytes=len(body),
+                    download_bytes=len(reply.body),
+                    images=len(inputs),
+                )
+                for own in answer.scores
+            ]
 
     def _for(self, version: _Version) -> _Ready:
         """What a request to a version needs; UnknownManifestError when another call has gone on to the next one."""
