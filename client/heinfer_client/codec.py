@@ -57,6 +57,7 @@ class Codec:
         self.parameters = manifest.to_parameters()
         self._input_layout = manifest.input.layout.to_layout()
         self._output_layout = manifest.output.layout.to_layout()
+        self._capacity = manifest.capacity
 
     @cached_property
     def key_set(self) -> str:
@@ -171,7 +172,7 @@ class Codec:
     def answer(self, slots: NDArray[np.complex128], count: int) -> Decrypted:
         """Scores of so many inputs, and what marks their answer, from decrypted slots (ciphertexts, slots)."""
         scaled = slots * 2.0**self.manifest.output.exponent
-        marks = read_marks(scaled, self._output_layout, self.manifest.capacity)
+        marks = read_marks(scaled, self._output_layout, self._capacity)
         return Decrypted(self.unpack(slots.real[None], count), marks)
 
     def label(self, scores: Array) -> str:
