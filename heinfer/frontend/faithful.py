@@ -107,7 +107,7 @@ class _Comparison:
                 "draw them where self.training is true"
             )
         for group, first, second in zip(groups, results, again, strict=True):
-            largest = max(map(_largest, first))
+            largest = max(_largest(x[np.isfinite(x)]) for x in first)
             for one, two in zip(first, second, strict=False):
                 if np.isfinite(one).all() and not _agree(two, one, group.allowed * self.allowed, largest):
                     raise CompileError(
@@ -162,10 +162,14 @@ class _Comparison:
         varying = group.allowed * VARYING * float(np.ptp(result, axis=0).max(initial=0))
         rounded = group.allowed * ROUNDED[self.precision]
         flat, other = result.reshape(len(result), -1), value.reshape(len(value), -1)
-        differs = np.abs(flat - other).max(axis=1) > varying + rounded * _largest(result)
+        each = np.abs(flat).max(axis=0)  # one score that is large must not hide the others
+        allowed = varying + rounded * np.maximum(each, np.median(each))
+        differs = (np.abs(flat - other) > allowed).any(axis=1)
         if flat.shape[1] > 1:
             two = np.sort(flat, axis=1)[:, -2:]
-            unsure = varying + rounded * np.ptp(flat, axis=1) + _UNITS * _eps(self.precision) * np.abs(two).max(axis=1)
+            best = np.abs(two).max(axis=1)
+            size = np.minimum(np.ptp(flat, axis=1), best)  # without what all share, and without what is never chosen
+            unsure = varying + rounded * size + _UNITS * _eps(self.precision) * best
             differs |= (flat.argmax(axis=1) != other.argmax(axis=1)) & (two[:, 1] - two[:, 0] > unsure)
         if differs.any():
             largest = _largest(result)

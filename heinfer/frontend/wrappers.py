@@ -63,7 +63,7 @@ def has_known_backend(compiled: Any) -> bool:
     """Whether what torch.compile made of a function runs a backend of torch, as far as that can be told."""
     code = getattr(compiled, "__code__", None)
     cells = dict(zip(code.co_freevars, compiled.__closure__ or (), strict=True)) if code else {}
-    backend = getattr(cells["self"].cell_contents, "callback", None) if "self" in cells else None
+    backend: Any = getattr(cells["self"].cell_contents, "callback", None) if "self" in cells else None
     while hasattr(backend, "_torchdynamo_orig_backend"):
         backend = backend._torchdynamo_orig_backend
     backend = getattr(backend, "compiler_fn", backend)
