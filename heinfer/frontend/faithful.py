@@ -20,7 +20,11 @@ from heinfer.network.ir import Network
 Array = NDArray[np.float64]
 
 INPUTS = 256
-"""At most so many of the calibration inputs are run, evenly spaced."""
+"""At most so many of the calibration inputs are run, evenly spaced,"""
+FEWER = 32
+"""and fewer where they are large, to bound the time: no more than so many,"""
+NUMBERS = 400_000
+"""if more hold more than so many numbers."""
 AT_ONCE = 32
 """Inputs in a call: several calls tell what changes from one to the next, and bound the memory."""
 ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-9}
@@ -73,7 +77,8 @@ class _Comparison:
         self.precision = torch.float64 if self.allowed == ALLOWED[torch.float64] else torch.float32
 
     def run(self, inputs: Array, low: float, high: float) -> None:
-        some = inputs[np.unique(np.linspace(0, len(inputs) - 1, min(INPUTS, len(inputs))).astype(int))]
+        most = min(INPUTS, len(inputs), max(FEWER, NUMBERS // max(1, inputs[0].size)))
+        some = inputs[np.unique(np.linspace(0, len(inputs) - 1, most).astype(int))]
         groups = [_Group("calibration inputs", [self._seen(some[:1]), *self._parts(some[1:])], is_probe=False)]
         flat, *others = probes(some, low, high)
         groups.append(_Group(_PROBES, [self._seen(x[None]) for x in flat], is_probe=True))
