@@ -142,7 +142,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         ) from error
     _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
     folded = fold(network)
-    require_same(module, network, folded, inputs)
+    require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
     return compile_network(
         folded,
         inputs,

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from heinfer.frontend.wrappers import ways_of_its_own, wraps
+
 _Undo = Callable[[], None]
 
 
@@ -47,10 +49,8 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 
 def is_wrapper(module: nn.Module) -> bool:
-    """Whether a module only runs another one, compiled by torch.compile or in parallel."""
-    kind = type(module)
-    compiled = (kind.__module__, kind.__name__) == ("torch._dynamo.eval_frame", "OptimizedModule")  # slow to import
-    return compiled or isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel)
+    """Whether a module only runs another one, compiled by torch.compile or in parallel, in no way of its own."""
+    return wraps(module) and not any(ways_of_its_own(module))
 
 
 def _without_wrappers(part: nn.Module) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 from torch.nn.modules import module as registry
 from torch.nn.utils import prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from heinfer.errors import CompileError
-from heinfer.frontend.at_inference import is_wrapper
+from heinfer.frontend.originals import CALLS, METHODS
+from heinfer.frontend.wrappers import has_known_backend, wraps
 
-_PATCHED = ("forward", "_call_impl", "_wrapped_call_impl", "_conv_forward")
-"""Methods that decide what a module computes."""
+_PATCHED = (*CALLS[1:], *METHODS)
+"""Methods that decide what a module computes, where an instance has one of its own."""
 
 
 def global_hook_problems() -> Iterator[CompileError]:
@@ -35,7 +36,7 @@ def hook_problems(path: str, part: nn.Module) -> Iterator[CompileError]:
             f"{named}: the hook {_name(hook)} runs at every call, and the compiled network has no hooks: "
             f"{_way_out(hook, there)}"
         )
-    if is_wrapper(part):
+    if wraps(part):
         return
     for method in _PATCHED:
         if method in vars(part):
@@ -43,14 +44,10 @@ def hook_problems(path: str, part: nn.Module) -> Iterator[CompileError]:
                 f"{named}: its {method} is replaced on the instance, by {_name(vars(part)[method])}, which the "
                 f"compiled network would not follow: del {there}.{method}, or make it the forward of a class"
             )
-
-
-def call_problems(root: nn.Module) -> Iterator[CompileError]:
-    """Name a ``__call__`` of the model's class: only its forward is followed."""
-    if type(root).__call__ is not nn.Module.__call__ and not isinstance(root, fx.GraphModule):
+    if part._compiled_call_impl is not None and not has_known_backend(part._compiled_call_impl):
         yield CompileError(
-            f"the model itself: {type(root).__name__} has a __call__ of its own, and only forward is followed: "
-            "move what it does into forward"
+            f"{named}: it is compiled in place by a backend of its own, which the compiled network would not follow: "
+            f"{there}._compiled_call_impl = None undoes that"
         )
 
 

@@ -86,7 +86,7 @@ def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d) -> Operator:
             f"{variance.argmin()}: take an eps above 0, 1e-5 by default, or leave out a channel that is always the same"
         )
     scale = 1 / np.sqrt(variance)
-    if module.affine:
+    if module.weight is not None:  # whatever affine says
         scale = scale * _array(module.weight)
     return ChannelAffine(scale, _bias(module.bias, scale.size) - _array(module.running_mean) * scale)
 

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
-from heinfer.frontend.at_inference import is_plain, unwrapped
-from heinfer.frontend.hooks import call_problems, global_hook_problems, hook_problems
+from heinfer.frontend.at_inference import is_plain, is_wrapper, unwrapped
+from heinfer.frontend.hooks import global_hook_problems, hook_problems
+from heinfer.frontend.originals import call_problems, global_call_problems, layer_problems
+from heinfer.frontend.wrappers import wrapper_problems, wraps
 
 _READ = (torch.float32, torch.float64)
 
@@ -38,7 +41,9 @@ class Survey:
 
 def survey(module: nn.Module) -> Survey:
     """Look at a module and all inside it; the module is not run."""
-    problems = [*global_hook_problems(), *call_problems(unwrapped(module))]
+    problems = [*global_hook_problems(), *global_call_problems(), *_cache_problems()]
+    if not wraps(root := unwrapped(module)):
+        problems += call_problems(root)
     elsewhere: dict[str, list[str]] = {}
     unreadable: list[int] = []
     inside_unreadable: set[int] = set()
@@ -52,6 +57,11 @@ def survey(module: nn.Module) -> Survey:
             problems += found
             continue
         problems += hook_problems(path, part)
+        if not wraps(part):
+            strange = list(layer_problems(path, part))
+            problems += strange
+            if strange:
+                unreadable.append(id(part))
         for name, x in _tensors(path, part):
             for cause in _not_here(x):
                 elsewhere.setdefault(cause, []).append(name)
@@ -59,6 +69,14 @@ def survey(module: nn.Module) -> Survey:
                 unreadable.append(id(part))
     problems += [CompileError(f"{_some(names)}: {cause}") for cause, names in elsewhere.items()]
     return Survey(tuple(problems), frozenset(unreadable))
+
+
+def _cache_problems() -> Iterator[CompileError]:
+    if parametrize._cache_enabled:
+        yield CompileError(
+            "all modules: torch.nn.utils.parametrize.cached() is active, so parametrised weights may be those of "
+            "before: compile outside of it"
+        )
 
 
 def still_training(root: nn.Module) -> Iterator[CompileError]:
@@ -82,6 +100,8 @@ def _unreadable(named: str, part: nn.Module) -> Iterator[CompileError]:
         yield UnsupportedOperatorError(f"{named}: {kind} is {_QAT}")
     elif words[0] in ("torch", "torchao") and "quantized" in words:
         yield UnsupportedOperatorError(f"{named}: {kind} is {_QUANTISED}")
+    elif wraps(part) and not is_wrapper(part):
+        yield from wrapper_problems(named, part)
     elif any(is_lazy(x) for _, x in _tensors("", part)):
         yield CompileError(
             f"{named}: {kind} has no weights yet, as no input has come by: "
