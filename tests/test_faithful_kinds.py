@@ -328,6 +328,16 @@ def test_honest_modules_are_compiled(name: str) -> None:
     assert_same(HONEST[name]())
 
 
+@pytest.mark.parametrize("calibration", [DARK[:1], DARK[:1] * 0, np.full((3, 1, 6, 6), 0.5)])
+def test_calibration_inputs_that_are_all_the_same_refuse_nothing(calibration: Array) -> None:
+    module = Deep()
+    for part in module:
+        if isinstance(part, PolyActivation):
+            for x in part.parameters():
+                nn.init.normal_(x)
+    compiled(module, calibration)
+
+
 def test_probes_that_overflow_refuse_nothing() -> None:
     wide = RANGE.model_copy(update={"low": -1e30, "high": 1e30, "kind": "values"})
     assert_same(Deep(), wide)

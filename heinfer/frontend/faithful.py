@@ -29,8 +29,8 @@ AT_ONCE = 32
 """Inputs in a call: several calls tell what changes from one to the next, and bound the memory."""
 ALLOWED = {torch.float32: 1e-4, torch.float64: 1e-9}
 """Share of the largest score that rounding in PyTorch may change, by the lowest precision of the weights."""
-ROUNDED = {torch.float32: 1e-5, torch.float64: 1e-6}
-"""Share of the largest score that may differ besides, by the precision of a run: weights are computed in float32."""
+ROUNDED = 1e-5
+"""Share of the largest score that may differ besides: weights are computed in float32, whatever the run is in."""
 VARYING = 1e-3
 """Share that may differ of how far a score goes from one input to the next: what is constant hides nothing."""
 FAR = 100
@@ -165,7 +165,7 @@ class _Comparison:
         inputs = np.concatenate(group.parts)[rows]
         result, value = result[rows], value[rows]
         varying = group.allowed * VARYING * float(np.ptp(result, axis=0).max(initial=0))
-        rounded = group.allowed * ROUNDED[self.precision]
+        rounded = group.allowed * (ROUNDED if varying else ALLOWED[torch.float32])  # all the same tells little
         flat, other = result.reshape(len(result), -1), value.reshape(len(value), -1)
         each = np.abs(flat).max(axis=0)  # one score that is large must not hide the others
         allowed = varying + rounded * np.maximum(each, np.median(each))
