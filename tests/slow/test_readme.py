@@ -53,7 +53,9 @@ def test_the_report_of_the_readers_model(folder):
 
 
 def test_the_readers_call(folder, service):
-    assert python(CALL, folder).strip() == str(digits().labels[0])
+    label, confidence, in_range = python(CALL, folder).split()
+    assert (label, in_range) == (str(digits().labels[0]), "True")
+    assert confidence in ("high", "medium", "low")
 
 
 def test_the_readers_shell(folder, service):
