@@ -160,7 +160,6 @@ def with_activation(activation: nn.Module) -> nn.Module:
 
 LAYERS = {
     "activation": (lambda: with_activation(Clamped(4)), "1: Clamped has a forward of its own"),
-    "coefficients": (lambda: with_activation(Coefficients(4)), "1: Coefficients has a coefficients of its own"),
     "weight_norm": (
         lambda: nn.Sequential(nn.Flatten(), parametrizations.weight_norm(Safe(36, 5))),
         "1: Safe has a forward of its own.*holds a Linear",
@@ -318,6 +317,7 @@ HONEST = {
     "a class never chosen": lambda: Seen(lambda _, x: x, [0, 0, 0, 0, -1e4]),
     "weight_norm": lambda: nn.Sequential(nn.Flatten(), parametrizations.weight_norm(nn.Linear(36, 5))),
     "a class of its own that is followed": lambda: nn.Sequential(Own(), nn.Linear(36, 5)),
+    "coefficients of its own": lambda: with_activation(Coefficients(4)),
     "BatchNorm without weight": lambda: normalised(affine=True),
     "BatchNorm with weight": lambda: normalised(affine=False),
 }
