@@ -13,7 +13,7 @@ from small_model import small_model
 from tiny_model import overflowing_bundle, tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, floor, latency, modelled, plans, plots, prediction, primitives, startup, sweep
+from benchmarks import accuracy, floor, latency, plans, plots, prediction, primitives, startup, sweep
 from benchmarks import range as beyond
 from benchmarks.__main__ import app
 from benchmarks.pictures import FAMILIES, pictures
@@ -399,7 +399,7 @@ def test_range_counts_what_is_marked_and_goes_on_where_it_was(overflowing, monke
 
 def test_range_fails_when_a_wrong_label_is_not_marked(overflowing, monkeypatch):
     out, measure = overflowing
-    monkeypatch.setattr(modelled, "read_marks", lambda *_: Marks(in_range=True, noise=0.0))
+    monkeypatch.setattr("heinfer_client.codec.read_marks", lambda *_: Marks(in_range=True, noise=0.0))
     assert measure() == 1
     assert json.loads(out.read_text())[0]["modelled_wrong_unmarked"] > 0
 
