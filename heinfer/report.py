@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, ldexp, log2, prod
+from math import inf, ldexp, log2
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from heinfer.circuit.counts import Counts, count_circuit, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
-from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest
@@ -122,7 +121,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
         peak_ciphertexts=peak,
         memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
-        capacity=ldexp(_room(parameters, types[circuit.outputs[0]]), manifest.output.exponent),
+        capacity=manifest.capacity,
         precision=bundle.metadata.get("predicted precision"),
     )
 
@@ -130,7 +129,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
 def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
     circuit, parameters = bundle.circuit, bundle.manifest.to_parameters()
     worst = worst_cases(circuit, _input_intervals(bundle.manifest))
-    room = [_room(parameters, kind) for kind in types]
+    room = [parameters.capacity(kind.level, kind.scale) for kind in types]
     reports = []
     for position, (layer, counts) in enumerate(zip(circuit.layers, count_layers(circuit), strict=True)):
         numbers = [number for number, op in circuit if op.layer == position]
@@ -156,11 +155,6 @@ def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[f
             )
         )
     return tuple(reports)
-
-
-def _room(parameters: Parameters, kind: ValueType) -> float:
-    """The |value| from which on values of a type wrap around."""
-    return prod(parameters.primes_at(kind.level)) / 2 / kind.scale
 
 
 def _input_intervals(manifest: Manifest) -> list[Interval]:

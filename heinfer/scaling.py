@@ -88,7 +88,7 @@ _RANGE_STEP = 0.125
 def _range(circuit: Circuit, parameters: Parameters, level: int, input_scale: float, statistics: Statistics) -> float:
     """The bound on the outputs: what the parameters can represent, less whole steps that are free."""
     output = annotate(circuit, parameters, level, input_scale)[circuit.outputs[0]]
-    capacity = prod(parameters.primes_at(output.level)) / 2 / output.scale
+    capacity = parameters.capacity(output.level, output.scale)
     bound = max(statistics.bounds[number] for number in circuit.outputs)
     free = log2(capacity / bound) if bound else 0.0
     return float(capacity * 2.0 ** (-_RANGE_STEP * max(0, floor(free / _RANGE_STEP))))

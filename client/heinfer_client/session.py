@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from urllib.parse import quote
@@ -210,7 +209,7 @@ class Session:
         require_success(reply)
         served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
         codec = Codec(trusted_manifest(served, self._model), served)
-        return _Version(codec, sha256(served).hexdigest(), expected_seconds(reply))
+        return _Version(codec, codec.binding.hex(), expected_seconds(reply))
 
     def _prepare(self, version: _Version) -> Flow[None]:
         """Have a secret key for a version, and its evaluation keys registered."""

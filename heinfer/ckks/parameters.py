@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
+from math import prod
 
 from heinfer.ckks.primes import ntt_primes
 from heinfer.ckks.security import MAX_LOG_QP_128, log_qp, require_128_bit
@@ -93,6 +94,10 @@ class Parameters:
         if not 0 <= level <= self.top_level:
             raise ParameterError(f"level {level} is outside 0..{self.top_level}")
         return self.data_primes[: level + 1]
+
+    def capacity(self, level: int, scale: float) -> float:
+        """The |value| at which values of a level and scale wrap round: half the modulus, in units of the message."""
+        return prod(self.primes_at(level)) / 2 / scale
 
     def parms_id(self, primes: Sequence[int]) -> bytes:
         """SEAL's id of a prime chain: BLAKE2b-256 over the words [scheme, N, q..., 0] (encryptionparams.cpp)."""

@@ -178,7 +178,7 @@ class Manifest(Part):
     def capacity(self) -> float:
         """The |score| at which what is decrypted wraps round: half the modulus at the output's level and scale."""
         output = self.output
-        return ldexp(prod(self.to_parameters().primes_at(output.level)) / 2 / output.scale, output.exponent)
+        return ldexp(self.to_parameters().capacity(output.level, output.scale), output.exponent)
 
     def to_parameters(self) -> Parameters:
         """The CKKS parameters; raises what ParametersPart.to_parameters does."""
