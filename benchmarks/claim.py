@@ -21,14 +21,14 @@ from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
 from benchmarks.trained import accuracies
 from benchmarks.whole import executed, scaled
-from heinfer.calibration.machine import describe_machine, today
-from heinfer.calibration.tenseal import TensealBench
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.parameters import Parameters
+from heinfer.costs.tables import cost_table
 from heinfer.frontend import trace
+from heinfer.measurement.machine import describe_machine, today
+from heinfer.measurement.tenseal import TensealBench
 from heinfer.network.folding import fold
-from heinfer.planner.cost import cost_table
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.names import Policy

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from benchmarks.records import Record
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.formats.frames import ciphertexts_length, keys_length
-from heinfer.planner.cost import cost_table
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.planning import PolicyCounts
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from time import perf_counter, thread_time
 
-from heinfer.calibration.tenseal import TensealBench
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.formats.bundle import Bundle
+from heinfer.measurement.tenseal import TensealBench
 
 
 class Evaluations:

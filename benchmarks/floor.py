@@ -16,10 +16,10 @@ from benchmarks.subject import Subject
 from heinfer.backends.native import NativeKeys, NativePlan, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
 from heinfer.backends.native.work import key_bytes_read, work_of_all
-from heinfer.calibration.machine import describe_machine, today
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
+from heinfer.measurement.machine import describe_machine, today
 from heinfer.zoo import BUNDLES
 
 ROUNDS = 15

@@ -17,21 +17,21 @@ from benchmarks.records import Record, save_records, show_table, spread
 from benchmarks.untrained import SEED
 from benchmarks.whole import SCALE_BITS, scaled
 from heinfer.backends.native import NativeProgram
-from heinfer.calibration.machine import describe_machine, today
-from heinfer.calibration.native import NativeBench
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit
-from heinfer.compiler import plan_circuit
+from heinfer.compiler.compile import plan_circuit
+from heinfer.compiler.report import report
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.formats import bundle
 from heinfer.formats.frames import keys_length
 from heinfer.frontend import trace
+from heinfer.measurement.machine import describe_machine, today
+from heinfer.measurement.native import NativeBench
 from heinfer.network.folding import fold
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Wishes
 from heinfer.planner.plan import Plan
-from heinfer.report import report
 from heinfer.zoo import BUNDLES
 from heinfer.zoo.reference import wishes_for
 from heinfer.zoo.registry import reference

@@ -9,14 +9,14 @@ from rich.progress import track
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, spread, write_records
-from heinfer.calibration.benches import open_bench
-from heinfer.calibration.machine import describe_machine, today
-from heinfer.calibration.measure import SWEEPS, Calibration
-from heinfer.calibration.prediction import by_kind, predict
 from heinfer.circuit.annotate import annotate
+from heinfer.costs.prediction import by_kind, predict
+from heinfer.costs.tables import cost_table
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
-from heinfer.planner.cost import cost_table
+from heinfer.measurement.benches import open_bench
+from heinfer.measurement.machine import describe_machine, today
+from heinfer.measurement.measure import SWEEPS, Calibration
 from heinfer.zoo import BUNDLES
 
 EVALUATIONS = 4

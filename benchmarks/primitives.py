@@ -14,9 +14,9 @@ from benchmarks.native_bench import SCALE, NativeBench
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table, spread
 from heinfer.backends.native.instructions import Division, Rotations, Shape, Sum, Target
-from heinfer.calibration.machine import describe_machine, today
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.parameters import Parameters
+from heinfer.measurement.machine import describe_machine, today
 
 RINGS: Mapping[int, tuple[Sequence[int], int]] = {8192: ([28, *[26] * 5], 30), 16384: ([28, *[26] * 9], 30)}
 """Ring degree -> bits of the data primes and of the special prime."""

@@ -8,8 +8,8 @@ import numpy as np
 import typer
 
 from benchmarks.plans import NETWORKS
+from heinfer.compiler.scaling import recalibrate as recalibrated
 from heinfer.formats import bundle
-from heinfer.scaling import recalibrate as recalibrated
 from heinfer.zoo import bundle_path
 from heinfer.zoo.reference import calibration_inputs
 

@@ -11,8 +11,8 @@ from typing import TypeAlias
 from rich.console import Console
 from rich.table import Table
 
+from heinfer.compiler.report import report
 from heinfer.formats.bundle import Bundle
-from heinfer.report import report
 
 Value: TypeAlias = str | int | float | dict[str, float]
 Record: TypeAlias = dict[str, Value]

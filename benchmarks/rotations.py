@@ -17,11 +17,11 @@ from benchmarks.counted import circuit_record, policy_record
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.errors import PlanError
 from heinfer.formats import bundle
 from heinfer.frontend import trace
+from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
 from heinfer.planner.objective import Objective, Wishes

@@ -20,11 +20,11 @@ import heinfer
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, save_records, show_table, spread
-from heinfer.calibration.machine import describe_machine, today
 from heinfer.cli.options import DataDir
-from heinfer.compiler import CompiledModel
+from heinfer.compiler.compile import CompiledModel
 from heinfer.convert import factorize
-from heinfer.planner.cost import cost_table
+from heinfer.costs.tables import cost_table
+from heinfer.measurement.machine import describe_machine, today
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo import digits
 from heinfer.zoo.data import MNIST, mnist_test, normalise

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 import heinfer
-from heinfer.compiler import CompiledModel
+from heinfer.compiler.compile import CompiledModel
 from heinfer.planner.objective import Wishes
 from heinfer.zoo import digits
 from heinfer.zoo.data import MNIST, normalise

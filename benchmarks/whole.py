@@ -14,10 +14,8 @@ from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, spread, write_records
 from heinfer.backends.native import NativeRing
-from heinfer.calibration.machine import describe_machine, today
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import remove_dead_code
 from heinfer.circuit.passes.scales import Scales, assign_scales
 from heinfer.ckks.secret import SecretSide
@@ -26,6 +24,8 @@ from heinfer.formats.residues import CiphertextFrame
 from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext
 from heinfer.frontend import trace
+from heinfer.lowering.lower import lower
+from heinfer.measurement.machine import describe_machine, today
 from heinfer.network.folding import fold
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.names import Policy

@@ -13,8 +13,8 @@ from rings import tiny_parameters
 
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
-from heinfer.circuit.lowering import lower
 from heinfer.layout.layout import FREE, ZERO, Layout
+from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
 from heinfer.planner.linear import LinearPlan, linear_plans, regular_sets

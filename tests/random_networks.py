@@ -11,11 +11,11 @@ from rings import tiny_parameters
 
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.circuit.validate import validate_structure
 from heinfer.errors import ShapeError
 from heinfer.layout.packings import power_of_two
+from heinfer.lowering.lower import lower
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import Add, Concat, Joint
 from heinfer.network.operators import (

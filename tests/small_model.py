@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler.compile import CompiledModel, compile_network
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial

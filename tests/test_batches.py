@@ -10,7 +10,7 @@ from small_model import NETWORK, SHAPE, small_model
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 
 from heinfer.cli.comparison import cleartext_scores as scores_of_circuit
-from heinfer.compiler import CompiledModel
+from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
 from heinfer.planner.objective import Wishes

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from benchmarks import latency, plots, rotations, untrained
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record
-from heinfer import compiler
+from heinfer.compiler import compile as compiler
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.objective import NO_LIMITS, Objective, Wishes
 from heinfer.planner.policies.names import Policy

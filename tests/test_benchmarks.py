@@ -21,8 +21,8 @@ from benchmarks.records import plan_record, spread
 from benchmarks.resumable import ImageResult, ResultsFile
 from heinfer import zoo
 from heinfer.backends.native import NativePlan, plan_circuit
+from heinfer.costs.tables import OPERATIONS, CostTable, cost_table
 from heinfer.formats import bundle
-from heinfer.planner.cost import OPERATIONS, CostTable, cost_table
 from heinfer.planner.objective import NO_LIMITS
 from heinfer.zoo import digits
 from heinfer.zoo.data import Images

@@ -25,14 +25,15 @@ from random_networks import (
 from rich.console import Console
 from rings import tiny_parameters
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import Scales, assign_scales
 from heinfer.ckks.seal import Ring
 from heinfer.cli.report_table import print_report
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.errors import PlanError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
@@ -40,7 +41,6 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.joints import Add, Concat
 from heinfer.network.operators import AveragePool, Flatten, Operator
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import LinearStep, Plan
 from heinfer.planner.search import plan_network

@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 
 import heinfer_client
 from heinfer import zoo
-from heinfer.calibration import measure
 from heinfer.cli import comparison
 from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
 from heinfer.cli.options import parse_bytes
+from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
-from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, load_costs, save_costs
+from heinfer.measurement import measure
 from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
 from heinfer.planner.policies.names import Policy
 from heinfer.zoo import checkpoint, reference

@@ -6,16 +6,16 @@ from encrypted import EncryptedRun, precision_bits
 from random_networks import chain, convolution, dense, polynomial
 
 from heinfer.ckks.seal import Ring
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.estimate import estimate
+from heinfer.compiler.report import report
 from heinfer.errors import CompileError
-from heinfer.estimate import estimate
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.policies.names import Policy
-from heinfer.report import report
 
 UNIT = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 

@@ -11,20 +11,20 @@ from encrypted import EncryptedRun, precision_bits
 from torch import nn
 
 import heinfer
-from heinfer import compiler
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.precision import LEAST_BITS
 from heinfer.circuit.validate import validate
 from heinfer.ckks.seal import Ring
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler import compile as compiler
+from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.errors import CompileError, MissingKeyError, RangeError, ShapeError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Limits, Wishes
 
 RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)

@@ -12,8 +12,8 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
 import heinfer
-from heinfer import compiler
-from heinfer.compiler import CompiledModel
+from heinfer.compiler import compile as compiler
+from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import CompileError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network

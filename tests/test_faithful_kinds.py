@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize
 
 import heinfer
-from heinfer import compiler
+from heinfer.compiler import compile as compiler
 from heinfer.errors import CompileError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network

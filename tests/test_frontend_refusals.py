@@ -11,7 +11,7 @@ from torch.ao import quantization
 from torch.nn import functional
 
 import heinfer
-from heinfer import compiler
+from heinfer.compiler import compile as compiler
 from heinfer.errors import CompileError, ShapeError, UnsupportedOperatorError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.frontend import trace

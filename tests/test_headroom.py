@@ -17,12 +17,12 @@ from heinfer.circuit.statistics import MARGIN, observe
 from heinfer.circuit.worst_case import worst_cases
 from heinfer.ckks.seal import Ring
 from heinfer.cli.comparison import cleartext_scores
-from heinfer.compiler import CompiledModel, compile_network
+from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.report import report
+from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.planner.objective import Wishes
-from heinfer.report import report
-from heinfer.scaling import recalibrate
 from heinfer.zoo import bundle_path
 
 y, x = np.indices((28, 28))

@@ -22,11 +22,11 @@ from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.circuit.validate import validate_structure
 from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import conv_pack, cyclic_pack, dense_pack, window_pack
+from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.diagonals import DiagonalProblem

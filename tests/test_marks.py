@@ -21,7 +21,7 @@ from benchmarks.wrapping import wrapped
 from heinfer.circuit.interpret import run
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
-from heinfer.compiler import compile_network
+from heinfer.compiler.compile import compile_network
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle

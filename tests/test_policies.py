@@ -20,10 +20,10 @@ from rings import tiny_parameters
 
 from heinfer.circuit.counts import count_layers
 from heinfer.circuit.ir import Circuit
-from heinfer.circuit.lowering import lower
 from heinfer.errors import PlanError
 from heinfer.layout.layout import ZERO
 from heinfer.layout.packings import Grid, conv_pack, cyclic_pack, dense_pack, plane_pack, window_pack
+from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.joints import Add

@@ -12,7 +12,7 @@ from random_networks import (
 
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Kind
-from heinfer.circuit.lowering import lower
+from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten, Square

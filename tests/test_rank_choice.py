@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.ir import Kind
-from heinfer.circuit.lowering import lower
 from heinfer.convert import Budget, RankReport, choose_ranks, factorize, plans
 from heinfer.convert.combinations import MOST_COMBINATIONS, Change, TimeModel, frontier
 from heinfer.convert.losses import losses
 from heinfer.convert.rank_choice import MOST_CHECKS, candidate_ranks
 from heinfer.convert.timing import LayerOperations, Timing
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.errors import CompileError, PlanError, SettingError, ShapeError
 from heinfer.frontend import trace
+from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
 from heinfer.nn import FFConv2d, PolyActivation
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.parameters import smallest_parameters
 from heinfer.planner.search import plan_network

@@ -8,14 +8,14 @@ from samples import sample_bundle
 from small_model import small_model
 from tiny_model import tiny_bundle
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.cli.report_table import print_report
-from heinfer.compiler import CompiledModel
+from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.report import report
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
-from heinfer.planner.cost import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.planner.objective import Wishes
-from heinfer.report import report
 
 
 @pytest.fixture(scope="module")

@@ -22,12 +22,12 @@ from rings import tiny_parameters
 
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.ckks.security import MAX_LOG_QP_128
+from heinfer.costs.tables import cost_table
 from heinfer.errors import PlanError
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import AveragePool, ChannelAffine, Convolution, Dense, Flatten, Operator, Square
 from heinfer.planner.candidates import strides
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import LinearStep, Plan

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from heinfer.cli.comparison import cleartext_scores
+from heinfer.compiler.report import report
 from heinfer.formats import bundle
-from heinfer.report import report
 from heinfer.zoo import bundle_path
 from heinfer.zoo.archives import DATA_DIR_SETTING
 from heinfer.zoo.cifar import cifar10_test

@@ -12,12 +12,12 @@ from rings import tiny_parameters
 from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate_structure
+from heinfer.costs.tables import cost_table
 from heinfer.errors import PlanError, SettingError
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
-from heinfer.planner.cost import cost_table
 from heinfer.planner.objective import (
     DEFAULT,
     Limits,

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.peers.channel import serve
 from benchmarks.subject import Subject
+from heinfer.compiler.report import report
 from heinfer.formats import bundle
-from heinfer.report import report
 
 
 class Compiled:

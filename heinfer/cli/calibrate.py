@@ -13,7 +13,7 @@ from rich.table import Table
 from heinfer.errors import SettingError
 
 if TYPE_CHECKING:
-    from heinfer.planner.cost import CostTable
+    from heinfer.costs.tables import CostTable
 
 
 def calibrate(
@@ -28,9 +28,9 @@ def calibrate(
 
     Takes seconds up to N = 8192, a minute at 16384, and 7 minutes and 5 GB at 32768; best on an idle machine.
     """
-    from heinfer.calibration.benches import RING_DEGREES, open_bench, require_measurable
-    from heinfer.calibration.measure import SWEEPS, Calibration
-    from heinfer.planner.cost import save_costs
+    from heinfer.costs.tables import save_costs
+    from heinfer.measurement.benches import RING_DEGREES, open_bench, require_measurable
+    from heinfer.measurement.measure import SWEEPS, Calibration
 
     if out and not out.parent.is_dir():
         raise SettingError(f"{out}: there is no folder {out.parent}; make it first")

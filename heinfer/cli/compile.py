@@ -65,8 +65,8 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
 ) -> None:
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
+        from heinfer.compiler.report import report
         from heinfer.formats import bundle
-        from heinfer.report import report
         from heinfer.zoo import NETWORKS
         from heinfer.zoo.checkpoint import read_metadata
         from heinfer.zoo.reference import compile_reference, wishes_for

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.table import Table
 
-from heinfer.key_curve import KeyPoint
+from heinfer.compiler.key_curve import KeyPoint
 
 
 def print_key_curve(points: Iterable[KeyPoint], console: Console) -> None:

@@ -36,9 +36,9 @@ def plan(
 
 
 def _print_compiled(model: str, backend: str, costs: Path | None) -> None:
+    from heinfer.compiler.key_curve import key_curve
+    from heinfer.compiler.report import report
     from heinfer.formats import bundle
-    from heinfer.key_curve import key_curve
-    from heinfer.report import report
 
     compiled = bundle.load(bundle_file(model))
     print_report(report(compiled, backend, costs), Console())
@@ -48,7 +48,7 @@ def _print_compiled(model: str, backend: str, costs: Path | None) -> None:
 def _print_planned(name: str, policy: Policy, backend: str, costs: Path | None) -> None:
     """Counts do not depend on weights, so the network has random ones."""
     with needs("train"):
-        from heinfer.estimate import estimate
+        from heinfer.compiler.estimate import estimate
         from heinfer.frontend import trace
         from heinfer.network.folding import fold
         from heinfer.planner.objective import Wishes

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 
 from heinfer.circuit.counts import Counts
+from heinfer.compiler.report import Report
 from heinfer.planner.policies.planning import PolicyCounts
-from heinfer.report import Report
 
 _MEGA = 1e6
 

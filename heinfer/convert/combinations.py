@@ -14,7 +14,7 @@ from math import inf
 from operator import itemgetter
 
 from heinfer.convert.timing import Timing
-from heinfer.planner.cost import CostTable
+from heinfer.costs.tables import CostTable
 from heinfer.planner.parameters import smallest_parameters
 
 Combination = tuple[int | None, ...]

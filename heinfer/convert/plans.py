@@ -10,8 +10,8 @@ from torch import nn
 from heinfer.convert.combinations import Combination
 from heinfer.convert.svd import factorized
 from heinfer.convert.timing import Timing, planned
+from heinfer.costs.tables import CostTable, cost_table
 from heinfer.errors import CompileError
-from heinfer.planner.cost import CostTable, cost_table
 from heinfer.planner.objective import Wishes
 
 Progress = Callable[[int, int, Mapping[str, int]], None]

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from heinfer.calibration.prediction import price
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import Counts, count
 from heinfer.circuit.ir import Kind, Op
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import merge_common_subexpressions, remove_dead_code
+from heinfer.costs.prediction import price
+from heinfer.costs.tables import CostTable
 from heinfer.frontend import trace
+from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
-from heinfer.planner.cost import CostTable
 from heinfer.planner.objective import Wishes
 from heinfer.planner.search import plan_network
 

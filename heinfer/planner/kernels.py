@@ -7,10 +7,10 @@ from functools import cached_property
 
 import numpy as np
 
+from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.candidates import Candidate
-from heinfer.planner.cost import HOISTED, CostTable
 from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
 from heinfer.planner.join import ranges
 from heinfer.planner.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
-from heinfer.planner.cost import HOISTED, CostTable
 from heinfer.planner.cover import Cover, RotationTree, covers
 from heinfer.planner.diagonals import Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.join import Index

@@ -9,8 +9,8 @@ from math import inf
 from pathlib import Path
 
 from heinfer.ckks.parameters import Parameters
+from heinfer.costs.tables import KEY_SWITCHES, CostTable, cost_table
 from heinfer.errors import SettingError
-from heinfer.planner.cost import KEY_SWITCHES, CostTable, cost_table
 from heinfer.planner.policies.names import Policy
 
 

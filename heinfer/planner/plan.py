@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.ckks.parameters import Parameters
+from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
-from heinfer.planner.cost import CostTable
 from heinfer.planner.linear import LinearPlan
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import heinfer
-from heinfer.compiler import CompiledModel
+from heinfer.compiler.compile import CompiledModel
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.zoo.checkpoint import Metadata, read_metadata

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from heinfer.ckks.parameters import Parameters
+from heinfer.costs.tables import CostTable
 from heinfer.errors import LayoutError, PlanError
 from heinfer.network.ir import Network
 from heinfer.network.operators import Affine
-from heinfer.planner.cost import CostTable
 from heinfer.planner.linear import LinearPlan
 from heinfer.planner.objective import (
     DEFAULT,

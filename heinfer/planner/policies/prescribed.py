@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
-from heinfer.planner.cost import CostTable
 from heinfer.planner.cover import Cover, RotationTree, covers
 from heinfer.planner.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.join import Index

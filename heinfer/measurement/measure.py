@@ -9,12 +9,12 @@ from statistics import median
 from time import thread_time
 from typing import Any, Protocol
 
-from heinfer.calibration.machine import describe_machine, today
-from heinfer.calibration.prediction import ROWS
-from heinfer.calibration.probes import INPUTS, hoisted_probe, probes
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.ckks.parameters import Parameters
-from heinfer.planner.cost import HOISTED, OPERATIONS, CostTable
+from heinfer.costs.prediction import ROWS
+from heinfer.costs.tables import HOISTED, OPERATIONS, CostTable
+from heinfer.measurement.machine import describe_machine, today
+from heinfer.measurement.probes import INPUTS, hoisted_probe, probes
 
 SWEEPS = 3
 """Over all levels; enough for a table."""

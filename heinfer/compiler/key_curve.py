@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.passes.key_set import key_sets
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import HOISTED, cost_table
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import keys_length
-from heinfer.planner.cost import HOISTED, cost_table
 
 
 @dataclass(frozen=True)

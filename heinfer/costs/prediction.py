@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit, Kind
-from heinfer.planner.cost import HOISTED, CostTable
+from heinfer.costs.tables import HOISTED, CostTable
 
 ROWS: Mapping[Kind, str] = {
     Kind.ROTATE: "rotation",

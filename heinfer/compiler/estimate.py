@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.levels import key_levels
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
+from heinfer.costs.prediction import predict
+from heinfer.lowering.lower import lower
 from heinfer.network.ir import Network
 from heinfer.planner.objective import Wishes, table_for
 from heinfer.planner.policies.planning import PolicyCounts, count_policy, plan_policy

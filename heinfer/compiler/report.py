@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from heinfer.calibration.prediction import predict
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_circuit, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
+from heinfer.costs.prediction import predict
+from heinfer.costs.tables import cost_table
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest
-from heinfer.planner.cost import cost_table
 
 
 @dataclass(frozen=True)

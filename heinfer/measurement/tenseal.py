@@ -17,7 +17,7 @@ from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 
 class TensealBench:
-    """A ring with a fresh secret key and evaluation keys; see heinfer.calibration.measure.Bench.
+    """A ring with a fresh secret key and evaluation keys; see heinfer.measurement.measure.Bench.
 
     Args:
         steps: rotations that there will be keys for.

@@ -9,17 +9,17 @@ import pytest
 from installed import INSTALLED
 from tiny_model import INPUT_SCALE, TINY, tiny_bundle
 
-from heinfer.calibration.benches import BACKENDS, RING_DEGREES, open_bench, require_measurable
-from heinfer.calibration.machine import describe_machine
-from heinfer.calibration.measure import Calibration
-from heinfer.calibration.prediction import by_kind, predict
-from heinfer.calibration.probes import INPUTS, probes
-from heinfer.calibration.tenseal import TensealBench
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.costs.prediction import by_kind, predict
+from heinfer.costs.tables import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import FormatError, PlanError, SettingError
-from heinfer.planner.cost import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
+from heinfer.measurement.benches import BACKENDS, RING_DEGREES, open_bench, require_measurable
+from heinfer.measurement.machine import describe_machine
+from heinfer.measurement.measure import Calibration
+from heinfer.measurement.probes import INPUTS, probes
+from heinfer.measurement.tenseal import TensealBench
 from heinfer.planner.parameters import deepest_parameters
 
 MICROSECONDS = {

@@ -80,7 +80,7 @@ def load_costs(path: Path | None = None) -> tuple[CostTable, ...]:
     Raises:
         FormatError: when it cannot be read, or is no such file; says what is wrong with it.
     """
-    file = path or resources.files("heinfer.planner").joinpath("costs.json")
+    file = path or resources.files("heinfer.costs").joinpath("costs.json")
     try:
         tables = _File.model_validate_json(file.read_text()).tables
     except (OSError, UnicodeDecodeError) as error:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from heinfer.calibration.measure import Bench
-from heinfer.calibration.native import NativeBench
-from heinfer.calibration.tenseal import TensealBench
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import SettingError
+from heinfer.measurement.measure import Bench
+from heinfer.measurement.native import NativeBench
+from heinfer.measurement.tenseal import TensealBench
 from heinfer.planner.parameters import deepest_parameters
 
 BACKENDS: Mapping[str, Callable[[Parameters, Sequence[int]], Bench]] = {"native": NativeBench, "tenseal": TensealBench}

@@ -16,20 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from heinfer.arguments import (
-    as_inputs,
-    require_a_label_a_score,
-    require_calibration,
-    require_preprocessing,
-    require_wishes,
-    require_words,
-)
 from heinfer.backends.cleartext import Simulation, simulate
-from heinfer.calibration.prediction import prices
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
-from heinfer.circuit.lowering import lower
 from heinfer.circuit.passes import (
     mark_hoisting,
     merge_common_subexpressions,
@@ -37,6 +27,18 @@ from heinfer.circuit.passes import (
 )
 from heinfer.circuit.passes.key_set import compose_rotations
 from heinfer.circuit.validate import validate, validate_structure
+from heinfer.compiler.arguments import (
+    as_inputs,
+    require_a_label_a_score,
+    require_calibration,
+    require_preprocessing,
+    require_wishes,
+    require_words,
+)
+from heinfer.compiler.report import Report, report
+from heinfer.compiler.scaling import Scaled, scale
+from heinfer.costs.prediction import prices
+from heinfer.costs.tables import HOISTED
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import key_length
@@ -50,15 +52,13 @@ from heinfer.formats.manifest import (
     Preprocessing,
     first_reason,
 )
+from heinfer.lowering.lower import lower
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.cost import HOISTED
 from heinfer.planner.objective import DEFAULT, Wishes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.policies.planning import plan_policy
-from heinfer.report import Report, report
-from heinfer.scaling import Scaled, scale
 
 if TYPE_CHECKING:
     from torch import nn

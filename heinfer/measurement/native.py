@@ -15,7 +15,7 @@ _SEED_BYTES = 64
 
 
 class NativeBench:
-    """A ring with random keys; see heinfer.calibration.measure.Bench.
+    """A ring with random keys; see heinfer.measurement.measure.Bench.
 
     Args:
         steps: rotations that there will be keys for.

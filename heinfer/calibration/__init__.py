@@ -1,1 +1,0 @@
-"""What operations cost on this machine: measured by circuits that a backend runs, and used to predict others."""

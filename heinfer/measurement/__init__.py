@@ -1,0 +1,1 @@
+"""Cost tables of a machine: the time of every operation, measured by circuits that a backend runs."""
