@@ -16,7 +16,7 @@ import torch
 import typer
 from rich.progress import track
 
-from benchmarks.counted import circuit_record, policy_record
+from benchmarks.counted import circuit_record, counted_record
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
 from benchmarks.trained import accuracies
@@ -150,10 +150,10 @@ def _record(case: Case, threads: int, memory: float, count: bool) -> Record:
     if case.policy.is_published and (count or not case.runs):
         ring = None if case.degree is None else choose_parameters(6, case.degree)
         counts = count_policy(network, case.policy, ring)
-        return record | _predicted(policy_record(counts), counts.parameters)
+        return record | _predicted(counted_record(counts), counts.parameters)
     plan = plan_policy(network, case.policy)
     circuit = scaled(plan)
-    record |= _predicted(circuit_record(plan, circuit, SCALE), plan.parameters)
+    record |= _predicted(circuit_record(plan, circuit), plan.parameters)
     return record if count else record | _run(plan, circuit, about.data.shape, threads, memory)
 
 

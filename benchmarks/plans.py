@@ -20,13 +20,13 @@ from heinfer.backends.native import NativeProgram
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit
-from heinfer.compiler.compile import plan_circuit
 from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
 from heinfer.formats import bundle
 from heinfer.formats.frames import keys_length
 from heinfer.frontend import trace
+from heinfer.lowering.circuits import plan_circuit
 from heinfer.measurement.machine import describe_machine, today
 from heinfer.measurement.native import NativeBench
 from heinfer.network.folding import fold

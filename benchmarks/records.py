@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heinfer.compiler.report import report
+from heinfer.costs.cost import Cost
 from heinfer.formats.bundle import Bundle
 
 Value: TypeAlias = str | int | float | dict[str, float]
@@ -30,25 +31,32 @@ def plan_record(
         rotations_hoisted: what ran hoisted: SEAL shares nothing between rotations, whatever the plan marks.
     """
     facts = report(bundle)
-    counts = facts.counts
-    return {
+    named: Record = {
         "benchmark": benchmark,
         "network": facts.name,
         "policy": facts.policy,
         "backend": backend,
         "threads": threads,
-        "ring_degree": facts.ring_degree,
-        "log_qp": round(facts.log_qp, 3),
-        "levels": facts.levels,
+    }
+    return named | cost_record(facts) | {"rotations_hoisted": rotations_hoisted}
+
+
+def cost_record(cost: Cost) -> Record:
+    """What a record says of any cost; as on SEAL, which shares nothing between rotations, whatever the plan marks."""
+    parameters, counts = cost.parameters, cost.counts
+    return {
+        "ring_degree": parameters.ring_degree,
+        "log_qp": round(parameters.log_qp, 3),
+        "levels": cost.input_level,
         "rotations": counts.rotations,
-        "rotations_hoisted": rotations_hoisted,
+        "rotations_hoisted": 0,
         "key_switches": counts.key_switches,
         "hma": counts.hma,
         "ct_ct_mults": counts.ct_ct_mults,
         "plaintexts": counts.plaintexts,
-        "key_bytes": facts.key_bytes,
-        "upload_bytes": facts.upload_bytes,
-        "download_bytes": facts.download_bytes,
+        "key_bytes": cost.key_bytes,
+        "upload_bytes": cost.upload_bytes,
+        "download_bytes": cost.download_bytes,
     }
 
 

@@ -13,21 +13,18 @@ import torch
 import typer
 from rich.progress import track
 
-from benchmarks.counted import circuit_record, policy_record
+from benchmarks.counted import counted_record
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
-from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.errors import PlanError
 from heinfer.formats import bundle
 from heinfer.frontend import trace
-from heinfer.lowering.lower import lower
+from heinfer.lowering.circuits import cost_of
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
 from heinfer.planner.objective import Objective, Wishes
-from heinfer.planner.plan import Plan
 from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.planning import PolicyCounts, count_policy, plan_policy
 from heinfer.zoo import BUNDLES, NETWORKS
 from heinfer.zoo.registry import reference
 
@@ -54,7 +51,6 @@ _COLUMNS = {
     "planning_peak_mb": "peak MB",
     "failure": "",
 }
-_SCALE = 1.0  # of the inputs: levels do not depend on it
 
 
 def rotations(
@@ -119,17 +115,10 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
     about = reference(name)
     network = fold(trace(about.build(), about.data.shape))
     started = process_time()
-    if policy.is_published:
-        result: Plan | PolicyCounts = count_policy(network, policy)
-    else:
-        result = plan_policy(network, policy, wishes=Wishes(objective=Objective(objective)))
+    wishes = Wishes(objective=Objective.TIME if policy.is_published else Objective(objective), policy=policy)
+    cost = cost_of(network, wishes)
     planning: Record = {
         "planning_seconds": round(process_time() - started, 2),
         "planning_peak_mb": round(peak_bytes() / 1e6, 1),
     }
-    if isinstance(result, PolicyCounts):
-        return policy_record(result) | planning
-    circuit = lower(result)
-    for improve in (merge_common_subexpressions, remove_dead_code, mark_hoisting):
-        circuit = improve(circuit)
-    return circuit_record(result, circuit, _SCALE) | planning
+    return counted_record(cost) | planning

@@ -158,7 +158,7 @@ def _evaluate(evaluations: Evaluations, single: Evaluations) -> None:
 def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, single: Evaluations) -> Record:
     facts, batch = model.report, model.plan.batch
     seconds, rotation = median(evaluations.cpu), median(evaluations.rotations)
-    predicted_rotation = cost_table(facts.ring_degree)("rotation", model.plan.parameters.top_level)
+    predicted_rotation = cost_table(facts.parameters.ring_degree)("rotation", model.plan.parameters.top_level)
     return plan_record("sweep", model.bundle) | {
         "batch": batch,
         "max_key_bytes": _limit(wishes.limits.key_bytes),
@@ -170,8 +170,8 @@ def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, sing
         "eval_cpu_seconds": spread(evaluations.cpu),
         "seal_rotation_cpu_seconds": spread(evaluations.rotations),
         "ratio_to_seal_rotation": round(seconds / rotation, 2),
-        "predicted_milliseconds": round(facts.milliseconds, 1),
-        "predicted_ratio_to_seal_rotation": round(facts.milliseconds / predicted_rotation, 2),
+        "predicted_milliseconds": round(facts.predicted["tenseal"], 1),
+        "predicted_ratio_to_seal_rotation": round(facts.predicted["tenseal"] / predicted_rotation, 2),
         "images_per_second": round(batch / seconds, 3),
         "ratio_to_batch_1": round(batch * median(single.cpu) / seconds, 3),
     }

@@ -18,6 +18,7 @@ from benchmarks import latency, plots, rotations, untrained
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record
 from heinfer.compiler import compile as compiler
+from heinfer.lowering import circuits
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.objective import NO_LIMITS, Objective, Wishes
 from heinfer.planner.policies.names import Policy
@@ -58,14 +59,14 @@ def test_rotations_counts_what_the_circuit_of_a_plan_does(small, policy):
         counts -= {"plaintexts"}
     assert {name: record[name] for name in counts} == {name: facts[name] for name in counts}
     assert record["keys"] == model.report.key_count
-    assert record["predicted_milliseconds"] == pytest.approx(model.report.milliseconds, rel=0.03)
+    assert record["predicted_milliseconds"] == pytest.approx(model.report.predicted["tenseal"], rel=0.03)
     assert record["sampled"] == "nothing"
     assert record["planning_peak_mb"] > 10
 
 
 def test_rotations_says_what_was_sampled(small, monkeypatch):
-    counted = rotations.count_policy
-    monkeypatch.setattr(rotations, "count_policy", lambda network, policy: counted(network, policy, sample=2))
+    counted = circuits.count_policy
+    monkeypatch.setattr(circuits, "count_policy", lambda *which, wishes: counted(*which, wishes=wishes, sample=2))
     record = rotations._planned("small", Policy.LOLA, rotations.PRESCRIBED)
     assert record["sampled"] == "3 2 of 3"  # of the last layer
 

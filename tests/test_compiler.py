@@ -194,7 +194,7 @@ def test_bundle_round_trip_keeps_what_it_computes(model: CompiledModel, tmp_path
 
 def test_report_answers_before_anything_is_paid(model: CompiledModel) -> None:
     report = model.report
-    assert report.log_qp <= (report.security_limit or 0)
+    assert report.parameters.log_qp <= (report.parameters.security_limit or 0)
     assert [layer.name for layer in report.layers] == ["conv", "act", "fc"]
     assert [layer.level for layer in report.layers] == [3, 2, 1]
     assert report.key_count == len(model.manifest.keys.steps) + 1

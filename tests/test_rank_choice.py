@@ -27,7 +27,7 @@ from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
 from heinfer.errors import CompileError, PlanError, SettingError, ShapeError
 from heinfer.frontend import trace
-from heinfer.lowering.lower import lower
+from heinfer.lowering.circuits import circuit_of
 from heinfer.network.folding import fold
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.objective import Limits, Wishes
@@ -65,7 +65,7 @@ def made_up(operations: Operations, other_levels: int = 0) -> Callable[..., Timi
             ring.ring_degree,
             levels,
             tuple(
-                LayerOperations(name, Counts(rotations=number), Counter({(Kind.ROTATE, levels - at): number}))
+                LayerOperations(name, Counts(rotations=number), Counter({(Kind.ROTATE, False, levels - at): number}))
                 for at, (name, number) in enumerate(steps)
             ),
         )
@@ -465,7 +465,7 @@ def as_it_is() -> float:
 def fresh_milliseconds(module: nn.Module) -> float:
     """The predicted time of an image by the public steps, one after the other."""
     plan = plan_network(fold(trace(module, SMALL_SHAPE)), wishes=WISHES)
-    circuit = lower(plan)
+    circuit = circuit_of(plan, WISHES)
     cost = cost_table(plan.parameters.ring_degree)
     return sum(predict(circuit, annotate(circuit, plan.parameters, plan.input_level, 1.0), cost)) / plan.batch
 

@@ -35,8 +35,8 @@ def test_a_bundle_is_the_one_whose_accuracy_and_making_it_states(name: str) -> N
     assert model.metadata["made by"] == f"heinfer train {name} --seed 0, then heinfer compile {name}"
     assert float(model.metadata["test accuracy"]) == accuracy
     facts = report(model)
-    assert (facts.ring_degree, facts.counts.key_switches) == (16384, key_switches)
-    assert facts.log_qp <= 430
+    assert (facts.parameters.ring_degree, facts.counts.key_switches) == (16384, key_switches)
+    assert facts.parameters.log_qp <= 430
 
 
 @needs_cifar

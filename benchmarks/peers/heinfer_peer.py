@@ -28,9 +28,9 @@ class Compiled:
     def facts(self) -> dict[str, Any]:
         facts = report(self._bundle)
         return {
-            "ring_degree": facts.ring_degree,
-            "log_qp": facts.log_qp,
-            "levels": facts.levels,
+            "ring_degree": facts.parameters.ring_degree,
+            "log_qp": facts.parameters.log_qp,
+            "levels": facts.input_level,
             "rotations": facts.counts.rotations,
             "key_switches": facts.counts.key_switches,
             "hma": facts.counts.hma,

@@ -16,7 +16,7 @@ from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
-from heinfer.planner.objective import MILLISECONDS_A_KEY, Limits, Objective, Wishes
+from heinfer.planner.objective import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
 from heinfer.planner.policies.names import Policy
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
@@ -57,7 +57,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
             show_default="as many as leave 8 bits of precision, predicted at worst",
         ),
     ] = None,
-    backend: CostsOf = "tenseal",
+    backend: CostsOf = None,
     costs: Costs = None,
     policy: Annotated[
         Policy, typer.Option(help="Who chooses layouts: the search, or a published method.")
@@ -81,7 +81,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         ),
         batch=batch,
         key_price=key_price,
-        backend=backend,
+        backend=backend or DEFAULT.backend,
         costs=costs,
         policy=policy,
         headroom=headroom,

@@ -20,7 +20,13 @@ Costs = Annotated[
 ]
 
 CostsOf = Annotated[
-    str, typer.Option("--backend", metavar="tenseal|native", help="Backend whose cost tables plan and predict.")
+    str | None,
+    typer.Option(
+        "--backend",
+        metavar="tenseal|native",
+        help="Backend whose cost tables plan and predict.",
+        show_default="plan by tenseal's, predict for the one that runs here",
+    ),
 ]
 
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}

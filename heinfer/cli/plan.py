@@ -12,13 +12,13 @@ from heinfer.cli.extras import needs
 from heinfer.cli.key_table import print_key_curve
 from heinfer.cli.models import bundle_file
 from heinfer.cli.options import Costs, CostsOf
-from heinfer.cli.report_table import print_estimate, print_report
+from heinfer.cli.report_table import print_cost, print_report
 from heinfer.planner.policies.names import Policy
 
 
 def plan(
     model: Annotated[str, typer.Argument(metavar="NAME|BUNDLE", help="Model that ships with heinfer, or a bundle.")],
-    backend: CostsOf = "tenseal",
+    backend: CostsOf = None,
     costs: Costs = None,
     policy: Annotated[
         Policy | None,
@@ -35,25 +35,28 @@ def plan(
         _print_planned(model, policy, backend, costs)
 
 
-def _print_compiled(model: str, backend: str, costs: Path | None) -> None:
+def _print_compiled(model: str, backend: str | None, costs: Path | None) -> None:
     from heinfer.compiler.key_curve import key_curve
     from heinfer.compiler.report import report
     from heinfer.formats import bundle
 
     compiled = bundle.load(bundle_file(model))
-    print_report(report(compiled, backend, costs), Console())
-    print_key_curve(key_curve(compiled, backend, costs), Console())
+    facts = report(compiled, backend, costs)
+    print_report(facts, Console())
+    print_key_curve(key_curve(compiled, facts.backend, costs), Console())
 
 
-def _print_planned(name: str, policy: Policy, backend: str, costs: Path | None) -> None:
+def _print_planned(name: str, policy: Policy, backend: str | None, costs: Path | None) -> None:
     """Counts do not depend on weights, so the network has random ones."""
     with needs("train"):
-        from heinfer.compiler.estimate import estimate
+        from heinfer.compiler.report import shown_backend
         from heinfer.frontend import trace
+        from heinfer.lowering.circuits import cost_of
         from heinfer.network.folding import fold
-        from heinfer.planner.objective import Wishes
+        from heinfer.planner.objective import DEFAULT, Wishes
         from heinfer.zoo.registry import reference
 
     about = reference(name)
     folded = fold(trace(about.build(), about.data.shape))
-    print_estimate(name, estimate(folded, Wishes(policy=policy, backend=backend, costs=costs)), Console())
+    cost = cost_of(folded, Wishes(policy=policy, backend=backend or DEFAULT.backend, costs=costs))
+    print_cost(name, policy.value, cost, backend or shown_backend(cost.predicted), Console())

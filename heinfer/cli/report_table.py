@@ -7,7 +7,7 @@ from rich.table import Table
 
 from heinfer.circuit.counts import Counts
 from heinfer.compiler.report import Report
-from heinfer.planner.policies.planning import PolicyCounts
+from heinfer.costs.cost import Cost
 
 _MEGA = 1e6
 
@@ -18,19 +18,30 @@ def print_report(report: Report, console: Console) -> None:
         console.print(part, "")
 
 
-def print_estimate(name: str, counts: PolicyCounts, console: Console) -> None:
+def print_cost(name: str, policy: str, cost: Cost, backend: str, console: Console) -> None:
     """Print what a network takes under a policy."""
-    ring = counts.parameters
+    counts = cost.counts
     rows = [
-        ("policy", counts.policy.value),
-        ("parameters", f"N = {ring.ring_degree}, {counts.levels} levels"),
+        ("policy", policy),
+        ("parameters", f"N = {cost.parameters.ring_degree}, {cost.input_level} levels"),
         ("key switches", f"{counts.key_switches}, of them {counts.rotations} rotations"),
         ("products", f"{counts.hma} HMA, {counts.ct_ct_mults} ct x ct"),
-        ("rotation keys", f"{counts.keys}"),
-        ("an image", f"{counts.milliseconds:.0f} ms predicted, one thread; {counts.input_ciphertexts} ciphertexts up"),
-        *(("sampled", f"{step}: {some} of {all_} ciphertexts") for step, (some, all_) in counts.sampled.items()),
+        ("evaluation keys", _keys(cost)),
+        ("an image", f"{_times(cost, backend)}; {cost.input_ciphertexts} ciphertexts up"),
+        *(("sampled", f"{step}: {some} of {all_} ciphertexts") for step, (some, all_) in cost.sampled.items()),
     ]
     console.print(f"{name} with random weights: counts do not depend on them", _grid(rows), "")
+
+
+def _keys(cost: Cost) -> str:
+    return f"{cost.key_count} keys, {cost.key_bytes / _MEGA:.1f} MB, sent once"
+
+
+def _times(cost: Cost, backend: str) -> str:
+    """The time on a backend, and on the others beside it."""
+    others = [f"{spent:.0f} on {other}" for other, spent in cost.predicted.items() if other != backend]
+    beside = f" ({', '.join(others)})" if others else ""
+    return f"{cost.predicted[backend]:.0f} ms on {backend}{beside}, one thread, predicted"
 
 
 def _costs(report: Report) -> Table:
@@ -83,20 +94,21 @@ def _ranges(report: Report) -> Table:
 
 
 def _totals(report: Report) -> Table:
+    ring = report.parameters
     return _grid(
         [
             ("policy", report.policy),
             (
                 "parameters",
-                f"N = {report.ring_degree}, {report.levels} levels, {report.counts.key_switches} key switches",
+                f"N = {ring.ring_degree}, {report.input_level} levels, {report.counts.key_switches} key switches",
             ),
-            ("modulus", f"{report.log_qp:.1f} bits; 128-bit security allows {report.security_limit}"),
+            ("modulus", f"{ring.log_qp:.1f} bits; 128-bit security allows {ring.security_limit}"),
             (
                 "scores",
                 f"up to {report.largest_score:.3g} in calibration; from {report.capacity:.3g} on they wrap around",
             ),
             *([("precision", f"{report.precision} predicted, at worst")] if report.precision else []),
-            ("evaluation keys", f"{report.key_count} keys, {report.key_bytes / _MEGA:.1f} MB, sent once"),
+            ("evaluation keys", _keys(report)),
             *_requests(report),
             ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
         ]
@@ -105,7 +117,7 @@ def _totals(report: Report) -> Table:
 
 def _requests(report: Report) -> list[tuple[str, str]]:
     up, down = report.upload_bytes / 1000, report.download_bytes / 1000
-    whole = f"{report.milliseconds:.0f} ms, {up:.1f} kB up, {down:.1f} kB down"
+    whole = f"{_times(report, report.backend)}; {up:.1f} kB up, {down:.1f} kB down"
     if report.batch == 1:
         return [("an image", whole)]
     up, down = up / report.batch, down / report.batch

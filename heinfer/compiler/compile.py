@@ -7,9 +7,9 @@ the order in which it happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from math import inf, ldexp, prod
+from math import ldexp, prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,14 +18,7 @@ from pydantic import ValidationError
 
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.circuit.interpret import run
-from heinfer.circuit.ir import Circuit
-from heinfer.circuit.levels import key_levels, levels
-from heinfer.circuit.passes import (
-    mark_hoisting,
-    merge_common_subexpressions,
-    remove_dead_code,
-)
-from heinfer.circuit.passes.key_set import compose_rotations
+from heinfer.circuit.levels import key_levels
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.compiler.arguments import (
     as_inputs,
@@ -37,11 +30,8 @@ from heinfer.compiler.arguments import (
 )
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
-from heinfer.costs.prediction import prices
-from heinfer.costs.tables import HOISTED
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.bundle import Bundle
-from heinfer.formats.frames import key_length
 from heinfer.formats.manifest import (
     InputPart,
     KeysPart,
@@ -52,13 +42,12 @@ from heinfer.formats.manifest import (
     Preprocessing,
     first_reason,
 )
-from heinfer.lowering.lower import lower
+from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.objective import DEFAULT, Wishes, table_for
+from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import Plan
-from heinfer.planner.policies.planning import plan_policy
 
 if TYPE_CHECKING:
     from torch import nn
@@ -207,57 +196,6 @@ def _require_arguments(
     require_preprocessing(preprocessing, network.input_shape)
     require_calibration(network, inputs, preprocessing)
     require_a_label_a_score(labels, network.output_shape)
-
-
-_KEY_FACTORS = (1, 10, 100)
-"""By which keys become dearer, in turn, when there must not be more than so many."""
-
-
-def plan_circuit(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
-    """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys."""
-    if wishes.limits.key_bytes == inf:
-        plan = plan_policy(folded, wishes.policy, wishes=wishes)
-        return plan, _circuit(plan, wishes)
-    ways: list[tuple[float, Plan, Circuit]] = []
-    refusals: list[CompileError] = []
-    for factor in _KEY_FACTORS[:1] if wishes.policy.is_published else _KEY_FACTORS:
-        dearer = replace(
-            wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
-        )  # rotations are composed afterwards, so the search need not keep to the limit
-        try:
-            plan = plan_policy(folded, wishes.policy, wishes=dearer)
-            circuit = _circuit(plan, wishes)
-        except CompileError as error:
-            refusals.append(error)
-        else:
-            ways.append((_milliseconds(circuit, plan, wishes), plan, circuit))
-    if not ways:
-        raise refusals[-1]
-    _, plan, circuit = min(ways, key=lambda way: way[0])
-    return plan, circuit
-
-
-def _circuit(plan: Plan, wishes: Wishes) -> Circuit:
-    """Lower a plan, without repeats and dead code, and with no more keys than allowed."""
-    cost = table_for(wishes, plan.parameters)
-    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
-    price = -inf if wishes.policy.is_published else wishes.key_price  # rotations as published, but for a limit
-    composed = compose_rotations(
-        circuit,
-        plan.input_level,
-        lambda level: cost("rotation", level),
-        price,
-        most_bytes=wishes.limits.key_bytes,
-        key_bytes=lambda level: key_length(plan.parameters, level),
-        hoisted=lambda level: cost(HOISTED, level),
-    )
-    return mark_hoisting(remove_dead_code(composed))
-
-
-def _milliseconds(circuit: Circuit, plan: Plan, wishes: Wishes) -> float:
-    cost = table_for(wishes, plan.parameters)
-    at = levels(circuit, plan.input_level)
-    return sum(prices(circuit, at, cost))
 
 
 def _manifest(

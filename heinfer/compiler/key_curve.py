@@ -23,7 +23,7 @@ class KeyPoint:
     milliseconds: float
 
 
-def key_curve(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) -> Iterator[KeyPoint]:
+def key_curve(bundle: Bundle, backend: str, costs: Path | None = None) -> Iterator[KeyPoint]:
     """Yield the bundle as it is, then with one key less at a time, until rotations can be composed no further.
 
     A limit on key bytes makes the search plan for fewer keys too, which may do better than a point of this curve.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf, ldexp, log2
 from pathlib import Path
@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 
 from heinfer.circuit.annotate import ValueType, annotate
-from heinfer.circuit.counts import Counts, count_circuit, count_layers
+from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
+from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.prediction import predict
-from heinfer.costs.tables import cost_table
+from heinfer.costs.tables import cost_table, cost_tables
 from heinfer.formats.bundle import Bundle
-from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.formats.manifest import Manifest
+from heinfer.runtime import choose_backend
 
 
 @dataclass(frozen=True)
@@ -43,32 +44,21 @@ class LayerReport:
     worst_case: float | None
 
 
-@dataclass(frozen=True)
-class Report:
-    """A compiled model's costs.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report(Cost):
+    """A compiled model's costs; of one request, which holds ``batch`` images.
 
-    ``policy`` chose layouts and kernels. Counts, times and bytes are those of one request, which holds ``batch``
-    images. ``milliseconds`` are predicted by the cost table of ``backend``, one thread. ``peak_ciphertexts`` and
+    ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts`` and
     ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
-    evaluation keys, in the backend's 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score
-    from which on scores wrap around, ``precision`` what was predicted of their bits when the model was compiled.
+    evaluation keys, in 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
+    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled.
     """
 
     name: str
     policy: str
     backend: str
     batch: int
-    ring_degree: int
-    log_qp: float
-    security_limit: int | None
-    levels: int
     layers: tuple[LayerReport, ...]
-    counts: Counts
-    milliseconds: float
-    key_count: int
-    key_bytes: int
-    upload_bytes: int
-    download_bytes: int
     peak_ciphertexts: int
     memory_bytes: int
     largest_score: float
@@ -76,54 +66,56 @@ class Report:
     precision: str | None
 
     @property
+    def milliseconds(self) -> float:
+        """Predicted time on the backend, one thread."""
+        return self.predicted[self.backend]
+
+    @property
     def milliseconds_an_image(self) -> float:
         """Predicted time of a full batch, divided by its images."""
         return self.milliseconds / self.batch
 
 
-def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) -> Report:
-    """Report on a bundle, for the named backend's cost table from a file, by default the shipped one.
+def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None) -> Report:
+    """Report on a bundle, by the cost tables of a file, by default the shipped ones.
+
+    Args:
+        backend: that layers are priced for; by default the one that would run here.
 
     Raises:
-        FormatError: when the file is no cost table.
-        PlanError: when it has none of that backend.
+        FormatError: when the file is no file of cost tables.
+        PlanError: when it has none of the backend.
     """
     manifest, circuit = bundle.manifest, bundle.circuit
     parameters = manifest.to_parameters()
+    tables = cost_tables(parameters.ring_degree, costs)
+    shown = shown_backend(tables) if backend is None else backend
+    table = cost_table(parameters.ring_degree, shown, costs)
     types = annotate(circuit, parameters, manifest.input.level, manifest.input.scale)
-    milliseconds = predict(circuit, types, cost_table(parameters.ring_degree, backend, costs))
-    keys = manifest.keys.levels
+    cost = circuit_cost(circuit, parameters, manifest.input.level, tables)
     peak = _peak_ciphertexts(circuit)
     word = 8 * parameters.ring_degree
     plaintexts = sum(word * (types[n].level + 1) for n, op in circuit if op.constant >= 0)
-    key_count = len(keys)
-    key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * key_count
+    key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * cost.key_count
     return Report(
+        **vars(cost),
         name=manifest.name,
         policy=bundle.metadata.get("policy", "heinfer"),
-        backend=backend,
+        backend=shown,
         batch=manifest.batch,
-        ring_degree=parameters.ring_degree,
-        log_qp=parameters.log_qp,
-        security_limit=parameters.security_limit,
-        levels=manifest.input.level,
-        layers=_layers(bundle, types, milliseconds),
-        counts=count_circuit(circuit),
-        milliseconds=sum(milliseconds),
-        key_count=key_count,
-        key_bytes=keys_length(parameters, keys),
-        upload_bytes=ciphertexts_length(
-            parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
-        ),
-        download_bytes=ciphertexts_length(
-            parameters, count=manifest.output.layout.ciphertexts, level=manifest.output.level, seeded=False
-        ),
+        layers=_layers(bundle, types, predict(circuit, types, table)),
         peak_ciphertexts=peak,
         memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
         precision=bundle.metadata.get("predicted precision"),
     )
+
+
+def shown_backend(tables: Collection[str]) -> str:
+    """Of the backends that there are cost tables of, the one that would run here; any, where that has none."""
+    running = choose_backend()
+    return running if running in tables else min(tables)
 
 
 def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:

@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import Counts, count
 from heinfer.circuit.ir import Kind, Op
-from heinfer.circuit.passes import merge_common_subexpressions, remove_dead_code
-from heinfer.costs.prediction import price
+from heinfer.circuit.levels import levels
+from heinfer.costs.prediction import price, sharing_digits
 from heinfer.costs.tables import CostTable
 from heinfer.frontend import trace
-from heinfer.lowering.lower import lower
+from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.folding import fold
 from heinfer.planner.objective import Wishes
-from heinfer.planner.search import plan_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +26,12 @@ class LayerOperations:
     Attributes:
         name: of the layer; of merged ones, joined by "+".
         counts: of its operations.
-        at: how many operations of each kind, and with an argument at which level.
+        at: how many operations of each kind, whether they share digits, and with an argument at which level.
     """
 
     name: str
     counts: Counts
-    at: Counter[tuple[Kind, int]]
+    at: Counter[tuple[Kind, bool, int]]
 
     def belongs_to(self, path: str) -> bool:
         """Whether it is, or holds, the module at a path or a part of it."""
@@ -41,7 +39,10 @@ class LayerOperations:
 
     def milliseconds(self, cost: CostTable, added: int = 0) -> float:
         """Predicted time when everything happens so many levels higher."""
-        return sum(number * price(kind, max(0, level + added), cost) for (kind, level), number in self.at.items())
+        return sum(
+            number * price(kind, max(0, level + added), cost, hoisted=hoisted)
+            for (kind, hoisted, level), number in self.at.items()
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,15 +71,14 @@ class Timing:
 
 def planned(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishes) -> Timing:
     """Plan a whole network and read off the operations of the circuit that would run; CompileError as planning has."""
-    plan = plan_network(fold(trace(module, input_shape)), wishes=wishes)
-    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
-    types = annotate(circuit, plan.parameters, plan.input_level, 1.0)
+    plan, circuit = plan_circuit(fold(trace(module, input_shape)), wishes)
     operations: list[list[Op]] = [[] for _ in circuit.layers]
-    at: list[Counter[tuple[Kind, int]]] = [Counter() for _ in circuit.layers]
-    for _, op in circuit:
+    at: list[Counter[tuple[Kind, bool, int]]] = [Counter() for _ in circuit.layers]
+    level = levels(circuit, plan.input_level)
+    for op, shares in zip(circuit.ops, sharing_digits(circuit), strict=True):
         if op.args:
             operations[op.layer].append(op)
-            at[op.layer][op.kind, types[op.args[0]].level] += 1
+            at[op.layer][op.kind, shares, level[op.args[0]]] += 1
     layers = (
         LayerOperations(layer.name, count(ops), kinds)
         for layer, ops, kinds in zip(circuit.layers, operations, at, strict=True)

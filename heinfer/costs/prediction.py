@@ -31,14 +31,21 @@ def predict(circuit: Circuit, types: Sequence[ValueType], cost: CostTable) -> tu
 
 def prices(circuit: Circuit, levels: Sequence[int], cost: CostTable) -> tuple[float, ...]:
     """The same, by the levels of all values. Of rotations of one value, the first pays for the digits."""
-    shared: set[int] = set()
-    spent: list[float] = []
+    return tuple(
+        price(op.kind, levels[op.args[0]], cost, hoisted=shares) if op.args else 0.0
+        for op, shares in zip(circuit.ops, sharing_digits(circuit), strict=True)
+    )
+
+
+def sharing_digits(circuit: Circuit) -> list[bool]:
+    """Of every operation, whether it is a rotation of what an earlier one has decomposed into digits."""
+    groups: set[int] = set()
+    shares = []
     for op in circuit.ops:
-        hoisted = op.hoist in shared
-        spent.append(price(op.kind, levels[op.args[0]], cost, hoisted=hoisted) if op.args else 0.0)
+        shares.append(op.hoist in groups)
         if op.hoist >= 0:
-            shared.add(op.hoist)
-    return tuple(spent)
+            groups.add(op.hoist)
+    return shares
 
 
 def price(kind: Kind, level: int, cost: CostTable, *, hoisted: bool = False) -> float:

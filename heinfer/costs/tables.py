@@ -116,21 +116,38 @@ def rows(table: CostTable) -> tuple[str, ...]:
     return (*OPERATIONS, HOISTED) if table.hoists else OPERATIONS
 
 
-def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = None) -> CostTable:
-    """Return a backend's table from a file, by default the shipped one.
+def cost_tables(ring_degree: int, path: Path | None = None) -> dict[str, CostTable]:
+    """Return the tables of all backends in a file, by default the shipped one, for a ring degree.
 
     A ring degree without a table scales from the nearest measured one by N log N.
 
     Raises:
         FormatError: when the file is no cost table.
+    """
+    found: dict[str, CostTable] = {}
+    for table in load_costs(path) if path else _shipped():
+        nearest = found.get(table.backend, table)
+        found[table.backend] = min(
+            nearest, table, key=lambda t: abs(t.ring_degree.bit_length() - ring_degree.bit_length())
+        )
+    return {backend: _scaled(table, ring_degree) for backend, table in found.items()}
+
+
+def _octaves(one: int, other: int) -> int:
+    return abs(one.bit_length() - other.bit_length())
+
+
+def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = None) -> CostTable:
+    """Return one backend's of :func:`cost_tables`.
+
+    Raises:
+        FormatError: when the file is no cost table.
         PlanError: when it has none of that backend.
     """
-    tables = load_costs(path) if path else _shipped()
-    measured = [table for table in tables if table.backend == backend]
-    if not measured:
-        raise PlanError(f"no cost table for backend {backend!r}; there are {sorted({t.backend for t in tables})}")
-    nearest = min(measured, key=lambda t: abs(t.ring_degree.bit_length() - ring_degree.bit_length()))
-    return _scaled(nearest, ring_degree)
+    tables = cost_tables(ring_degree, path)
+    if backend not in tables:
+        raise PlanError(f"no cost table for backend {backend!r}; there are {sorted(tables)}")
+    return tables[backend]
 
 
 @lru_cache

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from heinfer.circuit.counts import Counts
 from heinfer.ckks.parameters import Parameters
-from heinfer.costs.tables import CostTable
+from heinfer.costs.cost import Cost
+from heinfer.costs.tables import CostTable, cost_tables
 from heinfer.errors import LayoutError, PlanError
 from heinfer.network.ir import Network
 from heinfer.network.operators import Affine
@@ -66,48 +68,13 @@ def plan_policy(
     return plan
 
 
-@dataclass(frozen=True)
-class PolicyCounts:
-    """What a network takes under a policy.
-
-    Attributes:
-        policy: under which it was counted.
-        parameters: the ring.
-        levels: that its steps take.
-        rotations, key_switches, hma, ct_ct_mults: operations.
-        key_levels: steps of the keys, 0 for relinearization -> the highest level at which they are used.
-        input_ciphertexts, output_ciphertexts: that the client sends, and gets back.
-        milliseconds: predicted, one thread.
-        sampled: for every step that was too large to plan whole, how many of how many ciphertexts were planned; its
-            counts, key switches included, are those times the ratio.
-    """
-
-    policy: Policy
-    parameters: Parameters
-    levels: int
-    rotations: int
-    key_switches: int
-    hma: int
-    ct_ct_mults: int
-    key_levels: Mapping[int, int]
-    input_ciphertexts: int
-    output_ciphertexts: int
-    milliseconds: float
-    sampled: dict[str, tuple[int, int]]
-
-    @property
-    def keys(self) -> int:
-        """Galois keys."""
-        return len(self.key_levels.keys() - {0})
-
-
 def count_policy(
     network: Network,
     policy: Policy,
     parameters: Parameters | None = None,
     wishes: Wishes = DEFAULT,
     sample: int = SAMPLE,
-) -> PolicyCounts:
+) -> Cost:
     """Count a folded network under a published method without keeping its plan, sampling steps that are too large.
 
     Args:
@@ -120,15 +87,17 @@ def count_policy(
     _require_chain(network, policy)
     method = _Method.of(network, policy, parameters, wishes)
     rotations = hma = squares = 0
+    tables = cost_tables(method.ring.ring_degree, wishes.costs)
     key_levels: dict[int, int] = {}
     sampled: dict[str, tuple[int, int]] = {}
-    milliseconds = 0.0
+    predicted = dict.fromkeys(tables, 0.0)
     ciphertexts = 0
     for step, level in method.with_levels():
         if isinstance(step, SquareStep):
             squares += ciphertexts
             key_levels[0] = max(key_levels.get(0, 0), level)
-            milliseconds += ciphertexts * square_price(method.costs, level)
+            for backend, table in tables.items():
+                predicted[backend] += ciphertexts * square_price(table, level)
             continue
         part, number = step.sampled(sample)
         plan = method.planned(part, level)
@@ -137,22 +106,20 @@ def count_policy(
             sampled[step.name] = sample, number
         rotations += round(plan.counts.rotations * ratio)
         hma += round(plan.counts.hma * ratio)
-        milliseconds += plan.price(method.costs, level) * ratio
+        for backend, table in tables.items():
+            predicted[backend] += plan.price(table, level) * ratio
         for key, at in plan.key_levels(level):
             key_levels[key] = max(key_levels.get(key, 0), at)
         ciphertexts = step.target.ciphertexts
-    return PolicyCounts(
-        policy=policy,
+    return Cost(
         parameters=method.ring,
-        levels=len(method.steps),
-        rotations=rotations,
-        key_switches=rotations + squares,
-        hma=hma,
-        ct_ct_mults=squares,
+        input_level=len(method.steps),
+        output_level=0,
+        counts=Counts(rotations=rotations, key_switches=rotations + squares, hma=hma, ct_ct_mults=squares),
         key_levels=key_levels,
         input_ciphertexts=method.sent.layout().ciphertexts,
         output_ciphertexts=ciphertexts,
-        milliseconds=milliseconds,
+        predicted=predicted,
         sampled=sampled,
     )
 

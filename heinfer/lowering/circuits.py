@@ -1,0 +1,84 @@
+"""The circuit that will run, and what it costs: the one way from a folded network to either."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import inf
+
+from heinfer.circuit.ir import Circuit
+from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
+from heinfer.circuit.passes.key_set import compose_rotations
+from heinfer.costs.cost import Cost, circuit_cost
+from heinfer.costs.tables import HOISTED, cost_tables
+from heinfer.errors import CompileError
+from heinfer.formats.frames import key_length
+from heinfer.lowering.lower import lower
+from heinfer.network.ir import Network
+from heinfer.planner.objective import Wishes, table_for
+from heinfer.planner.plan import Plan
+from heinfer.planner.policies.planning import count_policy, plan_policy
+
+_KEY_FACTORS = (1, 10, 100)
+"""By which keys become dearer, in turn, when there must not be more than so many."""
+
+
+def plan_circuit(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
+    """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys.
+
+    Raises:
+        PlanError, CompileError: when there is none.
+    """
+    if wishes.limits.key_bytes == inf:
+        plan = plan_policy(folded, wishes.policy, wishes=wishes)
+        return plan, circuit_of(plan, wishes)
+    ways: list[tuple[float, Plan, Circuit]] = []
+    refusals: list[CompileError] = []
+    for factor in _KEY_FACTORS[:1] if wishes.policy.is_published else _KEY_FACTORS:
+        dearer = replace(
+            wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
+        )  # rotations are composed afterwards, so the search need not keep to the limit
+        try:
+            plan = plan_policy(folded, wishes.policy, wishes=dearer)
+            circuit = circuit_of(plan, wishes)
+        except CompileError as error:
+            refusals.append(error)
+        else:
+            ways.append((_cost(plan, circuit, wishes).predicted[wishes.backend], plan, circuit))
+    if not ways:
+        raise refusals[-1]
+    _, plan, circuit = min(ways, key=lambda way: way[0])
+    return plan, circuit
+
+
+def circuit_of(plan: Plan, wishes: Wishes) -> Circuit:
+    """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others."""
+    cost = table_for(wishes, plan.parameters)
+    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
+    price = -inf if wishes.policy.is_published else wishes.key_price  # rotations as published, but for a limit
+    composed = compose_rotations(
+        circuit,
+        plan.input_level,
+        lambda level: cost("rotation", level),
+        price,
+        most_bytes=wishes.limits.key_bytes,
+        key_bytes=lambda level: key_length(plan.parameters, level),
+        hoisted=lambda level: cost(HOISTED, level),
+    )
+    return mark_hoisting(remove_dead_code(composed))
+
+
+def cost_of(folded: Network, wishes: Wishes) -> Cost:
+    """What a folded network takes, without data to calibrate it on; a published method is counted step by step.
+
+    Raises:
+        PlanError, CompileError: when there is no plan.
+    """
+    if wishes.policy.is_published:
+        return count_policy(folded, wishes.policy, wishes=wishes)
+    return _cost(*plan_circuit(folded, wishes), wishes)
+
+
+def _cost(plan: Plan, circuit: Circuit, wishes: Wishes) -> Cost:
+    return circuit_cost(
+        circuit, plan.parameters, plan.input_level, cost_tables(plan.parameters.ring_degree, wishes.costs)
+    )
