@@ -21,6 +21,8 @@ from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
 from benchmarks.trained import accuracies
 from benchmarks.whole import executed, scaled
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import count_policy, plan_policy
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.parameters import Parameters
@@ -31,8 +33,6 @@ from heinfer.measurement.tenseal import TensealBench
 from heinfer.network.folding import fold
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import Plan
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.planning import count_policy, plan_policy
 from heinfer.zoo.registry import reference
 
 SEED = 0

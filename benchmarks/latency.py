@@ -21,13 +21,14 @@ from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
 from benchmarks.untrained import SEED, compile_random
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import planner_of
 from heinfer.cli.local_server import local_server
 from heinfer.cli.models import bundle_file
 from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.objective import NO_LIMITS
-from heinfer.planner.policies.names import Policy
 from heinfer.runtime import BACKENDS, choose_backend
 from heinfer.zoo.reference import WISHES, compile_reference
 from heinfer_client import Client
@@ -89,10 +90,10 @@ def _threads(backend: str, wanted: int | None) -> tuple[int, ...]:
 
 def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: Path | None) -> Bundle:
     """A reference network under a policy, with as many input ciphertexts as that takes, or as save time."""
-    wishes = replace(WISHES, policy=policy, limits=NO_LIMITS)
+    wishes, planner = replace(WISHES, limits=NO_LIMITS), planner_of(policy)
     if checkpoint:
-        return compile_reference(network, checkpoint, data_dir, wishes).bundle
-    return compile_random(network, wishes).bundle
+        return compile_reference(network, checkpoint, data_dir, wishes, planner).bundle
+    return compile_random(network, wishes, planner).bundle
 
 
 def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> list[Record]:

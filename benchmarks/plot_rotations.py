@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from heinfer.planner.policies.names import Policy
+from heinfer.baselines.names import Policy
 
 Records: TypeAlias = Sequence[Mapping[str, Any]]
 

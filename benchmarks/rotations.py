@@ -17,6 +17,8 @@ from benchmarks.counted import counted_record
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import planner_of
 from heinfer.errors import PlanError
 from heinfer.formats import bundle
 from heinfer.frontend import trace
@@ -24,7 +26,6 @@ from heinfer.lowering.circuits import cost_of
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
 from heinfer.planner.objective import Objective, Wishes
-from heinfer.planner.policies.names import Policy
 from heinfer.zoo import BUNDLES, NETWORKS
 from heinfer.zoo.registry import reference
 
@@ -115,8 +116,8 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
     about = reference(name)
     network = fold(trace(about.build(), about.data.shape))
     started = process_time()
-    wishes = Wishes(objective=Objective.TIME if policy.is_published else Objective(objective), policy=policy)
-    cost = cost_of(network, wishes)
+    wishes = Wishes() if policy.is_published else Wishes(objective=Objective(objective))
+    cost = cost_of(network, wishes, planner_of(policy))
     planning: Record = {
         "planning_seconds": round(process_time() - started, 2),
         "planning_peak_mb": round(peak_bytes() / 1e6, 1),

@@ -6,6 +6,8 @@ import numpy as np
 from random_networks import chain, circuit_of, convolution, dense, polynomial
 from rings import tiny_parameters
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import plan_policy
 from heinfer.circuit.counts import count_layers
 from heinfer.errors import PlanError
 from heinfer.network.folding import fold
@@ -13,8 +15,6 @@ from heinfer.network.ir import Network
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
 from heinfer.planner.objective import Wishes
 from heinfer.planner.plan import Plan
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.planning import plan_policy
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0) -> Convolution:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from benchmarks import claim, plots, trained
 from benchmarks.__main__ import app
 from benchmarks.published import PUBLISHED
-from heinfer.planner.policies.names import Policy
+from heinfer.baselines.names import Policy
 from heinfer.zoo.checkpoint import Metadata, save_network
 from heinfer.zoo.data import Images
 from heinfer.zoo.digits import digits

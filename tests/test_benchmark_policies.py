@@ -17,11 +17,12 @@ from typer.testing import CliRunner
 from benchmarks import latency, plots, rotations, untrained
 from benchmarks.__main__ import app
 from benchmarks.records import plan_record
+from heinfer.baselines import planning
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import planner_of
 from heinfer.compiler import compile as compiler
-from heinfer.lowering import circuits
 from heinfer.nn import FFConv2d, PolyActivation
-from heinfer.planner.objective import NO_LIMITS, Objective, Wishes
-from heinfer.planner.policies.names import Policy
+from heinfer.planner.objective import NO_LIMITS, Objective
 from heinfer.zoo.data import MNIST
 from heinfer.zoo.reference import WISHES
 from heinfer.zoo.registry import Reference
@@ -50,7 +51,7 @@ def test_rotations_counts_what_the_circuit_of_a_plan_does(small, policy):
     objective = rotations.PRESCRIBED if policy.is_published else Objective.TIME.value
     record = rotations._planned("small", policy, objective)
     model = compiler.compile(
-        small_module(), np.full((1, 1, 8, 8), 0.5), name="small", preprocessing=PIXELS, wishes=Wishes(policy=policy)
+        small_module(), np.full((1, 1, 8, 8), 0.5), name="small", preprocessing=PIXELS, planner=planner_of(policy)
     )
     facts = plan_record("rotations", model.bundle)
     assert facts["policy"] == policy.value
@@ -65,8 +66,8 @@ def test_rotations_counts_what_the_circuit_of_a_plan_does(small, policy):
 
 
 def test_rotations_says_what_was_sampled(small, monkeypatch):
-    counted = circuits.count_policy
-    monkeypatch.setattr(circuits, "count_policy", lambda *which, wishes: counted(*which, wishes=wishes, sample=2))
+    counted = planning.count_policy
+    monkeypatch.setattr(planning, "count_policy", lambda *which, wishes: counted(*which, wishes=wishes, sample=2))
     record = rotations._planned("small", Policy.LOLA, rotations.PRESCRIBED)
     assert record["sampled"] == "3 2 of 3"  # of the last layer
 
@@ -130,8 +131,8 @@ def test_latency_of_a_policy_says_of_how_many_evaluations(policy, tmp_path, monk
 def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
     asked = []
 
-    def compile_trained(name, checkpoint, data_dir, wishes):
-        asked.append((name, checkpoint.name, wishes))
+    def compile_trained(name, checkpoint, data_dir, wishes, planner):
+        asked.append((name, checkpoint.name, wishes, planner.name))
         return untrained.compile_random("mnist-ffconv", WISHES)
 
     monkeypatch.setattr(latency, "compile_reference", compile_trained)
@@ -140,9 +141,9 @@ def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
         options = ["--policy", policy, "--evaluations", "3", "--checkpoint", "a.safetensors"]
         assert run("latency", "--json", str(tmp_path / "x.json"), "--network", "mnist-plain", *options) == 0
         assert json.loads((tmp_path / "x.json").read_text()) == [{"n": 3, "weights": "trained"}]
-    assert [wishes.policy for *_, wishes in asked] == [Policy.LOLA, Policy.UNFACTORIZED]
-    assert [wishes.limits for *_, wishes in asked] == [NO_LIMITS, NO_LIMITS]
-    assert {(name, file) for name, file, _ in asked} == {("mnist-plain", "a.safetensors")}
+    assert [planner for *_, planner in asked] == [Policy.LOLA, Policy.UNFACTORIZED]
+    assert [wishes.limits for *_, wishes, _ in asked] == [NO_LIMITS, NO_LIMITS]
+    assert {(name, file) for name, file, *_ in asked} == {("mnist-plain", "a.safetensors")}
 
 
 # The picture ---------------------------------------------------------------------------------------

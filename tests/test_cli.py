@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import heinfer_client
 from heinfer import zoo
+from heinfer.baselines.names import Policy
 from heinfer.cli import comparison
 from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
@@ -26,7 +27,6 @@ from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelEr
 from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
 from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
-from heinfer.planner.policies.names import Policy
 from heinfer.zoo import checkpoint, reference
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "demo")
@@ -194,9 +194,9 @@ def wished(monkeypatch):
     """What the compiler is asked for; it compiles a small network instead of a trained one."""
     wishes = []
 
-    def compile_small(_name, _checkpoint, _data_dir, asked):
+    def compile_small(_name, _checkpoint, _data_dir, asked, planner):
         wishes.append(asked)
-        return small_model(asked)
+        return small_model(asked, planner)
 
     monkeypatch.setattr(checkpoint, "read_metadata", lambda _path: SimpleNamespace(name="small"))
     monkeypatch.setattr(reference, "compile_reference", compile_small)
@@ -225,9 +225,8 @@ def test_compile_passes_every_wish_on(wished, tmp_path):
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     status, shown, _ = run("compile", "small", "--out", str(out), *words)
     assert status == 0
-    assert wished == [
-        Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs, policy=Policy.UNFACTORIZED)
-    ]
+    assert wished == [Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs)]
+    assert bundles.load(out).metadata["policy"] == Policy.UNFACTORIZED
     assert re.search(r"an image of them +\d+\.\d ms", shown)
     assert "small: 4 images together" in run("plan", str(out))[1]
 

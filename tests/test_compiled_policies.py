@@ -5,6 +5,8 @@ import pytest
 from encrypted import EncryptedRun, precision_bits
 from random_networks import chain, convolution, dense, polynomial
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import planner_of
 from heinfer.ckks.seal import Ring
 from heinfer.compiler.compile import CompiledModel, compile_network
 from heinfer.compiler.report import report
@@ -14,8 +16,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
-from heinfer.planner.objective import Limits, Wishes
-from heinfer.planner.policies.names import Policy
+from heinfer.planner.objective import DEFAULT, Limits, Wishes
 
 UNIT = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
@@ -32,13 +33,15 @@ def inputs(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((count, 1, 8, 8))
 
 
-def compiled(wishes: Wishes) -> CompiledModel:
-    return compile_network(factorized(), inputs(32, 1), name="small", preprocessing=UNIT, wishes=wishes)
+def compiled(policy: Policy, wishes: Wishes = DEFAULT) -> CompiledModel:
+    return compile_network(
+        factorized(), inputs(32, 1), name="small", preprocessing=UNIT, wishes=wishes, planner=planner_of(policy)
+    )
 
 
 @pytest.fixture(scope="module", params=list(Policy))
 def model(request: pytest.FixtureRequest) -> CompiledModel:
-    return compiled(Wishes(policy=request.param))
+    return compiled(request.param)
 
 
 def test_a_bundle_computes_the_network(model: CompiledModel) -> None:
@@ -68,7 +71,7 @@ def test_a_report_names_the_policy_that_the_bundle_remembers(model: CompiledMode
     bundles.save(model.bundle, tmp_path / "x.heinfer")
     policy = report(bundles.load(tmp_path / "x.heinfer")).policy
     assert policy == model.report.policy == model.bundle.metadata["policy"]
-    facts, counted = model.report, cost_of(model.network, Wishes(policy=Policy(policy)))
+    facts, counted = model.report, cost_of(model.network, DEFAULT, planner_of(Policy(policy)))
     assert (counted.counts.rotations, counted.counts.key_switches, counted.counts.hma) == (
         facts.counts.rotations,
         facts.counts.key_switches,
@@ -79,9 +82,9 @@ def test_a_report_names_the_policy_that_the_bundle_remembers(model: CompiledMode
 
 
 def test_rotations_of_a_published_method_are_composed_for_a_limit_alone() -> None:
-    free = compiled(Wishes(policy=Policy.FFCONV, key_price=1e9))
+    free = compiled(Policy.FFCONV, Wishes(key_price=1e9))
     limit = Limits(key_bytes=free.report.key_bytes * 3 // 4)
-    fewer = compiled(Wishes(policy=Policy.FFCONV, limits=limit))
+    fewer = compiled(Policy.FFCONV, Wishes(limits=limit))
     assert fewer.report.key_bytes <= limit.key_bytes
     assert fewer.report.counts.rotations > free.report.counts.rotations
     x = inputs(3, 4)
@@ -90,11 +93,11 @@ def test_rotations_of_a_published_method_are_composed_for_a_limit_alone() -> Non
 
 def test_a_limit_that_a_published_method_cannot_keep_is_named() -> None:
     with pytest.raises(CompileError, match=r"policy lola has one plan.*limit upload_bytes = 300000"):
-        compiled(Wishes(policy=Policy.LOLA, limits=Limits(upload_bytes=300_000)))
+        compiled(Policy.LOLA, Wishes(limits=Limits(upload_bytes=300_000)))
 
 
 def test_a_batch_shares_a_published_plan() -> None:
-    one, four = (compiled(Wishes(policy=Policy.LOLA, batch=batch)) for batch in (1, 4))
+    one, four = (compiled(Policy.LOLA, Wishes(batch=batch)) for batch in (1, 4))
     assert four.report.counts.rotations < 2 * one.report.counts.rotations
     x = inputs(6, 5)
     np.testing.assert_allclose(four(x), factorized()(x), atol=1e-10)

@@ -11,6 +11,8 @@ from published import by_name, under
 from random_networks import assert_runs, circuit_of
 from torch import nn
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import count_policy, plan_policy
 from heinfer.circuit.counts import count_circuit
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
@@ -18,8 +20,6 @@ from heinfer.network.ir import Network
 from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, PolyActivation
 from heinfer.planner.diagonals import DiagonalSet
 from heinfer.planner.plan import LinearStep
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.planning import count_policy, plan_policy
 from heinfer.zoo.registry import reference
 
 

@@ -18,6 +18,9 @@ from random_networks import (
 )
 from rings import tiny_parameters
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.places import Raster, Windows, planes, raster_for, vector
+from heinfer.baselines.planning import count_policy, plan_policy
 from heinfer.circuit.counts import count_layers
 from heinfer.circuit.ir import Circuit
 from heinfer.errors import PlanError
@@ -30,9 +33,6 @@ from heinfer.network.joints import Add
 from heinfer.network.operators import AveragePool, Flatten, Operator, Square
 from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.plan import LinearStep
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.places import Raster, Windows, planes, raster_for, vector
-from heinfer.planner.policies.planning import count_policy, plan_policy
 
 PUBLISHED = st.sampled_from([Policy.LOLA, Policy.FFCONV])
 

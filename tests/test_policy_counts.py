@@ -10,6 +10,8 @@ from random_networks import (
     circuit_of,
 )
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.planning import count_policy, plan_policy
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Kind
 from heinfer.costs.cost import Cost
@@ -18,8 +20,6 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten, Square
 from heinfer.planner.plan import Plan
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.planning import count_policy, plan_policy
 
 # Counts of single kernels --------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.objective import DEFAULT, Wishes
+from heinfer.planner.planner import SEARCH
 from heinfer.zoo.data import mnist_test
 
 Array = NDArray[np.float64]
@@ -170,7 +171,7 @@ def record(
         "peer": comparison.peer,
         "network": comparison.network,
         "weights": f"trained for an epoch, seed {SEED}",
-        "policy": comparison.wishes.policy.value,
+        "policy": SEARCH.name,
         "wishes": comparison.told,
         "backend": "native",
         "threads": 1,

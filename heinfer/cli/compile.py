@@ -12,12 +12,12 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from heinfer.baselines.names import Policy
 from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
 from heinfer.planner.objective import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
-from heinfer.planner.policies.names import Policy
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
 
@@ -65,6 +65,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
 ) -> None:
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
+        from heinfer.baselines.planning import planner_of
         from heinfer.compiler.report import report
         from heinfer.formats import bundle
         from heinfer.zoo import NETWORKS
@@ -83,7 +84,6 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         key_price=key_price,
         backend=backend or DEFAULT.backend,
         costs=costs,
-        policy=policy,
         headroom=headroom,
     )
     is_ours = network.partition("@")[0] in NETWORKS
@@ -101,7 +101,7 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         most = wishes_for(name).limits.upload_bytes * batch
         wishes = replace(wishes, limits=replace(wishes.limits, upload_bytes=most))
     started = perf_counter()
-    compiled = compile_reference(name, checkpoint, data_dir, wishes)
+    compiled = compile_reference(name, checkpoint, data_dir, wishes, planner_of(policy))
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, out)
     print_report(report(compiled.bundle, backend, costs), Console())

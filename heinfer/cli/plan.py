@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from heinfer.baselines.names import Policy
 from heinfer.cli.extras import needs
 from heinfer.cli.key_table import print_key_curve
 from heinfer.cli.models import bundle_file
 from heinfer.cli.options import Costs, CostsOf
 from heinfer.cli.report_table import print_cost, print_report
-from heinfer.planner.policies.names import Policy
 
 
 def plan(
@@ -49,6 +49,7 @@ def _print_compiled(model: str, backend: str | None, costs: Path | None) -> None
 def _print_planned(name: str, policy: Policy, backend: str | None, costs: Path | None) -> None:
     """Counts do not depend on weights, so the network has random ones."""
     with needs("train"):
+        from heinfer.baselines.planning import planner_of
         from heinfer.compiler.report import shown_backend
         from heinfer.frontend import trace
         from heinfer.lowering.circuits import cost_of
@@ -58,5 +59,5 @@ def _print_planned(name: str, policy: Policy, backend: str | None, costs: Path |
 
     about = reference(name)
     folded = fold(trace(about.build(), about.data.shape))
-    cost = cost_of(folded, Wishes(policy=policy, backend=backend or DEFAULT.backend, costs=costs))
+    cost = cost_of(folded, Wishes(backend=backend or DEFAULT.backend, costs=costs), planner_of(policy))
     print_cost(name, policy.value, cost, backend or shown_backend(cost.predicted), Console())

@@ -48,6 +48,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import Plan
+from heinfer.planner.planner import SEARCH, Planner
 
 if TYPE_CHECKING:
     from torch import nn
@@ -91,7 +92,7 @@ class CompiledModel:
         return scores.reshape(-1, *self.network.output_shape)[: len(x)]
 
 
-def compile(  # noqa: A001  (the word users expect: heinfer.compile)
+def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for each thing that can be said
     module: nn.Module,
     calibration: Array,
     *,
@@ -101,6 +102,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
     wishes: Wishes = DEFAULT,
+    planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a torch module.
 
@@ -114,6 +116,7 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
             when it eats their range.
         model_version, metadata: free text that travels in the manifest and the bundle.
         wishes: what the plan shall be good at, and must not exceed.
+        planner: who makes it; by default the search.
 
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
@@ -141,10 +144,11 @@ def compile(  # noqa: A001  (the word users expect: heinfer.compile)
         model_version=model_version,
         metadata=metadata,
         wishes=wishes,
+        planner=planner,
     )
 
 
-def compile_network(
+def compile_network(  # noqa: PLR0913 - as compile()
     network: Network,
     calibration: Array,
     *,
@@ -154,13 +158,14 @@ def compile_network(
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
     wishes: Wishes = DEFAULT,
+    planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
     inputs = as_inputs(calibration)
     _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
     folded = fold(network)
     balanced = balance(folded, inputs, is_classification=bool(labels))
-    plan, circuit = plan_circuit(balanced.network, wishes)
+    plan, circuit = plan_circuit(balanced.network, wishes, planner)
     validate_structure(circuit)
     calibrated = scale(
         circuit,
@@ -177,7 +182,7 @@ def compile_network(
         manifest = _manifest(plan, calibrated, balanced.exponent, name, model_version, preprocessing, labels)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
-    told = {"policy": wishes.policy.value} | calibrated.metadata | dict(metadata or {})
+    told = {"policy": planner.name} | calibrated.metadata | dict(metadata or {})
     return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
 
 

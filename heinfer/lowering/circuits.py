@@ -16,30 +16,30 @@ from heinfer.lowering.lower import lower
 from heinfer.network.ir import Network
 from heinfer.planner.objective import Wishes, table_for
 from heinfer.planner.plan import Plan
-from heinfer.planner.policies.planning import count_policy, plan_policy
+from heinfer.planner.planner import SEARCH, Planner
 
 _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""
 
 
-def plan_circuit(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
+def plan_circuit(folded: Network, wishes: Wishes, planner: Planner = SEARCH) -> tuple[Plan, Circuit]:
     """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys.
 
     Raises:
         PlanError, CompileError: when there is none.
     """
     if wishes.limits.key_bytes == inf:
-        plan = plan_policy(folded, wishes.policy, wishes=wishes)
-        return plan, circuit_of(plan, wishes)
+        plan = planner.plan(folded, wishes)
+        return plan, circuit_of(plan, wishes, planner)
     ways: list[tuple[float, Plan, Circuit]] = []
     refusals: list[CompileError] = []
-    for factor in _KEY_FACTORS[:1] if wishes.policy.is_published else _KEY_FACTORS:
+    for factor in _KEY_FACTORS[:1] if planner.is_prescribed else _KEY_FACTORS:
         dearer = replace(
             wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
         )  # rotations are composed afterwards, so the search need not keep to the limit
         try:
-            plan = plan_policy(folded, wishes.policy, wishes=dearer)
-            circuit = circuit_of(plan, wishes)
+            plan = planner.plan(folded, dearer)
+            circuit = circuit_of(plan, wishes, planner)
         except CompileError as error:
             refusals.append(error)
         else:
@@ -50,11 +50,11 @@ def plan_circuit(folded: Network, wishes: Wishes) -> tuple[Plan, Circuit]:
     return plan, circuit
 
 
-def circuit_of(plan: Plan, wishes: Wishes) -> Circuit:
+def circuit_of(plan: Plan, wishes: Wishes, planner: Planner = SEARCH) -> Circuit:
     """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others."""
     cost = table_for(wishes, plan.parameters)
     circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
-    price = -inf if wishes.policy.is_published else wishes.key_price  # rotations as published, but for a limit
+    price = -inf if planner.is_prescribed else wishes.key_price  # rotations as published, but for a limit
     composed = compose_rotations(
         circuit,
         plan.input_level,
@@ -67,15 +67,15 @@ def circuit_of(plan: Plan, wishes: Wishes) -> Circuit:
     return mark_hoisting(remove_dead_code(composed))
 
 
-def cost_of(folded: Network, wishes: Wishes) -> Cost:
-    """What a folded network takes, without data to calibrate it on; a published method is counted step by step.
+def cost_of(folded: Network, wishes: Wishes, planner: Planner = SEARCH) -> Cost:
+    """What a folded network takes, without data to calibrate it on; what is prescribed is counted step by step.
 
     Raises:
         PlanError, CompileError: when there is no plan.
     """
-    if wishes.policy.is_published:
-        return count_policy(folded, wishes.policy, wishes=wishes)
-    return _cost(*plan_circuit(folded, wishes), wishes)
+    if planner.count is not None:
+        return planner.count(folded, wishes)
+    return _cost(*plan_circuit(folded, wishes, planner), wishes)
 
 
 def _cost(plan: Plan, circuit: Circuit, wishes: Wishes) -> Cost:

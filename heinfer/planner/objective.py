@@ -11,7 +11,6 @@ from pathlib import Path
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import KEY_SWITCHES, CostTable, cost_table
 from heinfer.errors import SettingError
-from heinfer.planner.policies.names import Policy
 
 
 class Objective(StrEnum):
@@ -90,7 +89,6 @@ class Wishes:
         key_price: milliseconds that one more evaluation key is worth: more for fewer keys.
         backend: whose cost table predicts the time.
         costs: a file of `heinfer calibrate` with other tables than the shipped.
-        policy: who chooses layouts and kernels; a published method keeps to limits or is refused.
         headroom: bits that stay free for scores beyond those of calibration; None for as many as leave the predicted
             precision at its bound (heinfer.circuit.precision).
     """
@@ -101,7 +99,6 @@ class Wishes:
     key_price: float = MILLISECONDS_A_KEY
     backend: str = "tenseal"
     costs: Path | None = None
-    policy: Policy = Policy.HEINFER
     headroom: int | None = None
 
     def __post_init__(self) -> None:

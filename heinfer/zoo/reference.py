@@ -11,6 +11,7 @@ import heinfer
 from heinfer.compiler.compile import CompiledModel
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.objective import Limits, Wishes
+from heinfer.planner.planner import SEARCH, Planner
 from heinfer.zoo.checkpoint import Metadata, read_metadata
 from heinfer.zoo.cifar import cifar10
 from heinfer.zoo.data import CIFAR10, MNIST, DataSet, mnist
@@ -53,7 +54,11 @@ def calibration_inputs(name: str, data_dir: Path | None = None) -> NDArray[np.fl
 
 
 def compile_reference(
-    name: str, checkpoint: Path, data_dir: Path | None = None, wishes: Wishes | None = None
+    name: str,
+    checkpoint: Path,
+    data_dir: Path | None = None,
+    wishes: Wishes | None = None,
+    planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile the trained network in a checkpoint, calibrated on training images; None for its own wishes.
 
@@ -73,6 +78,7 @@ def compile_reference(
         preprocessing=preprocessing(data),
         labels=data.labels,
         wishes=wishes,
+        planner=planner,
         metadata={
             "made by": f"{training_command(about)}, then heinfer compile {name}{_upload(name, wishes)}",
             "recipe": about.recipe,

@@ -8,14 +8,14 @@ from functools import cached_property
 
 import numpy as np
 
+from heinfer.baselines.places import subset_sums
+from heinfer.baselines.recipes import Recipe, Transform
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.planner.cover import Cover, RotationTree, covers
 from heinfer.planner.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.join import Index
 from heinfer.planner.linear import LinearPlan, Rescale
-from heinfer.planner.policies.places import subset_sums
-from heinfer.planner.policies.recipes import Recipe, Transform
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -15,12 +15,7 @@ from math import prod
 
 import numpy as np
 
-from heinfer.errors import LayoutError
-from heinfer.layout.layout import FREE
-from heinfer.layout.packings import power_of_two
-from heinfer.network.linear_map import LinearMap
-from heinfer.planner.plan import SquareStep
-from heinfer.planner.policies.falcon import (
+from heinfer.baselines.falcon import (
     Segmented,
     is_planar,
     segments_for,
@@ -28,8 +23,8 @@ from heinfer.planner.policies.falcon import (
     to_spectrum,
     window_slots,
 )
-from heinfer.planner.policies.layers import Evaluation, Layer, LinearLayer
-from heinfer.planner.policies.places import (
+from heinfer.baselines.layers import Evaluation, Layer, LinearLayer
+from heinfer.baselines.places import (
     Places,
     Planes,
     Vector,
@@ -41,7 +36,12 @@ from heinfer.planner.policies.places import (
     subset_sums,
     vector,
 )
-from heinfer.planner.policies.recipes import Gather, Recipe, Rows, Transform, identity
+from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
+from heinfer.errors import LayoutError
+from heinfer.layout.layout import FREE
+from heinfer.layout.packings import power_of_two
+from heinfer.network.linear_map import LinearMap
+from heinfer.planner.plan import SquareStep
 
 Step = Recipe | SquareStep
 State = Windows | Vector | Planes | Segmented

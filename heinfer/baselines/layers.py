@@ -8,14 +8,14 @@ from enum import StrEnum
 from itertools import groupby
 from math import prod
 
+from heinfer.baselines.names import Policy
+from heinfer.baselines.spectra import triple
 from heinfer.errors import PlanError
 from heinfer.network.ir import Network, Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
 from heinfer.planner.merging import map_of, merged
 from heinfer.planner.plan import SquareStep
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.spectra import triple
 
 
 class Evaluation(StrEnum):

@@ -6,6 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
+from heinfer.baselines.layers import Layer, layers_of, levels_of, unfactorized
+from heinfer.baselines.methods import Step, recipes_for
+from heinfer.baselines.names import Policy
+from heinfer.baselines.places import Places, Windows
+from heinfer.baselines.prescribed import prescribe
+from heinfer.baselines.recipes import Recipe
 from heinfer.circuit.counts import Counts
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.cost import Cost
@@ -26,16 +32,25 @@ from heinfer.planner.objective import (
 )
 from heinfer.planner.parameters import choose_parameters, wider_parameters
 from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
-from heinfer.planner.policies.layers import Layer, layers_of, levels_of, unfactorized
-from heinfer.planner.policies.methods import Step, recipes_for
-from heinfer.planner.policies.names import Policy
-from heinfer.planner.policies.places import Places, Windows
-from heinfer.planner.policies.prescribed import prescribe
-from heinfer.planner.policies.recipes import Recipe
+from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.search import plan_network
 
 SAMPLE = 1024
 """Ciphertexts of one step up to which counts are exact."""
+
+
+def planner_of(policy: Policy) -> Planner:
+    """Who makes plans under a policy."""
+    if policy is Policy.HEINFER:
+        return SEARCH
+
+    def plan(network: Network, wishes: Wishes) -> Plan:
+        return plan_policy(network, policy, wishes=wishes)
+
+    def count(network: Network, wishes: Wishes) -> Cost:
+        return count_policy(network, policy, wishes=wishes)
+
+    return Planner(policy.value, plan, count if policy.is_published else None)
 
 
 def plan_policy(
@@ -47,8 +62,7 @@ def plan_policy(
         network: Affine and Square nodes only, as heinfer.network.folding.fold returns.
         policy: who chooses layouts and kernels.
         parameters: by default the smallest secure ring with a level for every step of the plan, and enough slots.
-        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit. The policy
-            that they name is not looked at.
+        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit.
 
     Raises:
         PlanError: when there is no plan, or it exceeds a limit.

@@ -9,10 +9,10 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.baselines.places import Places, Windows, subset_sums
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.diagonals import Diagonal
 from heinfer.planner.join import Index, distinct
-from heinfer.planner.policies.places import Places, Windows, subset_sums
 
 
 @dataclass(frozen=True, eq=False)

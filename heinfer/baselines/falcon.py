@@ -12,13 +12,13 @@ from math import prod
 
 import numpy as np
 
+from heinfer.baselines.layers import Evaluation, LinearLayer
+from heinfer.baselines.places import Places, Raster, doublings, named, subset_sums
+from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.layout.packings import power_of_two
 from heinfer.planner.join import Index
-from heinfer.planner.policies.layers import Evaluation, LinearLayer
-from heinfer.planner.policies.places import Places, Raster, doublings, named, subset_sums
-from heinfer.planner.policies.recipes import Gather, Recipe, Rows, Transform, identity
 
 Shape = tuple[int, ...]
 

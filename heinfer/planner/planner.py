@@ -1,0 +1,36 @@
+"""Who makes a plan: the search, or a method that prescribes everything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from heinfer.costs.cost import Cost
+from heinfer.network.ir import Network
+from heinfer.planner.objective import Wishes
+from heinfer.planner.plan import Plan
+from heinfer.planner.search import plan_network
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Turns a folded network into a plan, as wished.
+
+    Attributes:
+        name: that a bundle remembers.
+        plan: raises PlanError when there is no plan, or it exceeds a limit.
+        count: what the plan would cost, without keeping it; of a method that leaves nothing to choose, whose plans may
+            be too large to keep, and whose rotations stay as it has them. None of a search.
+    """
+
+    name: str
+    plan: Callable[[Network, Wishes], Plan]
+    count: Callable[[Network, Wishes], Cost] | None = None
+
+    @property
+    def is_prescribed(self) -> bool:
+        """Whether it leaves nothing to choose."""
+        return self.count is not None
+
+
+SEARCH = Planner("heinfer", lambda network, wishes: plan_network(network, wishes=wishes))
