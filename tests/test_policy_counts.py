@@ -178,7 +178,7 @@ def test_counting_is_exact_where_every_step_is_planned_whole(policy: Policy) -> 
     counted = count_policy(folded, policy)
     assert same_counts(counted, plan_policy(folded, policy))
     assert counted.sampled == {}
-    assert counted.predicted["tenseal"] > 1000 > counted.predicted["native"]
+    assert counted.predicted["tenseal"] > counted.predicted["native"] > 1000
 
 
 def test_counting_says_what_it_sampled() -> None:
