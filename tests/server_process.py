@@ -50,11 +50,11 @@ class ServerProcess:
 
     def children(self) -> set[int]:
         """Process ids of all its children."""
-        return {pid for pid in _pids() if _parent(pid) == self.process.pid}
+        return _children(self.process.pid)
 
     def workers(self) -> set[int]:
         """Process ids of its workers."""
-        return {pid for pid in self.children() if b"spawn_main" in _command(pid)}
+        return workers_of(self.process.pid)
 
     def worker(self) -> int:
         """Process id of its only worker."""
@@ -72,7 +72,9 @@ class ServerProcess:
         return self.process.wait(seconds)
 
 
-def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subprocess.Popen[str]:
+def launch(
+    folder: Path, models: Sequence[Bundle], *, start_new_session: bool = False, **settings: object
+) -> subprocess.Popen[str]:
     """Start the service in a folder, with its temporary files and its log there too."""
     folder.mkdir(exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
@@ -98,6 +100,7 @@ def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subpro
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            start_new_session=start_new_session,
         )
 
 
@@ -142,8 +145,14 @@ def cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+def workers_of(server: int) -> set[int]:
+    """Process ids of the workers of a service, or of one that starts."""
+    return {pid for pid in _children(server) if b"spawn_main" in _command(pid)}
+
+
+def _children(parent: int) -> set[int]:
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return {pid for pid in pids if _parent(pid) == parent}
 
 
 def _stat(pid: int) -> list[str]:

@@ -16,7 +16,7 @@ from heinfer.errors import (
 )
 from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.admission.access import Access
-from heinfer_server.admission.gate import Gate
+from heinfer_server.admission.gate import Gate, PatientGate
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.jobs import Jobs
@@ -40,6 +40,12 @@ _logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 30.0
 REGISTRATIONS_AT_ONCE = 4
+REGISTRATIONS_OF_A_TENANT = 2
+"""Those of one tenant (without tenants nobody is told apart, and all may be anybody's)."""
+
+REGISTRATION_SECONDS = 5.0
+"""That one waits for its place, before it is refused: longer than a piece takes."""
+
 EVALUATIONS_PER_WORKER = 32
 """Requests that may be under way or wait for each worker, so that their bodies have a bound."""
 
@@ -81,7 +87,8 @@ class Service:
         self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
         self.metrics = Metrics()
         watch(self.metrics, self)
-        self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
+        share = REGISTRATIONS_OF_A_TENANT if self.access.tells_apart else REGISTRATIONS_AT_ONCE
+        self.registrations = PatientGate(REGISTRATIONS_AT_ONCE, share, REGISTRATION_SECONDS)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)

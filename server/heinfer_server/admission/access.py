@@ -62,11 +62,19 @@ class Access:
         if self._directory is not None:
             self.bytes.spend(who.id, amount)
 
+    def reload(self) -> bool:
+        """Read the file of tenants now, if it has changed; False when it cannot be read."""
+        return self._directory is None or self._read(self._directory)
+
     def _refresh(self, directory: Directory) -> None:
-        if self._clock() - self._refreshed < REFRESH_SECONDS:
-            return
+        if self._clock() - self._refreshed >= REFRESH_SECONDS:
+            self._read(directory)
+
+    def _read(self, directory: Directory) -> bool:
         self._refreshed = self._clock()
         try:
             directory.refresh()
         except SettingError as error:  # those who were known stay known
             log(_logger, logging.ERROR, "tenants not read", reason=str(error))
+            return False
+        return True

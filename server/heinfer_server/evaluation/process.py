@@ -9,8 +9,11 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.resource_tracker import ensure_running
 from threading import Lock, Thread
 from typing import Any, TypeVar
+
+from heinfer_server.evaluation.signals import held_back
 
 _EXIT_SECONDS = 1.0
 """From the end of its pipe to that of a process, at most."""
@@ -88,7 +91,10 @@ class AnsweringProcess:
         with self._changing:
             if self._is_over:
                 return
-            self._process.start()
+            with held_back():
+                ensure_running()  # multiprocessing's own helper; it lets them through to what is started with it
+            with held_back():
+                self._process.start()
             self._theirs.close()  # so that its end is the end of the pipe
             self._reader.start()
 

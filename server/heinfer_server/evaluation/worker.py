@@ -12,6 +12,7 @@ from typing import TypeVar
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer_server.evaluation import worker_process
 from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
 from heinfer_server.evaluation.watching import Watch, new_cell
@@ -206,11 +207,11 @@ class Worker:
         await self._run(self._timeout, worker_process.forget, gone)
 
     def _make_room(self, key_id: str) -> tuple[str, ...]:
-        """Ids of the loaded keys that nobody has registered any more, and of the least recently used ones."""
-        others = [other for other in self._loaded if other != key_id]
-        live = [other for other in others if other in self._registered]
-        keep = live[max(0, len(live) + 1 - self._most_keys) :]
-        forget = tuple(other for other in others if other not in keep)
+        """Ids of the loaded keys that have to go: nobody has them registered any more, or others need their room."""
+        owners = {other: self._registered.tenant_of(other) for other in self._loaded if other != key_id}
+        live = {other: tenant for other, tenant in owners.items() if tenant is not None}
+        keep = with_room(live, self._registered.tenant_of(key_id), self._most_keys)
+        forget = tuple(other for other in owners if other not in keep)
         for other in forget:
             del self._loaded[other]
         return forget

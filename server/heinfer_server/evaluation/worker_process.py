@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from heinfer_server.evaluation.handover import read_setup
 from heinfer_server.evaluation.process import answer_all
+from heinfer_server.evaluation.signals import leave_to_the_service
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Loaded, Setup, TaskFailure
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _evaluator: Evaluator | None = None  # one a process: what it is asked for are f
 
 def serve(handover: str, cell: Cell, pipe: Connection) -> None:
     """Load the models of a handover, and answer until the service ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the service ends its workers
+    leave_to_the_service()
     _die_with_parent()
     start(read_setup(handover), cell)
     answer_all(pipe)

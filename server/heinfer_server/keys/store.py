@@ -125,6 +125,12 @@ class KeyStore:
             return False
         return True
 
+    def tenant_of(self, key_id: str) -> str | None:
+        """Whose keys these are; None when there are none under the id."""
+        with self._looking:
+            entry = self._entries.get(key_id)
+        return None if entry is None else entry.tenant
+
     def __contains__(self, key_id: str) -> bool:
         with self._looking:
             return key_id in self._entries

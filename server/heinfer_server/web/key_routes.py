@@ -38,7 +38,7 @@ async def register_keys(
     manifest: ManifestQuery = None,
 ) -> Registration:
     key_set = service.models.version(model, manifest).keys
-    with service.registrations.entered(tenant):
+    async with service.registrations.entered_in_turn(tenant):
         body = await read_body(request, key_set.length, service.settings.body_seconds_per_mib)
         key_id = await service.register(tenant, key_set, body)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
@@ -123,7 +123,7 @@ async def continue_upload(
     offset: Annotated[int, Query(ge=0, lt=1 << 48, description="where the piece begins: where the last one ended")],
 ) -> UploadState:
     room = service.uploads.room(tenant, upload_id, offset)
-    with service.registrations.entered(tenant):
+    async with service.registrations.entered_in_turn(tenant):
         piece = await read_body(request, room, service.settings.body_seconds_per_mib)
         upload = service.uploads.append(tenant, upload_id, offset, piece)
     return UploadState(upload=upload_id, size=upload.size, offset=upload.offset)
@@ -141,7 +141,7 @@ async def continue_upload(
     ),
 )
 async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId, response: Response) -> Registration:
-    with service.registrations.entered(tenant):
+    async with service.registrations.entered_in_turn(tenant):
         key_id = await service.finish_upload(tenant, upload_id)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
     return Registration(keys=key_id)
