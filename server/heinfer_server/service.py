@@ -199,6 +199,11 @@ def watch(metrics: Metrics, service: Service) -> None:
         ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
         ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
         ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
+        (
+            "key_expiry_suspended",
+            "1 while no keys expire because the clock has jumped, else 0",
+            lambda: service.keys.is_expiry_suspended,
+        ),
         ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
         ("streams", "Streams of a job's events that are open", lambda: service.streams.inside),
         ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
@@ -214,7 +219,7 @@ def watch(metrics: Metrics, service: Service) -> None:
 def _limits(settings: Settings) -> StoreLimits:
     capacity = settings.key_capacity
     quota = capacity if settings.key_quota is None else int(settings.key_quota)
-    return StoreLimits(capacity, quota, settings.key_seconds)
+    return StoreLimits(capacity, quota, settings.key_seconds, settings.longest_downtime)
 
 
 def _require_room(model: ServedModel, settings: Settings) -> None:
