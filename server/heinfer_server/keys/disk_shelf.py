@@ -97,9 +97,11 @@ class DiskShelf:
 
     def remove(self, gone: Collection[str]) -> None:
         with _failures():
-            with self._transaction():
-                self._delete(gone)
-            self._unlink(gone)
+            try:
+                with self._transaction():
+                    self._delete(gone)
+            finally:  # a disk too full to note it gets room by it; what is indexed and not there counts for nothing
+                self._unlink(gone)
 
     def note_use(self, entries: Collection[Entry]) -> None:
         with _failures(), self._transaction():
