@@ -281,6 +281,12 @@ class UnauthorizedError(ServiceError):
     code = "unauthorized"
 
 
+class ApiKeyExpiredError(UnauthorizedError):
+    """A request has an API key whose time is over; only who has it hears so."""
+
+    code = "api-key-expired"
+
+
 class UnknownModelError(ServiceError):
     """The service has no model of that name."""
 

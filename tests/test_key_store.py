@@ -18,6 +18,7 @@ import pytest
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.keys.clock import Clocks
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
@@ -43,7 +44,8 @@ def shelf(request, tmp_path):
 
 
 def store_on(shelf, capacity: int = 100, quota: int = 100, seconds: float = 1000.0) -> KeyStore:
-    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clock())
+    clock = Clock()
+    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clocks(clock, clock))
 
 
 def frame(size: int, number: int = 0) -> bytes:
@@ -130,7 +132,7 @@ def test_who_has_most_gives_when_all_of_it_is_full(shelf):
 
 def test_keys_that_nobody_uses_are_over_in_time(shelf):
     clock = Clock()
-    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, clock)
+    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, Clocks(clock, clock))
     used, unused = add(store, 10, 1), add(store, 10, 2)
     clock.now += 40
     store.find("a", used)

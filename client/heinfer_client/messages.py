@@ -13,6 +13,7 @@ from math import inf, nan
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from heinfer.errors import (
+    ApiKeyExpiredError,
     BusyError,
     DeadlineError,
     EvaluationTimeoutError,
@@ -119,6 +120,7 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     for error in (
         PayloadTooLargeError,
         UnauthorizedError,
+        ApiKeyExpiredError,
         ManifestRequiredError,
         UnknownKeysError,
         UnknownManifestError,

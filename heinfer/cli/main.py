@@ -16,6 +16,7 @@ from heinfer.cli.demo import demo
 from heinfer.cli.plan import plan
 from heinfer.cli.predict import predict
 from heinfer.cli.serve import serve
+from heinfer.cli.stored import backup, confirm_clock
 from heinfer.cli.tenant import tenant
 from heinfer.cli.train import train
 from heinfer.errors import HeinferError, ServiceError
@@ -62,6 +63,8 @@ app.command("plan")(plan)
 app.command("calibrate")(calibrate)
 app.command("serve")(serve)
 app.add_typer(tenant, name="tenant")
+app.command("backup")(backup)
+app.command("confirm-clock")(confirm_clock)
 app.command("predict")(predict)
 app.command("demo")(demo)
 

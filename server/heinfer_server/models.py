@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +139,10 @@ class Models:
                     "model_version of its own"
                 )
             of_name[model.digest] = model
+
+    def only(self, names: Set[str]) -> Models:
+        """Those of these names, as if there were no others."""
+        return Models([model for model in self if model.name in names])
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Every version, name by name, the current one first."""

@@ -7,6 +7,7 @@ import logging
 from math import inf
 
 from heinfer.errors import (
+    BusyError,
     FormatError,
     FrameLengthError,
     KeySetError,
@@ -15,7 +16,7 @@ from heinfer.errors import (
     UploadDigestError,
 )
 from heinfer.runtime import NativeOptions, choose_backend
-from heinfer_server.admission.access import Access
+from heinfer_server.admission.access import REFRESH_SECONDS, Access
 from heinfer_server.admission.gate import Gate, PatientGate
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.handover import Handover
@@ -82,6 +83,8 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
+        self._purged = self.access.removed
+        self._tell_purged(self.keys.purge(self._purged))
         self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
         self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
@@ -115,6 +118,9 @@ class Service:
         """Check a frame of keys and keep it; returns the keys' id, raises what KeySet.check and KeyStore.add raise."""
         await asyncio.to_thread(key_set.check, body)
         key_id = await asyncio.to_thread(self.keys.add, tenant, key_set.digest, body)
+        if tenant in self.access.removed:  # since the request was admitted: its purge may have come too early for these
+            await self.purge()
+            raise BusyError("what is kept of you is purged at this moment: try again")
         await self.workers.tend()  # others may have had to go
         return key_id
 
@@ -122,6 +128,35 @@ class Service:
         """Forget keys, here and in the workers; UnknownKeysError when the tenant has none under the id."""
         await asyncio.to_thread(self.keys.remove, tenant, key_id)
         await self.workers.tend()
+
+    async def purge(self) -> None:
+        """Forget all that removed tenants have left: keys, here and in the workers, uploads, and jobs."""
+        removed = self.access.removed
+        self.uploads.purge(removed)
+        self.jobs.purge(removed)
+        keys = await asyncio.to_thread(self.keys.purge, removed)
+        self._purged = removed
+        self._tell_purged(keys)
+        if keys:
+            await self.workers.tend()
+
+    @staticmethod
+    def _tell_purged(keys: int) -> None:
+        if keys:
+            log(_logger, logging.INFO, "keys of removed tenants purged", keys=keys)
+
+    async def follow_tenants(self) -> None:
+        """Purge what tenants leave who are removed, for ever: also while nobody asks for anything."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self.access.refresh()
+            if self.access.removed == self._purged:
+                continue
+            try:
+                await self.purge()
+            except StorageError as error:
+                log(_logger, logging.ERROR, "keys of removed tenants not purged", reason=str(error))
+                await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def begin_upload(self, tenant: str, key_set: KeySet, digest: str, size: int) -> tuple[str, Upload | None]:
         """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
@@ -167,6 +202,7 @@ class Service:
             try:
                 self.jobs.tidy()
                 await self.workers.tend()
+                await self.purge()  # what a request has left that was under way when its tenant was removed
                 if await asyncio.to_thread(self.keys.tidy):
                     await self.workers.tend()
             except StorageError as error:
@@ -206,6 +242,11 @@ def watch(metrics: Metrics, service: Service) -> None:
         ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
         ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
         ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
+        (
+            "key_expiry_suspended",
+            "1 while no keys expire because the clock has jumped, else 0",
+            lambda: service.keys.is_expiry_suspended,
+        ),
         ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
         ("streams", "Streams of a job's events that are open", lambda: service.streams.inside),
         ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
@@ -221,7 +262,7 @@ def watch(metrics: Metrics, service: Service) -> None:
 def _limits(settings: Settings) -> StoreLimits:
     capacity = settings.key_capacity
     quota = capacity if settings.key_quota is None else int(settings.key_quota)
-    return StoreLimits(capacity, quota, settings.key_seconds)
+    return StoreLimits(capacity, quota, settings.key_seconds, settings.longest_downtime)
 
 
 def _require_room(model: ServedModel, settings: Settings) -> None:

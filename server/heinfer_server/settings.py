@@ -56,6 +56,8 @@ class Settings(BaseSettings):
         key_disk: bytes of keys that are kept there.
         key_quota: bytes of keys of one tenant; by default as many as there may be of all.
         key_seconds: keys that nobody has used for so long go.
+        longest_downtime: seconds that the service is at most out of use. A clock that is further, at the start, from
+            what was stored in the key folder is not believed: no keys expire until it is right, or confirmed.
         upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
         job_seconds: that a job is kept, with its result, after it is over.
@@ -87,6 +89,7 @@ class Settings(BaseSettings):
     key_disk: ByteSize = Field(default=ByteSize(16 << 30), gt=0)
     key_quota: ByteSize | None = Field(default=None, gt=0)
     key_seconds: float = Field(default=30 * 86400.0, gt=0, allow_inf_nan=False)
+    longest_downtime: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
     upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
     job_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from heinfer_server.keys.clock import Seen
 from heinfer_server.keys.store import Entry
 
 
@@ -29,6 +30,15 @@ class MemoryShelf:
 
     def note_use(self, entries: Collection[Entry]) -> None:
         pass
+
+    def seen(self) -> Seen | None:
+        return None
+
+    def note_seen(self, seen: Seen) -> None:
+        pass
+
+    def take_confirmation(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._frames.clear()

@@ -18,7 +18,11 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 
 
 class AccessMiddleware:
-    """Admits a request before anything of its body is read; routes find who asks in `request.state.tenant`."""
+    """Admits a request before anything of its body is read.
+
+    Routes find who asks in `request.state.tenant`, and the names of the models that it may ask for (None for all) in
+    `request.state.models`.
+    """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -34,7 +38,7 @@ class AccessMiddleware:
             log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
             await problem_of(error, request_id.get())(scope, receive, send)
             return
-        scope.setdefault("state", {})["tenant"] = who.id
+        scope.setdefault("state", {}).update(tenant=who.id, models=who.models)
         tenant_name.set(who.name)
 
         async def counted_receive() -> Message:

@@ -53,7 +53,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.metrics.measure())]
+        background = (service.keep_house(), service.follow_tenants(), service.metrics.measure())
+        tasks = [asyncio.create_task(task) for task in background]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             await service.workers.start()

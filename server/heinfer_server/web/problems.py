@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from heinfer.errors import (
+    ApiKeyExpiredError,
     BackendError,
     BusyError,
     DeadlineError,
@@ -54,6 +55,7 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     AmbiguousLengthError: HTTPStatus.BAD_REQUEST,
     HeadTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    ApiKeyExpiredError: HTTPStatus.UNAUTHORIZED,
     BusyError: HTTPStatus.TOO_MANY_REQUESTS,
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     EvaluationTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
