@@ -104,7 +104,7 @@ def test_what_passes_is_waited_for_whatever_was_asked(running, in_haste, answer,
     transport = Instead(running.transport, {number: answer, number + 1: answer})
     with Client(URL, model="tiny", transport=transport) as client:
         assert_right(client)
-    assert len(transport.requests) == 5
+        assert len(transport.requests) == 5
     assert len({request.url for request in transport.requests[number - 1 : number + 2]}) == 1
 
 

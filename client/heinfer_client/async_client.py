@@ -24,6 +24,7 @@ from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.registrations import FAREWELL_SECONDS
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
@@ -84,13 +85,13 @@ class AsyncClient:
         self._alone = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._users = 0
+        self._calls = 0
         self._is_closed = False
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
-        self._require_usable()
-        await self._run(self._session.prepare())
+        async with self._call():
+            await self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Coroutine[Any, Any, Prediction]:
         """Classify one image, as it is when this is called and not awaited; see Client.encrypt_and_predict."""
@@ -118,10 +119,15 @@ class AsyncClient:
         return self._session.codec.upload_bytes
 
     async def aclose(self) -> None:
-        """Take no more calls, and close the connections; what other tasks have under way ends with SettingError."""
+        """Take no more calls, and close the connections; what other tasks have under way ends with SettingError.
+
+        Without keys_path the service is told to forget the evaluation keys, as Client.close does, if this is the
+        process and the event loop that the client was used in.
+        """
+        is_last = not self._is_closed and not self._calls
         self._is_closed = True
-        if not self._users:
-            await self._http.aclose()
+        if is_last:
+            await self._end()
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         refuse_to_travel()
@@ -132,6 +138,8 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is GeneratorExit:  # perhaps thrown by the garbage collector, which should send nothing
+            self._session.registrations.begin()
         await self.aclose()
 
     def _require_usable(self) -> None:
@@ -153,8 +161,8 @@ class AsyncClient:
         return await self._predict(lambda codec: codec.read_images(images, maximum))
 
     async def _predict(self, read: Reading) -> list[Prediction]:
-        self._require_usable()
-        predictions = await self._run(self._session.predict(read))
+        async with self._call():
+            predictions = await self._run(self._session.predict(read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
 
@@ -194,23 +202,39 @@ class AsyncClient:
         return None
 
     async def _exchange(self, request: Request) -> Reply:
+        require_open(self._is_closed)
         total = len(request.body or b"")
-        async with self._use():
-            with transport_errors(self._address, self._timeout), self._bars.bar(request.upload, total) as advance:
-                async with asyncio.timeout(min(self._timeout, request.seconds)):
-                    return await self._send(request, advance)
+        with transport_errors(self._address, self._timeout), self._bars.bar(request.upload, total) as advance:
+            async with asyncio.timeout(min(self._timeout, request.seconds)):
+                return await self._send(request, advance)
 
     @asynccontextmanager
-    async def _use(self) -> AsyncIterator[None]:
-        """The connections, for one request, which aclose does not disturb."""
-        require_open(self._is_closed)
-        self._users += 1
+    async def _call(self) -> AsyncIterator[None]:
+        """Around a call, whose request under way aclose does not disturb."""
+        self._require_usable()
+        self._calls += 1
         try:
             yield
         finally:
-            self._users -= 1
-            if self._is_closed and not self._users:
-                await self._http.aclose()
+            self._calls -= 1
+            if self._is_closed and not self._calls:
+                await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._say_farewell()
+        finally:
+            await self._http.aclose()
+
+    async def _say_farewell(self) -> None:
+        words = self._session.registrations.farewell()
+        if self._loop is not asyncio.get_running_loop():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                for word in words:
+                    with suppress(Exception):  # nothing hangs on it
+                        await self._send(word, lambda _bytes: None)
 
     async def _send(self, request: Request, advance: Advance) -> Reply:
         async def pieces(body: bytes) -> AsyncIterator[bytes]:

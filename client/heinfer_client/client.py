@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -21,6 +23,7 @@ from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.registrations import FAREWELL_SECONDS
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
@@ -100,7 +103,7 @@ class Client:
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
         self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
-        self._connections = Connections(self._address, transport)
+        self._connections = Connections(self._address, transport, self._say_farewell)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -110,8 +113,8 @@ class Client:
             ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        self._connections.require_usable()
-        self._run(self._session.prepare())
+        with self._connections.call():
+            self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
@@ -166,7 +169,11 @@ class Client:
         return self._session.codec.upload_bytes
 
     def close(self) -> None:
-        """Take no more calls, and close the connections; what other threads have under way ends with SettingError."""
+        """Take no more calls, and close the connections; what other threads have under way ends with SettingError.
+
+        Without keys_path the service is told to forget the evaluation keys that this client has registered in this
+        process: once, within two seconds, and without an error when it cannot be reached. They would be of no use.
+        """
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -175,14 +182,16 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is GeneratorExit:  # perhaps thrown by the garbage collector, which should send nothing
+            self._session.registrations.begin()
         self.close()
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         refuse_to_travel()
 
     def _predict(self, read: Reading) -> list[Prediction]:
-        self._connections.require_usable()
-        predictions = self._run(self._session.predict(read))
+        with self._connections.call():
+            predictions = self._run(self._session.predict(read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
 
@@ -222,12 +231,22 @@ class Client:
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
         seconds = min(self._timeout, request.seconds)
+        http = self._connections.http
         with (
-            self._connections.use() as http,
             transport_errors(self._address, self._timeout),
             self._bars.bar(request.upload, total) as advance,
         ):
             return within(seconds, lambda: self._send(http, request, advance))
+
+    def _say_farewell(self, http: httpx.Client) -> None:
+        ends = monotonic() + FAREWELL_SECONDS
+        for word in self._session.registrations.farewell():
+            seconds = ends - monotonic()
+            if seconds <= 0:
+                return
+            send = partial(self._send, http, replace(word, seconds=seconds), lambda _bytes: None)
+            with suppress(Exception):  # nothing hangs on it
+                within(seconds, send)
 
     def _send(self, http: httpx.Client, request: Request, advance: Advance) -> Reply:
         def pieces(body: bytes) -> Iterator[bytes]:

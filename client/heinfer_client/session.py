@@ -35,6 +35,7 @@ from heinfer_client.messages import (
 )
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Bars
+from heinfer_client.registrations import Registrations
 from heinfer_client.replicas import just_registered
 from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.trust import pinned_manifest, trusted_manifest
@@ -73,6 +74,9 @@ class Session:
 
     Args:
         manifest: the manifest that the client is pinned to: its bytes, or a file of them; None to follow the service.
+
+    Attributes:
+        registrations: what the service is to forget.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Session:
         self._bars = bars
         self._patience = patience
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
+        self.registrations = Registrations()
         self._version: _Version | None = None
         self._secret: SecretSide | None = None
         self._ready: _Ready | None = None
@@ -240,7 +245,10 @@ class Session:
         codec = version.codec
         with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
             body = codec.evaluation_keys(secret, advance)
-        key_id = yield from send_keys(self._path, version.digest, body, self._bars, self._patience)
+        sent = yield from send_keys(self._path, version.digest, body, self._bars, self._patience)
+        key_id = sent.key_id
+        if self._file is None and sent.is_own:
+            self.registrations.own(key_id)
         self._ready = _Ready(version, secret, key_id)
         if self._file is not None:
             registration = Registration(url=self._url, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id)
