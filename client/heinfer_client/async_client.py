@@ -20,6 +20,7 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.images import Image, kept
+from heinfer_client.keyfile import key_file
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
@@ -58,6 +59,8 @@ class AsyncClient:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        keys_passphrase: str | None = None,
+        keys_keyring: bool = False,
         manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -80,7 +83,8 @@ class AsyncClient:
         self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
-        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
+        file = key_file(keys_path, keys_passphrase, keys_keyring)
+        self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
         self._http = httpx.AsyncClient(transport=transport, **self._address.options)
         self._alone = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -102,6 +106,11 @@ class AsyncClient:
     ) -> Coroutine[Any, Any, list[Prediction]]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
         return self._predict_many([kept(image) for image in images], maximum)
+
+    async def rotate(self) -> None:
+        """Make another secret key in the place of this one, and go on with it; see Client.rotate."""
+        async with self._call():
+            await self._run(self._session.rotate())
 
     @property
     def manifest(self) -> Manifest:

@@ -19,6 +19,7 @@ from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
 from heinfer_client.images import Image, kept
+from heinfer_client.keyfile import key_file
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
@@ -55,6 +56,8 @@ class Client:
         model: name of a model that it serves.
         keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered,
             if that folder can be written. Without it the key is never written anywhere.
+        keys_passphrase: that this file is, or is to be, encrypted with; by default it is not.
+        keys_keyring: whether it is, or is to be, encrypted with a random key that the system's keyring holds, instead.
         manifest: of the only version of the model that the client takes: its bytes, or a file of them. Without it the
             client goes on to another version when the service does, between two calls.
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
@@ -80,6 +83,8 @@ class Client:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        keys_passphrase: str | None = None,
+        keys_keyring: bool = False,
         manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -102,7 +107,8 @@ class Client:
         self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
-        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
+        file = key_file(keys_path, keys_passphrase, keys_keyring)
+        self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
         self._connections = Connections(self._address, transport, self._say_farewell)
 
     def prepare(self) -> None:
@@ -152,6 +158,19 @@ class Client:
         """
         several = [kept(image) for image in images]
         return self._predict(lambda codec: codec.read_images(several, maximum))
+
+    def rotate(self) -> None:
+        """Make another secret key in the place of this one, register its evaluation keys, and go on with them.
+
+        What is under way in other threads ends with the former ones. Then the service is told once to forget these. A
+        file has the new key from when it is registered; other processes that use the file go on with the former one
+        until they open it again. If anything fails all is as it was.
+
+        Raises:
+            UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
+        """
+        with self._connections.call():
+            self._run(self._session.rotate())
 
     @property
     def manifest(self) -> Manifest:

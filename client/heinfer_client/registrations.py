@@ -50,6 +50,7 @@ class Registrations:
     def retire(self, key_id: str) -> None:
         """Note keys in whose place others have come."""
         with self._lock:
+            self._last.pop(key_id, None)
             self._retired[key_id] = None
 
     @contextmanager

@@ -192,8 +192,8 @@ session = client._session
 reader, writer = os.pipe()
 
 def encrypt():
-    body = session.codec.encrypt(session._secret, [session.codec.read_image(IMAGES[0])])
-    key = session._secret.galois_key(1)
+    body = session.codec.encrypt(session._keys.secret, [session.codec.read_image(IMAGES[0])])
+    key = session._keys.secret.galois_key(1)
     os.write(writer, hashlib.sha256(body).digest() + hashlib.sha256(key).digest())
     return 0
 
