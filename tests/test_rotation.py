@@ -296,6 +296,39 @@ def test_a_service_that_does_not_forget_is_told_again_when_the_client_closes(run
     assert deletions(transport) == [f"/keys/{former}"] * 2
 
 
+# Deletion --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_who_deletes_keys_and_goes_on_has_new_ones(running, transport, path, is_kept):
+    before = kept(running)
+    with client_of(transport, path if is_kept else None) as client:
+        client.delete_keys()  # there are none yet
+        assert transport.requests == []
+        assert_right(client)
+        former, secret = key_id_of(client), client._session._keys.secret.fingerprint()
+        client.delete_keys()
+        assert deletions(transport) == [f"/keys/{former}"]
+        assert kept(running) == before
+        assert list(path.parent.iterdir()) == []
+        assert_right(client)
+        assert client._session._keys.secret.fingerprint() != secret
+    assert kept(running) == before + is_kept
+
+
+def test_the_twin_deletes_too(running, path):
+    async def use() -> None:
+        transport = httpx.ASGITransport(running.app)
+        async with AsyncClient(URL, model="tiny", keys_path=path, transport=transport) as client:
+            await client.prepare()
+            await client.delete_keys()
+
+    before = kept(running)
+    running.portal.call(use)
+    assert kept(running) == before
+    assert list(path.parent.iterdir()) == []
+
+
 # Protected files -------------------------------------------------------------------------------
 
 

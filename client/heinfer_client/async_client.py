@@ -112,6 +112,11 @@ class AsyncClient:
         async with self._call():
             await self._run(self._session.rotate())
 
+    async def delete_keys(self) -> None:
+        """Have the service forget the evaluation keys, and remove the file; see Client.delete_keys."""
+        async with self._call():
+            await self._run(self._session.delete_keys())
+
     @property
     def manifest(self) -> Manifest:
         """What the server says of the model, checked; SettingError before prepare."""

@@ -172,6 +172,18 @@ class Client:
         with self._connections.call():
             self._run(self._session.rotate())
 
+    def delete_keys(self) -> None:
+        """Have the service forget the evaluation keys, and remove the file of the secret key, if there is one.
+
+        New ones are made when they are needed.
+
+        Raises:
+            ServiceError: when the service cannot be reached, or refuses; then the file stays.
+            SettingError, FormatError: when the keys are registered elsewhere, or the file is none or cannot be removed.
+        """
+        with self._connections.call():
+            self._run(self._session.delete_keys())
+
     @property
     def manifest(self) -> Manifest:
         """What the server says of the model, checked; SettingError before prepare."""

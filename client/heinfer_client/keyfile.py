@@ -21,13 +21,18 @@ _MAX_RECORD_BYTES = 1 << 16
 
 
 class Registration(BaseModel):
-    """Under which id which server holds the evaluation keys of which secret key for which key set."""
+    """Under which id which server holds the evaluation keys of which secret key for which key set.
+
+    Attributes:
+        model: for which they were registered; empty where a former heinfer wrote it.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     url: str
     key_set: str
     secret: str
+    model: str = ""
     keys: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
 
 
@@ -51,9 +56,9 @@ class KeyFile:
             KeyProtectionError: when it is not protected as is said, or does not open.
             FormatError: when others can read the file, or it is damaged.
         """
+        if not self.exists:
+            return None
         with self._place_errors("the keys at {} cannot be read"):
-            if not self._path.exists():
-                return None
             secret = SecretSide.load(self._path, self._protection)
         if secret.parameters != parameters:
             raise SettingError(
@@ -65,6 +70,12 @@ class KeyFile:
         """Write the secret key."""
         with self._place_errors("keys cannot be kept at {}"):
             secret.save(self._path, self._protection)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a secret key."""
+        with self._place_errors("the keys at {} cannot be read"):
+            return self._path.exists()
 
     def registration(self, url: str, secret: SecretSide) -> Registration | None:
         """Where the evaluation keys of that very secret key are registered, if on that server.

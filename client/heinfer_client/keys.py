@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from heinfer.ckks.secret import SecretSide
+from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_client.codec import Codec
 from heinfer_client.keyfile import KeyFile, Registration
-from heinfer_client.messages import Flow
+from heinfer_client.messages import Flow, Request, model_path, require_success
 from heinfer_client.progress import Bars
 from heinfer_client.registrations import Registrations
-from heinfer_client.retries import Patience
+from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.upload import send_keys
 
 
@@ -17,7 +20,7 @@ class Keys:
 
     Args:
         url: of the server.
-        path: of the model there.
+        model: its name there.
         file: that keeps the secret key; None for memory only.
 
     Attributes:
@@ -25,9 +28,9 @@ class Keys:
         registrations: what the service is to forget.
     """
 
-    def __init__(self, url: str, path: str, file: KeyFile | None, bars: Bars, patience: Patience) -> None:
+    def __init__(self, url: str, model: str, file: KeyFile | None, bars: Bars, patience: Patience) -> None:
         self._url = url
-        self._path = path
+        self._model = model
         self._file = file
         self._bars = bars
         self._patience = patience
@@ -94,6 +97,29 @@ class Keys:
         self._note(codec, secret, key_id)
         return secret, key_id
 
+    def deleted(self, current: str | None) -> Flow[None]:
+        """Have the service forget the evaluation keys, then remove the file, and go on as if there had been none.
+
+        Args:
+            current: id of the evaluation keys, if they are registered.
+
+        Raises:
+            ServiceError: when the service cannot be reached, or refuses; then the file is as before.
+            SettingError: when the keys in the file are registered elsewhere, or the file cannot be removed.
+        """
+        noted = None if self._file is None else self._file.record()
+        if noted is not None and noted.url != self._url:
+            raise SettingError(f"these keys are registered at {noted.url}, not at {self._url}: delete them there")
+        for key_id in {current, None if noted is None else noted.keys} - {None}:
+            request = Request("DELETE", f"/keys/{key_id}")
+            reply = yield from ask(request, Tries(self._patience))
+            with suppress(UnknownKeysError):  # they are gone
+                require_success(reply)
+            self.registrations.heard(request)
+        if self._file is not None and self._file.exists:
+            self._file.remove()
+        self.secret = None
+
     def _former(self, codec: Codec, current: str | None) -> str | None:
         """Id of the evaluation keys that a rotation makes useless; a parent goes on with those that it registered."""
         if self._file is None:
@@ -106,12 +132,14 @@ class Keys:
     def _sent(self, codec: Codec, digest: str, secret: SecretSide) -> Flow[str]:
         with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
             body = codec.evaluation_keys(secret, advance)
-        sent = yield from send_keys(self._path, digest, body, self._bars, self._patience)
+        sent = yield from send_keys(model_path(self._model), digest, body, self._bars, self._patience)
         if self._file is None and sent.is_own:
             self.registrations.own(sent.key_id)
         return sent.key_id
 
     def _note(self, codec: Codec, secret: SecretSide, key_id: str) -> None:
         if self._file is not None:
-            found = Registration(url=self._url, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id)
+            found = Registration(
+                url=self._url, model=self._model, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id
+            )
             self._file.save_registration(found)

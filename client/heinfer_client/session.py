@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
-from urllib.parse import quote
 
 import numpy as np
 
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import HeinferError, ModelChangedError, SettingError, UnknownKeysError, UnknownManifestError
+from heinfer.errors import HeinferError, SettingError, UnknownKeysError, UnknownManifestError
 from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
@@ -33,6 +32,7 @@ from heinfer_client.messages import (
     Request,
     evaluation_seconds,
     expected_seconds,
+    model_path,
     require_service,
     require_success,
 )
@@ -41,6 +41,7 @@ from heinfer_client.progress import Bars
 from heinfer_client.replicas import just_registered
 from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.trust import pinned_manifest, trusted_manifest
+from heinfer_client.versions import Version, model_changed, stale_version
 
 T = TypeVar("T")
 
@@ -49,25 +50,10 @@ Reading = Callable[[Codec], Sequence[Array]]
 
 
 @dataclass(frozen=True, eq=False)
-class _Version:
-    """A version of the model.
-
-    Attributes:
-        codec: its manifest, put to work.
-        digest: of the manifest, as requests name it.
-        expected: seconds that an evaluation is expected to take.
-    """
-
-    codec: Codec
-    digest: str
-    expected: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Ready:
     """What a request needs."""
 
-    version: _Version
+    version: Version
     secret: SecretSide
     key_id: str
 
@@ -95,13 +81,12 @@ class Session:
             raise SettingError("model must be the name of a model that the service has")
         self._url = url
         self._model = model
-        self._path = f"/models/{quote(model, safe='')}"
         self._bars = bars
         self._patience = patience
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
-        self._keys = Keys(url, self._path, file, bars, patience)
+        self._keys = Keys(url, model, file, bars, patience)
         self.registrations = self._keys.registrations
-        self._version: _Version | None = None
+        self._version: Version | None = None
         self._ready: _Ready | None = None
 
     @property
@@ -136,7 +121,7 @@ class Session:
             What prepare raises.
         """
 
-        def work(version: _Version) -> Flow[list[Prediction]]:
+        def work(version: Version) -> Flow[list[Prediction]]:
             inputs = read(version.codec)  # before any key is made
             if not self._is_ready_for(version):
                 yield Alone(self._prepare(version))
@@ -156,13 +141,21 @@ class Session:
             What prepare raises; then all is as before.
         """
 
-        def work(version: _Version) -> Flow[None]:
+        def work(version: Version) -> Flow[None]:
             yield Alone(self._rotate(version))
 
         yield from self._with_one_version(work)
         yield from self._forget_retired()
 
-    def _with_one_version(self, work: Callable[[_Version], Flow[T]]) -> Flow[T]:
+    def delete_keys(self) -> Flow[None]:
+        """Have the service forget the evaluation keys, and remove the file of the secret key.
+
+        Raises:
+            ServiceError, SettingError: as Keys.deleted does.
+        """
+        yield Alone(self._delete())
+
+    def _with_one_version(self, work: Callable[[Version], Flow[T]]) -> Flow[T]:
         is_refreshed = False
         while True:
             if self._version is None:
@@ -173,11 +166,11 @@ class Session:
                 return (yield from work(version))
             except UnknownManifestError as error:
                 if self._pinned is not None or is_refreshed:
-                    raise _model_changed(self._model, self._pinned is not None) from error
+                    raise model_changed(self._model, self._pinned is not None) from error
                 is_refreshed = True
             yield Alone(self._refresh(version))
 
-    def _evaluated(self, version: _Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+    def _evaluated(self, version: Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
         predictions: list[Prediction] = []
         with ExitStack() as held:
             ready = self._for(version, held)
@@ -218,7 +211,7 @@ class Session:
                 for own in answer.scores
             ]
 
-    def _for(self, version: _Version, held: ExitStack) -> _Ready:
+    def _for(self, version: Version, held: ExitStack) -> _Ready:
         """What requests to a version need, and will find registered for as long as `held` is open.
 
         Raises:
@@ -226,11 +219,11 @@ class Session:
         """
         ready = self._ready
         if ready is None or ready.version is not version:
-            raise _stale()
+            raise stale_version()
         held.enter_context(self.registrations.used(ready.key_id))
         return ready
 
-    def _is_ready_for(self, version: _Version) -> bool:
+    def _is_ready_for(self, version: Version) -> bool:
         return self._ready is not None and self._ready.version is version
 
     def _forget_retired(self) -> Flow[None]:
@@ -246,22 +239,22 @@ class Session:
         if self._version is None:
             self._version = yield from self._fetched()
 
-    def _refresh(self, stale: _Version) -> Flow[None]:
+    def _refresh(self, stale: Version) -> Flow[None]:
         if self._version is stale:
             self._version = yield from self._fetched()
 
-    def _fetched(self) -> Flow[_Version]:
-        reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
+    def _fetched(self) -> Flow[Version]:
+        reply = yield from self._ask(Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES))
         require_service(reply, self._url)
         require_success(reply)
         served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
         codec = Codec(trusted_manifest(served, self._model), served)
-        return _Version(codec, codec.binding.hex(), expected_seconds(reply))
+        return Version(codec, codec.binding.hex(), expected_seconds(reply))
 
-    def _prepare(self, version: _Version) -> Flow[None]:
+    def _prepare(self, version: Version) -> Flow[None]:
         """Have a secret key for a version, and its evaluation keys registered."""
         if self._version is not version:
-            raise _stale()
+            raise stale_version()
         if self._is_ready_for(version):
             return
         ready, secret = self._ready, self._keys.secret_for(version.codec)
@@ -279,16 +272,20 @@ class Session:
         if self._ready is stale:
             yield from self._registered(stale.version, stale.secret)
 
-    def _registered(self, version: _Version, secret: SecretSide) -> Flow[None]:
+    def _registered(self, version: Version, secret: SecretSide) -> Flow[None]:
         key_id = yield from self._keys.registered(version.codec, version.digest, secret)
         self._ready = _Ready(version, secret, key_id)
 
-    def _rotate(self, version: _Version) -> Flow[None]:
+    def _rotate(self, version: Version) -> Flow[None]:
         if self._version is not version:
-            raise _stale()
+            raise stale_version()
         current = None if self._ready is None else self._ready.key_id
         secret, key_id = yield from self._keys.rotated(version.codec, version.digest, current)
         self._ready = _Ready(version, secret, key_id)
+
+    def _delete(self) -> Flow[None]:
+        yield from self._keys.deleted(None if self._ready is None else self._ready.key_id)
+        self._ready = None
 
     # Requests
 
@@ -304,19 +301,3 @@ class Session:
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
-
-
-def _stale() -> UnknownManifestError:
-    return UnknownManifestError("another call of this client has gone on to another version of the model")
-
-
-def _model_changed(model: str, is_pinned: bool) -> ModelChangedError:
-    if is_pinned:
-        return ModelChangedError(
-            f"the service does not have (any more) the version of {model} that this client is pinned to: pin the new "
-            "one after a look at it, or leave manifest= off"
-        )
-    return ModelChangedError(
-        f"the version of {model} changed again during one call, or services of several versions answer at this address "
-        "in turn: nothing was answered; call again"
-    )

@@ -359,3 +359,26 @@ with client:
     )
     assert registrations(server) == before + 3
     assert stored(server) == kept
+
+
+def test_a_child_that_rotates_leaves_its_parents_keys_alone(server):
+    before, kept = registrations(server), stored(server)
+    assert (
+        run(
+            server,
+            """
+with client:
+    wrong(client, 1)
+
+    def rotate():
+        with client:
+            client.rotate()
+            return wrong(client, 2)
+
+    print(statuses([forked(rotate), forked(rotate)]), wrong(client, 2))
+""",
+        )
+        == "[0, 0] 0\n"
+    )
+    assert registrations(server) == before + 3
+    assert stored(server) == kept
