@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -288,6 +289,18 @@ def test_the_garbage_collector_sends_nothing(transport):
     del client, iterator
     gc.collect()
     assert deletions(transport) == []
+
+
+def test_a_client_that_nobody_has_any_more_goes_at_once_and_its_key_with_it(transport):
+    client = client_of(transport)
+    assert_right(client)
+    secret = weakref.ref(client._session._keys.secret)
+    gc.disable()
+    try:
+        del client
+        assert secret() is None
+    finally:
+        gc.enable()
 
 
 def test_a_client_of_many_registrations_remembers_the_latest():

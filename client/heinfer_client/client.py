@@ -15,7 +15,7 @@ import httpx
 
 from heinfer.errors import HeinferError, ServiceError
 from heinfer.formats.manifest import Manifest
-from heinfer_client.address import checked_address
+from heinfer_client.address import Address, checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
 from heinfer_client.images import Image, kept
@@ -24,7 +24,7 @@ from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
-from heinfer_client.registrations import FAREWELL_SECONDS
+from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
@@ -109,7 +109,9 @@ class Client:
         patience = Patience(self._timeout, Budget())
         file = key_file(keys_path, keys_passphrase, keys_keyring)
         self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
-        self._connections = Connections(self._address, transport, self._say_farewell)
+        # Of the client itself it must know nothing: a client that nobody has any more goes at once, its key with it.
+        farewell = partial(_say_farewell, self._address, self._session.registrations)
+        self._connections = Connections(self._address, transport, farewell)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -267,28 +269,30 @@ class Client:
             transport_errors(self._address, self._timeout),
             self._bars.bar(request.upload, total) as advance,
         ):
-            return within(seconds, lambda: self._send(http, request, advance))
+            return within(seconds, lambda: _send(self._address, http, request, advance))
 
-    def _say_farewell(self, http: httpx.Client) -> None:
-        ends = monotonic() + FAREWELL_SECONDS
-        for word in self._session.registrations.farewell():
-            seconds = ends - monotonic()
-            if seconds <= 0:
-                return
-            send = partial(self._send, http, replace(word, seconds=seconds), lambda _bytes: None)
-            with suppress(Exception):  # nothing hangs on it
-                within(seconds, send)
 
-    def _send(self, http: httpx.Client, request: Request, advance: Advance) -> Reply:
-        def pieces(body: bytes) -> Iterator[bytes]:
-            for piece in chunks(body):
-                yield piece
-                advance(len(piece))
+def _send(address: Address, http: httpx.Client, request: Request, advance: Advance) -> Reply:
+    def pieces(body: bytes) -> Iterator[bytes]:
+        for piece in chunks(body):
+            yield piece
+            advance(len(piece))
 
-        content = None if request.body is None else pieces(request.body)
-        url, headers = self._address.url + request.path, headers_of(request)
-        with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
-            answer = Answer(request, response)
-            for chunk in response.iter_bytes():
-                answer.add(chunk)
-            return answer.reply()
+    content = None if request.body is None else pieces(request.body)
+    url, headers = address.url + request.path, headers_of(request)
+    with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
+        answer = Answer(request, response)
+        for chunk in response.iter_bytes():
+            answer.add(chunk)
+        return answer.reply()
+
+
+def _say_farewell(address: Address, registrations: Registrations, http: httpx.Client) -> None:
+    ends = monotonic() + FAREWELL_SECONDS
+    for word in registrations.farewell():
+        seconds = ends - monotonic()
+        if seconds <= 0:
+            return
+        send = partial(_send, address, http, replace(word, seconds=seconds), lambda _bytes: None)
+        with suppress(Exception):  # nothing hangs on it
+            within(seconds, send)
