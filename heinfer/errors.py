@@ -202,6 +202,30 @@ class SettingError(HeinferError):
     code = "bad-setting"
 
 
+class KeyProtectionError(SettingError):
+    """The file of a secret key is protected in another way than was said, or cannot be opened."""
+
+    code = "key-protection"
+
+
+class PassphraseRequiredError(KeyProtectionError):
+    """The file of a secret key is protected by a passphrase, and none was given."""
+
+    code = "passphrase-required"
+
+
+class WrongPassphraseError(KeyProtectionError):
+    """A passphrase does not open the file of a secret key."""
+
+    code = "wrong-passphrase"
+
+
+class KeyringError(KeyProtectionError):
+    """The system's keyring is not there, does not open, or does not hold what a file needs."""
+
+    code = "keyring-failed"
+
+
 class MissingScoresError(SettingError, AttributeError):
     """A copy of a prediction is asked for scores, which only the original has."""
 

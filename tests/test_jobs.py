@@ -439,7 +439,7 @@ def test_a_job_that_takes_too_long_is_cancelled(running, as_jobs):
         client.prepare()
         with held_worker(running), pytest.raises(ServiceUnavailableError, match="not done within 2 seconds"):
             client.encrypt_and_predict(IMAGE)
-    assert [request.method for request in transport.requests].count("DELETE") == 1
+        assert [request.method for request in transport.requests].count("DELETE") == 1
 
 
 def test_who_interrupts_the_client_cancels_the_job(running, as_jobs):
@@ -454,8 +454,8 @@ def test_who_interrupts_the_client_cancels_the_job(running, as_jobs):
         client.prepare()
         with held_worker(running), pytest.raises(KeyboardInterrupt):
             client.encrypt_and_predict(IMAGE)
-    job = next(path for path in transport.paths if path.startswith("/jobs/"))
-    assert [request.url.path for request in transport.requests if request.method == "DELETE"] == [job]
+        job = next(path for path in transport.paths if path.startswith("/jobs/"))
+        assert [request.url.path for request in transport.requests if request.method == "DELETE"] == [job]
     assert_problem(running.http.get(job), 404, "unknown-job")
 
 
@@ -495,6 +495,7 @@ def test_a_service_that_cannot_be_told_does_not_keep_who_interrupts(running, as_
 
 def test_a_service_that_never_answers_is_given_up(running, as_jobs):
     transport = Faulty(running.transport, set(range(3, 100)))
-    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
-        client.encrypt_and_predict(IMAGE)
-    assert len(transport.paths) <= 2 + retries.TRIES
+    with Client(URL, model="tiny", transport=transport) as client:
+        with pytest.raises(ServiceUnavailableError):
+            client.encrypt_and_predict(IMAGE)
+        assert len(transport.paths) <= 2 + retries.TRIES

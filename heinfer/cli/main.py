@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from heinfer.cli.calibrate import calibrate
 from heinfer.cli.compile import compile_network
 from heinfer.cli.demo import demo
+from heinfer.cli.keys import keys
 from heinfer.cli.plan import plan
 from heinfer.cli.predict import predict
 from heinfer.cli.serve import serve
@@ -66,6 +67,7 @@ app.add_typer(tenant, name="tenant")
 app.command("backup")(backup)
 app.command("confirm-clock")(confirm_clock)
 app.command("predict")(predict)
+app.add_typer(keys, name="keys")
 app.command("demo")(demo)
 
 
