@@ -28,8 +28,9 @@ _ARGUMENTS = {
 def validate_structure(circuit: Circuit) -> None:
     """Raise CircuitError unless the circuit is well-formed static single assignment."""
     inputs = []
+    wrong = {n: found for n, c in enumerate(circuit.constants) if (found := _constant_complaint(c, circuit.slots))}
     for number, op in circuit:
-        complaint = _complaint(circuit, number, op)
+        complaint = _complaint(circuit, number, op) or wrong.get(op.constant)
         if complaint:
             raise CircuitError(f"{circuit.layer_name(op)}: value {number} ({op.kind}) {complaint}")
         if op.kind is Kind.INPUT:
@@ -54,7 +55,7 @@ def _complaint(circuit: Circuit, number: int, op: Op) -> str | None:
         return f"has the input {op.input}"
     if not -1 <= op.layer < len(circuit.layers):
         return f"belongs to layer {op.layer} of {len(circuit.layers)}"
-    return _constant_complaint(circuit.constants[op.constant], circuit.slots) if needs_constant else None
+    return None
 
 
 def _constant_complaint(constant: SlotVector, slots: int) -> str | None:
@@ -72,11 +73,12 @@ def validate_ranges(
 
     |slot| <= bound implies |coefficient| <= bound x scale, since coefficients are averages of rotated slots.
     """
+    halves = [prod(parameters.primes_at(level)) / 2 for level in range(parameters.top_level + 1)]
     for number, op in circuit:
         kind = types[number]
         if not 0 < kind.scale < inf:
             raise CircuitError(f"{circuit.layer_name(op)}: value {number} ({op.kind}) has the scale {kind.scale}")
-        half = prod(parameters.primes_at(kind.level)) / 2
+        half = halves[kind.level]
         if not bounds[number] * kind.scale < half:  # also when a bound is no number
             raise RangeError(
                 f"{circuit.layer_name(op)}: values up to {bounds[number]:.3g} at scale 2^{log2(kind.scale):.1f} need "
