@@ -100,17 +100,3 @@ class Access:
             return False
         self._reminded = -inf
         return True
-        try:
-            self._directory.refresh()
-        except SettingError as error:  # those who were known stay known
-<<<<<<< HEAD
-            log(_logger, logging.ERROR, "tenants not read", reason=str(error))
-            return False
-        return True
-=======
-            if now - self._reminded >= REMINDER_SECONDS:
-                self._reminded = now
-                log(_logger, logging.ERROR, "tenants not read", reason=str(error))
-        else:
-            self._reminded = -inf
->>>>>>> w-keys
