@@ -112,6 +112,8 @@ def run(settings: Settings) -> None:
         KeyboardInterrupt: when SIGINT comes before it serves.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing has been read yet that might have changed
+    if os.getpid() == 1:  # of a container: the kernel ends it by no signal that it does not handle
+        signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     supervisor = Supervisor()
     supervisor.loading()
     give_back_large_blocks()
