@@ -83,7 +83,8 @@ class _Server(uvicorn.Server):
         """Read again what may change while it runs. Standard error is whoever's who started it: it is kept as it is."""
         is_serving = self.has_served and not self.should_exit and self._ending is None
         with self._supervisor.reloading() if is_serving else nullcontext():
-            tenants = "read" if self._service.access.reload() else "as before"
+            access = self._service.access
+            tenants = ("read" if access.reload() else "as before") if access.tells_apart else "none"
             log(_logger, logging.INFO, "reloaded", tenants=tenants, takes_a_restart="settings, models, software")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
