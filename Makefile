@@ -83,6 +83,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
 	$(BIN)/python -m benchmarks service --json benchmarks/results/service.json
+	$(BIN)/python -m benchmarks fairness --json benchmarks/results/fairness.json
 	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
 	for network in cifar-fast cifar-accurate; do for backend in native tenseal; do \
 		$(BIN)/python -m benchmarks latency --network $$network --backend $$backend \

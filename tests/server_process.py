@@ -50,7 +50,7 @@ class ServerProcess:
 
     def children(self) -> set[int]:
         """Process ids of all its children."""
-        return _children(self.process.pid)
+        return children_of(self.process.pid)
 
     def workers(self) -> set[int]:
         """Process ids of its workers."""
@@ -73,7 +73,12 @@ class ServerProcess:
 
 
 def launch(
-    folder: Path, models: Sequence[Bundle], *, start_new_session: bool = False, **settings: object
+    folder: Path,
+    models: Sequence[Bundle],
+    *,
+    start_new_session: bool = False,
+    prefix: Sequence[str] = (),
+    **settings: object,
 ) -> subprocess.Popen[str]:
     """Start the service in a folder, with its temporary files and its log there too."""
     folder.mkdir(exist_ok=True)
@@ -94,7 +99,7 @@ def launch(
     }
     with (folder / "log").open("w") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "heinfer_server"],
+            [*prefix, sys.executable, "-m", "heinfer_server"],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -147,10 +152,11 @@ def cpu_seconds(pid: int) -> float:
 
 def workers_of(server: int) -> set[int]:
     """Process ids of the workers of a service, or of one that starts."""
-    return {pid for pid in _children(server) if b"spawn_main" in _command(pid)}
+    return {pid for pid in children_of(server) if b"spawn_main" in _command(pid)}
 
 
-def _children(parent: int) -> set[int]:
+def children_of(parent: int) -> set[int]:
+    """Process ids of all children of a process."""
     pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
     return {pid for pid in pids if _parent(pid) == parent}
 

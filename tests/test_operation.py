@@ -212,7 +212,11 @@ def test_what_is_documented_exists():
 
 
 def test_the_unit_of_systemd_sets_what_there_is():
-    unit = re.search(r"```ini\n(.*?)```", OPERATION, re.S)[1]
-    names = re.findall(r"^Environment=HEINFER_SERVER_(\w+)=", unit, re.M)
+    names = re.findall(r"^Environment=HEINFER_SERVER_(\w+)=", (ROOT / "deploy" / "heinfer.service").read_text(), re.M)
     assert len(names) == 3
     assert {name.lower() for name in names} <= settings.Settings.model_fields.keys()
+
+
+def test_files_for_deployment_are_documented():
+    for path in (ROOT / "deploy").iterdir():
+        assert f"(../deploy/{path.name})" in OPERATION

@@ -83,7 +83,8 @@ class _Server(uvicorn.Server):
         """Read again what may change while it runs. Standard error is whoever's who started it: it is kept as it is."""
         is_serving = self.has_served and not self.should_exit and self._ending is None
         with self._supervisor.reloading() if is_serving else nullcontext():
-            tenants = "read" if self._service.access.reload() else "as before"
+            access = self._service.access
+            tenants = ("read" if access.reload() else "as before") if access.tells_apart else "none"
             log(_logger, logging.INFO, "reloaded", tenants=tenants, takes_a_restart="settings, models, software")
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -112,6 +113,8 @@ def run(settings: Settings) -> None:
         KeyboardInterrupt: when SIGINT comes before it serves.
     """
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing has been read yet that might have changed
+    if os.getpid() == 1:  # of a container: the kernel ends it by no signal that it does not handle
+        signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
     supervisor = Supervisor()
     supervisor.loading()
     give_back_large_blocks()

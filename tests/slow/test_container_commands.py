@@ -122,6 +122,15 @@ def test_monitoring_is_asked_for_and_for_this_machine_only():
     assert scraped["static_configs"] == [{"targets": [f"server:{port}"]}]
 
 
+def test_nobody_can_log_in_to_grafana_with_a_password_that_all_know():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    chosen = services["grafana"]["environment"]
+    assert chosen["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert chosen["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"  # of volumes that have such a user from before, too
+    assert chosen["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert chosen["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
 # What can be run ----------------------------------------------------------------------------------
 
 

@@ -6,15 +6,16 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-from server_process import ServerProcess, alive, launch, server_process, stopped, wait_until, workers_of
+from server_process import ServerProcess, alive, children_of, launch, server_process, stopped, wait_until, workers_of
 from tiny_model import tiny_bundle
 
+from heinfer.zoo import bundle_path
 from heinfer_server.admission.tenants import TenantFile
 
 TINY = tiny_bundle()
@@ -100,6 +101,49 @@ def test_a_signal_while_models_load_ends_the_start(tmp_path, number, status):
     log = (tmp_path / "log").read_text()
     assert '"told to end"' in log
     assert "Traceback" not in log
+
+
+@contextmanager
+def reading(folder: Path, prefix: Sequence[str] = ()) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A service that reads so many bundles that it takes minutes, and its process id."""
+    process = launch(folder, [], prefix=prefix, bundles=os.pathsep.join([str(bundle_path("mnist-ffconv"))] * 1000))
+
+    def served_by() -> set[int]:
+        found = {process.pid} if not prefix else children_of(process.pid)
+        return {pid for pid in found if ignores(pid, signal.SIGHUP)}
+
+    try:
+        wait_until(lambda: served_by() != set(), SECONDS)
+        yield process, served_by().pop()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def ignores(pid: int, number: int) -> bool:
+    """Whether a process does, as a service does as soon as it begins with anything."""
+    found = re.search(r"^SigIgn:\s*(\w+)", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return bool(int(found[1], 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, -signal.SIGTERM), (signal.SIGINT, 130)])
+def test_a_signal_while_bundles_are_read_ends_the_start(tmp_path, number, status):
+    with reading(tmp_path) as (process, pid):
+        os.kill(pid, signal.SIGHUP)
+        time.sleep(0.5)
+        os.kill(pid, number)
+        assert process.wait(PROMPTLY) == status
+        assert process.stdout.read() == ""
+
+
+def test_so_it_does_as_the_first_process_of_a_container(tmp_path):
+    alone = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may make no namespace of processes")
+    with reading(tmp_path, alone) as (process, pid):
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(PROMPTLY) == 128 + signal.SIGTERM
 
 
 def test_a_hangup_while_models_load_ends_nothing(tmp_path):
