@@ -246,8 +246,8 @@ def test_a_full_disk_does_not_keep_what_is_to_go(tmp_path, monkeypatch):
         there.add("a", "0" * 64, b"a")
         with monkeypatch.context() as patch:
             patch.setattr(DiskShelf, "_delete", full)
-            with pytest.raises(OSError, match="No space"):
-                there._shelf.remove({entry.id for entry in there.of("a")})
+            with pytest.raises(StorageError, match="is full"):
+                there.purge({"a"})
         assert not list((tmp_path / "frames").iterdir())
         assert there.purge({"a"}) == 1
 

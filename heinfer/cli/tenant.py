@@ -114,7 +114,7 @@ def _stored(tenants: list[Tenant], name: str | None, key_folder: Path) -> Table:
     names = {tenant.id: tenant.name for tenant in tenants}
     if name is not None and name not in (*names.values(), *names) and not re.fullmatch("[0-9a-f]{16}|default", name):
         raise SettingError(f"there is no tenant {name}: `heinfer tenant list` shows them")
-    table = Table("tenant, or an id of none any more", "key set", "bytes", "registered (UTC)", "last used", box=None)
+    table = Table("tenant or id", "key set", "bytes", "registered (UTC)", "last used", box=None)
     for entry in stored_sets(key_folder):
         whose = names.get(entry.tenant, entry.tenant)
         if name in (None, entry.tenant, whose):
