@@ -1,13 +1,16 @@
 """What a client leaves behind at the service when it closes: nothing that only it could use."""
 
 import asyncio
+import errno
 import gc
+import os
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import NoReturn
 
 import httpx
 import numpy as np
@@ -15,6 +18,7 @@ import pytest
 from in_process import URL, Recorded, RunningService, running_service
 from tiny_model import cleartext_scores, tiny_bundle
 
+from heinfer.ckks.secret import SecretSide
 from heinfer.errors import HeinferError, SettingError
 from heinfer_client import AsyncClient, Client, upload
 from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
@@ -84,6 +88,22 @@ def test_keys_of_a_file_stay(transport, tmp_path):
         with client_of(transport, tmp_path / "key") as client:
             assert_right(client)
     assert (transport.count("/models/tiny/keys"), deletions(transport)) == (1, [])
+
+
+def test_keys_of_a_file_whose_registration_cannot_be_noted_go(running, transport, tmp_path, monkeypatch):
+    """As of a secret that is mounted read-only: the next client could not find them."""
+    SecretSide.generate(OLD.manifest.to_parameters()).save(tmp_path / "key")
+    before = kept(running)
+
+    def refuse(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("tempfile.mkstemp", refuse)
+    with client_of(transport, tmp_path / "key") as client:
+        with pytest.warns(RuntimeWarning, match="sent again next time"):
+            assert_right(client)
+        assert kept(running) == before + 1
+    assert kept(running) == before
 
 
 class Changes(Recorded):

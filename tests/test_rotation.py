@@ -316,6 +316,22 @@ def test_who_deletes_keys_and_goes_on_has_new_ones(running, transport, path, is_
     assert kept(running) == before + is_kept
 
 
+def test_a_call_whose_keys_another_deletes_goes_on_with_new_ones(running):
+    class Deletes(Recorded):
+        is_over = False
+
+        def handle_request(self, request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/infer" and not self.is_over:
+                self.is_over = True
+                with ThreadPoolExecutor(1) as pool:
+                    pool.submit(client.delete_keys).result(60)
+            return super().handle_request(request)
+
+    pinned = tiny_bundle().manifest.to_bytes()
+    with client_of(Deletes(running.transport), manifest=pinned) as client:
+        assert_right(client)
+
+
 def test_the_twin_deletes_too(running, path):
     async def use() -> None:
         transport = httpx.ASGITransport(running.app)

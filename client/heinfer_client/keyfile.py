@@ -94,10 +94,10 @@ class KeyFile:
         except (OSError, ValidationError):  # nothing is lost: they are registered again
             return None
 
-    def save_registration(self, registration: Registration) -> None:
+    def save_registration(self, registration: Registration) -> bool:
         """Write where the keys are registered; the id lets whoever knows it use and delete them.
 
-        A RuntimeWarning says that it cannot be written.
+        A RuntimeWarning says that it cannot be written, and False.
         """
         try:
             self._write_record(registration.model_dump_json())
@@ -107,6 +107,8 @@ class KeyFile:
                 RuntimeWarning,
                 stacklevel=2,
             )
+            return False
+        return True
 
     def _write_record(self, text: str) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")

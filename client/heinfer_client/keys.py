@@ -142,4 +142,5 @@ class Keys:
             found = Registration(
                 url=self._url, model=self._model, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id
             )
-            self._file.save_registration(found)
+            if not self._file.save_registration(found):
+                self.registrations.own(key_id)  # nobody will find them again

@@ -268,9 +268,11 @@ class Session:
             yield from self._registered(version, secret)
 
     def _register(self, stale: _Ready) -> Flow[None]:
-        """Register keys that the service does not know (any more), unless another call has done so."""
+        """Register keys that the service does not know (any more), unless another call has done so, or deleted them."""
         if self._ready is stale:
             yield from self._registered(stale.version, stale.secret)
+        elif self._ready is None:
+            yield from self._prepare(stale.version)
 
     def _registered(self, version: Version, secret: SecretSide) -> Flow[None]:
         key_id = yield from self._keys.registered(version.codec, version.digest, secret)

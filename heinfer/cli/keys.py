@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from heinfer.cli.client_options import (
@@ -56,8 +57,8 @@ def show(
     if noted is None:
         table.add_row("registered", "nowhere, or it is not known where")
     else:
-        table.add_row("registered at", noted.url)
-        table.add_row("for model", noted.model or "not known")
+        table.add_row("registered at", escape(noted.url))
+        table.add_row("for model", escape(noted.model) or "not known")
         table.add_row("key set", noted.key_set)
         if with_id:
             table.add_row("id", noted.keys)
