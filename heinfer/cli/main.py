@@ -16,6 +16,7 @@ from heinfer.cli.demo import demo
 from heinfer.cli.plan import plan
 from heinfer.cli.predict import predict
 from heinfer.cli.serve import serve
+from heinfer.cli.signing import sign, verify
 from heinfer.cli.tenant import tenant
 from heinfer.cli.train import train
 from heinfer.errors import HeinferError, ServiceError
@@ -60,6 +61,8 @@ app.command("train")(train)
 app.command("compile")(compile_network)
 app.command("plan")(plan)
 app.command("calibrate")(calibrate)
+app.command("sign")(sign)
+app.command("verify")(verify)
 app.command("serve")(serve)
 app.add_typer(tenant, name="tenant")
 app.command("predict")(predict)

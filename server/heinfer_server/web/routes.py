@@ -58,8 +58,9 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
         models=[
             ModelSummary(
                 name=model.name,
-                version=model.bundle.manifest.model_version,
+                version=model.version,
                 digest=model.digest,
+                bundle=model.file_digest,
                 is_current=model is service.models.current(model.name),
                 manifest=f"{service.settings.root_path}/models/{quote(model.name)}/manifest",
             )
