@@ -125,6 +125,12 @@ class BundleError(FormatError):
     code = "bad-bundle"
 
 
+class UntrustedBundleError(BundleError):
+    """A bundle has no signature, or none by a key that is trusted."""
+
+    code = "untrusted-bundle"
+
+
 class ManifestError(FormatError):
     """A manifest is malformed or inconsistent."""
 

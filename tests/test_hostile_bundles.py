@@ -22,7 +22,7 @@ from heinfer.circuit.counts import count, count_layers
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
 from heinfer.circuit.passes import remove_dead_code
 from heinfer.cli.report_table import print_report
-from heinfer.errors import BundleError, CircuitError
+from heinfer.errors import BundleError, CircuitError, ManifestError
 from heinfer.formats.bundle import (
     BYTES_PER_OPERATION,
     FREE_INFLATION,
@@ -33,6 +33,7 @@ from heinfer.formats.bundle import (
     to_bytes,
 )
 from heinfer.formats.circuit_tensors import circuit_of, tensors_of
+from heinfer.formats.manifest import parse_manifest
 from heinfer.report import report
 from heinfer.zoo.shipped import BUNDLES
 
@@ -210,3 +211,27 @@ def test_a_report_is_printed_of_a_model_without_layers():
     printed = StringIO()
     print_report(report(bundle), Console(file=printed))
     assert "evaluation keys" in printed.getvalue()
+
+
+# Numbers that SEAL before 4.4 takes, and has no defined result for -------------------------------
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 1e12])
+def test_constants_beyond_the_modulus_are_refused(value):
+    constants = (GOOD.circuit.constants[0], np.array([value]))
+    with pytest.raises(BundleError, match=r"conv1: the constants of value 5 .* exceed half the modulus of level 1"):
+        from_bytes(to_bytes(replace(GOOD, circuit=replace(GOOD.circuit, constants=constants))))
+
+
+@pytest.mark.parametrize("scale", [5e-324, 1e-310])
+def test_scales_are_normal_numbers(scale):
+    arrays = tensors()
+    arrays["op.scale"][1] = scale
+    with pytest.raises(BundleError, match=r"op\.scale"):
+        from_bytes(file_of(arrays))
+    for part in (GOOD.manifest.input, GOOD.manifest.output):
+        told = GOOD.manifest.to_bytes().decode()
+        changed = told.replace(f'"scale":{part.scale!r}', f'"scale":{scale!r}')
+        assert changed != told
+        with pytest.raises(ManifestError, match="scale"):
+            parse_manifest(changed.encode())

@@ -17,6 +17,7 @@ from heinfer.cli.keys import keys
 from heinfer.cli.plan import plan
 from heinfer.cli.predict import predict
 from heinfer.cli.serve import serve
+from heinfer.cli.signing import sign, verify
 from heinfer.cli.stored import backup, confirm_clock
 from heinfer.cli.tenant import tenant
 from heinfer.cli.train import train
@@ -62,6 +63,8 @@ app.command("train")(train)
 app.command("compile")(compile_network)
 app.command("plan")(plan)
 app.command("calibrate")(calibrate)
+app.command("sign")(sign)
+app.command("verify")(verify)
 app.command("serve")(serve)
 app.add_typer(tenant, name="tenant")
 app.command("backup")(backup)

@@ -78,9 +78,13 @@ def save(bundle: Bundle, path: Path | str) -> None:
     Raises:
         BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
     """
-    path = Path(path)
     data = to_bytes(bundle)
     from_bytes(data)
+    write_whole(Path(path), data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; BundleError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         # As tempfile does it, but for the mode: a server that runs as another user is to read the bundle.
@@ -101,12 +105,20 @@ def load(path: Path | str) -> Bundle:
         NewerFormatError: when a newer heinfer wrote it.
         InsecureParametersError: when its parameters are below 128 bits.
     """
-    path = Path(path)
+    return opened(path, read(path))
+
+
+def read(path: Path | str) -> bytes:
+    """The bytes of a bundle's file, not looked at and not many more than there may be; BundleError without any."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        with Path(path).open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def opened(path: Path | str, data: bytes) -> Bundle:
+    """The bundle of bytes that :func:`read` gave; raises what :func:`load` does, with the file's name."""
     try:
         return from_bytes(data)
     except (BundleError, NewerFormatError) as error:

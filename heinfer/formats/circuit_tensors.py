@@ -52,6 +52,7 @@ _KINDS = (
 _ARITY = {Kind.INPUT: 0, Kind.ADD: 2, Kind.MULTIPLY: 2}
 _MAX_ARITY = 2
 _UNUSED = -1
+_LEAST_SCALE = float(np.finfo(np.float64).tiny)  # SEAL before 4.4 takes smaller ones, and divides by them
 
 _LAYERS: TypeAdapter[list[tuple[str, str, str, str]]] = TypeAdapter(list[tuple[str, str, str, str]])
 
@@ -128,7 +129,10 @@ def _check_columns(tensors: Tensors, slots: int, constants: int, layers: int) ->
     numbers = np.sort(tensors["op.input"][inputs])
     _require(np.array_equal(numbers, np.arange(len(numbers))), "op.input")
     scale, products = tensors["op.scale"], _is(kind, Kind.MULTIPLY_PLAIN)
-    _require(bool((np.isfinite(scale) & (scale > 0))[products].all() and (scale[~products] == 0).all()), "op.scale")
+    _require(
+        bool((np.isfinite(scale) & (scale >= _LEAST_SCALE))[products].all() and (scale[~products] == 0).all()),
+        "op.scale",
+    )
     _check_hoists(tensors["op.hoist"], tensors["op.args"][:, 0])
     outputs = tensors["outputs"]
     _check_index(outputs, np.ones(len(outputs), dtype=bool), 0, count, _UNUSED, "outputs")

@@ -118,10 +118,12 @@ def run(settings: Settings) -> None:
     supervisor = Supervisor()
     supervisor.loading()
     give_back_large_blocks()
-    models = load_models(settings.bundles)
+    models = load_models(settings.bundles, settings.trust)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
     configure_logging()
+    for model in models:
+        log(_logger, logging.INFO, "bundle opened", model=model.name, version=model.version, bundle=model.file_digest)
     with _bound(settings) as sockets:  # before workers load the models, which may take long
         _serve(settings, models, sockets, supervisor)
 

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
         bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
             first is current, the others answer for clients that hold their manifests.
+        trust: files of public keys, separated as in PATH; a bundle that none of them has signed is not opened.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
+    trust: Annotated[tuple[Path, ...] | None, NoDecode] = Field(default=None, min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
     tenants: Path | None = None
     no_auth: bool = False
@@ -158,7 +160,7 @@ class Settings(BaseSettings):
             )
         return folder
 
-    @field_validator("bundles", mode="before")
+    @field_validator("bundles", "trust", mode="before")
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value

@@ -60,8 +60,9 @@ async def list_models(service: TheService, request: Request, _tenant: Tenant) ->
         models=[
             ModelSummary(
                 name=model.name,
-                version=model.bundle.manifest.model_version,
+                version=model.version,
                 digest=model.digest,
+                bundle=model.file_digest,
                 is_current=model is models.current(model.name),
                 manifest=f"{service.settings.root_path}/models/{quote(model.name)}/manifest",
             )
