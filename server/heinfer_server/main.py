@@ -25,7 +25,8 @@ from heinfer_server.service import Service
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import configure_logging, log
 from heinfer_server.web.app import create_app
-from heinfer_server.web.connections import BACKLOG, BoundedProtocol
+from heinfer_server.web.connections import BoundedProtocol
+from heinfer_server.web.descriptors import Descriptors, share_out
 
 _logger = logging.getLogger(__name__)
 
@@ -80,12 +81,14 @@ def run(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, models: Models, sockets: list[socket.socket]) -> None:
+    descriptors = share_out(settings.workers, len(sockets), settings.metrics_port is not None)
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
         host=settings.host,
-        http=BoundedProtocol,
-        backlog=BACKLOG,
+        http=_protocol(descriptors),
+        backlog=descriptors.backlog,
+        proxy_headers=False,  # uvicorn would believe whoever is on this machine
         log_config=None,
         access_log=False,  # it would log key ids: our own line does not
         server_header=False,
@@ -95,6 +98,14 @@ def _serve(settings: Settings, models: Models, sockets: list[socket.socket]) -> 
     )
     with suppress(KeyboardInterrupt):
         _Server(config, app.state.service).run(sockets)
+
+
+def _protocol(descriptors: Descriptors) -> type[BoundedProtocol]:
+    class _Protocol(BoundedProtocol):
+        def most(self) -> int:
+            return descriptors.connections
+
+    return _Protocol
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import resource
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -28,13 +27,6 @@ HEAD_SECONDS = 15.0
 
 ANSWER_SECONDS_PER_MIB = 30.0
 """For each started MiB of an answer that the client has yet to take."""
-
-BACKLOG = 64
-"""Connections that wait to be accepted; asyncio accepts as many at once, before it tells a protocol of the first."""
-
-_SPARE_FILES = 6 * BACKLOG
-"""Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
-
 
 MAX_HEAD_BYTES = 1 << 14
 """Of a request, and of what may follow a body in chunks."""
@@ -104,11 +96,15 @@ class BoundedProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
 
+    def most(self) -> int:
+        """How many connections there may be."""
+        return 1 << 16
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.conn = _Parser(h11.SERVER, 2 * MAX_HEAD_BYTES)  # it finds out itself, and after this one
         super().connection_made(cast("asyncio.Transport", transport))
         self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
-        idle = self._longest_idle() if len(self.connections) > _most_connections() else None
+        idle = self._longest_idle() if len(self.connections) > self.most() else None
         self._time_head()
         if idle is not None:
             idle._leave()
@@ -181,8 +177,3 @@ class BoundedProtocol(H11Protocol):
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
-
-
-def _most_connections() -> int:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 16 if files == resource.RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)
