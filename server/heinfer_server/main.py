@@ -23,7 +23,7 @@ from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import Models, load_models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
-from heinfer_server.telemetry.logs import configure_logging, log
+from heinfer_server.telemetry.logs import configure_logging, flush_logs, log
 from heinfer_server.web.app import create_app
 from heinfer_server.web.connections import BoundedProtocol
 from heinfer_server.web.descriptors import Descriptors, share_out
@@ -53,6 +53,14 @@ class _Server(uvicorn.Server):
         await self._service.drain()
         super().handle_exit(sig, frame)
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                flush_logs()  # before the signal ends the process, when it is raised again
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
             await super().startup(sockets)
@@ -75,7 +83,7 @@ def run(settings: Settings) -> None:
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
-    configure_logging()
+    configure_logging(settings.tenant_requests)
     with _bound(settings) as sockets:  # before workers load the models, which may take long
         _serve(settings, models, sockets)
 

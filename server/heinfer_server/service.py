@@ -239,7 +239,7 @@ def _look_up(metrics: Metrics, service: Service) -> None:
     metrics.look_up(
         "memory_limit_bytes",
         "The most memory that all processes may take: MEMORY, or what there is if that is less",
-        lambda: min(available(), service.settings.memory or inf),
+        lambda: min(available(), float(service.settings.memory or inf)),
     )
     metrics.collect(WorkerMemory(lambda: service.workers.pids))
     folder = service.settings.key_folder

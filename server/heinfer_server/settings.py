@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
         root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
+        trusted_proxies: networks of proxies, with commas between them, such as 127.0.0.1,10.0.0.0/8: from these alone
+            X-Forwarded-For is believed, for the address in the log.
         bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
             first is current, the others answer for clients that hold their manifests.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
@@ -70,6 +72,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
     tenants: Path | None = None
@@ -154,6 +157,11 @@ class Settings(BaseSettings):
                 "folder", "{folder} cannot be written by this user: give it to it", {"folder": str(folder)}
             )
         return folder
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("bundles", mode="before")
     @classmethod

@@ -88,7 +88,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
-    app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost
+    # The last one is the outermost.
+    app.add_middleware(RequestMiddleware, metrics=service.metrics, trusted_proxies=settings.trusted_proxies)
     app.add_exception_handler(HeinferError, _heinfer_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
@@ -97,7 +98,6 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
 
 async def _heinfer_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HeinferError)
-    log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
     return problem_of(error, request_id.get())
 
 

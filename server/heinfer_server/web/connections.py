@@ -17,10 +17,13 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from heinfer_server.errors import HeadTooLargeError
-from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.logs import error_code, error_reason, log
 from heinfer_server.web.problems import malformed_problem, problem_of
 
 _logger = logging.getLogger(__name__)
+
+_of_uvicorn = logging.getLogger(f"{__name__}.uvicorn")
+_of_uvicorn.setLevel(logging.ERROR)  # what it warns of has a line of our own, or is any sender's to cause
 
 HEAD_SECONDS = 15.0
 """As long as a connection is kept that waits for its next request."""
@@ -102,6 +105,7 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.conn = _Parser(h11.SERVER, 2 * MAX_HEAD_BYTES)  # it finds out itself, and after this one
+        self.logger = _of_uvicorn
         super().connection_made(cast("asyncio.Transport", transport))
         self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
         idle = self._longest_idle() if len(self.connections) > self.most() else None
@@ -131,7 +135,9 @@ class BoundedProtocol(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             answer = (self.conn.refusal or partial(malformed_problem, msg))(secrets.token_hex(8))
-            log(_logger, logging.INFO, "no request", status=answer.status_code)
+            peer = self.client[0] if self.client else None
+            code, why = error_code.get(), error_reason.get()
+            log(_logger, logging.INFO, "no request", status=answer.status_code, code=code, reason=why, peer=peer)
             headers = [*answer.raw_headers, (b"connection", b"close")]
             reason = HTTPStatus(answer.status_code).phrase.encode()
             head = h11.Response(status_code=answer.status_code, headers=headers, reason=reason)
