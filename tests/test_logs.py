@@ -160,7 +160,7 @@ def test_a_tenant_has_a_bound_of_its_own():
         lines = lines_of(handler, reading)
     for tenant in ("alice", "bob"):
         mine = [line for line in lines if line.get("tenant") == tenant]
-        assert 50 <= sum(line["event"] == "request" for line in mine) <= 60
+        assert 100 <= sum(line["event"] == "request" for line in mine) <= 110
         assert sum(line.get("lines", 1) for line in mine) == 1_000
 
 

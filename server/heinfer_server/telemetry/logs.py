@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import TypeAlias
@@ -79,14 +81,15 @@ class BoundedHandler(logging.Handler):
 
     Args:
         descriptor: to write to.
-        tenant_lines: of each kind that the requests of one tenant cause, in a minute: as many as it may send.
+        tenant_lines: of each kind that the requests of one tenant cause, in a minute: as many as it may send. At once
+            it may be twice as many, because requests that came one after the other may end together.
     """
 
     def __init__(self, descriptor: int, tenant_lines: float) -> None:
         super().__init__()
         self.setFormatter(JsonFormatter())
         self._outside = Repetitions(OUTSIDE_LINES, OUTSIDE_LINES_A_MINUTE)
-        self._tenants = Repetitions(tenant_lines, tenant_lines)
+        self._tenants = Repetitions(2 * tenant_lines, tenant_lines)
         self._own = Repetitions(OWN_LINES, OWN_LINES_A_MINUTE)
         self._summary_due = 0.0
         self._writer = LineWriter(descriptor, self._tick, _SUMMARY_SECONDS)
@@ -101,11 +104,12 @@ class BoundedHandler(logging.Handler):
         self._summarise()
 
     def flush(self) -> None:
-        """Wait a little until all is written that was logged."""
+        """Say what was left out, and wait a little until all is written."""
+        with self._held():
+            self._summarise(at_once=True)
         self._writer.flush(_FLUSH_SECONDS)
 
     def close(self) -> None:
-        self._summarise(at_once=True)
         self.flush()
         super().close()
 
@@ -115,14 +119,22 @@ class BoundedHandler(logging.Handler):
         is_own = record.name.partition(".")[0] == _OWN
         return self._own if is_own and not _comes_from_outside(record) else self._outside
 
+    @contextmanager
+    def _held(self, *, blocking: bool = True) -> Iterator[bool]:
+        assert self.lock is not None  # logging makes one for every handler
+        is_held = self.lock.acquire(blocking=blocking)
+        try:
+            yield is_held
+        finally:
+            if is_held:
+                self.lock.release()
+
     def _tick(self) -> None:
         """From the writer's thread: nobody may log for long."""
-        if self.lock is not None and self.lock.acquire(blocking=False):
-            try:
+        with self._held(blocking=False) as is_held:
+            if is_held:
                 self._summarise()
                 self._tell_of_lost()
-            finally:
-                self.lock.release()
 
     def _summarise(self, *, at_once: bool = False) -> None:
         now = time.monotonic()
@@ -166,6 +178,8 @@ def _kind(record: logging.LogRecord) -> Kind:
     """What lines are told apart by; nothing in it is of a sender's making."""
     facts = getattr(record, "facts", None)
     event = bare(record.msg) if facts is None else str(record.msg)
+    if record.exc_info and record.exc_info[0]:
+        event += f" ({record.exc_info[0].__name__})"
     told = () if tenant_name.get() else tuple((facts or {}).get(name) for name in _TOLD_APART_BY)
     return Kind(record.levelname.lower(), record.name, event, tenant_name.get(), told)
 
