@@ -45,8 +45,9 @@ class Settings(BaseSettings):
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
             intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
             evaluation.
-        memory: bytes that all processes together may take; by default what this machine or container has. What is
-            predicted to take more is refused at the start, with the numbers.
+        memory: bytes that all processes together may take; by default what this machine has, or what systemd
+            (MemoryMax, MemoryHigh) or a container allows. What is predicted to take more is refused at the start, with
+            the numbers.
         constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
             the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
