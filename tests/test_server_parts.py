@@ -34,6 +34,7 @@ from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
 from heinfer_server.main import run
 from heinfer_server.models import load_models
+from heinfer_server.telemetry import logs
 from heinfer_server.telemetry.logs import JsonFormatter, log, request_id
 from heinfer_server.telemetry.metrics import LEAST_SECONDS
 from heinfer_server.web import connections, descriptors, metrics_port
@@ -328,6 +329,7 @@ def test_the_bounds_are_those_that_are_documented():
     for row in (
         f"less {descriptors.SERVICE_FILES + descriptors.METRICS_FILES + 2 * descriptors.MOST_BACKLOG} files",
         f"and {descriptors.FILES_PER_WORKER} for each worker",
+        f"API key may cause {logs.OUTSIDE_LINES} at once",
         f"connections to the metrics port | {metrics_port.MOST_CONNECTIONS},",
         f"at most {1 / LEAST_SECONDS:g} times a second",
         f"query and headers | {connections.MAX_HEAD_BYTES >> 10} KiB, and {connections.HEAD_SECONDS:g} s",

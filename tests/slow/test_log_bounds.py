@@ -13,6 +13,7 @@ import pytest
 from asking import registered, to
 from bundle_files import save_all
 from owner import Owner
+from proxy import proxied
 from server_process import ServerProcess, server_process, wait_until
 from tiny_model import tiny_bundle
 
@@ -77,6 +78,18 @@ def test_a_forwarded_address_is_believed_from_trusted_proxies_alone(tmp_path, tr
         wait_until(lambda: any(line["event"] == "request" for line in lines(server)), SECONDS)
         (line,) = [line for line in lines(server) if line["event"] == "request"]
         assert line["peer"] == ("192.0.2.1" if trusted.startswith("127") else "127.0.0.1")
+
+
+def test_behind_the_documented_nginx_the_log_names_the_client(tmp_path):
+    with (
+        server_process(tmp_path, [TINY], trusted_proxies="127.0.0.1") as server,
+        proxied(server.url) as url,
+        httpx.Client(transport=httpx.HTTPTransport(local_address="127.0.0.2"), timeout=SECONDS) as http,
+    ):
+        assert http.get(f"{url}/models", headers={"X-Forwarded-For": "203.0.113.5"}).status_code == 200
+        wait_until(lambda: any(line["event"] == "request" for line in lines(server)), SECONDS)
+        (line,) = [line for line in lines(server) if line["event"] == "request"]
+        assert line["peer"] == "127.0.0.2"
 
 
 def test_a_log_that_nobody_reads_stops_nothing(tmp_path):
