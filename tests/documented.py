@@ -34,7 +34,7 @@ def default_of(name: str) -> str:
     value = field.default
     if isinstance(value, ByteSize):
         return value.human_readable().replace(".0", "")
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).lower()
+    return "" if value in (None, ()) else f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def settings_table() -> str:

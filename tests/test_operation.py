@@ -103,7 +103,6 @@ def test_errors_to_be_alerted_of_are_counted_from_zero_on(tmp_path):
     with running_service(tmp_path, [MODEL]) as fresh:
         for code in problems.ALARMING:
             assert fresh.service.metrics.registry.get_sample_value("heinfer_errors_total", {"code": code}) == 0.0
-        assert set(problems.ALARMING) >= set(re.findall(r"[a-z]+-[a-z]+", re.search(r'code=~"(.*?)"', OPERATION)[1]))
 
 
 def metrics_text(running: RunningService) -> str:

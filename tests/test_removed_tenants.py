@@ -20,6 +20,7 @@ from heinfer.cli.main import app
 from heinfer.errors import SettingError
 from heinfer_client import Client
 from heinfer_server.admission.tenants import Directory, TenantFile
+from heinfer_server.errors import StorageError
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits
 

@@ -36,8 +36,10 @@ from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
 from heinfer_server.main import run
 from heinfer_server.models import load_models
+from heinfer_server.telemetry import logs
 from heinfer_server.telemetry.logs import JsonFormatter, log, request_id
-from heinfer_server.web import connections
+from heinfer_server.telemetry.metrics import LEAST_SECONDS
+from heinfer_server.web import connections, descriptors, metrics_port
 from heinfer_server.web.body import read_body
 from heinfer_server.web.problems import problem_of
 
@@ -396,7 +398,11 @@ def test_the_bounds_are_those_that_are_documented():
     text = (Path(__file__).parent.parent / "SECURITY.md").read_text()
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     for row in (
-        f"less {connections._SPARE_FILES} files",
+        f"less {descriptors.SERVICE_FILES + descriptors.METRICS_FILES + 2 * descriptors.MOST_BACKLOG} files",
+        f"and {descriptors.FILES_PER_WORKER} for each worker",
+        f"API key may cause {logs.OUTSIDE_LINES} at once",
+        f"connections to the metrics port | {metrics_port.MOST_CONNECTIONS},",
+        f"at most {1 / LEAST_SECONDS:g} times a second",
         f"query and headers | {connections.MAX_HEAD_BYTES >> 10} KiB, and {connections.HEAD_SECONDS:g} s",
         f"`BODY_SECONDS_PER_MIB`, {defaults['body_seconds_per_mib']:g} s",
         f"{connections.ANSWER_SECONDS_PER_MIB:g} s for each started MiB",

@@ -24,10 +24,11 @@ from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import Models, load_models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
-from heinfer_server.telemetry.logs import configure_logging, log
+from heinfer_server.telemetry.logs import configure_logging, flush_logs, log
 from heinfer_server.telemetry.supervisor import Supervisor
 from heinfer_server.web.app import create_app
-from heinfer_server.web.connections import BACKLOG, BoundedProtocol
+from heinfer_server.web.connections import BoundedProtocol
+from heinfer_server.web.descriptors import Descriptors, share_out
 
 _logger = logging.getLogger(__name__)
 
@@ -87,6 +88,14 @@ class _Server(uvicorn.Server):
             tenants = ("read" if access.reload() else "as before") if access.tells_apart else "none"
             log(_logger, logging.INFO, "reloaded", tenants=tenants, takes_a_restart="settings, models, software")
 
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            try:
+                yield
+            finally:
+                flush_logs()  # before the signal ends the process, when it is raised again
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self._to_listen_at = sockets or []
         loading = asyncio.create_task(self._supervisor.stay_loading())
@@ -121,7 +130,7 @@ def run(settings: Settings) -> None:
     models = load_models(settings.bundles, settings.trust)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:
         print(without_native(), file=sys.stderr, flush=True)
-    configure_logging()
+    configure_logging(settings.tenant_requests)
     for model in models:
         log(_logger, logging.INFO, "bundle opened", model=model.name, version=model.version, bundle=model.file_digest)
     with _bound(settings) as sockets:  # before workers load the models, which may take long
@@ -129,12 +138,14 @@ def run(settings: Settings) -> None:
 
 
 def _serve(settings: Settings, models: Models, sockets: list[socket.socket], supervisor: Supervisor) -> None:
+    descriptors = share_out(settings.workers, len(sockets), settings.metrics_port is not None)
     app = create_app(settings, models)
     config = uvicorn.Config(
         app,
         host=settings.host,
-        http=BoundedProtocol,
-        backlog=BACKLOG,
+        http=_protocol(descriptors),
+        backlog=descriptors.backlog,
+        proxy_headers=False,  # uvicorn would believe whoever is on this machine
         log_config=None,
         access_log=False,  # it would log key ids: our own line does not
         server_header=False,
@@ -148,6 +159,14 @@ def _serve(settings: Settings, models: Models, sockets: list[socket.socket], sup
     except KeyboardInterrupt:
         if not server.has_served:
             raise
+
+
+def _protocol(descriptors: Descriptors) -> type[BoundedProtocol]:
+    class _Protocol(BoundedProtocol):
+        def most(self) -> int:
+            return descriptors.connections
+
+    return _Protocol
 
 
 @contextmanager

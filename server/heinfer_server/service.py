@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from importlib.metadata import version
 from math import inf
 
 from heinfer.errors import (
@@ -30,10 +31,11 @@ from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
-from heinfer_server.memory.total import loaded_keys, predict, require_memory
+from heinfer_server.memory.total import available, loaded_keys, predict, require_memory
 from heinfer_server.models import KeySet, Models, ServedModel
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.machine import WorkerMemory, disk_bytes, free_disk_bytes
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.telemetry.stages import Stages
 
@@ -89,7 +91,6 @@ class Service:
         self.jobs = Jobs(settings.job_seconds)
         self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
         self.metrics = Metrics()
-        watch(self.metrics, self)
         share = REGISTRATIONS_OF_A_TENANT if self.access.tells_apart else REGISTRATIONS_AT_ONCE
         self.registrations = PatientGate(REGISTRATIONS_AT_ONCE, share, REGISTRATION_SECONDS)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
@@ -100,6 +101,7 @@ class Service:
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
+        watch(self.metrics, self)
 
     def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
         """Require that a tenant has keys registered of the set that the model takes.
@@ -239,6 +241,7 @@ def watch(metrics: Metrics, service: Service) -> None:
         ),
         ("evaluations_waiting", "Evaluations that wait for a worker", lambda: service.workers.waiting),
         ("workers_ready", "Workers that can evaluate", lambda: service.workers.ready),
+        ("workers", "Workers that there are to be", lambda: service.settings.workers),
         ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
         ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
         ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
@@ -257,6 +260,40 @@ def watch(metrics: Metrics, service: Service) -> None:
         ),
     ):
         metrics.watch(name, text, value)
+    _inform(metrics, service)
+    _look_up(metrics, service)
+
+
+def _inform(metrics: Metrics, service: Service) -> None:
+    """Tell of what does not change."""
+    build = {"version": version("heinfer"), "backend": service.backend}
+    metrics.inform("build_info", "Always 1: the version of heinfer, and what evaluates", build)
+    models = [
+        {
+            "model": model.name,
+            "version": model.bundle.manifest.model_version,
+            "manifest": model.digest,
+            "current": str(model is service.models.current(model.name)).lower(),
+        }
+        for model in service.models
+    ]
+    metrics.inform("model_info", "Always 1: each version of a model, with its manifest's digest", *models)
+    for model in service.models:
+        metrics.name(model.digest, model.name, model.bundle.manifest.model_version)
+
+
+def _look_up(metrics: Metrics, service: Service) -> None:
+    """Ask the system, whenever Prometheus asks."""
+    metrics.look_up(
+        "memory_limit_bytes",
+        "The most memory that all processes may take: MEMORY, or what there is if that is less",
+        lambda: min(available(), float(service.settings.memory or inf)),
+    )
+    metrics.collect(WorkerMemory(lambda: service.workers.pids))
+    folder = service.settings.key_folder
+    if folder is not None:
+        metrics.look_up("key_disk_free_bytes", "Room on the disk of a KEY_FOLDER", lambda: free_disk_bytes(folder))
+        metrics.look_up("key_disk_bytes", "Size of that disk", lambda: disk_bytes(folder))
 
 
 def _limits(settings: Settings) -> StoreLimits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,6 +30,8 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
         root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
+        trusted_proxies: networks of proxies, with commas between them, such as 127.0.0.1,10.0.0.0/8: from these alone
+            X-Forwarded-For is believed, for the address in the log.
         bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
             first is current, the others answer for clients that hold their manifests.
         trust: files of public keys, separated as in PATH; a bundle that none of them has signed is not opened.
@@ -44,8 +46,9 @@ class Settings(BaseSettings):
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
             intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
             evaluation.
-        memory: bytes that all processes together may take; by default what this machine or container has. What is
-            predicted to take more is refused at the start, with the numbers.
+        memory: bytes that all processes together may take; by default what this machine has, or what systemd
+            (MemoryMax, MemoryHigh) or a container allows. What is predicted to take more is refused at the start, with
+            the numbers.
         constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
             the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
@@ -73,6 +76,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
     trust: Annotated[tuple[Path, ...] | None, NoDecode] = Field(default=None, min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
@@ -159,6 +163,11 @@ class Settings(BaseSettings):
                 "folder", "{folder} cannot be written by this user: give it to it", {"folder": str(folder)}
             )
         return folder
+
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
 
     @field_validator("bundles", "trust", mode="before")
     @classmethod

@@ -74,6 +74,11 @@ class WorkerPool:
         return 0 if self._stopping else sum(not worker.failed for worker in self._workers)
 
     @property
+    def pids(self) -> list[int | None]:
+        """Ids of their processes, in the order of the workers; None for one that has none."""
+        return [worker.pid for worker in self._workers]
+
+    @property
     def busy(self) -> int:
         """How many have something to do."""
         return sum(worker.line.locked() for worker in self._workers)
@@ -170,6 +175,7 @@ class WorkerPool:
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
+        self._metrics.evaluated(task.manifest)
         self._pace.note(task.manifest, result.evaluation_seconds)
         task.stages.add("keys", result.keys_seconds)
         task.stages.add("evaluation", result.evaluation_seconds)

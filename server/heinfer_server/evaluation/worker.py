@@ -82,6 +82,12 @@ class Worker:
         """Whether the process can take a task."""
         return self._sound and self._process is not None and not self._process.is_over
 
+    @property
+    def pid(self) -> int | None:
+        """Id of the process; None while there is none."""
+        process = self._process
+        return None if process is None else process.pid
+
     def has(self, key_id: str) -> bool:
         """Whether the process holds these keys loaded."""
         return key_id in self._loaded
