@@ -54,7 +54,7 @@ class ServerProcess:
 
     def workers(self) -> set[int]:
         """Process ids of its workers."""
-        return {pid for pid in self.children() if b"spawn_main" in _command(pid)}
+        return {pid for pid in self.children() if b"worker_process" in _command(pid)}
 
     def worker(self) -> int:
         """Process id of its only worker."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
+from heinfer_server.keys.frame_file import FrameFile
 
 
 @dataclass(frozen=True)
@@ -29,16 +30,6 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """A version of a model that a worker process has loaded, and how long that took."""
-
-    model: str
-    version: str
-    manifest: str
-    seconds: float
-
-
-@dataclass(frozen=True)
 class EvaluationTask:
     """One request to evaluate.
 
@@ -53,7 +44,7 @@ class EvaluationTask:
 
     manifest: str
     key_id: str
-    keys: bytes | None
+    keys: FrameFile | None
     forget: tuple[str, ...]
     inputs: bytes
     number: int = 0
