@@ -19,6 +19,7 @@ import uvicorn
 
 from heinfer.errors import SettingError
 from heinfer.runtime import BACKENDS, choose_backend, without_native
+from heinfer_server.isolation.privileges import hide
 from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import Models, load_models
 from heinfer_server.service import Service
@@ -70,6 +71,7 @@ def run(settings: Settings) -> None:
         SettingError: when the settings do not fit each other, the files or the machine.
         BundleError: when a file is no bundle.
     """
+    hide()
     give_back_large_blocks()
     models = load_models(settings.bundles)
     if settings.backend == "auto" and choose_backend() != BACKENDS[0]:

@@ -24,11 +24,13 @@ from heinfer_server.evaluation.pace import Pace, expected_seconds
 from heinfer_server.evaluation.pool import WorkerPool
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.isolation.confinement import PARTS, Confinement, available
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
+from heinfer_server.memory.of_worker import largest_file, worker_bytes
 from heinfer_server.memory.total import loaded_keys, predict, require_memory
 from heinfer_server.models import KeySet, Models, ServedModel
 from heinfer_server.settings import Settings
@@ -85,7 +87,14 @@ class Service:
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
-        self.handover = Handover(Setup(tuple(model.bundle for model in models), self.backend, options))
+        confinement = Confinement(
+            memory=worker_bytes(models, self.backend, options, most_keys),
+            threads=settings.threads,
+            file_bytes=largest_file(models, self.backend),
+            parts=_isolation(settings),
+        )
+        bundles = tuple(model.bundle for model in models)
+        self.handover = Handover(Setup(bundles, self.backend, options, confinement))
         workers = [
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
@@ -209,6 +218,20 @@ def watch(metrics: Metrics, service: Service) -> None:
         ),
     ):
         metrics.watch(name, text, value)
+
+
+def _isolation(settings: Settings) -> frozenset[str]:
+    """Parts of the isolation of workers that this kernel has; SettingError when one is missing that must be there."""
+    there = available()
+    missing = "; ".join(f"{part} ({what})" for part, what in PARTS.items() if part not in there)
+    if missing and settings.require_isolation:
+        raise SettingError(
+            f"workers cannot be isolated on this machine, which lacks: {missing}. Use a kernel or a container that has "
+            "it, or serve without it: unset HEINFER_SERVER_REQUIRE_ISOLATION"
+        )
+    if missing:
+        log(_logger, logging.WARNING, "worker isolation incomplete", missing=missing)
+    return there
 
 
 def _limits(settings: Settings) -> StoreLimits:

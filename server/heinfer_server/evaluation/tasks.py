@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
+from heinfer_server.isolation.confinement import Confinement
 from heinfer_server.keys.frame_file import FrameFile
 
 
@@ -19,11 +20,13 @@ class Setup:
         bundles: the models, every version.
         backend: one that heinfer.runtime.choose_backend named.
         options: for every version, by the digest of its manifest; those of the native backend.
+        confinement: what is left to the process once it has loaded them; None for everything.
     """
 
     bundles: tuple[Bundle, ...]
     backend: str
     options: Mapping[str, NativeOptions] = field(default_factory=dict)
+    confinement: Confinement | None = None
 
     def options_of(self, manifest: str) -> NativeOptions:
         return self.options.get(manifest, NativeOptions())

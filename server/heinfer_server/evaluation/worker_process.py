@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from typing import NoReturn
 
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.handover import read_setup
@@ -16,17 +17,24 @@ from heinfer_server.evaluation.watching import Watcher, open_cell
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def serve(setup: int, cell: int, pipe: socket.socket) -> None:
-    """Load the models that are handed over, and answer until the other end is closed; what fails beside ends this."""
-    evaluator = Evaluator(read_setup(setup))
-    evaluator.watcher = Watcher(open_cell(cell))
-    for descriptor in (setup, cell):
-        os.close(descriptor)
+def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
+    """Load the models that are handed over, shut oneself in, and answer until the other end is closed.
+
+    What fails ends the process, but for what an evaluation fails with.
+    """
+    handed = read_setup(setup)
+    evaluator, shared, confinement = Evaluator(handed), open_cell(cell), handed.confinement
+    if confinement is not None:
+        confinement.enter(pipe.fileno())
+    evaluator.watcher = Watcher(shared)
+    if confinement is not None:
+        confinement.lock()
+    del handed
     while True:
         try:
             request = receive_request(pipe)
-        except EOFError:
-            return
+        except EOFError:  # what the interpreter does at its end, it may not do any more
+            os._exit(0)
         if request.task is not None:
             send_result(pipe, request.number, evaluator.run(request.task))
         elif request.kind == Kind.FORGET:
