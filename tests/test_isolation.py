@@ -152,3 +152,23 @@ def test_what_is_handed_over_is_never_changed():
         os.close(again)
     finally:
         os.close(descriptor)
+
+
+# Constants -------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="SEAL keeps no constants")
+def test_constants_are_written_before_workers_start_and_never_by_one(tmp_path):
+    folder = tmp_path / "constants"
+    folder.mkdir()
+    with running_service(tmp_path, [MODEL], backend="native", constants_folder=folder) as running:
+        (file,) = folder.iterdir()
+        written = file.stat().st_mtime_ns
+        (worker,) = running.service.workers._workers
+        running.portal.call(worker.stop)
+        assert_right(running)  # a new process maps it
+        assert file.stat().st_mtime_ns == written
+        file.unlink()
+        running.portal.call(worker.stop)
+        assert_right(running)  # and one without it encodes for itself
+        assert not list(folder.iterdir())

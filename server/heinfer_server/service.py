@@ -22,6 +22,7 @@ from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.jobs import Jobs
 from heinfer_server.evaluation.pace import Pace, expected_seconds
 from heinfer_server.evaluation.pool import WorkerPool
+from heinfer_server.evaluation.preparation import only_read, prepare
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
 from heinfer_server.isolation.confinement import PARTS, Confinement, available
@@ -94,11 +95,18 @@ class Service:
             parts=_isolation(settings),
         )
         bundles = tuple(model.bundle for model in models)
-        self.handover = Handover(Setup(bundles, self.backend, options, confinement))
+        self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
+        self.handover = Handover(Setup(bundles, self.backend, only_read(options), confinement))
         workers = [
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
+
+    async def start(self) -> None:
+        """Start all workers and wait until they have loaded the models; WorkerFailedError when one cannot."""
+        if self._preparation is not None and self.backend == "native":
+            await prepare(self._preparation)
+        await self.workers.start()
 
     def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
         """Require that a tenant has keys registered of the set that the model takes.

@@ -56,7 +56,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.metrics.measure())]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
-            await service.workers.start()
+            await service.start()
             yield
             await service.jobs.drain()
         finally:
