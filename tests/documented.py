@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 from pydantic import ByteSize
 
-from heinfer_server.service import watch
+from heinfer_server.gauges import watch
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.metrics import Metrics
 

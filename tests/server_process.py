@@ -152,7 +152,7 @@ def cpu_seconds(pid: int) -> float:
 
 def workers_of(server: int) -> set[int]:
     """Process ids of the workers of a service, or of one that starts."""
-    return {pid for pid in children_of(server) if b"spawn_main" in _command(pid)}
+    return {pid for pid in children_of(server) if b"worker_process" in _command(pid)}
 
 
 def children_of(parent: int) -> set[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -22,7 +21,6 @@ from benchmarks.soak.key_disk import KeyDisk
 
 _START_SECONDS = 120.0
 _END_SECONDS = 60.0
-_MARK = "HEINFER_SOAK"
 _KEYS_ROUTE = "/models/{model}/keys"
 EVALUATION_TIMEOUT = 10.0
 
@@ -42,7 +40,6 @@ class Service:
         self.leaked = 0
         self._disk = disk
         self._log = folder / "log"
-        self._mark = secrets.token_hex(8)
         (folder / "tmp").mkdir()
         settings = {
             "port": self.port,
@@ -56,7 +53,6 @@ class Service:
             **{name: value for name, value in os.environ.items() if not name.startswith("HEINFER_")},
             **{f"HEINFER_SERVER_{name.upper()}": str(value) for name, value in settings.items()},
             "TMPDIR": str(folder / "tmp"),
-            _MARK: self._mark,
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.serve(bundles)
@@ -69,7 +65,9 @@ class Service:
         """Start it, and wait until it can evaluate."""
         command = self._disk.entered([sys.executable, "-m", "heinfer_server"])
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
         end = monotonic() + _START_SECONDS
         while not self.is_ready():
             if self._process.poll() is not None or monotonic() > end:
@@ -112,12 +110,12 @@ class Service:
         return self._process.pid
 
     def processes(self) -> list[int]:
-        """Ids of all its processes: they have a mark in their environment."""
-        return [pid for pid in _pids() if f"{_MARK}={self._mark}".encode() in _read(pid, "environ").split(b"\0")]
+        """Ids of all its processes: they are of one session, also when the one that began it is gone."""
+        return [pid for pid in _pids() if self._process is not None and _session(pid) == self._process.pid]
 
     def workers(self, age: float = 0) -> list[int]:
         """Ids of those that evaluate, and were started so many seconds ago."""
-        return [pid for pid in self.processes() if b"spawn_main" in _read(pid, "cmdline") and _age(pid) >= age]
+        return [pid for pid in self.processes() if b"worker_process" in _read(pid, "cmdline") and _age(pid) >= age]
 
     def resident(self, pid: int) -> int:
         """Bytes of memory that a process has for itself or shares; 0 when it is gone."""
@@ -151,6 +149,12 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
+
+
+def _session(pid: int) -> int:
+    """Of a process; 0 when it is gone, or a zombie."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[3]) if fields and fields[0] != b"Z" else 0
 
 
 def _age(pid: int) -> float:

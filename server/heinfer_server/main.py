@@ -20,6 +20,7 @@ import uvicorn
 
 from heinfer.errors import SettingError
 from heinfer.runtime import BACKENDS, choose_backend, without_native
+from heinfer_server.isolation.privileges import hide
 from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import Models, load_models
 from heinfer_server.service import Service
@@ -121,6 +122,7 @@ def run(settings: Settings) -> None:
         BundleError: when a file is no bundle.
         KeyboardInterrupt: when SIGINT comes before it serves.
     """
+    hide()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing has been read yet that might have changed
     if os.getpid() == 1:  # of a container: the kernel ends it by no signal that it does not handle
         signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from importlib.metadata import version
 from math import inf
 
 from heinfer.errors import (
@@ -24,18 +23,20 @@ from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.jobs import Jobs
 from heinfer_server.evaluation.pace import Pace, expected_seconds
 from heinfer_server.evaluation.pool import WorkerPool
+from heinfer_server.evaluation.preparation import only_read, prepare
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.isolation.confinement import PARTS, Confinement, available_parts
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
-from heinfer_server.memory.total import available, loaded_keys, predict, require_memory
+from heinfer_server.memory.of_worker import largest_file, worker_bytes
+from heinfer_server.memory.total import loaded_keys, predict, require_memory
 from heinfer_server.models import KeySet, Models, ServedModel
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log
-from heinfer_server.telemetry.machine import WorkerMemory, disk_bytes, free_disk_bytes
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.telemetry.stages import Stages
 
@@ -96,12 +97,25 @@ class Service:
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
-        self.handover = Handover(Setup(tuple(model.bundle for model in models), self.backend, options))
+        confinement = Confinement(
+            memory=worker_bytes(models, self.backend, options, most_keys),
+            threads=settings.threads,
+            file_bytes=largest_file(models, self.backend),
+            parts=_isolation(settings),
+        )
+        bundles = tuple(model.bundle for model in models)
+        self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
+        self.handover = Handover(Setup(bundles, self.backend, only_read(options), confinement))
         workers = [
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
-        watch(self.metrics, self)
+
+    async def start(self) -> None:
+        """Start all workers and wait until they have loaded the models; WorkerFailedError when one cannot."""
+        if self._preparation is not None and self.backend == "native":
+            await prepare(self._preparation)
+        await self.workers.start()
 
     def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
         """Require that a tenant has keys registered of the set that the model takes.
@@ -231,69 +245,18 @@ class Service:
             await asyncio.to_thread(model.check_inputs, body)
 
 
-def watch(metrics: Metrics, service: Service) -> None:
-    """What of a service has a gauge."""
-    for name, text, value in (
-        (
-            "evaluations_inside",
-            "Inferences whose body comes, that wait, or are under way",
-            lambda: service.evaluations.inside,
-        ),
-        ("evaluations_waiting", "Evaluations that wait for a worker", lambda: service.workers.waiting),
-        ("workers_ready", "Workers that can evaluate", lambda: service.workers.ready),
-        ("workers", "Workers that there are to be", lambda: service.settings.workers),
-        ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
-        ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
-        ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
-        (
-            "key_expiry_suspended",
-            "1 while no keys expire because the clock has jumped, else 0",
-            lambda: service.keys.is_expiry_suspended,
-        ),
-        ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
-        ("streams", "Streams of a job's events that are open", lambda: service.streams.inside),
-        ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
-        (
-            "predicted_memory_bytes",
-            "The most memory that all processes take, as predicted",
-            lambda: service.memory.total,
-        ),
-    ):
-        metrics.watch(name, text, value)
-    _inform(metrics, service)
-    _look_up(metrics, service)
-
-
-def _inform(metrics: Metrics, service: Service) -> None:
-    """Tell of what does not change."""
-    build = {"version": version("heinfer"), "backend": service.backend}
-    metrics.inform("build_info", "Always 1: the version of heinfer, and what evaluates", build)
-    models = [
-        {
-            "model": model.name,
-            "version": model.bundle.manifest.model_version,
-            "manifest": model.digest,
-            "current": str(model is service.models.current(model.name)).lower(),
-        }
-        for model in service.models
-    ]
-    metrics.inform("model_info", "Always 1: each version of a model, with its manifest's digest", *models)
-    for model in service.models:
-        metrics.name(model.digest, model.name, model.bundle.manifest.model_version)
-
-
-def _look_up(metrics: Metrics, service: Service) -> None:
-    """Ask the system, whenever Prometheus asks."""
-    metrics.look_up(
-        "memory_limit_bytes",
-        "The most memory that all processes may take: MEMORY, or what there is if that is less",
-        lambda: min(available(), float(service.settings.memory or inf)),
-    )
-    metrics.collect(WorkerMemory(lambda: service.workers.pids))
-    folder = service.settings.key_folder
-    if folder is not None:
-        metrics.look_up("key_disk_free_bytes", "Room on the disk of a KEY_FOLDER", lambda: free_disk_bytes(folder))
-        metrics.look_up("key_disk_bytes", "Size of that disk", lambda: disk_bytes(folder))
+def _isolation(settings: Settings) -> frozenset[str]:
+    """Parts of the isolation of workers that this kernel has; SettingError when one is missing that must be there."""
+    there = available_parts()
+    missing = "; ".join(f"{part} ({what})" for part, what in PARTS.items() if part not in there)
+    if missing and settings.require_isolation:
+        raise SettingError(
+            f"workers cannot be isolated on this machine, which lacks: {missing}. Use a kernel or a container that has "
+            "it, or serve without it: unset HEINFER_SERVER_REQUIRE_ISOLATION"
+        )
+    if missing:
+        log(_logger, logging.WARNING, "worker isolation incomplete", missing=missing)
+    return there
 
 
 def _limits(settings: Settings) -> StoreLimits:

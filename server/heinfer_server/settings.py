@@ -64,6 +64,8 @@ class Settings(BaseSettings):
             what was stored in the key folder is not believed: no keys expire until it is right, or confirmed.
         upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
+        require_isolation: refuse to serve where the kernel lacks a part of what shuts workers in: seccomp, Landlock.
+            Without it what is missing is logged at the start.
         job_seconds: that a job is kept, with its result, after it is over.
         drain_seconds: that a service which is told to end gives the requests that are under way.
         metrics_host: address at which Prometheus finds /metrics; one that no tenant reaches.
@@ -98,6 +100,7 @@ class Settings(BaseSettings):
     longest_downtime: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
     upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    require_isolation: bool = False
     job_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     metrics_host: str = "127.0.0.1"

@@ -29,4 +29,3 @@ def leave_to_the_service() -> None:
     for number in _OF_THE_SERVICE:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_SERVICE)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the last resort of `multiprocessing`, when the service ends

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
-from heinfer_server.evaluation import worker_process
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
+from heinfer_server.evaluation.questions import Evaluate, Forget, Question, Ready
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
-from heinfer_server.evaluation.watching import Watch, new_cell
+from heinfer_server.evaluation.watching import Cell, Watch, new_cell
 from heinfer_server.keys.store import KeyStore, unknown_keys
 from heinfer_server.telemetry.logs import log
 
@@ -61,7 +61,7 @@ class Worker:
         self._sound = False
         self._failed = False
         self.line = asyncio.Lock()
-        self._cell = new_cell()
+        self._cell: Cell | None = None
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
         self._closed = False
@@ -103,14 +103,24 @@ class Worker:
             raise WorkerFailedError("the service ends")
         self._loaded.clear()
         try:
-            self._process = process = AnsweringProcess(worker_process.serve, self._handover.path, self._cell)
-            await process.start()
+            await self._start()
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(f"the machine has no process left to evaluate in: {error}") from error
-        for loaded in await self._run(_START_SECONDS, worker_process.ready):
-            facts = {**asdict(loaded), "seconds": round(loaded.seconds, 3)}
-            log(_logger, logging.INFO, "model loaded", **facts)
+        models = self._handover.models
+        loaded = await self._run(_START_SECONDS, Ready(len(models), _START_SECONDS))
+        for model, seconds in zip(models, loaded, strict=True):
+            manifest = model.bundle.manifest
+            facts = {"model": manifest.name, "version": manifest.model_version, "manifest": model.digest}
+            log(_logger, logging.INFO, "model loaded", **facts, seconds=round(seconds, 3))
+
+    async def _start(self) -> None:
+        self._cell, descriptor = new_cell()
+        try:
+            self._process = process = AnsweringProcess(self._handover.descriptor, descriptor)
+            await process.start()
+        finally:
+            os.close(descriptor)
 
     async def revive(self) -> None:
         """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
@@ -148,8 +158,8 @@ class Worker:
             return None
         if not self.has(key_id) or key_id not in self._registered:
             return None
-        task = EvaluationTask(manifest, key_id, None, (), inputs)
-        return Sent(self._process, self._process.ask(worker_process.run, task))
+        question = self._question(EvaluationTask(manifest, key_id, None, (), inputs))
+        return Sent(self._process, self._process.ask(question))
 
     async def evaluate(
         self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
@@ -185,13 +195,13 @@ class Worker:
     ) -> Evaluated | TaskFailure:
         if key_id not in self._registered:
             raise unknown_keys()
-        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
+        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.open, key_id)
         forget = self._make_room(key_id)
         self._number += 1
-        if watch is not None:
+        if watch is not None and self._cell is not None:
             watch.begin(self._cell, self._number)
         task = EvaluationTask(manifest, key_id, keys, forget, inputs, self._number if watch else 0)
-        result = await self._run(self._timeout, worker_process.run, task)
+        result = await self._run(self._timeout, self._question(task))
         if isinstance(result, Evaluated):
             self._loaded[key_id] = None
         return result
@@ -210,7 +220,7 @@ class Worker:
         gone = tuple(key_id for key_id in self._loaded if key_id not in self._registered)
         for key_id in gone:
             del self._loaded[key_id]
-        await self._run(self._timeout, worker_process.forget, gone)
+        await self._run(self._timeout, Forget(gone))
 
     def _make_room(self, key_id: str) -> tuple[str, ...]:
         """Ids of the loaded keys that have to go: nobody has them registered any more, or others need their room."""
@@ -222,10 +232,14 @@ class Worker:
             del self._loaded[other]
         return forget
 
-    async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
+    def _question(self, task: EvaluationTask) -> Evaluate:
+        # One that was sent ahead may have begun before its time is counted here.
+        return Evaluate(task, self._handover.output_lengths[task.manifest], 2 * self._timeout)
+
+    async def _run(self, seconds: float, question: Question[T]) -> T:
         if self._process is None:
             raise WorkerFailedError("the process was ended")
-        return await self._answer(seconds, self._process.ask(function, *args))
+        return await self._answer(seconds, self._process.ask(question))
 
     async def _answer(self, seconds: float, answer: asyncio.Future[T]) -> T:
         self._sound = False  # until the process has answered: also when this coroutine is cancelled

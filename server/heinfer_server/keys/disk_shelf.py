@@ -13,12 +13,12 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields
-from hashlib import sha256
 from pathlib import Path
 
 from heinfer.errors import SettingError
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Seen
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.keys.store import Entry
 from heinfer_server.telemetry.logs import log
 
@@ -87,13 +87,14 @@ class DiskShelf:
                 raise
             self._unlink(gone)
 
-    def read(self, entry: Entry) -> bytes | None:
+    def open(self, entry: Entry) -> FrameFile | None:
         with _failures():
             try:
-                frame = self._path(entry.id).read_bytes()
+                descriptor = os.open(self._path(entry.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None  # its client registers again, whatever became of it
-        return frame if sha256(frame).hexdigest() == entry.digest else None
+            frame = FrameFile(descriptor, entry.size)
+            return frame if frame.digest() == entry.digest else None
 
     def remove(self, gone: Collection[str]) -> None:
         with _failures():

@@ -17,6 +17,7 @@ from typing import Protocol
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Clocks, KeyClock, Redate, Seen
+from heinfer_server.keys.frame_file import FrameFile
 
 SEEN_SECONDS = 600.0
 """After which it is kept again that the service was running."""
@@ -62,7 +63,7 @@ class Shelf(Protocol):
     def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
         """Keep a frame and forget others, by id: all of it, or nothing."""
 
-    def read(self, entry: Entry) -> bytes | None:
+    def open(self, entry: Entry) -> FrameFile | None:
         """The frame; None when it is not there any more, or not what it was."""
 
     def remove(self, gone: Collection[str]) -> None:
@@ -204,8 +205,8 @@ class KeyStore:
                 self._entries[entry.id] = entry
         return entry.id
 
-    def read(self, key_id: str) -> bytes:
-        """The frame of them.
+    def open(self, key_id: str) -> FrameFile:
+        """The frame of them, which stays what it is when they are removed.
 
         Raises:
             UnknownKeysError: when there are none under the id.
@@ -215,7 +216,7 @@ class KeyStore:
             entry = self._entries.get(key_id)
         if entry is None:
             raise unknown_keys()
-        frame = self._shelf.read(entry)
+        frame = self._shelf.open(entry)
         if frame is None:
             self._drop(entry)
             raise unknown_keys()

@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
+from heinfer_server.gauges import watch
 from heinfer_server.models import Models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
@@ -45,6 +46,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     """
     require_unlike(settings.root_path, [getattr(route, "path", "") for part in _ROUTERS for route in part.routes])
     service = Service(settings, models)
+    watch(service.metrics, service)
     for code in ALARMING:  # there before the first of them: an alert compares with what was
         service.metrics.errors.labels(code)
     metrics_port: MetricsPort | None = None
@@ -59,7 +61,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             if metrics_port is not None:
                 await metrics_port.start()
-            await service.workers.start()
+            await service.start()
             yield
             await service.jobs.drain()
         finally:
