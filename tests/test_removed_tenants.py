@@ -226,7 +226,7 @@ def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(
         former.add("default", "0" * 64, b"d")  # of the time without API keys
     file.remove("alice")
     with running_service(tmp_path, [MODEL], tenants=file._path, key_folder=tmp_path / "keys"):
-        assert len(frames(tmp_path)) == 3
+        wait_until(lambda: len(frames(tmp_path)) == 3, SECONDS)
         for name in ("f" * 16, "default"):
             file.purge(name)
         wait_until(lambda: frames(tmp_path) == {his}, SECONDS)

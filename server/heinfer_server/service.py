@@ -86,8 +86,7 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
-        self._purged = self.access.removed
-        self._tell_purged(self.keys.purge(self._purged))
+        self._purged: frozenset[str] = frozenset()
         self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
         self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
@@ -152,14 +151,9 @@ class Service:
         self.jobs.purge(removed)
         keys = await asyncio.to_thread(self.keys.purge, removed)
         self._purged = removed
-        self._tell_purged(keys)
-        if keys:
-            await self.workers.tend()
-
-    @staticmethod
-    def _tell_purged(keys: int) -> None:
         if keys:
             log(_logger, logging.INFO, "keys of removed tenants purged", keys=keys)
+            await self.workers.tend()
 
     async def follow_tenants(self) -> None:
         """Purge what tenants leave who are removed, for ever: also while nobody asks for anything."""
