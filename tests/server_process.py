@@ -46,6 +46,7 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
+        time.sleep(0.1)  # the service gathers lines for a moment before it writes them
         return self._log.read_text()
 
     def children(self) -> set[int]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from threading import Event, Thread
 
 MOST_WAITING = 1 << 20
 """Bytes of lines that wait to be written; more are lost."""
+
+_GATHER_SECONDS = 0.02
 
 
 class LineWriter:
@@ -54,18 +58,27 @@ class LineWriter:
     def _write_all(self) -> None:
         while True:
             try:
-                data = self._lines.get(timeout=self._seconds)
+                came = [self._lines.get(timeout=self._seconds)]
             except Empty:
                 self._tick()
                 continue
-            if isinstance(data, Event):
-                data.set()
-                continue
-            try:
-                _write(self._descriptor, data)
-            except OSError:
-                self._failed += 1
-            self._written += len(data)
+            if not isinstance(came[0], Event):
+                time.sleep(_GATHER_SECONDS)  # a turn of this thread for every line would cost more than the line
+            with suppress(Empty):
+                while True:
+                    came.append(self._lines.get_nowait())
+            self._write([line for line in came if not isinstance(line, Event)])
+            for written in came:
+                if isinstance(written, Event):
+                    written.set()
+
+    def _write(self, lines: list[bytes]) -> None:
+        data = b"".join(lines)
+        try:
+            _write(self._descriptor, data)
+        except OSError:
+            self._failed += len(lines)
+        self._written += len(data)
 
 
 def _write(descriptor: int, data: bytes) -> None:
