@@ -289,9 +289,8 @@ def memory(target: Target) -> str:
         touched(mmap.mmap(-1, MUCH, flags=flags | mmap.MAP_ANONYMOUS))
 
     def in_files():
-        while True:
-            file = os.memfd_create("x")
-            os.write(file, bytes(GIGABYTE))
+        with os.fdopen(os.memfd_create("x"), "wb", buffering=0) as file:
+            file.write(bytes(GIGABYTE))
 
     def small():
         kept = []

@@ -60,12 +60,17 @@ class AnsweringProcess:
         self._reader = Thread(target=self._read, name="from-worker", daemon=True)
         self._changing = Lock()  # of who starts and who ends it
         self._is_over = False
-        self._fault = ""
+        self._reason = ""
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended, of itself or not: it answers nothing any more."""
         return self._is_over
+
+    @property
+    def reason(self) -> str:
+        """Why it has ended, for the log."""
+        return self._reason or "it was ended"
 
     @property
     def pid(self) -> int | None:
@@ -141,12 +146,12 @@ class AnsweringProcess:
             while True:
                 self._tell(self._answered, self._next_answer())
         except Exception as error:  # mostly the end of the socket; after any other, nothing it sends counts
-            if isinstance(error, ProtocolError):
-                self._fault = f"{error}, "
             self._kill()
             assert self._process is not None
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_EXIT_SECONDS)
+            self._reason = f"{error}, " if isinstance(error, ProtocolError) else ""
+            self._reason += f"exit code {self._process.returncode}{self._printed()}"
             self._tell(self._lose)
 
     def _next_answer(self) -> object:
@@ -168,24 +173,21 @@ class AnsweringProcess:
 
     def _lose(self) -> None:
         self._is_over = True
-        if not self._asked:
-            return
-        lost = LostError(f"{self._fault}exit code {self._exit_code}{self._printed()}")
+        lost = LostError(self.reason)
         while self._asked:
             answer = self._asked.popleft()
             if not answer.done():
                 answer.set_exception(lost)
                 answer.exception()  # nobody may ask for it
 
-    @property
-    def _exit_code(self) -> int | None:
-        return self._process.returncode if self._process is not None else None
-
     def _printed(self) -> str:
-        """The last of what it has printed: whoever took it over may print anything, but no lines of our log."""
+        """The last of what it has printed: whoever took it over may print anything, but no lines of our log.
+
+        In the thread that reads, which is over before the descriptor is another file's.
+        """
         try:
             text = os.read(self._output, _OUTPUT_BYTES).decode(errors="replace").strip()
-        except OSError:  # nothing, or it is closed
+        except OSError:  # nothing
             return ""
         return f", it printed: {text[-_OUTPUT_BYTES // 4 :]}" if text else ""
 

@@ -126,8 +126,8 @@ class Worker:
         """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
         if self.running:
             return
-        if self.died_idle:
-            log(_logger, logging.WARNING, "worker died idle")
+        if self.died_idle and self._process is not None:
+            log(_logger, logging.WARNING, "worker died idle", reason=self._process.reason)
         await self.stop()
         await self.start()
 
