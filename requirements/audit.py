@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _SECONDS = 600
+_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,11 @@ def main(pip_audit: str, files: Sequence[str]) -> int:
     found = sum((look_up(pip_audit, file) for file in files), Found())
     for line in dict.fromkeys(found.vulnerable):
         print(f"vulnerable: {line}")
-    for line in dict.fromkeys(found.unknown):
+    unknown = list(dict.fromkeys(found.unknown))
+    for line in unknown[:_SHOWN]:
         print(f"not looked up: {line}", file=sys.stderr)
+    if len(unknown) > _SHOWN:
+        print(f"not looked up: {len(unknown) - _SHOWN} more", file=sys.stderr)
     if found.unknown:
         print(
             "the audit could not look everything up, so it says nothing: it needs the network and PyPI itself, not a "

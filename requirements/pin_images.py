@@ -1,6 +1,6 @@
 """Pin the container images of Dockerfile and docker-compose.yml by digest: `python pin_images.py FILE...`.
 
-Asks each image's registry, over HTTP, for the digest that its tag has now, and writes `name:tag@sha256:...`.
+Asks Docker Hub, by its HTTP interface, for the digest that each image's tag has now, and writes `name:tag@sha256:...`.
 A digest that is there already is replaced. Exit code 2, and no file changed, when a registry does not answer.
 """
 
