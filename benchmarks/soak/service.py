@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from benchmarks.ports import free_port
+from benchmarks.soak.faked_clock import FakedClock
 from benchmarks.soak.key_disk import KeyDisk
 
 _START_SECONDS = 120.0
@@ -30,22 +31,28 @@ class Service:
 
     Attributes:
         url: the same after every start.
-        port: of it.
+        port, metrics_port: of it.
+        clock: that it sees; None where this machine has no libfaketime.
         leaked: processes that were still there some time after the service had ended.
     """
 
     def __init__(self, folder: Path, disk: KeyDisk, bundles: Sequence[Path], tenants: Path) -> None:
-        self.port = free_port()
+        self.port, self.metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.leaked = 0
         self._disk = disk
         self._log = folder / "log"
-        (folder / "tmp").mkdir()
+        for name in ("tmp", "constants"):
+            (folder / name).mkdir()
+        self.clock = FakedClock.found(folder / "clock")
         settings = {
             "port": self.port,
+            "metrics_port": self.metrics_port,
             "tenants": tenants,
             "key_folder": disk.keys,
             "evaluation_timeout": EVALUATION_TIMEOUT,
+            "workers": 2,
+            "constants_folder": folder / "constants",
             "tenant_requests": 1_000_000,
             "tenant_bytes": "1TiB",
         }
@@ -53,6 +60,7 @@ class Service:
             **{name: value for name, value in os.environ.items() if not name.startswith("HEINFER_")},
             **{f"HEINFER_SERVER_{name.upper()}": str(value) for name, value in settings.items()},
             "TMPDIR": str(folder / "tmp"),
+            **(self.clock.environment if self.clock else {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.serve(bundles)
@@ -60,6 +68,15 @@ class Service:
     def serve(self, bundles: Sequence[Path]) -> None:
         """Have other bundles served from the next start on."""
         self._environment["HEINFER_SERVER_BUNDLES"] = os.pathsep.join(map(str, bundles))
+
+    def load_code(self, folder: Path) -> None:
+        """Have its processes run what a folder has for interpreters that start."""
+        self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+    def tell(self, what: signal.Signals) -> None:
+        """Send the process that speaks HTTP a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(what)
 
     def start(self) -> None:
         """Start it, and wait until it can evaluate."""

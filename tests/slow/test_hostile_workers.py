@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import re
 import socket
 import time
@@ -22,23 +21,18 @@ from owner import Owner
 from server_process import ServerProcess, alive, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
 
+from benchmarks.hostile import ENDS, FAILS, Place, marked, put
 from benchmarks.ports import free_port
-from heinfer.formats.frame_fields import ciphertext_fields
-from heinfer_server.isolation.calls import NUMBERS
 from heinfer_server.isolation.confinement import PARTS, available_parts
 
 if available_parts() != PARTS.keys():
     pytest.skip("this kernel cannot isolate a worker", allow_module_level=True)
 
-HOSTILE = Path(__file__).parents[1] / "hostile_worker"
 MODEL = tiny_bundle()
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 SECONDS = 60.0
 FRONT_BYTES = 200 << 20
 """More than the service may grow by, whatever a worker sends it."""
-
-FAILS = ["files", "proc", "memory_of_others", "signals", "programs", "network", "rights", "memory"]
-ENDS = ["huge_reply", "long_text", "pickled", "pickled_alone", "another_number", "short_reply", "no_time", "dies"]
 
 REFUSED = {"EPERM", "EACCES", "ENOSYS", "EFBIG", "ENOMEM", "MemoryError", "ValueError"}
 
@@ -55,14 +49,7 @@ class Attacked:
 
     def body(self, attack: str) -> bytes:
         """Inputs that say what to try."""
-        part, parameters = MODEL.manifest.input, self.owner.codec.parameters
-        fields = ciphertext_fields(parameters, count=part.layout.ciphertexts, level=part.level, seeded=True)
-        (seed,) = (field for field in fields if field.name == "0.seed")
-        processes = " ".join(map(str, (self.server.process.pid, *self.server.workers())))
-        said = f"hostile:{attack} {processes}".encode().ljust(seed.size, b"\0")
-        assert len(said) == seed.size
-        body = self.owner.inputs(IMAGE)
-        return body[: seed.offset] + said + body[seed.end :]
+        return marked(MODEL, self.owner.inputs(IMAGE), attack, self.server.process.pid, self.server.workers())
 
     def strike(self, attack: str, way: str = "/infer") -> httpx.Response:
         """Have a worker try something, on the front and on the other worker where it is about others."""
@@ -90,40 +77,22 @@ def attacked(request, tmp_path_factory) -> Iterator[Attacked]:
     folder = tmp_path_factory.mktemp("hostile")
     (folder / "constants").mkdir()
     (folder / "tenants").write_text("{}")
-    (folder / "code").mkdir()
-    for file in HOSTILE.glob("*.py"):
-        (folder / "code" / file.name).symlink_to(file)
     owner, port, metrics_port = Owner(MODEL), free_port(), free_port()
     with socket.socket(socket.AF_UNIX) as listener, pytest.MonkeyPatch.context() as patch:
         listener.bind("\0heinfer-" + os.urandom(8).hex())
         listener.listen()
-        numbers = NUMBERS[platform.machine()]
-        facts = {
-            "folder": str(folder),
-            "paths": {
-                "tenants": str(folder / "tenants"),
-                "keys": f"{folder}/keys/",
-                "frames": f"{folder}/keys/frames/",
-                "index": str(folder / "keys" / "index.sqlite"),
-                "constants": f"{folder}/constants/",
-                "bundle": str(folder / "server" / "tiny.heinfer"),
-                "passwords": "/etc/passwd",
-                "own_maps": "/proc/self/maps",
-                "itself": "/proc/self/exe",
-                "code": str(HOSTILE / "attacks.py"),
-            },
-            "address": 4096,
-            "port": port,
-            "metrics_port": metrics_port,
-            "abstract": listener.getsockname().decode(),
-            "machine": platform.machine(),
-            "clone": numbers["clone"],
-            "tgkill": numbers["tgkill"],
-            "bomb": str(folder / "unpickled"),
-            "inputs": owner.inputs(IMAGE).hex(),
-        }
-        (folder / "code" / "facts.json").write_text(json.dumps(facts))
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder / "code"), os.environ.get("PYTHONPATH", "")]))
+        place = Place(
+            folder=folder,
+            tenants=folder / "tenants",
+            keys=folder / "keys",
+            constants=folder / "constants",
+            bundle=folder / "server" / "tiny.heinfer",
+            port=port,
+            metrics_port=metrics_port,
+            abstract=listener.getsockname().decode(),
+            inputs=owner.inputs(IMAGE),
+        )
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(put(place)), os.environ.get("PYTHONPATH", "")]))
         settings = {
             "workers": 2,
             "port": port,
