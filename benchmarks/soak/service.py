@@ -127,12 +127,15 @@ class Service:
         return self._process.pid
 
     def processes(self) -> list[int]:
-        """Ids of all its processes: they are of one session, also when the one that began it is gone."""
-        return [pid for pid in _pids() if self._process is not None and _session(pid) == self._process.pid]
+        """Ids of all its processes, also when the one that speaks HTTP is gone: its session's, and its workers."""
+        if self._process is None:
+            return []
+        service = self._process.pid
+        return [pid for pid in _pids() if _session(pid) == service or _works_for(pid) == service]
 
     def workers(self, age: float = 0) -> list[int]:
         """Ids of those that evaluate, and were started so many seconds ago."""
-        return [pid for pid in self.processes() if b"worker_process" in _read(pid, "cmdline") and _age(pid) >= age]
+        return [pid for pid in self.processes() if _works_for(pid) == self.pid and _age(pid) >= age]
 
     def resident(self, pid: int) -> int:
         """Bytes of memory that a process has for itself or shares; 0 when it is gone."""
@@ -166,6 +169,12 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
+
+
+def _works_for(pid: int) -> int:
+    """Process id of the service whose worker a process is, which is its last argument; 0 when it is none's."""
+    words = _read(pid, "cmdline").rstrip(b"\0").split(b"\0")
+    return int(words[-1]) if b"heinfer_server.evaluation.worker_process" in words and words[-1].isdigit() else 0
 
 
 def _session(pid: int) -> int:
