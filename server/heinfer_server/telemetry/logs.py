@@ -180,7 +180,7 @@ def _kind(record: logging.LogRecord) -> Kind:
     event = bare(record.msg) if facts is None else str(record.msg)
     if record.exc_info and record.exc_info[0]:
         event += f" ({record.exc_info[0].__name__})"
-    told = () if tenant_name.get() else tuple((facts or {}).get(name) for name in _TOLD_APART_BY)
+    told = tuple((facts or {}).get(name) for name in _TOLD_APART_BY)
     return Kind(record.levelname.lower(), record.name, event, tenant_name.get(), told)
 
 
