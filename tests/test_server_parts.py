@@ -46,6 +46,19 @@ from heinfer_server.web.problems import problem_of
 # Settings and models ---------------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Services that begin to run in this process send its log to standard error."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
+
+
 def test_settings_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("HEINFER_SERVER_BUNDLES", os.pathsep.join(["a.heinfer", "b.heinfer"]))
     monkeypatch.setenv("HEINFER_SERVER_KEY_MEMORY", "512MiB")
