@@ -281,6 +281,7 @@ def test_workers_do_not_know_where_the_supervisor_listens(tmp_path, notices, mon
     monkeypatch.setenv("WATCHDOG_USEC", "60000000")
     with server_process(tmp_path / "service", [TINY]) as server:
         environment = Path(f"/proc/{server.worker()}/environ").read_bytes()
-        assert b"HEINFER_SERVER_PORT" in environment
+        assert b"PYTHONPATH" in environment
+        assert b"HEINFER" not in environment
         assert b"NOTIFY_SOCKET" not in environment
         assert b"WATCHDOG" not in environment
