@@ -2,14 +2,20 @@
 
 FROM python:3.11-slim AS build
 WORKDIR /source
-COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
+COPY requirements requirements
 COPY heinfer heinfer
 COPY server server
 COPY client client
 COPY native native
-RUN apt-get update && apt-get install --yes --no-install-recommends g++ cmake
+RUN apt-get update && apt-get install --yes --no-install-recommends g++
+# What is fetched is what requirements/*.lock have the SHA-256 of; what builds stays here.
+RUN python -m venv /opt/heinfer-build
+RUN /opt/heinfer-build/bin/pip install --no-cache-dir --require-hashes -r requirements/build.lock
+RUN /opt/heinfer-build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation -w /opt/heinfer-build/wheels . ./native
 RUN python -m venv /opt/heinfer
-RUN /opt/heinfer/bin/pip install --no-cache-dir --constraint constraints.txt .[server] ./native
+RUN /opt/heinfer/bin/pip install --no-cache-dir --require-hashes -r requirements/server.lock
+RUN /opt/heinfer/bin/pip install --no-deps --no-index -f /opt/heinfer-build/wheels heinfer heinfer-native
 
 FROM python:3.11-slim
 RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin heinfer

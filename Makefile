@@ -4,9 +4,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STARTED := $(shell date +%s)
 ELAPSED = echo "elapsed: $$(( $$(date +%s) - $(STARTED) )) s, set-up included"
-PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+PIP = -m pip install --quiet --disable-pip-version-check
+LOCKED = $(BIN)/python $(PIP) --require-hashes
+OURS = $(BIN)/python $(PIP) --no-deps --no-build-isolation
 
-.PHONY: help setup demo test test-slow check sanitize fuzz fuzz-native fuzz-http bench clean
+.PHONY: help setup demo test test-slow check sanitize fuzz fuzz-native fuzz-http bench lock images sbom audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the verbs
@@ -83,6 +85,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
 	$(BIN)/python -m benchmarks service --json benchmarks/results/service.json
+	$(BIN)/python -m benchmarks fairness --json benchmarks/results/fairness.json
 	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
 	for network in cifar-fast cifar-accurate; do for backend in native tenseal; do \
 		$(BIN)/python -m benchmarks latency --network $$network --backend $$backend \
@@ -94,44 +97,88 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks plots
 
+# PyTorch has other files, and on Linux other dependencies, for each kind of processor and GPU: constraints.txt pins its
+# version, nothing its files. What trains needs it; client and server do not.
+NOT_LOCKED = torch triton cuda-bindings cuda-pathfinder cuda-toolkit nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc nvidia-cuda-runtime \
+	nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse nvidia-cusparselt-cu13 \
+	nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+UV = build/lock/bin/uv pip compile --quiet --native-tls --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--constraint constraints.txt --custom-compile-command "make lock"
+
+lock: build/.lock ## write requirements/*.lock anew: the versions of constraints.txt, the SHA-256 of every file of them
+	@$(UV) --extra server --extra signing pyproject.toml --output-file requirements/server.lock
+	@$(UV) --extra client pyproject.toml --output-file requirements/client.lock
+	@$(UV) --extra dev $(NOT_LOCKED:%=--no-emit-package %) pyproject.toml --output-file requirements/dev.lock
+	@$(UV) requirements/build.in --output-file requirements/build.lock
+	@$(UV) requirements/audit.in --output-file requirements/audit.lock
+
+images: ## pin the container images by the digests that their registry names now
+	@$(PYTHON) requirements/pin_images.py Dockerfile docker-compose.yml
+
+sbom: build/.audit ## write what client and server consist of into build/sbom, as CycloneDX
+	@mkdir -p build/sbom
+	@for part in server client; do \
+		build/audit/bin/cyclonedx-py requirements requirements/$$part.lock --pyproject pyproject.toml \
+			--output-reproducible --validate --output-file build/sbom/$$part.cdx.json || exit 1; \
+		echo "build/sbom/$$part.cdx.json"; done
+
+audit: build/.audit ## look up known vulnerabilities of all that is pinned; exit code 2 when it could not look
+	@$(PYTHON) requirements/audit.py build/audit/bin/pip-audit constraints.txt requirements/server.lock \
+		requirements/client.lock requirements/build.lock requirements/audit.lock
+
 clean: ## remove caches and builds; .venv stays
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # Two stamps on one environment: what runs the product, and all of it. The larger holds the smaller.
 
-.venv/.runtime: pyproject.toml constraints.txt | $(BIN)/python
+LOCKS = requirements/build.lock requirements/server.lock requirements/client.lock
+
+.venv/.runtime: pyproject.toml $(LOCKS) | $(BIN)/python
 	@echo "installing the client and the server into .venv ..."
-	@$(PIP_INSTALL) '.[client,server]'
+	@$(LOCKED) $(LOCKS:%=--requirement %)
+	@$(OURS) --editable .
 	@touch $@
 
-.venv/.dev: pyproject.toml constraints.txt | $(BIN)/python
+.venv/.dev: pyproject.toml constraints.txt requirements/build.lock requirements/dev.lock | $(BIN)/python
 	@echo "installing the development environment into .venv (with PyTorch: a few minutes) ..."
-	@$(PIP_INSTALL) '.[dev]'
+	@$(LOCKED) --requirement requirements/build.lock --requirement requirements/dev.lock
+	@$(BIN)/python $(PIP) --constraint constraints.txt torch
+	@$(OURS) --editable .
 	@touch .venv/.runtime $@
 
 # The fast evaluator, where a C++ compiler is; heinfer works without it.
-.venv/.native: $(shell find native -type f -not -path 'native/build/*') | $(BIN)/python
-	@if command -v c++ >/dev/null && $(BIN)/python -m pip install --quiet --disable-pip-version-check ./native; \
+.venv/.native: $(shell find native -type f -not -path 'native/build/*') | $(BIN)/python .venv/.runtime
+	@if command -v c++ >/dev/null && $(OURS) ./native; \
 	then touch $@; \
 	else echo "heinfer-native is not built (no working C++ compiler): the tenseal backend serves, about eight times slower"; fi
 
 .venv/.fuzz: .venv/.dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt atheris
+	@$(BIN)/python $(PIP) --constraint constraints.txt atheris
 	@touch $@
 
 # In an environment of its own: it pins much that we use too.
 build/.schemathesis: | $(BIN)/python
 	@mkdir -p build
 	@$(PYTHON) -m venv build/schemathesis
-	@build/schemathesis/bin/python -m pip install --quiet --disable-pip-version-check schemathesis==4.32.5
+	@build/schemathesis/bin/python $(PIP) schemathesis==4.32.5
+	@touch $@
+
+build/.lock:
+	@$(PYTHON) -m venv build/lock
+	@build/lock/bin/python $(PIP) uv==0.13.9
+	@touch $@
+
+build/.audit: requirements/audit.lock
+	@$(PYTHON) -m venv build/audit
+	@build/audit/bin/python $(PIP) --require-hashes --requirement $<
 	@touch $@
 
 build/.sanitized: $(shell find native -type f -not -path 'native/build/*') | .venv/.dev
 ifneq ($(SANITIZER),)
 	@echo "building heinfer-native with sanitizers into build/sanitized ..."
 	@rm -rf build/sanitized
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/sanitized \
+	@$(OURS) --target build/sanitized \
 		--config-settings cmake.define.HEINFER_SANITIZE=ON --config-settings build-dir=build/sanitizing ./native
 	@touch $@
 endif

@@ -6,6 +6,7 @@ import typer
 
 from benchmarks.accuracy import accuracy
 from benchmarks.claim import claim
+from benchmarks.fairness import fairness
 from benchmarks.floor import floor
 from benchmarks.instructions import instructions
 from benchmarks.latency import latency
@@ -28,6 +29,7 @@ from benchmarks.whole import whole
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
 app.command("claim")(claim)
+app.command("fairness")(fairness)
 app.command("floor")(floor)
 app.command("instructions")(instructions)
 app.command("layouts")(layouts)

@@ -29,6 +29,7 @@ from heinfer_client import Client
 from heinfer_client.codec import Codec
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.models import digest_of
 
 STAGES = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
@@ -142,7 +143,7 @@ def _evaluator_alone(model: Bundle, sender: _Sender, backend: str, processes: in
 def _evaluate(model: Bundle, sender: _Sender, backend: str, number: int, begin: Barrier, end: Barrier) -> None:
     manifest = digest_of(model.manifest)
     evaluator = Evaluator(Setup((model,), backend, {manifest: NativeOptions()}))
-    keys: bytes | None = sender.keys
+    keys: FrameFile | None = FrameFile.of(sender.keys)
     for turn in range(number + 2):
         if turn == 2:
             begin.wait(120)

@@ -14,6 +14,7 @@ from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec, Decrypted
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.models import digest_of
 
 _KEY_ID = "benchmark"
@@ -37,7 +38,7 @@ class Subject:
         self.backend, self.threads = backend, threads
         self._manifest = digest_of(bundle.manifest)
         self._evaluator = Evaluator(Setup((bundle,), backend, {self._manifest: NativeOptions(threads)}))
-        self._unloaded: bytes | None = self.keys
+        self._unloaded: FrameFile | None = FrameFile.of(self.keys)
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         """Decrypted scores (classes,) of an image, and the seconds of the evaluation."""

@@ -14,6 +14,7 @@ from heinfer.formats import bundle
 from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.models import digest_of
 
 
@@ -25,7 +26,7 @@ def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
     evaluator = Evaluator(Setup((model,), "native", {manifest: options}))
     ready = _memory()
     print("ready", flush=True)
-    task = EvaluationTask(manifest, "a", Path(keys).read_bytes(), (), Path(inputs).read_bytes())
+    task = EvaluationTask(manifest, "a", FrameFile.of(Path(keys).read_bytes()), (), Path(inputs).read_bytes())
     result = evaluator.run(task)
     assert isinstance(result, Evaluated), result
     print(json.dumps({"ready": ready, "evaluated": _memory(), "keys_seconds": result.keys_seconds}), flush=True)

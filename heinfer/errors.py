@@ -125,6 +125,12 @@ class BundleError(FormatError):
     code = "bad-bundle"
 
 
+class UntrustedBundleError(BundleError):
+    """A bundle has no signature, or none by a key that is trusted."""
+
+    code = "untrusted-bundle"
+
+
 class ManifestError(FormatError):
     """A manifest is malformed or inconsistent."""
 
@@ -200,6 +206,30 @@ class SettingError(HeinferError):
     """A setting or command-line argument is wrong."""
 
     code = "bad-setting"
+
+
+class KeyProtectionError(SettingError):
+    """The file of a secret key is protected in another way than was said, or cannot be opened."""
+
+    code = "key-protection"
+
+
+class PassphraseRequiredError(KeyProtectionError):
+    """The file of a secret key is protected by a passphrase, and none was given."""
+
+    code = "passphrase-required"
+
+
+class WrongPassphraseError(KeyProtectionError):
+    """A passphrase does not open the file of a secret key."""
+
+    code = "wrong-passphrase"
+
+
+class KeyringError(KeyProtectionError):
+    """The system's keyring is not there, does not open, or does not hold what a file needs."""
+
+    code = "keyring-failed"
 
 
 class MissingScoresError(SettingError, AttributeError):
@@ -279,6 +309,12 @@ class UnauthorizedError(ServiceError):
     """A request has no API key, or one that is not good (any more)."""
 
     code = "unauthorized"
+
+
+class ApiKeyExpiredError(UnauthorizedError):
+    """A request has an API key whose time is over; only who has it hears so."""
+
+    code = "api-key-expired"
 
 
 class UnknownModelError(ServiceError):

@@ -10,7 +10,7 @@ from unittest.mock import MagicMock
 
 from pydantic import ByteSize
 
-from heinfer_server.service import watch
+from heinfer_server.gauges import watch
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.metrics import Metrics
 
@@ -34,7 +34,7 @@ def default_of(name: str) -> str:
     value = field.default
     if isinstance(value, ByteSize):
         return value.human_readable().replace(".0", "")
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value).lower()
+    return "" if value in (None, ()) else f"{value:g}" if isinstance(value, float) else str(value).lower()
 
 
 def settings_table() -> str:

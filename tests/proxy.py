@@ -1,24 +1,26 @@
-"""A real nginx before a service, with the configuration that docs/operation.md gives."""
+"""A real nginx or Caddy before a service, with the configurations that ship in deploy/."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from pages import ROOT, blocks
+from pages import ROOT
 from server_process import wait_until
 
 START_SECONDS = 10.0
-DOCUMENTED_UPSTREAM = "http://127.0.0.1:8000"
-DOCUMENTED_PREFIX = "/he"
+UPSTREAM = "127.0.0.1:8000"
+PREFIX = "/he"
+HOST = "heinfer.example.org"
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,17 @@ class Certificate:
     key: Path
 
 
-def server_block(upstream: str, prefix: str) -> str:
-    """The documented `server`, for a host of its own (no prefix) or with the documented location for a prefix."""
-    server, location = blocks((ROOT / "docs" / "operation.md").read_text(), "nginx")
+def configuration(name: str, upstream: str, prefix: str) -> str:
+    """A file of deploy/, as it is for a host of its own, or, with a prefix, changed as its comment says."""
+    text = (ROOT / "deploy" / name).read_text()
     if prefix:
-        server, found = re.subn(r"^    location / \{.*?^    \}\n", lambda _: location, server, flags=re.M | re.S)
+        own = r"location / \{.*?\}\n" if name == "nginx.conf" else r"reverse_proxy \S+\n"
+        text, found = re.subn(rf"^\s+{own}(?=.*instead of that)", "", text, count=1, flags=re.M | re.S)
         assert found == 1
-        server = server.replace(f" {DOCUMENTED_PREFIX}/", f" {prefix}/")
-    return server.replace(DOCUMENTED_UPSTREAM, upstream)
+        head, tail = re.split(r"^.*instead of that .*:\n", text, flags=re.M)
+        text = (head + tail.replace("#", "")).replace(f" {PREFIX}/", f" {prefix}/")
+    assert UPSTREAM in text
+    return text.replace(UPSTREAM, upstream.removeprefix("http://"))
 
 
 @contextmanager
@@ -45,12 +50,8 @@ def proxied(upstream: str, prefix: str = "", certificate: Certificate | None = N
 
     Without a certificate it speaks http. Skips the test where there is no nginx.
     """
-    if not shutil.which("nginx"):
-        pytest.skip("nginx is not installed (apt-get install nginx-light)")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = server_block(upstream, prefix)
+    port = _free_port()
+    server = configuration("nginx.conf", upstream, prefix)
     if certificate:
         server = server.replace("listen 443 ssl;", f"listen 127.0.0.1:{port} ssl;")
         server = re.sub(r"(ssl_certificate) .*;", rf"\1 {certificate.certificate};", server)
@@ -64,16 +65,47 @@ def proxied(upstream: str, prefix: str = "", certificate: Certificate | None = N
         places = "".join(f"    {kind}_temp_path {folder / kind};\n" for kind in kinds)
         head = f"daemon off;\nuser root;\npid {folder / 'pid'};\nworker_processes 1;\nevents {{}}\n"
         (folder / "nginx.conf").write_text(f"{head}http {{\n    access_log off;\n{places}{server}}}\n")
-        with (folder / "log").open("w") as log:
-            command = ["nginx", "-e", "stderr", "-p", name, "-c", str(folder / "nginx.conf")]
-            process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_until(lambda: _answers(port) or process.poll() is not None, START_SECONDS)
-            assert process.poll() is None, (folder / "log").read_text()
+        command = ["nginx", "-e", "stderr", "-p", name, "-c", str(folder / "nginx.conf")]
+        with _running(command, folder, port, "apt-get install nginx-light"):
             yield f"{'https://localhost' if certificate else 'http://127.0.0.1'}:{port}{prefix}"
-        finally:
-            process.terminate()
-            process.wait(START_SECONDS)
+
+
+@contextmanager
+def behind_caddy(upstream: str, prefix: str = "") -> Iterator[str]:
+    """Address of a Caddy that does the same, without TLS; skips the test where there is none."""
+    port = _free_port()
+    site = configuration("Caddyfile", upstream, prefix)
+    assert f"\n{HOST} {{" in site
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        head = "{\n\tadmin off\n\tauto_https off\n}\n"
+        (folder / "Caddyfile").write_text(head + site.replace(HOST, f"http://127.0.0.1:{port}"))
+        command = ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+        with _running(command, folder, port, "apt-get install caddy"):
+            yield f"http://127.0.0.1:{port}{prefix}"
+
+
+@contextmanager
+def _running(command: Sequence[str], folder: Path, port: int, install: str) -> Iterator[None]:
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed ({install})")
+    with (folder / "log").open("w") as log:
+        environment = {**os.environ, "HOME": str(folder)}
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: _answers(port) or process.poll() is not None, START_SECONDS)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield
+    finally:
+        process.terminate()
+        process.wait(START_SECONDS)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def _answers(port: int) -> bool:

@@ -46,15 +46,16 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
+        time.sleep(0.1)  # the service gathers lines for a moment before it writes them
         return self._log.read_text()
 
     def children(self) -> set[int]:
         """Process ids of all its children."""
-        return {pid for pid in _pids() if _parent(pid) == self.process.pid}
+        return children_of(self.process.pid)
 
     def workers(self) -> set[int]:
         """Process ids of its workers."""
-        return {pid for pid in self.children() if b"spawn_main" in _command(pid)}
+        return workers_of(self.process.pid)
 
     def worker(self) -> int:
         """Process id of its only worker."""
@@ -72,7 +73,14 @@ class ServerProcess:
         return self.process.wait(seconds)
 
 
-def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subprocess.Popen[str]:
+def launch(
+    folder: Path,
+    models: Sequence[Bundle],
+    *,
+    start_new_session: bool = False,
+    prefix: Sequence[str] = (),
+    **settings: object,
+) -> subprocess.Popen[str]:
     """Start the service in a folder, with its temporary files and its log there too."""
     folder.mkdir(exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
@@ -92,12 +100,13 @@ def launch(folder: Path, models: Sequence[Bundle], **settings: object) -> subpro
     }
     with (folder / "log").open("w") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "heinfer_server"],
+            [*prefix, sys.executable, "-m", "heinfer_server"],
             cwd=folder,
             env=environment,
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
+            start_new_session=start_new_session,
         )
 
 
@@ -142,8 +151,15 @@ def cpu_seconds(pid: int) -> float:
     return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
 
 
-def _pids() -> list[int]:
-    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+def workers_of(server: int) -> set[int]:
+    """Process ids of the workers of a service, or of one that starts."""
+    return {pid for pid in children_of(server) if b"worker_process" in _command(pid)}
+
+
+def children_of(parent: int) -> set[int]:
+    """Process ids of all children of a process."""
+    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
+    return {pid for pid in pids if _parent(pid) == parent}
 
 
 def _stat(pid: int) -> list[str]:

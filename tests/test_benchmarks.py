@@ -481,6 +481,17 @@ def test_startup_starts_real_workers_and_tells_their_memory(tmp_path, monkeypatc
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
+def test_fairness_asks_beside_one_set_of_keys_and_beside_many(tmp_path):
+    sizes = ["--workers", "1", "--sets", "3", "--room", "2", "--at-once", "3", "--requests", "4"]
+    assert run("fairness", "--json", str(tmp_path / "fairness.json"), *sizes) == 0
+    alone, one, many = json.loads((tmp_path / "fairness.json").read_text())
+    assert [record["other_sets"] for record in (alone, one, many)] == [0, 1, 3]
+    assert alone["other_per_second"] == 0
+    assert min(one["other_per_second"], many["other_per_second"]) > 0
+    assert all(0 < record["answered_seconds"]["p50"] <= record["answered_seconds"]["p95"] for record in (one, many))
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
 def test_plans_sets_those_of_both_tables_side_by_side(tmp_path, monkeypatch):
     monkeypatch.setattr(plans, "ROUNDS", 2)
     assert run("plans", "--json", str(tmp_path / "plans.json"), "--network", "mnist-ffconv") == 0

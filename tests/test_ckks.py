@@ -269,8 +269,8 @@ def test_a_damaged_key_is_refused(key_path):
 
 def test_sizes_inside_a_key_file_are_checked(key_path):
     body = key_path.read_bytes()[:-32]
-    # version, both numbers of primes, form and length of the key
-    for position in (*range(8, 10), *range(14, 26), *range(38, 46)):
+    # version, both numbers of primes, form, time (its highest byte), protection and length of the key
+    for position in (*range(8, 10), *range(14, 26), 45, *range(46, 82), *range(82, 90)):
         changed = body[:position] + bytes([body[position] ^ 0x80]) + body[position + 1 :]
         key_path.write_bytes(changed + sha256(changed).digest())
         with pytest.raises(FormatError):
@@ -281,11 +281,23 @@ def test_a_key_file_of_version_1_is_read(key_path):
     """It had one number of primes, the special one among them, in place of two numbers and the form."""
     body = key_path.read_bytes()[:-32]
     primes = int.from_bytes(body[14:18], "little") + 1
-    older = body[:8] + b"\1\0" + body[10:14] + primes.to_bytes(4, "little") + body[26:]
+    assert_older_is_read(
+        key_path, body[:8] + b"\1\0" + body[10:14] + primes.to_bytes(4, "little") + body[26:38] + body[82:]
+    )
+
+
+def test_a_key_file_of_version_3_is_read(key_path):
+    """It had neither time nor protection."""
+    body = key_path.read_bytes()[:-32]
+    assert_older_is_read(key_path, body[:8] + b"\3\0" + body[10:38] + body[82:])
+
+
+def assert_older_is_read(key_path: Path, older: bytes) -> None:
     before = SecretSide.load(key_path)
     key_path.write_bytes(older + sha256(older).digest())
     loaded = SecretSide.load(key_path)
     assert (loaded.parameters, loaded.fingerprint()) == (before.parameters, before.fingerprint())
+    assert secret_file.read(key_path).created == 0
 
 
 @pytest.mark.parametrize("position", [18, 22])

@@ -29,7 +29,7 @@ from heinfer.measurement import measure
 from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
 from heinfer.zoo import checkpoint, reference
 
-VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "demo")
+VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "keys", "demo")
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

@@ -275,7 +275,7 @@ def test_what_it_decrypts_changes_nothing_in_what_it_does(running):
     assert not prediction.in_range
     assert not np.allclose(prediction.scores, cleartext_scores(IMAGE), atol=0.5)
     assert np.isnan(prediction.server_seconds)
-    assert transport.paths == ["/models/tiny/manifest", "/models/tiny/keys", "/infer"]
+    assert transport.paths == ["/models/tiny/manifest", "/models/tiny/keys", "/infer", f"/keys/{'k' * 43}"]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tiny_model import cleartext_scores, tiny_bundle
 from heinfer.errors import BackendError
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.models import digest_of
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -27,7 +28,7 @@ def evaluator(request) -> Evaluator:
 
 
 def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
-    return EvaluationTask(DIGEST, key_id, owner.keys if keys else None, forget, owner.inputs(IMAGE))
+    return EvaluationTask(DIGEST, key_id, FrameFile.of(owner.keys) if keys else None, forget, owner.inputs(IMAGE))
 
 
 def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):

@@ -40,8 +40,8 @@ def worker_modules(backend: str) -> set[str]:
     """What a worker process has loaded once its model is encoded."""
     open_runtime = (
         "from heinfer.formats import bundle; from heinfer.zoo import bundle_path; "
-        "from heinfer_server.evaluation import worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
-        "import sys; w.start(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
+        "import heinfer_server.evaluation.worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
+        "import sys; w.Evaluator(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
         "print(*sorted(sys.modules))"
     )
     command = [sys.executable, "-c", open_runtime.format(backend=backend)]
@@ -53,4 +53,5 @@ def worker_modules(backend: str) -> set[str]:
 def test_a_worker_loads_its_backend_alone_and_no_secret_key(backend):
     modules = worker_modules(backend)
     assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer.ckks.secret_file", "heinfer_client"})
+    assert not within(modules, {"fastapi", "uvicorn", "asyncio"})
     assert ("tenseal" in modules, "heinfer_native" in modules) == (backend == "tenseal", backend == "native")

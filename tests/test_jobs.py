@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -12,6 +13,8 @@ import httpx
 import numpy as np
 import pytest
 from asking import registered, to
+from hypothesis import given
+from hypothesis import strategies as st
 from in_process import URL, Recorded, RunningService, running_service
 from installed import INSTALLED
 from owner import Owner
@@ -35,7 +38,7 @@ from heinfer_server.admission.gate import Gate
 from heinfer_server.evaluation import watching
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
 from heinfer_server.evaluation.pace import Pace
-from heinfer_server.evaluation.watching import Watch, new_cell, watched
+from heinfer_server.evaluation.watching import Watch, Watcher, new_cell
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -330,9 +333,10 @@ def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
 
 def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
     monkeypatch.setattr(watching, "_SECONDS", 0.001)
-    cell, control = new_cell(), StepControl(4)
+    (cell, descriptor), control = new_cell(), StepControl(4)
+    os.close(descriptor)
     seen = Watch()
-    with watched(cell, 7, control):
+    with Watcher(cell).watched(7, control):
         seen.begin(cell, 7)
         control.done = 1
         wait_until(lambda: seen.fraction == 0.25, 10)
@@ -345,11 +349,30 @@ def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
 
 
 def test_who_is_cancelled_before_it_begins_is_cancelled_then():
-    cell, control, seen = new_cell(), StepControl(4), Watch()
+    (cell, descriptor), control, seen = new_cell(), StepControl(4), Watch()
+    os.close(descriptor)
     seen.cancel()
     seen.begin(cell, 3)
-    with watched(cell, 3, control):
+    with Watcher(cell).watched(3, control):
         assert control.is_cancelled
+
+
+@given(st.integers(-(2**63), 2**63 - 1))
+def test_whatever_a_worker_writes_progress_is_within_its_bounds(done):
+    cell, descriptor = new_cell()
+    with os.fdopen(descriptor, "r+b") as theirs:
+        theirs.write(struct.pack("<3q", 5, done, 0))
+    seen = Watch()
+    seen.begin(cell, 5)
+    assert 0 <= seen.fraction <= 1
+
+
+def test_a_worker_cannot_make_the_cell_shorter():
+    cell, descriptor = new_cell()
+    with pytest.raises(OSError, match="not permitted"):
+        os.ftruncate(descriptor, 0)
+    os.close(descriptor)
+    assert list(cell) == [0, 0, 0]
 
 
 # The client ------------------------------------------------------------------------------------
@@ -439,13 +462,17 @@ def test_a_job_that_takes_too_long_is_cancelled(running, as_jobs):
         client.prepare()
         with held_worker(running), pytest.raises(ServiceUnavailableError, match="not done within 2 seconds"):
             client.encrypt_and_predict(IMAGE)
-    assert [request.method for request in transport.requests].count("DELETE") == 1
+        assert [request.method for request in transport.requests].count("DELETE") == 1
 
 
 def test_who_interrupts_the_client_cancels_the_job(running, as_jobs):
     class Interrupting(Recorded):
+        is_over = False
+
         def handle_request(self, request: httpx.Request) -> httpx.Response:
-            if [seen.method for seen in self.requests].count("GET") == 3:  # the manifest, and two looks at the job
+            looks = [seen.method for seen in self.requests].count("GET") - 1  # the other one is for the manifest
+            if looks == 2 and not self.is_over:
+                self.is_over = True
                 os.kill(os.getpid(), signal.SIGINT)
             return super().handle_request(request)
 
@@ -454,8 +481,8 @@ def test_who_interrupts_the_client_cancels_the_job(running, as_jobs):
         client.prepare()
         with held_worker(running), pytest.raises(KeyboardInterrupt):
             client.encrypt_and_predict(IMAGE)
-    job = next(path for path in transport.paths if path.startswith("/jobs/"))
-    assert [request.url.path for request in transport.requests if request.method == "DELETE"] == [job]
+        job = next(path for path in transport.paths if path.startswith("/jobs/"))
+        assert [request.url.path for request in transport.requests if request.method == "DELETE"] == [job]
     assert_problem(running.http.get(job), 404, "unknown-job")
 
 
@@ -495,6 +522,7 @@ def test_a_service_that_cannot_be_told_does_not_keep_who_interrupts(running, as_
 
 def test_a_service_that_never_answers_is_given_up(running, as_jobs):
     transport = Faulty(running.transport, set(range(3, 100)))
-    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(ServiceUnavailableError):
-        client.encrypt_and_predict(IMAGE)
-    assert len(transport.paths) <= 2 + retries.TRIES
+    with Client(URL, model="tiny", transport=transport) as client:
+        with pytest.raises(ServiceUnavailableError):
+            client.encrypt_and_predict(IMAGE)
+        assert len(transport.paths) <= 2 + retries.TRIES

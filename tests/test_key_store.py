@@ -1,5 +1,6 @@
 """Clients' evaluation keys, in memory and on disk: bounds, tenants, restarts, and ends without warning."""
 
+import errno
 import logging
 import os
 import random
@@ -18,6 +19,8 @@ import pytest
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.keys import frame_file
+from heinfer_server.keys.clock import Clocks
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
@@ -43,7 +46,8 @@ def shelf(request, tmp_path):
 
 
 def store_on(shelf, capacity: int = 100, quota: int = 100, seconds: float = 1000.0) -> KeyStore:
-    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clock())
+    clock = Clock()
+    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clocks(clock, clock))
 
 
 def frame(size: int, number: int = 0) -> bytes:
@@ -54,6 +58,13 @@ def add(store: KeyStore, size: int, number: int = 0, tenant: str = "a") -> str:
     return store.add(tenant, KEY_SET, frame(size, number))
 
 
+def read(store: KeyStore, key_id: str) -> bytes:
+    """The frame, as a worker gets it."""
+    frame = store.open(key_id)
+    with frame.mapped() as mapped:
+        return bytes(mapped)
+
+
 # Addresses -------------------------------------------------------------------------------------
 
 
@@ -62,7 +73,7 @@ def test_keys_are_where_their_content_says(shelf):
     first, second = add(store, 10, 1), add(store, 10, 2)
     assert add(store, 10, 1) == first != second
     assert len(store) == 2
-    assert store.read(first) == frame(10, 1)
+    assert read(store, first) == frame(10, 1)
     assert store.find("a", second).key_set == KEY_SET
     assert {entry.id for entry in store.of("a")} == {first, second}
 
@@ -96,7 +107,7 @@ def test_the_least_recently_used_keys_go_first(shelf):
     third = add(store, 60, 3)
     assert [key_id in store for key_id in (first, second, third)] == [True, False, True]
     with pytest.raises(UnknownKeysError):
-        store.read(second)
+        read(store, second)
 
 
 def test_the_store_stays_within_its_bound(shelf):
@@ -130,7 +141,7 @@ def test_who_has_most_gives_when_all_of_it_is_full(shelf):
 
 def test_keys_that_nobody_uses_are_over_in_time(shelf):
     clock = Clock()
-    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, clock)
+    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, Clocks(clock, clock))
     used, unused = add(store, 10, 1), add(store, 10, 2)
     clock.now += 40
     store.find("a", used)
@@ -208,6 +219,7 @@ def test_keys_of_the_former_format_go_once_with_a_line_that_says_how_many_and_wh
 DIES = """
 import os, sys
 from pathlib import Path
+from heinfer_server.keys import frame_file
 from heinfer_server.keys.disk_shelf import DiskShelf
 DiskShelf._swept = lambda _shelf: os._exit(9)
 DiskShelf(Path(sys.argv[1]))
@@ -228,7 +240,7 @@ def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):
         first, second = add(store, 40, 1), add(store, 40, 2)
         store.find("a", first)
     with closing(store_on(DiskShelf(tmp_path))) as store:
-        assert store.read(first) == frame(40, 1)
+        assert read(store, first) == frame(40, 1)
         assert [entry.id for entry in store.of("a")] == [second, first]
         add(store, 40, 3)
         assert second not in store
@@ -262,7 +274,7 @@ def test_what_is_damaged_is_gone(tmp_path):
         changed, short, missing, sound = (add(store, 20, number) for number in range(4))
         (tmp_path / "frames" / changed).write_bytes(frame(20, 9))
         with pytest.raises(UnknownKeysError):
-            store.read(changed)
+            read(store, changed)
         assert changed not in store
     (tmp_path / "frames" / short).write_bytes(b"x")
     (tmp_path / "frames" / missing).unlink()
@@ -276,17 +288,17 @@ def test_what_is_damaged_is_gone(tmp_path):
 
 def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeypatch):
     store = store_on(shelf)
-    key_id, read = add(store, 20), shelf.read
+    key_id, opened = add(store, 20), shelf.open
 
     def and_again(entry: object) -> None:
-        monkeypatch.setattr(shelf, "read", read)
+        monkeypatch.setattr(shelf, "open", opened)
         store.remove("a", key_id)
         add(store, 20)
 
-    monkeypatch.setattr(shelf, "read", and_again)
+    monkeypatch.setattr(shelf, "open", and_again)
     with pytest.raises(UnknownKeysError):
-        store.read(key_id)
-    assert store.read(key_id) == frame(20)
+        read(store, key_id)
+    assert read(store, key_id) == frame(20)
     assert store.total_bytes == 20
 
 
@@ -294,14 +306,14 @@ def test_a_disk_that_fails_for_a_moment_costs_nobody_its_keys(tmp_path, monkeypa
     with closing(store_on(DiskShelf(tmp_path))) as store:
         key_id = add(store, 20)
         with monkeypatch.context() as patch:
-            patch.setattr(Path, "read_bytes", fails)
+            patch.setattr(frame_file.os, "pread", fails)
             with pytest.raises(StorageError):
-                store.read(key_id)
-        assert store.read(key_id) == frame(20)
+                read(store, key_id)
+        assert read(store, key_id) == frame(20)
 
 
-def fails(_path: Path) -> bytes:
-    raise OSError(24, "Too many open files")
+def fails(*_arguments: int) -> bytes:
+    raise OSError(errno.EIO, "Input/output error")
 
 
 def test_a_volume_may_have_what_its_file_system_puts_there(tmp_path):
@@ -315,7 +327,7 @@ def test_what_cannot_be_read_takes_no_room(tmp_path):
         key_id = add(store, 20)
         (tmp_path / "frames" / key_id).write_bytes(frame(20, 9))
         with pytest.raises(UnknownKeysError):
-            store.read(key_id)
+            read(store, key_id)
         assert key_id not in files(tmp_path)
 
 
@@ -387,6 +399,7 @@ def test_a_disk_that_takes_no_more_changes_nothing(tmp_path):
 REGISTERS = """
 import sys, os, random
 from pathlib import Path
+from heinfer_server.keys import frame_file
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits
 store = KeyStore(StoreLimits(40 * 20_000, 40 * 20_000), DiskShelf(Path(sys.argv[1])))
@@ -422,6 +435,6 @@ def test_whenever_it_is_killed_no_registered_key_is_lost_and_nothing_is_left_ove
             there = {entry.id for entry in store.of("a")}
             assert files(tmp_path) == there
             for entry in store.of("a"):
-                assert len(store.read(entry.id)) == entry.size
+                assert len(read(store, entry.id)) == entry.size
             # The bound of the writer lets the oldest go: those of the last 20 that were not removed must be there.
             assert set(list(registered)[-20:]) <= there

@@ -97,6 +97,17 @@ def test_a_file_is_written_once_and_mapped_from_then_on(tmp_path):
         np.testing.assert_array_equal(mine, theirs)
 
 
+def test_who_does_not_save_maps_what_is_there_and_writes_nothing(tmp_path):
+    expected = words(program_of(tmp_path, saves=False))
+    assert not list(tmp_path.iterdir())
+    program_of(tmp_path)
+    (file,) = tmp_path.iterdir()
+    np.testing.assert_array_equal(words(program_of(tmp_path, saves=False)), expected)
+    file.write_bytes(bad := file.read_bytes()[:-1])
+    np.testing.assert_array_equal(words(program_of(tmp_path, saves=False)), expected)
+    assert file.read_bytes() == bad
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:-1] + bytes([b[-1] ^ 1]), lambda b: b"x" + b[1:]])
 def test_a_damaged_file_is_written_anew(tmp_path, damage):
     expected = words(program_of(tmp_path))

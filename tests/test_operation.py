@@ -103,7 +103,6 @@ def test_errors_to_be_alerted_of_are_counted_from_zero_on(tmp_path):
     with running_service(tmp_path, [MODEL]) as fresh:
         for code in problems.ALARMING:
             assert fresh.service.metrics.registry.get_sample_value("heinfer_errors_total", {"code": code}) == 0.0
-        assert set(problems.ALARMING) >= set(re.findall(r"[a-z]+-[a-z]+", re.search(r'code=~"(.*?)"', OPERATION)[1]))
 
 
 def metrics_text(running: RunningService) -> str:
@@ -212,7 +211,11 @@ def test_what_is_documented_exists():
 
 
 def test_the_unit_of_systemd_sets_what_there_is():
-    unit = re.search(r"```ini\n(.*?)```", OPERATION, re.S)[1]
-    names = re.findall(r"^Environment=HEINFER_SERVER_(\w+)=", unit, re.M)
+    names = re.findall(r"^Environment=HEINFER_SERVER_(\w+)=", (ROOT / "deploy" / "heinfer.service").read_text(), re.M)
     assert len(names) == 3
     assert {name.lower() for name in names} <= settings.Settings.model_fields.keys()
+
+
+def test_files_for_deployment_are_documented():
+    for path in (ROOT / "deploy").iterdir():
+        assert f"(../deploy/{path.name})" in OPERATION

@@ -104,7 +104,7 @@ def test_what_passes_is_waited_for_whatever_was_asked(running, in_haste, answer,
     transport = Instead(running.transport, {number: answer, number + 1: answer})
     with Client(URL, model="tiny", transport=transport) as client:
         assert_right(client)
-    assert len(transport.requests) == 5
+        assert len(transport.requests) == 5
     assert len({request.url for request in transport.requests[number - 1 : number + 2]}) == 1
 
 
@@ -161,10 +161,11 @@ def test_the_asynchronous_twin_waits_as_well(running, in_haste):
 )
 def test_what_would_be_the_same_the_next_time_is_told_at_once(running, answer, error):
     transport = Instead(running.transport, {3: answer})
-    with Client(URL, model="tiny", transport=transport) as client, pytest.raises(error) as caught:
-        client.encrypt_and_predict(IMAGE)
-    assert type(caught.value) is error
-    assert len(transport.requests) == 3
+    with Client(URL, model="tiny", transport=transport) as client:
+        with pytest.raises(error) as caught:
+            client.encrypt_and_predict(IMAGE)
+        assert type(caught.value) is error
+        assert len(transport.requests) == 3
 
 
 @pytest.mark.parametrize("answer", [page(502), problem(503, "service-unavailable"), None])

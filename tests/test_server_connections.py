@@ -181,7 +181,7 @@ def test_a_huge_head_behind_another_request_is_refused_as_well():
 
 
 def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
-    monkeypatch.setattr(connections, "_most_connections", lambda: 2)
+    monkeypatch.setattr(BoundedProtocol, "most", lambda _: 2)
 
     async def use(port: int, state: ServerState) -> None:
         first, second = [await opened(port, state) for _ in range(2)]
@@ -200,7 +200,7 @@ def test_where_a_connection_is_too_many_the_longest_idle_goes(monkeypatch):
 
 
 def test_many_that_come_at_once_make_as_many_go(monkeypatch):
-    monkeypatch.setattr(connections, "_most_connections", lambda: 5)
+    monkeypatch.setattr(BoundedProtocol, "most", lambda _: 5)
 
     async def use(port: int, state: ServerState) -> None:
         with ExitStack() as clients:
@@ -214,7 +214,7 @@ def test_many_that_come_at_once_make_as_many_go(monkeypatch):
 
 
 def test_where_none_is_idle_the_new_connection_goes(monkeypatch):
-    monkeypatch.setattr(connections, "_most_connections", lambda: 1)
+    monkeypatch.setattr(BoundedProtocol, "most", lambda _: 1)
 
     async def use(port: int, state: ServerState) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -14,6 +14,7 @@ from tiny_model import tiny_bundle
 from heinfer.backends.memory import Memory, memory_of
 from heinfer.backends.native import NativeProgram, NativeRing
 from heinfer.backends.tenseal import TensealProgram
+from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.seal import Ring
 from heinfer.errors import SettingError
@@ -108,15 +109,23 @@ def test_loaded_keys_take_what_was_predicted():
 
 
 def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
+    """One constant at thousands of scales, in a chain: all of it is used, and a few bytes each in the file."""
     model = tiny_bundle()
     *before, product, _ = model.circuit.ops
     last = len(before) - 1
-    products = [replace(product, scale=product.scale * (1 + number / 1e9)) for number in range(60_000)]
-    ops = (*before, *products, product, Op(Kind.RESCALE, (last + len(products) + 1,)))
+    products = [
+        replace(product, args=(last + number,), scale=product.scale if number == 0 else 1 + number / 1e9)
+        for number in range(10_000)
+    ]
+    ops = (*before, *products, Op(Kind.RESCALE, (last + len(products),)))
     circuit = replace(model.circuit, ops=ops, outputs=(len(ops) - 1,))
-    hostile = replace(model, circuit=circuit, bounds=(16.0,) * len(ops))
-    with pytest.raises(SettingError, match="tiny 1 needs 39"):  # 3.9 GB, and as much again twice for their products
-        served(tmp_path, [hostile])
+    image = model.manifest.input
+    scale = annotate(circuit, model.manifest.to_parameters(), image.level, image.scale)[-1].scale
+    output = model.manifest.output.model_copy(update={"scale": scale})
+    manifest = model.manifest.model_copy(update={"outputs": (output,)})
+    hostile = replace(model, manifest=manifest, circuit=circuit, bounds=(16.0,) * len(ops))
+    with pytest.raises(SettingError, match="tiny 1 needs 65"):  # 0.65 GB
+        served(tmp_path, [hostile], model_memory=1 << 29)
     assert (tmp_path / "tiny").stat().st_size < 1 << 20
 
 

@@ -8,6 +8,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import ValidationError
 from starlette.requests import ClientDisconnect, Request
 from tiny_model import tiny_bundle
@@ -25,21 +27,36 @@ from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client import transfer, trust
 from heinfer_server import Settings, create_app, service
 from heinfer_server.__main__ import main
-from heinfer_server.admission.gate import Gate
+from heinfer_server.admission.gate import Gate, PatientGate
 from heinfer_server.errors import SlowBodyError
 from heinfer_server.evaluation import jobs
 from heinfer_server.evaluation.departure import DepartedError, unless
-from heinfer_server.evaluation.turns import Turns
+from heinfer_server.evaluation.turns import Turn, Turns
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
 from heinfer_server.main import run
 from heinfer_server.models import load_models
+from heinfer_server.telemetry import logs
 from heinfer_server.telemetry.logs import JsonFormatter, log, request_id
-from heinfer_server.web import connections
+from heinfer_server.telemetry.metrics import LEAST_SECONDS
+from heinfer_server.web import connections, descriptors, metrics_port
 from heinfer_server.web.body import read_body
 from heinfer_server.web.problems import problem_of
 
 # Settings and models ---------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before():
+    """Services that begin to run in this process send its log to standard error."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+        handler.close()
+    root.handlers[:] = before
+    root.setLevel(level)
 
 
 def test_settings_come_from_the_environment(monkeypatch):
@@ -227,7 +244,74 @@ def test_a_gate_lets_nobody_have_all_of_it():
             assert gate.inside == 3
 
 
-def test_turns_go_from_holder_to_holder():
+def test_who_waits_for_a_place_gets_it_holder_after_holder():
+    async def use() -> list[str]:
+        gate, order = PatientGate(1, 1, 60.0), []
+
+        async def enter(holder: str) -> None:
+            async with gate.entered_in_turn(holder):
+                order.append(holder)
+                await asyncio.sleep(0)
+
+        await asyncio.gather(*(enter(holder) for holder in "aaaabbca"))
+        assert not gate._holders
+        assert not gate._waiting
+        return order
+
+    assert "".join(asyncio.run(use())) == "aabcabaa"
+
+
+def test_who_has_its_share_waits_and_others_do_not():
+    async def use() -> None:
+        gate = PatientGate(3, 2, 0.05)
+        async with gate.entered_in_turn("a"), gate.entered_in_turn("a"):
+            waiting = asyncio.create_task(gate.entered_in_turn("a").__aenter__())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            async with gate.entered_in_turn("b"):
+                assert gate.inside == 3
+            with pytest.raises(BusyError, match="2 of your requests"):
+                await waiting
+        assert gate.inside == 0
+
+    asyncio.run(use())
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["enter", "end", "leave"])), max_size=60))
+@settings(deadline=None, max_examples=100)
+def test_no_place_is_lost_whoever_leaves_and_when(events):
+    async def use() -> None:
+        gate = PatientGate(3, 2, 60.0)
+        entering: list[tuple[asyncio.Task[None], asyncio.Event]] = []
+
+        async def enter(holder: str, end: asyncio.Event) -> None:
+            async with gate.entered_in_turn(holder):
+                assert gate._holders[holder] <= 2
+                assert gate.inside <= 3
+                await end.wait()
+
+        for holder, event in events:
+            if event == "enter":
+                end = asyncio.Event()
+                entering.append((asyncio.create_task(enter(holder, end)), end))
+            elif entering and event == "leave":
+                entering[len(entering) // 2][0].cancel()
+            elif entering:
+                entering[0][1].set()
+                entering.pop(0)
+            if event != "end":
+                await asyncio.sleep(0)
+        for task, _ in entering:
+            task.cancel()
+        for _ in range(len(events) + 5):
+            await asyncio.sleep(0)
+        assert not gate._holders
+        assert not gate._waiting
+
+    asyncio.run(use())
+
+
+def test_turns_that_cost_the_same_go_from_holder_to_holder():
     async def use() -> list[str]:
         turns, order = Turns(1), []
 
@@ -235,6 +319,7 @@ def test_turns_go_from_holder_to_holder():
             await turns.take(holder)
             order.append(holder)
             await asyncio.sleep(0)
+            turns.settle(holder)
             turns.give_back()
 
         await asyncio.gather(*(take(holder) for holder in "aaaabbca"))
@@ -284,9 +369,10 @@ def test_a_turn_that_is_not_waited_for_any_more_is_the_next_ones():
 def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
     async def use() -> None:
         turns = Turns(1)
+        turn = Turn(turns, "a", 1.0)
         gone = asyncio.get_running_loop().create_future()
-        await unless(gone, turns.take("a"), give_up=turns.give_back)
-        waiting = asyncio.create_task(unless(gone, turns.take("a"), give_up=turns.give_back))
+        await unless(gone, turn.take(), give_up=turn.give_up)
+        waiting = asyncio.create_task(unless(gone, turn.take(), give_up=turn.give_up))
         while not turns.waiting:
             await asyncio.sleep(0)
         turns.give_back()
@@ -294,7 +380,7 @@ def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
         with pytest.raises(DepartedError):
             await waiting
         with pytest.raises(DepartedError):  # gone before it had to wait
-            await unless(gone, turns.take("a"), give_up=turns.give_back)
+            await unless(gone, turn.take(), give_up=turn.give_up)
         while not turns.free:
             await asyncio.sleep(0)
 
@@ -325,7 +411,11 @@ def test_the_bounds_are_those_that_are_documented():
     text = (Path(__file__).parent.parent / "SECURITY.md").read_text()
     defaults = {name: field.default for name, field in Settings.model_fields.items()}
     for row in (
-        f"less {connections._SPARE_FILES} files",
+        f"less {descriptors.SERVICE_FILES + descriptors.METRICS_FILES + 2 * descriptors.MOST_BACKLOG} files",
+        f"and {descriptors.FILES_PER_WORKER} for each worker",
+        f"API key may cause {logs.OUTSIDE_LINES} at once",
+        f"connections to the metrics port | {metrics_port.MOST_CONNECTIONS},",
+        f"at most {1 / LEAST_SECONDS:g} times a second",
         f"query and headers | {connections.MAX_HEAD_BYTES >> 10} KiB, and {connections.HEAD_SECONDS:g} s",
         f"`BODY_SECONDS_PER_MIB`, {defaults['body_seconds_per_mib']:g} s",
         f"{connections.ANSWER_SECONDS_PER_MIB:g} s for each started MiB",

@@ -136,7 +136,7 @@ def test_so_does_who_closes_the_asynchronous_one(running):
         client = AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app))
         await client.prepare()
         calls = [asyncio.create_task(client.encrypt_and_predict_many(IMAGES)) for _ in range(4)]
-        while not client._users:
+        while not client._calls:
             await asyncio.sleep(0)
         await client.aclose()
         for outcome in await asyncio.gather(*calls, return_exceptions=True):

@@ -430,7 +430,7 @@ def test_whatever_is_lost_once_is_sent_again_and_nothing_else(running, in_pieces
 def test_a_lost_answer_to_the_end_of_an_upload_does_no_harm(running, in_pieces):
     with Client(URL, model="tiny", transport=(counted := Faulty(running.transport))) as client:
         client.prepare()
-    last = counted.number
+        last = counted.number
     transport = Faulty(running.transport, answers=(last,))
     with Client(URL, model="tiny", transport=transport) as client:
         client.prepare()

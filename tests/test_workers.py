@@ -22,6 +22,7 @@ from heinfer.errors import WorkerFailedError
 from heinfer_server import service as service_module
 from heinfer_server.evaluation import pool
 from heinfer_server.evaluation import process as process_module
+from heinfer_server.evaluation.messages import Request
 from heinfer_server.evaluation.pool import SHORT_SECONDS
 from heinfer_server.evaluation.worker import Sent
 from heinfer_server.models import digest_of
@@ -233,14 +234,15 @@ def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_
 def test_a_message_that_cannot_be_written_gives_nobody_another_answer(running, http, owner, key_id, monkeypatch):
     process, before = running.service.workers._workers[0]._process, retries(running)
 
-    def no_buffers(_message: object) -> None:
+    def no_buffers(_request: object, _pipe: object) -> None:
         raise OSError(errno.ENOBUFS, "no buffer space available")
 
     with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (_line, requests):
         wait_until(lambda: not process._asked, SECONDS)
-        monkeypatch.setattr(process._ours, "send", no_buffers)
-        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-        wait_until(lambda: process.is_over, SECONDS)
+        with monkeypatch.context() as patch:
+            patch.setattr(Request, "send", no_buffers)
+            requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
+            wait_until(lambda: process.is_over, SECONDS)
     assert_right(owner, requests)
     assert retries(running) <= before + 1
 

@@ -19,10 +19,11 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
+from benchmarks.hostile import Place, put
 from benchmarks.options import Json
 from benchmarks.records import Record, write_records
 from benchmarks.soak.callers import Answers, Caller, Newcomers, Steady, Tally
-from benchmarks.soak.faults import ENDS, FAULTS, Scene
+from benchmarks.soak.faults import FAULTS, LAST, Scene, inputs_of
 from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
 from heinfer.formats import bundle
@@ -89,7 +90,9 @@ def soak(
     pause: Annotated[float, typer.Option(min=1, help="Seconds between faults.")] = 15.0,
     seed: Annotated[int, typer.Option(help="Of the order and the places of faults.")] = 0,
 ) -> None:
-    """Load and faults: workers killed and stopped, slow, vanishing and hostile clients, a full disk, restarts.
+    """Load and faults: workers killed, stopped and taken over, slow, vanishing and hostile clients, a full disk.
+
+    Also a full metrics port, SIGHUP, clocks that jump, restarts.
 
     After every fault a caller asks until it has an answer. Fails on a wrong answer, a lost key, a process left behind,
     or a fault that the service does not get over.
@@ -101,8 +104,9 @@ def soak(
         tenants = TenantFile(folder / "tenants.json")
         bundles = [bundle_path(model) for model in MODELS]
         service = Service(folder, disk, bundles, folder / "tenants.json")
-        api_keys = {who: tenants.add(who) for who in ("ann", "bob", "cat", "probe", "newcomers")}
         models = [bundle.load(path) for path in bundles]
+        service.load_code(put(_place(folder, disk, service, bundles[0], inputs_of(models[0]))))
+        api_keys = {who: tenants.add(who) for who in ("ann", "bob", "cat", "probe", "newcomers")}
         answers = [Answers(model) for model in models]
         over = threading.Event()
 
@@ -155,6 +159,22 @@ def soak(
         raise typer.Exit(_FAILED)
 
 
+def _place(folder: Path, disk: KeyDisk, service: Service, model: Path, inputs: bytes) -> Place:
+    hostile = folder / "hostile"
+    hostile.mkdir()
+    return Place(
+        folder=hostile,
+        tenants=folder / "tenants.json",
+        keys=disk.keys,
+        constants=folder / "constants",
+        bundle=model,
+        port=service.port,
+        metrics_port=service.metrics_port,
+        abstract="\0heinfer-nobody",
+        inputs=inputs,
+    )
+
+
 def _run(scene: Scene, probe: Caller, outcomes: Outcomes, memory: Memory, seconds: float, pause: float) -> None:
     started = monotonic()
     with Progress(transient=True) as progress:
@@ -165,7 +185,7 @@ def _run(scene: Scene, probe: Caller, outcomes: Outcomes, memory: Memory, second
             while monotonic() < until:
                 sleep(1)
                 progress.update(task, completed=monotonic() - started)
-                if fault not in ENDS:
+                if fault not in LAST:
                     memory.look(scene.service)
 
 
@@ -175,7 +195,7 @@ def _in_turn(seconds: float, chance: random.Random) -> Iterator[Fault]:
     Each kind as often as the others, in an order that changes.
     """
     started = monotonic()
-    for kinds, over in ((FAULTS, _ENDS_FROM * seconds), (ENDS, seconds)):
+    for kinds, over in ((FAULTS, _ENDS_FROM * seconds), (LAST, seconds)):
         rounds = chain.from_iterable(chance.sample(kinds, len(kinds)) for _ in count())
         for number, fault in enumerate(rounds):
             if number >= len(kinds) and monotonic() - started > over:

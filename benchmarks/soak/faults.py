@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from benchmarks.hostile import ENDS, FAILS, marked
 from benchmarks.soak.callers import Caller
 from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
@@ -25,6 +26,7 @@ from heinfer_client.codec import Codec
 from heinfer_server.models import digest_of
 
 _CROWD = 16
+_FULL = 600
 _SLOW_SECONDS = 8.0
 _STARTED = 3.0
 _WAIT_SECONDS = 60.0
@@ -55,8 +57,7 @@ class Scene:
         """Head and body of a good inference, of a secret key that nobody keeps."""
         headers = {"Authorization": f"Bearer {self.api_key}"}
         listed = httpx.get(f"{self.service.url}/keys", headers=headers, timeout=30).json()["keys"]
-        codec = Codec(self.model.manifest)
-        body = codec.encrypt(SecretSide.generate(codec.parameters), [codec.read_image(digits().images[0])])
+        body = inputs_of(self.model)
         manifest = self.model.manifest
         query = {"model": manifest.name, "manifest": digest_of(manifest), "keys": listed[-1]["keys"]}
         head = (
@@ -69,6 +70,12 @@ class Scene:
     def connect(self) -> socket.socket:
         """A connection of one's own."""
         return socket.create_connection(("127.0.0.1", self.service.port), timeout=30)
+
+
+def inputs_of(model: Bundle) -> bytes:
+    """A frame of a digit, of a secret key that nobody keeps."""
+    codec = Codec(model.manifest)
+    return codec.encrypt(SecretSide.generate(codec.parameters), [codec.read_image(digits().images[0])])
 
 
 def kill_a_worker(scene: Scene) -> str:
@@ -136,6 +143,58 @@ def hostile_bodies(scene: Scene) -> str:
     return "done" if refused else "none was refused"
 
 
+def hostile_worker(scene: Scene) -> str:
+    """Code that has taken a worker over tries everything, on the service and on the other worker."""
+    head, body = scene.request()
+    for attack in (scene.chance.choice(FAILS), scene.chance.choice(ENDS)):
+        workers = scene.service.workers()
+        if len(workers) < 2:
+            return "only one worker was there"
+        said = marked(scene.model, body, attack, scene.service.pid, workers)
+        with scene.connect() as one:
+            one.settimeout(_WAIT_SECONDS)
+            one.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + said)
+            answer = b"".join(iter(lambda: one.recv(1 << 16), b""))
+        status = int(answer.split(b" ", 2)[1])
+        if attack in ENDS and (status, b"worker-failed" in answer) != (503, True):
+            return f"{attack} was answered {status}"
+        if attack in FAILS and (b'"detail"' not in answer or b" done" in answer):
+            return f"{attack} was answered {answer[-1000:].decode(errors='replace')}"
+    return "done"
+
+
+def full_metrics_port(scene: Scene) -> str:
+    """More connections to it than the service may have, each with half a request; the public port answers meanwhile."""
+    with ExitStack() as stack:
+        for _ in range(_FULL):
+            with suppress(OSError):
+                crowd = stack.enter_context(socket.create_connection(("127.0.0.1", scene.service.metrics_port), 5))
+                crowd.sendall(b"GET /metrics HTTP/1.1\r\nHost: ")
+        for _ in range(int(_SLOW_SECONDS)):
+            if not scene.service.is_ready():
+                return "the public port did not answer"
+            sleep(1)
+    return "done"
+
+
+def reload(scene: Scene) -> str:
+    """SIGHUP, several times."""
+    for _ in range(5):
+        scene.service.tell(signal.SIGHUP)
+        sleep(0.2)
+    return "done"
+
+
+def jumping_clock(scene: Scene) -> str:
+    """The machine's clock is 40 days ahead for a while, and then 40 behind."""
+    if scene.service.clock is None:
+        return "not run: this machine has no libfaketime"
+    for days in (40, -40, 0):
+        scene.service.clock.set(days)
+        sleep(2)
+    return "done"
+
+
 def full_disk(scene: Scene) -> str:
     """Not a byte left for keys: new ones are refused by code, registered ones go on."""
     if not scene.disk.is_own:
@@ -159,6 +218,18 @@ def restart(scene: Scene) -> str:
     return "done"
 
 
+def restart_at_another_time(scene: Scene) -> str:
+    """SIGTERM, and a start with a clock that is 40 days off, which is put right after a while."""
+    if scene.service.clock is None:
+        return "not run: this machine has no libfaketime"
+    scene.service.end(signal.SIGTERM)
+    scene.service.clock.set(scene.chance.choice([40, -40]))
+    scene.service.start()
+    sleep(2)
+    scene.service.clock.set(0)
+    return "done"
+
+
 def crash(scene: Scene) -> str:
     """kill -9 of the process that speaks HTTP, and a new start."""
     scene.service.end(signal.SIGKILL)
@@ -166,5 +237,16 @@ def crash(scene: Scene) -> str:
     return "done"
 
 
-FAULTS = (kill_a_worker, stop_a_worker, slow_clients, vanishing_clients, hostile_bodies, full_disk)
-ENDS = (restart, crash)
+FAULTS = (
+    kill_a_worker,
+    stop_a_worker,
+    slow_clients,
+    vanishing_clients,
+    hostile_bodies,
+    hostile_worker,
+    full_metrics_port,
+    reload,
+    jumping_clock,
+    full_disk,
+)
+LAST = (restart, restart_at_another_time, crash)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -18,11 +17,11 @@ from typing import Any
 import httpx
 
 from benchmarks.ports import free_port
+from benchmarks.soak.faked_clock import FakedClock
 from benchmarks.soak.key_disk import KeyDisk
 
 _START_SECONDS = 120.0
 _END_SECONDS = 60.0
-_MARK = "HEINFER_SOAK"
 _KEYS_ROUTE = "/models/{model}/keys"
 EVALUATION_TIMEOUT = 10.0
 
@@ -32,23 +31,28 @@ class Service:
 
     Attributes:
         url: the same after every start.
-        port: of it.
+        port, metrics_port: of it.
+        clock: that it sees; None where this machine has no libfaketime.
         leaked: processes that were still there some time after the service had ended.
     """
 
     def __init__(self, folder: Path, disk: KeyDisk, bundles: Sequence[Path], tenants: Path) -> None:
-        self.port = free_port()
+        self.port, self.metrics_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.leaked = 0
         self._disk = disk
         self._log = folder / "log"
-        self._mark = secrets.token_hex(8)
-        (folder / "tmp").mkdir()
+        for name in ("tmp", "constants"):
+            (folder / name).mkdir()
+        self.clock = FakedClock.found(folder / "clock")
         settings = {
             "port": self.port,
+            "metrics_port": self.metrics_port,
             "tenants": tenants,
             "key_folder": disk.keys,
             "evaluation_timeout": EVALUATION_TIMEOUT,
+            "workers": 2,
+            "constants_folder": folder / "constants",
             "tenant_requests": 1_000_000,
             "tenant_bytes": "1TiB",
         }
@@ -56,7 +60,7 @@ class Service:
             **{name: value for name, value in os.environ.items() if not name.startswith("HEINFER_")},
             **{f"HEINFER_SERVER_{name.upper()}": str(value) for name, value in settings.items()},
             "TMPDIR": str(folder / "tmp"),
-            _MARK: self._mark,
+            **(self.clock.environment if self.clock else {}),
         }
         self._process: subprocess.Popen[bytes] | None = None
         self.serve(bundles)
@@ -65,11 +69,22 @@ class Service:
         """Have other bundles served from the next start on."""
         self._environment["HEINFER_SERVER_BUNDLES"] = os.pathsep.join(map(str, bundles))
 
+    def load_code(self, folder: Path) -> None:
+        """Have its processes run what a folder has for interpreters that start."""
+        self._environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+
+    def tell(self, what: signal.Signals) -> None:
+        """Send the process that speaks HTTP a signal that does not end it."""
+        assert self._process is not None
+        self._process.send_signal(what)
+
     def start(self) -> None:
         """Start it, and wait until it can evaluate."""
         command = self._disk.entered([sys.executable, "-m", "heinfer_server"])
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
+            self._process = subprocess.Popen(
+                command, env=self._environment, stdout=log, stderr=log, start_new_session=True
+            )
         end = monotonic() + _START_SECONDS
         while not self.is_ready():
             if self._process.poll() is not None or monotonic() > end:
@@ -112,12 +127,15 @@ class Service:
         return self._process.pid
 
     def processes(self) -> list[int]:
-        """Ids of all its processes: they have a mark in their environment."""
-        return [pid for pid in _pids() if f"{_MARK}={self._mark}".encode() in _read(pid, "environ").split(b"\0")]
+        """Ids of all its processes, also when the one that speaks HTTP is gone: its session's, and its workers."""
+        if self._process is None:
+            return []
+        service = self._process.pid
+        return [pid for pid in _pids() if _session(pid) == service or _works_for(pid) == service]
 
     def workers(self, age: float = 0) -> list[int]:
         """Ids of those that evaluate, and were started so many seconds ago."""
-        return [pid for pid in self.processes() if b"spawn_main" in _read(pid, "cmdline") and _age(pid) >= age]
+        return [pid for pid in self.processes() if _works_for(pid) == self.pid and _age(pid) >= age]
 
     def resident(self, pid: int) -> int:
         """Bytes of memory that a process has for itself or shares; 0 when it is gone."""
@@ -151,6 +169,18 @@ def _read(pid: int, what: str) -> bytes:
         return Path(f"/proc/{pid}/{what}").read_bytes()
     except OSError:
         return b""
+
+
+def _works_for(pid: int) -> int:
+    """Process id of the service whose worker a process is, which is its last argument; 0 when it is none's."""
+    words = _read(pid, "cmdline").rstrip(b"\0").split(b"\0")
+    return int(words[-1]) if b"heinfer_server.evaluation.worker_process" in words and words[-1].isdigit() else 0
+
+
+def _session(pid: int) -> int:
+    """Of a process; 0 when it is gone, or a zombie."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[3]) if fields and fields[0] != b"Z" else 0
 
 
 def _age(pid: int) -> float:

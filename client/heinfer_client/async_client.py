@@ -20,10 +20,12 @@ from heinfer.formats.manifest import Manifest
 from heinfer_client.address import checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.images import Image, kept
+from heinfer_client.keyfile import key_file
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.registrations import FAREWELL_SECONDS
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
@@ -57,6 +59,8 @@ class AsyncClient:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        keys_passphrase: str | None = None,
+        keys_keyring: bool = False,
         manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
@@ -79,18 +83,19 @@ class AsyncClient:
         self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
-        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
+        file = key_file(keys_path, keys_passphrase, keys_keyring)
+        self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
         self._http = httpx.AsyncClient(transport=transport, **self._address.options)
         self._alone = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process = 0
-        self._users = 0
+        self._calls = 0
         self._is_closed = False
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
-        self._require_usable()
-        await self._run(self._session.prepare())
+        async with self._call():
+            await self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Coroutine[Any, Any, Prediction]:
         """Classify one image, as it is when this is called and not awaited; see Client.encrypt_and_predict."""
@@ -101,6 +106,16 @@ class AsyncClient:
     ) -> Coroutine[Any, Any, list[Prediction]]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
         return self._predict_many([kept(image) for image in images], maximum)
+
+    async def rotate(self) -> None:
+        """Make another secret key in the place of this one, and go on with it; see Client.rotate."""
+        async with self._call():
+            await self._run(self._session.rotate())
+
+    async def delete_keys(self) -> None:
+        """Have the service forget the evaluation keys, and remove the file; see Client.delete_keys."""
+        async with self._call():
+            await self._run(self._session.delete_keys())
 
     @property
     def manifest(self) -> Manifest:
@@ -118,10 +133,15 @@ class AsyncClient:
         return self._session.codec.upload_bytes
 
     async def aclose(self) -> None:
-        """Take no more calls, and close the connections; what other tasks have under way ends with SettingError."""
+        """Take no more calls, and close the connections; what other tasks have under way ends with SettingError.
+
+        Without keys_path the service is told to forget the evaluation keys, as Client.close does, if this is the
+        process and the event loop that the client was used in.
+        """
+        is_last = not self._is_closed and not self._calls
         self._is_closed = True
-        if not self._users:
-            await self._http.aclose()
+        if is_last:
+            await self._end()
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         refuse_to_travel()
@@ -132,6 +152,8 @@ class AsyncClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is GeneratorExit:  # perhaps thrown by the garbage collector, which should send nothing
+            self._session.registrations.begin()
         await self.aclose()
 
     def _require_usable(self) -> None:
@@ -153,8 +175,8 @@ class AsyncClient:
         return await self._predict(lambda codec: codec.read_images(images, maximum))
 
     async def _predict(self, read: Reading) -> list[Prediction]:
-        self._require_usable()
-        predictions = await self._run(self._session.predict(read))
+        async with self._call():
+            predictions = await self._run(self._session.predict(read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
 
@@ -194,23 +216,39 @@ class AsyncClient:
         return None
 
     async def _exchange(self, request: Request) -> Reply:
+        require_open(self._is_closed)
         total = len(request.body or b"")
-        async with self._use():
-            with transport_errors(self._address, self._timeout), self._bars.bar(request.upload, total) as advance:
-                async with asyncio.timeout(min(self._timeout, request.seconds)):
-                    return await self._send(request, advance)
+        with transport_errors(self._address, self._timeout), self._bars.bar(request.upload, total) as advance:
+            async with asyncio.timeout(min(self._timeout, request.seconds)):
+                return await self._send(request, advance)
 
     @asynccontextmanager
-    async def _use(self) -> AsyncIterator[None]:
-        """The connections, for one request, which aclose does not disturb."""
-        require_open(self._is_closed)
-        self._users += 1
+    async def _call(self) -> AsyncIterator[None]:
+        """Around a call, whose request under way aclose does not disturb."""
+        self._require_usable()
+        self._calls += 1
         try:
             yield
         finally:
-            self._users -= 1
-            if self._is_closed and not self._users:
-                await self._http.aclose()
+            self._calls -= 1
+            if self._is_closed and not self._calls:
+                await self._end()
+
+    async def _end(self) -> None:
+        try:
+            await self._say_farewell()
+        finally:
+            await self._http.aclose()
+
+    async def _say_farewell(self) -> None:
+        words = self._session.registrations.farewell()
+        if self._loop is not asyncio.get_running_loop():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                for word in words:
+                    with suppress(Exception):  # nothing hangs on it
+                        await self._send(word, lambda _bytes: None)
 
     async def _send(self, request: Request, advance: Advance) -> Reply:
         async def pieces(body: bytes) -> AsyncIterator[bytes]:

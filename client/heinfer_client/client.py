@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar
 
@@ -13,14 +15,16 @@ import httpx
 
 from heinfer.errors import HeinferError, ServiceError
 from heinfer.formats.manifest import Manifest
-from heinfer_client.address import checked_address
+from heinfer_client.address import Address, checked_address
 from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
 from heinfer_client.images import Image, kept
+from heinfer_client.keyfile import key_file
 from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.progress import Advance, Bars
+from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
 from heinfer_client.transfer import (
@@ -52,6 +56,8 @@ class Client:
         model: name of a model that it serves.
         keys_path: file to keep the secret key in (mode 0600) and take it from; beside it, where it is registered,
             if that folder can be written. Without it the key is never written anywhere.
+        keys_passphrase: that this file is, or is to be, encrypted with; by default it is not.
+        keys_keyring: whether it is, or is to be, encrypted with a random key that the system's keyring holds, instead.
         manifest: of the only version of the model that the client takes: its bytes, or a file of them. Without it the
             client goes on to another version when the service does, between two calls.
         api_key: that the service asks for; by default that of the environment variable HEINFER_API_KEY.
@@ -77,6 +83,8 @@ class Client:
         *,
         model: str,
         keys_path: str | Path | None = None,
+        keys_passphrase: str | None = None,
+        keys_keyring: bool = False,
         manifest: bytes | Path | None = None,
         api_key: str | None = None,
         transport: httpx.BaseTransport | None = None,
@@ -99,8 +107,11 @@ class Client:
         self._on_out_of_range = checked_choice(on_out_of_range)
         self._bars = Bars(progress)
         patience = Patience(self._timeout, Budget())
-        self._session = Session(self._address.url, model, keys_path, self._bars, patience, manifest)
-        self._connections = Connections(self._address, transport)
+        file = key_file(keys_path, keys_passphrase, keys_keyring)
+        self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
+        # Of the client itself it must know nothing: a client that nobody has any more goes at once, its key with it.
+        farewell = partial(_say_farewell, self._address, self._session.registrations)
+        self._connections = Connections(self._address, transport, farewell)
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -110,8 +121,8 @@ class Client:
             ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        self._connections.require_usable()
-        self._run(self._session.prepare())
+        with self._connections.call():
+            self._run(self._session.prepare())
 
     def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
@@ -150,6 +161,31 @@ class Client:
         several = [kept(image) for image in images]
         return self._predict(lambda codec: codec.read_images(several, maximum))
 
+    def rotate(self) -> None:
+        """Make another secret key in the place of this one, register its evaluation keys, and go on with them.
+
+        What is under way in other threads ends with the former ones. Then the service is told once to forget these. A
+        file has the new key from when it is registered; other processes that use the file go on with the former one
+        until they open it again. If anything fails all is as it was.
+
+        Raises:
+            UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
+        """
+        with self._connections.call():
+            self._run(self._session.rotate())
+
+    def delete_keys(self) -> None:
+        """Have the service forget the evaluation keys, and remove the file of the secret key, if there is one.
+
+        New ones are made when they are needed.
+
+        Raises:
+            ServiceError: when the service cannot be reached, or refuses; then the file stays.
+            SettingError, FormatError: when the keys are registered elsewhere, or the file is none or cannot be removed.
+        """
+        with self._connections.call():
+            self._run(self._session.delete_keys())
+
     @property
     def manifest(self) -> Manifest:
         """What the server says of the model, checked; SettingError before prepare."""
@@ -166,7 +202,11 @@ class Client:
         return self._session.codec.upload_bytes
 
     def close(self) -> None:
-        """Take no more calls, and close the connections; what other threads have under way ends with SettingError."""
+        """Take no more calls, and close the connections; what other threads have under way ends with SettingError.
+
+        Without keys_path the service is told to forget the evaluation keys that this client has registered in this
+        process: once, within two seconds, and without an error when it cannot be reached. They would be of no use.
+        """
         self._connections.close()
 
     def __enter__(self) -> Self:
@@ -175,14 +215,16 @@ class Client:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is GeneratorExit:  # perhaps thrown by the garbage collector, which should send nothing
+            self._session.registrations.begin()
         self.close()
 
     def __reduce_ex__(self, _protocol: object) -> NoReturn:
         refuse_to_travel()
 
     def _predict(self, read: Reading) -> list[Prediction]:
-        self._connections.require_usable()
-        predictions = self._run(self._session.predict(read))
+        with self._connections.call():
+            predictions = self._run(self._session.predict(read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
 
@@ -222,23 +264,35 @@ class Client:
     def _exchange(self, request: Request) -> Reply:
         total = len(request.body or b"")
         seconds = min(self._timeout, request.seconds)
+        http = self._connections.http
         with (
-            self._connections.use() as http,
             transport_errors(self._address, self._timeout),
             self._bars.bar(request.upload, total) as advance,
         ):
-            return within(seconds, lambda: self._send(http, request, advance))
+            return within(seconds, lambda: _send(self._address, http, request, advance))
 
-    def _send(self, http: httpx.Client, request: Request, advance: Advance) -> Reply:
-        def pieces(body: bytes) -> Iterator[bytes]:
-            for piece in chunks(body):
-                yield piece
-                advance(len(piece))
 
-        content = None if request.body is None else pieces(request.body)
-        url, headers = self._address.url + request.path, headers_of(request)
-        with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
-            answer = Answer(request, response)
-            for chunk in response.iter_bytes():
-                answer.add(chunk)
-            return answer.reply()
+def _send(address: Address, http: httpx.Client, request: Request, advance: Advance) -> Reply:
+    def pieces(body: bytes) -> Iterator[bytes]:
+        for piece in chunks(body):
+            yield piece
+            advance(len(piece))
+
+    content = None if request.body is None else pieces(request.body)
+    url, headers = address.url + request.path, headers_of(request)
+    with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
+        answer = Answer(request, response)
+        for chunk in response.iter_bytes():
+            answer.add(chunk)
+        return answer.reply()
+
+
+def _say_farewell(address: Address, registrations: Registrations, http: httpx.Client) -> None:
+    ends = monotonic() + FAREWELL_SECONDS
+    for word in registrations.farewell():
+        seconds = ends - monotonic()
+        if seconds <= 0:
+            return
+        send = partial(_send, address, http, replace(word, seconds=seconds), lambda _bytes: None)
+        with suppress(Exception):  # nothing hangs on it
+            within(seconds, send)

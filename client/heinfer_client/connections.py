@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from os import register_at_fork
 from threading import Lock, RLock
@@ -22,19 +22,25 @@ codecs.lookup("idna")  # of names of hosts
 
 
 class Connections:
-    """An httpx client, closed when nobody uses it any more.
+    """An httpx client, closed when no call is under way any more.
 
     A process that is forked inherits its parent's sockets, and who reads from one takes the other's answers. So a child
     opens connections of its own; those of the parent it lets go of without a word on them.
+
+    Args:
+        farewell: is given the httpx client before that is closed.
 
     Attributes:
         preparing: held by the thread that has a model opened and keys registered.
         is_closed: whether close has been called.
     """
 
-    def __init__(self, address: Address, transport: httpx.BaseTransport | None) -> None:
+    def __init__(
+        self, address: Address, transport: httpx.BaseTransport | None, farewell: Callable[[httpx.Client], None]
+    ) -> None:
         self._address = address
         self._transport = transport
+        self._farewell = farewell
         self._is_foreign = False
         self.is_closed = False
         self._begin()
@@ -43,7 +49,7 @@ class Connections:
     def _begin(self) -> None:
         self.preparing = RLock()
         self._lock = Lock()
-        self._users = 0
+        self._calls = 0
         self._http = httpx.Client(transport=self._transport, **self._address.options)
 
     def require_usable(self) -> None:
@@ -55,29 +61,43 @@ class Connections:
                 "one: make another client here"
             )
 
+    @property
+    def http(self) -> httpx.Client:
+        """The httpx client, for one request of a call; SettingError when no more can be sent."""
+        self.require_usable()
+        return self._http
+
     @contextmanager
-    def use(self) -> Iterator[httpx.Client]:
-        """The httpx client, for one request, which close does not disturb."""
+    def call(self) -> Iterator[None]:
+        """Around a call, whose request under way close does not disturb; SettingError as http."""
         with self._lock:
             self.require_usable()
-            http, lock = self._http, self._lock
-            self._users += 1
+            lock = self._lock
+            self._calls += 1
         try:
-            yield http
+            yield
         finally:
             if lock is self._lock:  # else this is a child, forked meanwhile
                 with lock:
-                    self._users -= 1
-                    is_last = self.is_closed and not self._users
+                    self._calls -= 1
+                    is_last = self.is_closed and not self._calls
                 if is_last:
-                    http.close()
+                    self._end()
 
     def close(self) -> None:
-        """Take no more requests, and close when those under way are answered."""
+        """Take no more calls and requests; who is the last one says farewell: this one, or a call that is under way."""
         with self._lock:
+            is_last = not self.is_closed and not self._calls
             self.is_closed = True
-            is_last = not self._users
-        if is_last and not self._is_foreign:
+        if is_last:
+            self._end()
+
+    def _end(self) -> None:
+        if self._is_foreign:
+            return
+        try:
+            self._farewell(self._http)
+        finally:
             self._http.close()
 
     def after_fork(self) -> None:

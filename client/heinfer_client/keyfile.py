@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heinfer.ckks import secret_file
 from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.protection import Keyring, Passphrase, Protection
 from heinfer.ckks.secret import SecretSide
 from heinfer.errors import SettingError
 
@@ -19,14 +21,19 @@ _MAX_RECORD_BYTES = 1 << 16
 
 
 class Registration(BaseModel):
-    """Under which id which server holds the evaluation keys of which secret key for which key set."""
+    """Under which id which server holds the evaluation keys of which secret key for which key set.
+
+    Attributes:
+        model: for which they were registered; empty where a former heinfer wrote it.
+    """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
     url: str
     key_set: str
     secret: str
-    keys: str
+    model: str = ""
+    keys: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
 
 
 class KeyFile:
@@ -36,8 +43,9 @@ class KeyFile:
     keys again: where it cannot be written, as in a mounted secret, there is a warning.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, protection: Protection = None) -> None:
         self._path = path
+        self._protection = protection
         self._record = path.with_name(path.name + ".registration")
 
     def load(self, parameters: Parameters) -> SecretSide | None:
@@ -45,12 +53,13 @@ class KeyFile:
 
         Raises:
             SettingError: when it was made for other parameters: a key is never overwritten.
+            KeyProtectionError: when it is not protected as is said, or does not open.
             FormatError: when others can read the file, or it is damaged.
         """
+        if not self.exists:
+            return None
         with self._place_errors("the keys at {} cannot be read"):
-            if not self._path.exists():
-                return None
-            secret = SecretSide.load(self._path)
+            secret = SecretSide.load(self._path, self._protection)
         if secret.parameters != parameters:
             raise SettingError(
                 f"{self._path} holds keys for other CKKS parameters than this model's: give another keys_path"
@@ -60,25 +69,35 @@ class KeyFile:
     def save(self, secret: SecretSide) -> None:
         """Write the secret key."""
         with self._place_errors("keys cannot be kept at {}"):
-            secret.save(self._path)
+            secret.save(self._path, self._protection)
 
-    def load_registration(self, url: str, key_set: str, secret: SecretSide) -> str | None:
-        """Id of the keys on that server, if they were registered there for that very key set and secret key.
+    @property
+    def exists(self) -> bool:
+        """Whether there is a secret key."""
+        with self._place_errors("the keys at {} cannot be read"):
+            return self._path.exists()
+
+    def registration(self, url: str, secret: SecretSide) -> Registration | None:
+        """Where the evaluation keys of that very secret key are registered, if on that server.
 
         With another secret key, its file replaced or made anew, the scores would be wrong without any error.
         """
+        found = self.record()
+        known = found is not None and (found.url, found.secret) == (url, secret.fingerprint())
+        return found if known else None
+
+    def record(self) -> Registration | None:
+        """What is written of a registration, of whichever secret key."""
         try:
             with self._record.open("rb") as file:
-                found = Registration.model_validate_json(file.read(_MAX_RECORD_BYTES))
+                return Registration.model_validate_json(file.read(_MAX_RECORD_BYTES))
         except (OSError, ValidationError):  # nothing is lost: they are registered again
             return None
-        expected = (url, key_set, secret.fingerprint())
-        return found.keys if (found.url, found.key_set, found.secret) == expected else None
 
-    def save_registration(self, registration: Registration) -> None:
+    def save_registration(self, registration: Registration) -> bool:
         """Write where the keys are registered; the id lets whoever knows it use and delete them.
 
-        A RuntimeWarning says that it cannot be written.
+        A RuntimeWarning says that it cannot be written, and False.
         """
         try:
             self._write_record(registration.model_dump_json())
@@ -88,6 +107,8 @@ class KeyFile:
                 RuntimeWarning,
                 stacklevel=2,
             )
+            return False
+        return True
 
     def _write_record(self, text: str) -> None:
         descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
@@ -98,9 +119,30 @@ class KeyFile:
         finally:
             Path(temporary).unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        """Remove both files; what the keyring holds for the first as well. SettingError when the place forbids it."""
+        with self._place_errors("the keys at {} cannot be removed"):
+            secret_file.remove(self._path)
+            self._record.unlink(missing_ok=True)
+
     @contextmanager
     def _place_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             raise SettingError(f"{what.format(self._path)}: {error.strerror}") from error
+
+
+def key_file(path: str | Path | None, passphrase: str | None, keyring: bool) -> KeyFile | None:
+    """The file that a user names, and how it is protected; SettingError when that makes no sense."""
+    if passphrase is not None and keyring:
+        raise SettingError("a key file is protected by a passphrase or by the keyring, not by both")
+    if not path:
+        if passphrase is not None or keyring:
+            raise SettingError("keys_passphrase and keys_keyring protect a file: give keys_path, too")
+        return None
+    protection = Passphrase(passphrase) if passphrase is not None else Keyring() if keyring else None
+    try:
+        return KeyFile(Path(path), protection)
+    except (TypeError, ValueError):  # ValueError: it ends in no name, as / and . do
+        raise SettingError(f"keys_path must be the path of a file, not {path!r}") from None

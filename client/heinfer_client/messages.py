@@ -11,8 +11,10 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import inf, nan
 from typing import NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from heinfer.errors import (
+    ApiKeyExpiredError,
     BusyError,
     DeadlineError,
     EvaluationTimeoutError,
@@ -119,6 +121,7 @@ _BY_CODE: dict[str, type[ServiceError]] = {
     for error in (
         PayloadTooLargeError,
         UnauthorizedError,
+        ApiKeyExpiredError,
         ManifestRequiredError,
         UnknownKeysError,
         UnknownManifestError,
@@ -158,6 +161,11 @@ _PASSING_STATUSES = frozenset(
     }
 )
 """What a proxy answers while the service behind it is away; of the service itself its code is what counts."""
+
+
+def model_path(model: str) -> str:
+    """Below what a model is served."""
+    return f"/models/{quote(model, safe='')}"
 
 
 def require_success(reply: Reply) -> None:

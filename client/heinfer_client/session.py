@@ -9,20 +9,22 @@ version. Only flows that are done alone change what the session holds.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from urllib.parse import quote
+from typing import TypeVar
 
 import numpy as np
 
 from heinfer.ckks.secret import SecretSide
-from heinfer.errors import ModelChangedError, SettingError, UnknownKeysError, UnknownManifestError
+from heinfer.errors import HeinferError, SettingError, UnknownKeysError, UnknownManifestError
 from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
 from heinfer_client.jobs import LONG_SECONDS, evaluate_as_job
-from heinfer_client.keyfile import KeyFile, Registration
+from heinfer_client.keyfile import KeyFile
+from heinfer_client.keys import Keys
 from heinfer_client.messages import (
     Alone,
     Flow,
@@ -30,6 +32,7 @@ from heinfer_client.messages import (
     Request,
     evaluation_seconds,
     expected_seconds,
+    model_path,
     require_service,
     require_success,
 )
@@ -38,32 +41,19 @@ from heinfer_client.progress import Bars
 from heinfer_client.replicas import just_registered
 from heinfer_client.retries import Patience, Tries, ask
 from heinfer_client.trust import pinned_manifest, trusted_manifest
-from heinfer_client.upload import send_keys
+from heinfer_client.versions import Version, model_changed, stale_version
+
+T = TypeVar("T")
 
 Reading = Callable[[Codec], Sequence[Array]]
 """Makes a network's inputs from what the caller gave, as a version of the model wants them."""
 
 
 @dataclass(frozen=True, eq=False)
-class _Version:
-    """A version of the model.
-
-    Attributes:
-        codec: its manifest, put to work.
-        digest: of the manifest, as requests name it.
-        expected: seconds that an evaluation is expected to take.
-    """
-
-    codec: Codec
-    digest: str
-    expected: float
-
-
-@dataclass(frozen=True, eq=False)
 class _Ready:
     """What a request needs."""
 
-    version: _Version
+    version: Version
     secret: SecretSide
     key_id: str
 
@@ -73,13 +63,16 @@ class Session:
 
     Args:
         manifest: the manifest that the client is pinned to: its bytes, or a file of them; None to follow the service.
+
+    Attributes:
+        registrations: what the service is to forget.
     """
 
     def __init__(
         self,
         url: str,
         model: str,
-        keys_path: str | Path | None,
+        file: KeyFile | None,
         bars: Bars,
         patience: Patience,
         manifest: bytes | Path | None = None,
@@ -88,13 +81,12 @@ class Session:
             raise SettingError("model must be the name of a model that the service has")
         self._url = url
         self._model = model
-        self._path = f"/models/{quote(model, safe='')}"
-        self._file = _key_file(keys_path) if keys_path else None
         self._bars = bars
         self._patience = patience
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
-        self._version: _Version | None = None
-        self._secret: SecretSide | None = None
+        self._keys = Keys(url, model, file, bars, patience)
+        self.registrations = self._keys.registrations
+        self._version: Version | None = None
         self._ready: _Ready | None = None
 
     @property
@@ -114,7 +106,7 @@ class Session:
             SettingError, FormatError: when the file of the keys does not serve.
             ServiceError: when there is no service, or it refuses.
         """
-        yield from self._answered_by_one_version(lambda _codec: ())
+        yield from self.predict(lambda _codec: ())
 
     def predict(self, read: Reading) -> Flow[list[Prediction]]:
         """Read inputs, encrypt them, have them evaluated and decrypt their scores.
@@ -128,43 +120,76 @@ class Session:
             WrongAnswerError: when an answer is of another request.
             What prepare raises.
         """
-        return (yield from self._answered_by_one_version(read))
 
-    def _answered_by_one_version(self, read: Reading) -> Flow[list[Prediction]]:
+        def work(version: Version) -> Flow[list[Prediction]]:
+            inputs = read(version.codec)  # before any key is made
+            if not self._is_ready_for(version):
+                yield Alone(self._prepare(version))
+            return (yield from self._evaluated(version, inputs))
+
+        predictions = yield from self._with_one_version(work)
+        yield from self._forget_retired()
+        return predictions
+
+    def rotate(self) -> Flow[None]:
+        """Make another secret key, have its evaluation keys registered, and go on with them.
+
+        Calls that are under way end with the former ones, whose registration is deleted after that, best effort. The
+        file has one of the two secret keys at any time, and the new one from when its evaluation keys are registered.
+
+        Raises:
+            What prepare raises; then all is as before.
+        """
+
+        def work(version: Version) -> Flow[None]:
+            yield Alone(self._rotate(version))
+
+        yield from self._with_one_version(work)
+        yield from self._forget_retired()
+
+    def delete_keys(self) -> Flow[None]:
+        """Have the service forget the evaluation keys, and remove the file of the secret key.
+
+        Raises:
+            ServiceError, SettingError: as Keys.deleted does.
+        """
+        yield Alone(self._delete())
+
+    def _with_one_version(self, work: Callable[[Version], Flow[T]]) -> Flow[T]:
         is_refreshed = False
         while True:
             if self._version is None:
                 yield Alone(self._open())
             version = self._version
             assert version is not None
-            inputs = read(version.codec)  # before any key is made
             try:
-                yield Alone(self._prepare(version))
-                return (yield from self._evaluated(version, inputs))
+                return (yield from work(version))
             except UnknownManifestError as error:
                 if self._pinned is not None or is_refreshed:
-                    raise _model_changed(self._model, self._pinned is not None) from error
+                    raise model_changed(self._model, self._pinned is not None) from error
                 is_refreshed = True
             yield Alone(self._refresh(version))
 
-    def _evaluated(self, version: _Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+    def _evaluated(self, version: Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
         predictions: list[Prediction] = []
-        for batch in version.codec.in_batches(inputs):
-            predictions += yield from self._batch(version, batch)
+        with ExitStack() as held:
+            ready = self._for(version, held)
+            for batch in version.codec.in_batches(inputs):
+                try:
+                    predictions += yield from self._batch(ready, batch)
+                except UnknownKeysError:
+                    yield Alone(self._register(ready))
+                    ready = self._for(version, held)  # perhaps of another secret key: encrypted is anew
+                    with just_registered():
+                        predictions += yield from self._batch(ready, batch)
         return predictions
 
-    def _batch(self, version: _Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
-        ready = self._for(version)
+    def _batch(self, ready: _Ready, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+        version = ready.version
         started = perf_counter()
         body = version.codec.encrypt(ready.secret, inputs)
         client_seconds = perf_counter() - started
-        try:
-            reply = yield from self._evaluate(ready, body)
-        except UnknownKeysError:
-            yield Alone(self._register(ready))
-            ready = self._for(version)  # of the same secret: a version has one
-            with just_registered():
-                reply = yield from self._evaluate(ready, body)
+        reply = yield from self._evaluate(ready, body)
         started = perf_counter()
         binding = evaluation_binding(version.codec.binding, ready.key_id, body)
         with np.errstate(all="ignore"):  # whatever decrypted numbers are, they shall not end a call before it is over
@@ -186,12 +211,27 @@ class Session:
                 for own in answer.scores
             ]
 
-    def _for(self, version: _Version) -> _Ready:
-        """What a request to a version needs; UnknownManifestError when another call has gone on to the next one."""
+    def _for(self, version: Version, held: ExitStack) -> _Ready:
+        """What requests to a version need, and will find registered for as long as `held` is open.
+
+        Raises:
+            UnknownManifestError: when another call has gone on to the next version.
+        """
         ready = self._ready
         if ready is None or ready.version is not version:
-            raise _stale()
+            raise stale_version()
+        held.enter_context(self.registrations.used(ready.key_id))
         return ready
+
+    def _is_ready_for(self, version: Version) -> bool:
+        return self._ready is not None and self._ready.version is version
+
+    def _forget_retired(self) -> Flow[None]:
+        """Have the service forget keys that nobody uses any more, best effort."""
+        for word in self.registrations.due():
+            with suppress(HeinferError):
+                yield word
+                self.registrations.heard(word)
 
     # Flows that are done alone
 
@@ -199,61 +239,55 @@ class Session:
         if self._version is None:
             self._version = yield from self._fetched()
 
-    def _refresh(self, stale: _Version) -> Flow[None]:
+    def _refresh(self, stale: Version) -> Flow[None]:
         if self._version is stale:
             self._version = yield from self._fetched()
 
-    def _fetched(self) -> Flow[_Version]:
-        reply = yield from self._ask(Request("GET", f"{self._path}/manifest", limit=MAX_MANIFEST_BYTES))
+    def _fetched(self) -> Flow[Version]:
+        reply = yield from self._ask(Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES))
         require_service(reply, self._url)
         require_success(reply)
         served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
         codec = Codec(trusted_manifest(served, self._model), served)
-        return _Version(codec, codec.binding.hex(), expected_seconds(reply))
+        return Version(codec, codec.binding.hex(), expected_seconds(reply))
 
-    def _prepare(self, version: _Version) -> Flow[None]:
+    def _prepare(self, version: Version) -> Flow[None]:
         """Have a secret key for a version, and its evaluation keys registered."""
-        ready = self._ready
         if self._version is not version:
-            raise _stale()
-        if ready is not None and ready.version is version:
+            raise stale_version()
+        if self._is_ready_for(version):
             return
-        if self._secret is None or self._secret.parameters != version.codec.parameters:
-            self._secret = self._load_or_make_secret(version)
-        if ready is not None and ready.secret is self._secret and ready.version.codec.key_set == version.codec.key_set:
+        ready, secret = self._ready, self._keys.secret_for(version.codec)
+        if ready is not None and ready.secret is secret and ready.version.codec.key_set == version.codec.key_set:
             registered: str | None = ready.key_id
-        elif self._file is not None:
-            registered = self._file.load_registration(self._url, version.codec.key_set, self._secret)
         else:
-            registered = None
+            registered = self._keys.noted(version.codec, secret)
         if registered is not None:
-            self._ready = _Ready(version, self._secret, registered)
+            self._ready = _Ready(version, secret, registered)
         else:
-            yield from self._registered(version, self._secret)
+            yield from self._registered(version, secret)
 
     def _register(self, stale: _Ready) -> Flow[None]:
-        """Register keys that the service does not know (any more), unless another call has done so."""
+        """Register keys that the service does not know (any more), unless another call has done so, or deleted them."""
         if self._ready is stale:
             yield from self._registered(stale.version, stale.secret)
+        elif self._ready is None:
+            yield from self._prepare(stale.version)
 
-    def _registered(self, version: _Version, secret: SecretSide) -> Flow[None]:
-        codec = version.codec
-        with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
-            body = codec.evaluation_keys(secret, advance)
-        key_id = yield from send_keys(self._path, version.digest, body, self._bars, self._patience)
+    def _registered(self, version: Version, secret: SecretSide) -> Flow[None]:
+        key_id = yield from self._keys.registered(version.codec, version.digest, secret)
         self._ready = _Ready(version, secret, key_id)
-        if self._file is not None:
-            registration = Registration(url=self._url, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id)
-            self._file.save_registration(registration)
 
-    def _load_or_make_secret(self, version: _Version) -> SecretSide:
-        parameters = version.codec.parameters
-        secret = self._file.load(parameters) if self._file else None
-        if secret is None:
-            secret = SecretSide.generate(parameters)
-            if self._file is not None:
-                self._file.save(secret)
-        return secret
+    def _rotate(self, version: Version) -> Flow[None]:
+        if self._version is not version:
+            raise stale_version()
+        current = None if self._ready is None else self._ready.key_id
+        secret, key_id = yield from self._keys.rotated(version.codec, version.digest, current)
+        self._ready = _Ready(version, secret, key_id)
+
+    def _delete(self) -> Flow[None]:
+        yield from self._keys.deleted(None if self._ready is None else self._ready.key_id)
+        self._ready = None
 
     # Requests
 
@@ -269,26 +303,3 @@ class Session:
         reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
-
-
-def _stale() -> UnknownManifestError:
-    return UnknownManifestError("another call of this client has gone on to another version of the model")
-
-
-def _model_changed(model: str, is_pinned: bool) -> ModelChangedError:
-    if is_pinned:
-        return ModelChangedError(
-            f"the service does not have (any more) the version of {model} that this client is pinned to: pin the new "
-            "one after a look at it, or leave manifest= off"
-        )
-    return ModelChangedError(
-        f"the version of {model} changed again during one call, or services of several versions answer at this address "
-        "in turn: nothing was answered; call again"
-    )
-
-
-def _key_file(path: str | Path) -> KeyFile:
-    try:
-        return KeyFile(Path(path))
-    except (TypeError, ValueError):  # ValueError: it ends in no name, as / and . do
-        raise SettingError(f"keys_path must be the path of a file, not {path!r}") from None

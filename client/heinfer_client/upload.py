@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha256
 
 from pydantic import BaseModel, Field, ValidationError
@@ -32,8 +33,21 @@ class _State(BaseModel):
     is_registered: bool = False
 
 
-def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience: Patience) -> Flow[str]:
-    """Register a frame of keys; returns their id.
+@dataclass(frozen=True)
+class Sent:
+    """Keys that the service has.
+
+    Attributes:
+        key_id: their id.
+        is_own: whether it was this client that registered them: not when they were there before it had sent them.
+    """
+
+    key_id: str
+    is_own: bool
+
+
+def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience: Patience) -> Flow[Sent]:
+    """Register a frame of keys.
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
     Where uploads get lost that have just begun, all is sent at once: another service may have answered.
@@ -48,7 +62,7 @@ def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience:
     """
     whole = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body, upload=_DESCRIPTION)
     if len(body) <= WHOLE_BYTES:
-        return _key_id((yield from ask(whole, Tries(patience))))
+        return _registered((yield from ask(whole, Tries(patience))))
     with bars.bar(_DESCRIPTION, len(body)) as advance:
         return (yield from _Pieces(model_path, manifest, body, patience, advance).send())
 
@@ -67,7 +81,7 @@ class _Pieces:
         self._losses = 0
         self._tries = Tries(patience)
 
-    def send(self) -> Flow[str]:
+    def send(self) -> Flow[Sent]:
         while True:
             try:
                 return (yield from self._from_where_it_is())
@@ -79,16 +93,17 @@ class _Pieces:
                 pause = self._tries.pause_after(error)
             yield pause
 
-    def _at_once(self, reason: ServiceError) -> Flow[str]:
+    def _at_once(self, reason: ServiceError) -> Flow[Sent]:
         reply = yield from ask(self._whole, Tries(self._patience))
         if not reply.is_success:
             raise several_services(reason, "uploads and keys") from reason
-        return _key_id(reply)
+        return _registered(reply)
 
-    def _from_where_it_is(self) -> Flow[str]:
+    def _from_where_it_is(self) -> Flow[Sent]:
+        is_own = self._furthest == len(self._body)
         state = yield from self._ask(self._begin)  # begins it, or says where it is
         if state.is_registered:
-            return state.upload
+            return Sent(state.upload, is_own)
         path = f"/uploads/{state.upload}"
         while state.offset < len(self._body):
             piece = self._body[state.offset : state.offset + PIECE_BYTES]
@@ -96,7 +111,7 @@ class _Pieces:
             state = yield from self._ask(Request("PATCH", path, {"offset": str(state.offset)}, piece))
             if state.offset != expected:
                 raise UploadOffsetError("the service says that another piece has come than was sent")
-        return _key_id((yield from self._tries.attempt(Request("POST", path))))
+        return _registered((yield from self._tries.attempt(Request("POST", path))))
 
     def _ask(self, request: Request) -> Flow[_State]:
         reply = yield from self._tries.attempt(request)
@@ -114,10 +129,10 @@ class _Pieces:
         return state
 
 
-def _key_id(reply: Reply) -> str:
+def _registered(reply: Reply) -> Sent:
     require_success(reply)
     try:
-        return _Registered.model_validate_json(reply.body).keys
+        return Sent(_Registered.model_validate_json(reply.body).keys, is_own=True)
     except ValidationError:
         raise _nonsense(reply) from None
 

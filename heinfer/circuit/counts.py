@@ -47,4 +47,4 @@ def count_circuit(circuit: Circuit) -> Counts:
 
 def count_layers(circuit: Circuit) -> tuple[Counts, ...]:
     """Counts of each layer, in the order of ``circuit.layers``."""
-    return tuple(count(op for op in circuit.ops if op.layer == layer) for layer in range(len(circuit.layers)))
+    return tuple(count(circuit.ops[number] for number in numbers) for numbers in circuit.by_layer)

@@ -97,6 +97,15 @@ class Circuit:
         uses = {argument: number for number, op in self for argument in op.args}
         return uses | dict.fromkeys(self.outputs, len(self.ops))
 
+    @cached_property
+    def by_layer(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the operations of each layer, in the order of ``layers``."""
+        numbers: list[list[int]] = [[] for _ in self.layers]
+        for number, op in self:
+            if op.layer >= 0:
+                numbers[op.layer].append(number)
+        return tuple(map(tuple, numbers))
+
     def steps(self) -> tuple[int, ...]:
         """Rotation steps that need a Galois key, ascending."""
         return tuple(sorted({op.step for op in self.ops if op.kind is Kind.ROTATE}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf, log2, prod
+from sys import float_info
 
 import numpy as np
 
@@ -28,8 +29,9 @@ _ARGUMENTS = {
 def validate_structure(circuit: Circuit) -> None:
     """Raise CircuitError unless the circuit is well-formed static single assignment."""
     inputs = []
+    wrong = {n: _constant_complaint(c, circuit.slots) for n, c in enumerate(circuit.constants)}
     for number, op in circuit:
-        complaint = _complaint(circuit, number, op)
+        complaint = _complaint(circuit, number, op) or wrong.get(op.constant)
         if complaint:
             raise CircuitError(f"{circuit.layer_name(op)}: value {number} ({op.kind}) {complaint}")
         if op.kind is Kind.INPUT:
@@ -54,7 +56,7 @@ def _complaint(circuit: Circuit, number: int, op: Op) -> str | None:
         return f"has the input {op.input}"
     if not -1 <= op.layer < len(circuit.layers):
         return f"belongs to layer {op.layer} of {len(circuit.layers)}"
-    return _constant_complaint(circuit.constants[op.constant], circuit.slots) if needs_constant else None
+    return None
 
 
 def _constant_complaint(constant: SlotVector, slots: int) -> str | None:
@@ -70,13 +72,25 @@ def validate_ranges(
 ) -> None:
     """Raise RangeError where bound x scale can reach half the modulus: CKKS would wrap around in silence.
 
+    So would a constant, and SEAL 4.3 has no defined result for one that is far too large.
+
     |slot| <= bound implies |coefficient| <= bound x scale, since coefficients are averages of rotated slots.
     """
+    halves = [prod(parameters.primes_at(level)) / 2 for level in range(parameters.top_level + 1)]
+    peaks = [float(max(constant.max(), -constant.min())) for constant in circuit.constants]
     for number, op in circuit:
         kind = types[number]
-        if not 0 < kind.scale < inf:
+        if not float_info.min <= kind.scale < inf:
             raise CircuitError(f"{circuit.layer_name(op)}: value {number} ({op.kind}) has the scale {kind.scale}")
-        half = prod(parameters.primes_at(kind.level)) / 2
+        half = halves[kind.level]
+        if op.constant >= 0:
+            scale = op.scale if op.kind is Kind.MULTIPLY_PLAIN else kind.scale
+            if not peaks[op.constant] * scale < half:
+                raise RangeError(
+                    f"{circuit.layer_name(op)}: the constants of value {number} ({op.kind}), up to "
+                    f"{peaks[op.constant]:.3g} at scale 2^{log2(scale):.1f}, exceed half the modulus of level "
+                    f"{kind.level}: lower the scale, or scale the weights down"
+                )
         if not bounds[number] * kind.scale < half:  # also when a bound is no number
             raise RangeError(
                 f"{circuit.layer_name(op)}: values up to {bounds[number]:.3g} at scale 2^{log2(kind.scale):.1f} need "

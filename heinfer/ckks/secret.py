@@ -12,6 +12,7 @@ from tenseal import sealapi
 
 from heinfer.ckks import secret_file
 from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.protection import Protection
 from heinfer.ckks.seal import Ring, SealObject, from_bytes, galois_element, library_errors, parms_words, to_bytes
 from heinfer.errors import ParameterError, RangeError
 
@@ -43,22 +44,23 @@ class SecretSide:
         return cls(ring, sealapi.KeyGenerator(ring.context).secret_key())
 
     @classmethod
-    def load(cls, path: Path) -> SecretSide:
+    def load(cls, path: Path, protection: Protection = None) -> SecretSide:
         """Read a key that :meth:`save` wrote.
 
         Raises:
+            KeyProtectionError: when the file is not protected as is said, or does not open.
             FormatError: when the file can be read by others, or is no secret key, or a damaged one.
             NewerFormatError: when a newer heinfer wrote it.
             InsecureParametersError: when its parameters are below 128 bits.
             BackendError: when SEAL refuses the key (it takes none that another minor version of SEAL wrote).
         """
-        parameters, key = secret_file.read(path)
-        ring = Ring.secure(parameters)
-        return cls(ring, from_bytes(sealapi.SecretKey(), ring.context, key))
+        found = secret_file.read(path)
+        ring = Ring.secure(found.parameters)
+        return cls(ring, from_bytes(sealapi.SecretKey(), ring.context, found.key(protection)))
 
-    def save(self, path: Path) -> None:
-        """Write parameters and key to a file of mode 0600, whole or not at all."""
-        secret_file.write(path, self.parameters, to_bytes(self._secret_key))
+    def save(self, path: Path, protection: Protection = None) -> None:
+        """Write parameters and key to a file of mode 0600, whole or not at all; KeyringError as it comes."""
+        secret_file.write(path, self.parameters, to_bytes(self._secret_key), protection)
 
     @property
     def parameters(self) -> Parameters:

@@ -13,9 +13,12 @@ from typer.core import TyperGroup
 from heinfer.cli.calibrate import calibrate
 from heinfer.cli.compile import compile_network
 from heinfer.cli.demo import demo
+from heinfer.cli.keys import keys
 from heinfer.cli.plan import plan
 from heinfer.cli.predict import predict
 from heinfer.cli.serve import serve
+from heinfer.cli.signing import sign, verify
+from heinfer.cli.stored import backup, confirm_clock
 from heinfer.cli.tenant import tenant
 from heinfer.cli.train import train
 from heinfer.errors import HeinferError, ServiceError
@@ -60,9 +63,14 @@ app.command("train")(train)
 app.command("compile")(compile_network)
 app.command("plan")(plan)
 app.command("calibrate")(calibrate)
+app.command("sign")(sign)
+app.command("verify")(verify)
 app.command("serve")(serve)
 app.add_typer(tenant, name="tenant")
+app.command("backup")(backup)
+app.command("confirm-clock")(confirm_clock)
 app.command("predict")(predict)
+app.add_typer(keys, name="keys")
 app.command("demo")(demo)
 
 

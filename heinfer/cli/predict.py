@@ -11,6 +11,16 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from heinfer.cli.client_options import (
+    AllowPlainHttp,
+    ApiKey,
+    Ca,
+    Certificate,
+    PassphraseFile,
+    Url,
+    UseKeyring,
+    passphrase_of,
+)
 from heinfer.cli.extras import needs
 from heinfer.cli.out_of_range import OUT_OF_RANGE_MEANS, confidence_in_words, in_words
 from heinfer.errors import ImageError
@@ -20,24 +30,20 @@ if TYPE_CHECKING:
 
 
 def predict(  # noqa: PLR0913, PLR0917 - one option for each wish
-    url: Annotated[str, typer.Argument(help="Of the service, such as http://127.0.0.1:8000")],
+    url: Url,
     images: Annotated[
         list[Path], typer.Argument(help="Pictures, such as PNG; or .npy arrays, uint8 or float in 0..1.")
     ],
     model: Annotated[str, typer.Option(help="Name of a model that the service has.")] = "mnist-ffconv",
-    api_key: Annotated[
-        str | None, typer.Option(envvar="HEINFER_API_KEY", help="If the service needs one.", show_envvar=True)
-    ] = None,
-    allow_plain_http: Annotated[
-        bool, typer.Option("--allow-plain-http", help="Send the API key over plain http to another machine as well.")
-    ] = False,
-    ca: Annotated[Path | None, typer.Option(help="PEM file of the authorities to trust, such as your own.")] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(help="PEM file of your certificate and its key, if the service asks for one.")
-    ] = None,
+    api_key: ApiKey = None,
+    allow_plain_http: AllowPlainHttp = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
     keys: Annotated[
         Path | None, typer.Option(help="File that keeps the secret key for the next time; by default none does.")
     ] = None,
+    passphrase_file: PassphraseFile = None,
+    keyring: UseKeyring = False,
     maximum: Annotated[
         int | None, typer.Option(help="The integer that is white, such as 4095, where the file does not say it.")
     ] = None,
@@ -55,6 +61,8 @@ def predict(  # noqa: PLR0913, PLR0917 - one option for each wish
         url,
         model=model,
         keys_path=keys,
+        keys_passphrase=passphrase_of(keys, passphrase_file, keyring),
+        keys_keyring=keyring,
         api_key=api_key,
         ca=ca,
         certificate=certificate,

@@ -66,7 +66,7 @@ def _counts(counts: Counts) -> tuple[str, ...]:
 
 
 def _layouts(report: Report) -> Table:
-    before = report.layers[0].layout_in
+    before = report.layers[0].layout_in if report.layers else ""
     rows = [("input", before)]
     for layer in report.layers:
         rows.append((layer.name, layer.kernel))

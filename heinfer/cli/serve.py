@@ -12,7 +12,7 @@ from heinfer.cli.models import bundle_file
 from heinfer.errors import SettingError
 
 
-def serve(
+def serve(  # noqa: PLR0913, PLR0917 - one for each option
     bundles: Annotated[list[str], typer.Argument(metavar="NAME|BUNDLE...", help="Models to serve.")],
     host: Annotated[str | None, typer.Option(help="Address to listen on.", show_default="127.0.0.1")] = None,
     port: Annotated[int | None, typer.Option(help="0 takes a free one.", show_default="8000")] = None,
@@ -21,6 +21,9 @@ def serve(
     ] = None,
     no_auth: Annotated[
         bool | None, typer.Option("--no-auth", help="Without API keys, on a loopback address.", show_default=False)
+    ] = None,
+    trust: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Serve only what this public key has signed.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes that evaluate.", show_default="one a core")] = None,
     backend: Annotated[
@@ -40,6 +43,7 @@ def serve(
         "port": port,
         "tenants": tenants,
         "no_auth": no_auth,
+        "trust": None if trust is None else tuple(trust),
         "workers": workers,
         "backend": backend,
         "threads": threads,

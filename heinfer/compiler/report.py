@@ -123,8 +123,7 @@ def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[f
     worst = worst_cases(circuit, _input_intervals(bundle.manifest))
     room = [parameters.capacity(kind.level, kind.scale) for kind in types]
     reports = []
-    for position, (layer, counts) in enumerate(zip(circuit.layers, count_layers(circuit), strict=True)):
-        numbers = [number for number, op in circuit if op.layer == position]
+    for layer, numbers, counts in zip(circuit.layers, circuit.by_layer, count_layers(circuit), strict=True):
         made = numbers[-1]
         reports.append(
             LayerReport(
@@ -133,10 +132,13 @@ def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[f
                 layer.layout_in,
                 layer.layout_out,
                 level=max(
-                    types[a].level
-                    for n in numbers
-                    if circuit.ops[n].kind is not Kind.DROP_LEVEL
-                    for a in circuit.ops[n].args
+                    (
+                        types[a].level
+                        for n in numbers
+                        if circuit.ops[n].kind is not Kind.DROP_LEVEL
+                        for a in circuit.ops[n].args
+                    ),
+                    default=types[made].level,
                 ),
                 scale_bits=log2(types[made].scale),
                 counts=counts,

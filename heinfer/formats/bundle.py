@@ -36,11 +36,20 @@ BUNDLE_VERSION = 3
 MAX_FILE_BYTES = 1 << 28
 MAX_INFLATED_BYTES = 1 << 29
 
+MOST_INFLATION = 1 << 8
+"""Bytes of the blob for each of the payload, beyond `FREE_INFLATION`; the shipped bundles have up to 68."""
+FREE_INFLATION = 1 << 24
+BYTES_PER_OPERATION = 1 << 4
+"""Of the payload, beyond `FREE_OPERATIONS`; the shipped bundles have 230 and more."""
+FREE_OPERATIONS = 1 << 14
+
 _MAGIC = b"heinferB"
 _HEAD = struct.Struct("<8sH")
 _LENGTHS = struct.Struct("<QQ32s")
 """Length of the payload, length of the blob, SHA-256 of the payload."""
 _XZ_MEMORY = 1 << 26
+_MAX_HEADER_BYTES = 1 << 16
+"""Of the safetensors blob: the names and places of a few arrays."""
 _DTYPES = {**DTYPES, "manifest": ("<u1", 1), "metadata": ("<u1", 1), "bounds": ("<f8", 1)}
 _SAFETENSORS_NAMES = {"<u1": "U8", "<i4": "I32", "<u4": "U32", "<f8": "F64"}
 _METADATA: TypeAdapter[dict[str, str]] = TypeAdapter(dict[str, str])
@@ -69,9 +78,13 @@ def save(bundle: Bundle, path: Path | str) -> None:
     Raises:
         BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
     """
-    path = Path(path)
     data = to_bytes(bundle)
     from_bytes(data)
+    write_whole(Path(path), data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all; BundleError when it cannot be written."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
         # As tempfile does it, but for the mode: a server that runs as another user is to read the bundle.
@@ -92,12 +105,20 @@ def load(path: Path | str) -> Bundle:
         NewerFormatError: when a newer heinfer wrote it.
         InsecureParametersError: when its parameters are below 128 bits.
     """
-    path = Path(path)
+    return opened(path, read(path))
+
+
+def read(path: Path | str) -> bytes:
+    """The bytes of a bundle's file, not looked at and not many more than there may be; BundleError without any."""
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)
+        with Path(path).open("rb") as file:
+            return file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def opened(path: Path | str, data: bytes) -> Bundle:
+    """The bundle of bytes that :func:`read` gave; raises what :func:`load` does, with the file's name."""
     try:
         return from_bytes(data)
     except (BundleError, NewerFormatError) as error:
@@ -122,6 +143,12 @@ def from_bytes(data: bytes) -> Bundle:
     """Read a bundle from the bytes of its file; raises what :func:`load` does."""
     version, blob = _open(data)
     tensors = _tensors(blob)
+    operations, most = len(tensors["op.kind"]), FREE_OPERATIONS + len(data) // BYTES_PER_OPERATION
+    if operations > most:
+        raise BundleError(
+            f"a bundle of {len(data)} bytes has at most {most} operations, not {operations}: so many are not the "
+            "network's, compile the model again, or get the bundle from who did"
+        )
     if len(tensors["metadata"]) > MAX_TEXT_BYTES:
         raise BundleError(f"the metadata has at most {MAX_TEXT_BYTES} bytes")
     try:
@@ -179,6 +206,12 @@ def _open(data: bytes) -> tuple[int, bytes]:
         raise BundleError("the bundle is damaged: fetch or compile it again")
     if inflated_length > MAX_INFLATED_BYTES:
         raise BundleError(f"a bundle inflates to at most {MAX_INFLATED_BYTES} bytes")
+    most = FREE_INFLATION + MOST_INFLATION * len(payload)
+    if inflated_length > most:
+        raise BundleError(
+            f"a bundle of {len(payload)} bytes of payload inflates to at most {most}, not {inflated_length}: so much "
+            "is not the network's, compile the model again, or get the bundle from who did"
+        )
     return version, _inflate(payload, inflated_length)
 
 
@@ -195,6 +228,8 @@ def _inflate(payload: bytes, length: int) -> bytes:
 
 def _tensors(blob: bytes) -> Tensors:
     """The arrays of a safetensors blob: exactly the expected names, each of its dtype and number of axes."""
+    if int.from_bytes(blob[:8], "little") > _MAX_HEADER_BYTES:
+        raise BundleError(f"the bundle's list of arrays has at most {_MAX_HEADER_BYTES} bytes")
     try:
         found: dict[str, dict[str, Any]] = dict(safetensors.deserialize(blob))  # type: ignore[no-untyped-call]
     except safetensors.SafetensorError:

@@ -33,7 +33,7 @@ DTYPES: Mapping[str, tuple[str, int]] = {
 """Name -> dtype and number of axes. A constant is `length` entries of `index`, each the number of a value."""
 
 MAX_ENTRIES = 1 << 18
-"""Operations, and constants, of a circuit: a few bytes each in a file become hundreds in memory."""
+"""Operations, constants, and outputs of a circuit: a few bytes each in a file become hundreds in memory."""
 
 MAX_TEXT_BYTES = 1 << 20
 
@@ -52,6 +52,7 @@ _KINDS = (
 _ARITY = {Kind.INPUT: 0, Kind.ADD: 2, Kind.MULTIPLY: 2}
 _MAX_ARITY = 2
 _UNUSED = -1
+_LEAST_SCALE = float(np.finfo(np.float64).tiny)  # SEAL before 4.4 takes smaller ones, and divides by them
 
 _LAYERS: TypeAdapter[list[tuple[str, str, str, str]]] = TypeAdapter(list[tuple[str, str, str, str]])
 
@@ -82,11 +83,13 @@ def circuit_of(tensors: Tensors, slots: int) -> Circuit:
     Levels and scales are not checked here (heinfer.circuit.annotate does).
 
     Raises:
-        BundleError: when an index is out of range, or an attribute is set that its kind does not have.
+        BundleError: when an index is out of range, an attribute is set that its kind does not have, or there is
+            something that nothing reads.
     """
-    constants = _constants_of(tensors, slots)
     layers = _layers_of(tensors["layers"])
-    _check_columns(tensors, slots, len(constants), len(layers))
+    _check_columns(tensors, slots, len(tensors["constant.length"]), len(layers))
+    _refuse_unread(tensors, len(layers))
+    constants = _constants_of(tensors, slots)
     columns = [tensors[name].tolist() for name in DTYPES if name.startswith("op.")]
     ops = tuple(
         Op(_KINDS[kind], tuple(args[: _arity(_KINDS[kind])]), step, constant, scale, number, hoist, layer)
@@ -105,7 +108,8 @@ def _arity(kind: Kind) -> int:
 def _check_columns(tensors: Tensors, slots: int, constants: int, layers: int) -> None:
     kind = tensors["op.kind"]
     count = len(kind)
-    _require_few(count, "operations")
+    for counted, what in ((count, "operations"), (constants, "constants"), (len(tensors["outputs"]), "outputs")):
+        _require_few(counted, what)
     _require(count > 0 and int(kind.max()) < len(_KINDS), "op.kind")
     for name in DTYPES:
         if name.startswith("op."):
@@ -125,10 +129,34 @@ def _check_columns(tensors: Tensors, slots: int, constants: int, layers: int) ->
     numbers = np.sort(tensors["op.input"][inputs])
     _require(np.array_equal(numbers, np.arange(len(numbers))), "op.input")
     scale, products = tensors["op.scale"], _is(kind, Kind.MULTIPLY_PLAIN)
-    _require(bool((np.isfinite(scale) & (scale > 0))[products].all() and (scale[~products] == 0).all()), "op.scale")
+    _require(
+        bool((np.isfinite(scale) & (scale >= _LEAST_SCALE))[products].all() and (scale[~products] == 0).all()),
+        "op.scale",
+    )
     _check_hoists(tensors["op.hoist"], tensors["op.args"][:, 0])
     outputs = tensors["outputs"]
     _check_index(outputs, np.ones(len(outputs), dtype=bool), 0, count, _UNUSED, "outputs")
+
+
+def _refuse_unread(tensors: Tensors, layers: int) -> None:
+    """Refuse what no result depends on: the compiler leaves none, and all of it would be checked, planned and run.
+
+    Of values that no result depends on, the last is read by nothing at all, so that needs no search. Inputs are exempt:
+    clients send them, whatever becomes of them.
+    """
+    kind, constant, layer = tensors["op.kind"], tensors["op.constant"], tensors["op.layer"]
+    read = np.concatenate([tensors["op.args"].reshape(-1), tensors["outputs"], np.flatnonzero(_is(kind, Kind.INPUT))])
+    for what, used, count in (
+        ("operations", read, len(kind)),
+        ("constants", constant, len(tensors["constant.length"])),
+        ("layers", layer, layers),
+    ):
+        unused = np.bincount(used[used >= 0], minlength=count) == 0
+        if unused.any():
+            raise BundleError(
+                f"the circuit has {np.count_nonzero(unused)} {what} that nothing uses, number {unused.argmax()} first: "
+                "heinfer compile writes none, so compile the model again, or get the bundle from who did"
+            )
 
 
 def _check_hoists(hoist: NDArray[np.int32], source: NDArray[np.int32]) -> None:
@@ -190,7 +218,6 @@ def _constant_columns(constants: tuple[SlotVector, ...]) -> dict[str, NDArray[An
 
 def _constants_of(tensors: Tensors, slots: int) -> tuple[SlotVector, ...]:
     length, index, value = (tensors[f"constant.{name}"] for name in ("length", "index", "value"))
-    _require_few(len(length), "constants")
     _require(bool(np.isin(length, [1, slots]).all()) and int(length.sum()) == len(index), "constant.length")
     _require(not len(index) or int(index.max()) < len(value), "constant.index")
     _require(bool(np.isfinite(value).all()), "constant.value")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from math import ulp
-from typing import Any
+from mmap import mmap
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -56,6 +57,9 @@ __all__ = [
     "keys_length",
     "read_keys",
 ]
+
+Data: TypeAlias = bytes | mmap
+"""A frame, in memory or in a file."""
 
 _KIND_NAMES = {KIND_CIPHERTEXTS: "ciphertexts", KIND_KEYS: "evaluation keys"}
 _BOUND_ELSEWHERE = {
@@ -151,7 +155,7 @@ def decode_ciphertexts(
     return tuple(frames)
 
 
-def decode_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Levels) -> tuple[KeyFrame, ...]:
+def decode_keys(data: Data, parameters: Parameters, binding: bytes, levels: Levels) -> tuple[KeyFrame, ...]:
     """Read exactly the keys that a manifest lists, in ascending order of steps (0: relinearization).
 
     Args:
@@ -168,7 +172,7 @@ def decode_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Lev
     return tuple(read_keys(data, parameters, binding, levels))
 
 
-def read_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Levels) -> Iterator[KeyFrame]:
+def read_keys(data: Data, parameters: Parameters, binding: bytes, levels: Levels) -> Iterator[KeyFrame]:
     """Read as decode_keys does, one key after the other: whoever only checks them holds one of them at a time."""
     found = _open_frame(data, KIND_KEYS, binding)
     if found != len(levels):
@@ -186,7 +190,7 @@ def read_keys(data: bytes, parameters: Parameters, binding: bytes, levels: Level
         yield KeyFrame(step, digits, seeds)
 
 
-def _open_frame(data: bytes, kind: int, binding: bytes) -> int:
+def _open_frame(data: Data, kind: int, binding: bytes) -> int:
     if len(data) < HEADER_LENGTH:
         raise FrameLengthError(f"a frame has at least {HEADER_LENGTH} bytes, not {len(data)}")
     reader = _Reader(data[:HEADER_LENGTH], HEADER, 0)
@@ -207,7 +211,7 @@ def _open_frame(data: bytes, kind: int, binding: bytes) -> int:
 class _Reader:
     """Fields of a frame by name, once its length has been found to be theirs."""
 
-    def __init__(self, data: bytes, fields: Sequence[Field], ring_degree: int) -> None:
+    def __init__(self, data: Data, fields: Sequence[Field], ring_degree: int) -> None:
         if len(data) != fields[-1].end:
             raise FrameLengthError(f"the frame must have {fields[-1].end} bytes, not {len(data)}")
         self._data = data

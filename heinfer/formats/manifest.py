@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import ldexp, log2, prod
+from sys import float_info
 from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -46,7 +47,8 @@ def _printable(text: str) -> str:
     return text
 
 
-_Scale = Annotated[float, Field(gt=0)]
+_Scale = Annotated[float, Field(ge=float_info.min)]
+"""A normal number: SEAL before 4.4 takes smaller ones, and divides by them."""
 _SEVERAL = Field(min_length=1, max_length=16)
 _Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
 

@@ -23,11 +23,13 @@ class NativeOptions:
         threads: that one evaluation is spread over.
         most_constant_bytes: that a model's encoded constants may take; the others are encoded in every evaluation.
         constants_folder: where encoded constants are kept, and mapped from by all processes; None for nowhere.
+        saves_constants: whether those that are not there are written there.
     """
 
     threads: int = 1
     most_constant_bytes: float = inf
     constants_folder: Path | None = None
+    saves_constants: bool = True
 
 
 DEFAULTS = NativeOptions()
@@ -76,6 +78,7 @@ class NativeRuntime:
             threads=options.threads,
             most_constant_bytes=options.most_constant_bytes,
             folder=options.constants_folder,
+            saves=options.saves_constants,
         )
         types = annotate(circuit, ring.parameters, input_level, input_scale)
         self._outputs = [types[number] for number in circuit.outputs]

@@ -1,7 +1,30 @@
 """The inference service: evaluates compiled models on encrypted images, and never holds a secret key."""
 
-from heinfer_server.main import run
-from heinfer_server.settings import Settings
-from heinfer_server.web.app import create_app
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heinfer_server.main import run
+    from heinfer_server.settings import Settings
+    from heinfer_server.web.app import create_app
 
 __all__ = ["Settings", "create_app", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a worker process is of this package, and needs no web framework."""
+    match name:
+        case "Settings":
+            from heinfer_server.settings import Settings  # noqa: PLC0415
+
+            return Settings
+        case "create_app":
+            from heinfer_server.web.app import create_app  # noqa: PLC0415
+
+            return create_app
+        case "run":
+            from heinfer_server.main import run  # noqa: PLC0415
+
+            return run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

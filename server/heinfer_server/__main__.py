@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from heinfer_server.settings import Settings, problems_of
 
 
 def main() -> int:
-    """Run the service; 2 when its settings are wrong."""
+    """Run the service; 2 when its settings are wrong, 130 when it is interrupted before it serves."""
     try:
         run(Settings())
     except ValidationError as error:
@@ -21,6 +22,8 @@ def main() -> int:
     except HeinferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return 0
 
 

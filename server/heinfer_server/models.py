@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from heinfer.formats.bindings import manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import Levels, ciphertexts_length, decode_ciphertexts, keys_length, read_keys
 from heinfer.formats.manifest import Manifest
+from heinfer.formats.signature import digest_of_file, signer_of
 from heinfer.runtime import NativeOptions, runtime_memory
 
 
@@ -58,7 +59,8 @@ class KeySet:
 class ServedModel:
     """One version of a model, its manifest as the client gets it, and the lengths of the bodies it takes and gives.
 
-    `digest` is that of the manifest: the identity of a version, for requests and inside.
+    `digest` is that of the manifest: the identity of a version, for requests and inside. `file_digest` is the SHA-256
+    of the bundle's file, hexadecimal, None of a bundle that was never one: what operators know it by.
     """
 
     bundle: Bundle
@@ -66,11 +68,12 @@ class ServedModel:
     digest: str
     parameters: Parameters
     keys: KeySet
+    file_digest: str | None
     inputs_length: int
     outputs_length: int
 
     @classmethod
-    def of(cls, bundle: Bundle) -> ServedModel:
+    def of(cls, bundle: Bundle, file_digest: str | None = None) -> ServedModel:
         manifest, parameters = bundle.manifest, bundle.manifest.to_parameters()
         return cls(
             bundle=bundle,
@@ -78,6 +81,7 @@ class ServedModel:
             digest=digest_of(manifest),
             parameters=parameters,
             keys=KeySet.of(manifest),
+            file_digest=file_digest,
             inputs_length=ciphertexts_length(
                 parameters, count=manifest.input.layout.ciphertexts, level=manifest.input.level, seeded=True
             ),
@@ -91,9 +95,13 @@ class ServedModel:
         return self.bundle.manifest.name
 
     @property
+    def version(self) -> str:
+        return self.bundle.manifest.model_version
+
+    @property
     def title(self) -> str:
         """Name and version, for people."""
-        return f"{self.name} {self.bundle.manifest.model_version}"
+        return f"{self.name} {self.version}"
 
     def memory(self, backend: str, options: NativeOptions) -> Memory:
         """What it takes in a worker."""
@@ -139,6 +147,10 @@ class Models:
                     "model_version of its own"
                 )
             of_name[model.digest] = model
+
+    def only(self, names: Set[str]) -> Models:
+        """Those of these names, as if there were no others."""
+        return Models([model for model in self if model.name in names])
 
     def __iter__(self) -> Iterator[ServedModel]:
         """Every version, name by name, the current one first."""
@@ -186,16 +198,24 @@ class Models:
             raise UnknownModelError("there is no such model here: GET /models lists them") from None
 
 
-def load_models(paths: Sequence[Path]) -> Models:
+def load_models(paths: Sequence[Path], trust: Sequence[Path] | None = None) -> Models:
     """Open bundles, of each model the current version first.
+
+    Args:
+        trust: public keys, one of which must have signed every bundle; None takes any. The bytes that are verified are
+            those that are opened.
 
     Raises:
         BundleError: when a file is no bundle.
+        UntrustedBundleError: when none of the keys has signed it.
         SettingError: when a file is missing, or two have the very same manifest.
     """
     versions: list[ServedModel] = []
     for path in paths:
         if not path.is_file():
             raise SettingError(f"there is no bundle {path}: name files that heinfer compile wrote")
-        versions.append(ServedModel.of(bundles.load(path)))
+        data = bundles.read(path)
+        if trust is not None:
+            signer_of(path, data, trust)
+        versions.append(ServedModel.of(bundles.opened(path, data), digest_of_file(data)))
     return Models(versions)

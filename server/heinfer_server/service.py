@@ -7,6 +7,7 @@ import logging
 from math import inf
 
 from heinfer.errors import (
+    BusyError,
     FormatError,
     FrameLengthError,
     KeySetError,
@@ -15,20 +16,23 @@ from heinfer.errors import (
     UploadDigestError,
 )
 from heinfer.runtime import NativeOptions, choose_backend
-from heinfer_server.admission.access import Access
-from heinfer_server.admission.gate import Gate
+from heinfer_server.admission.access import REFRESH_SECONDS, Access
+from heinfer_server.admission.gate import Gate, PatientGate
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.jobs import Jobs
 from heinfer_server.evaluation.pace import Pace, expected_seconds
 from heinfer_server.evaluation.pool import WorkerPool
+from heinfer_server.evaluation.preparation import only_read, prepare
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.isolation.confinement import PARTS, Confinement, available_parts
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
+from heinfer_server.memory.of_worker import largest_file, worker_bytes
 from heinfer_server.memory.total import loaded_keys, predict, require_memory
 from heinfer_server.models import KeySet, Models, ServedModel
 from heinfer_server.settings import Settings
@@ -40,6 +44,12 @@ _logger = logging.getLogger(__name__)
 
 HOUSEKEEPING_SECONDS = 30.0
 REGISTRATIONS_AT_ONCE = 4
+REGISTRATIONS_OF_A_TENANT = 2
+"""Those of one tenant (without tenants nobody is told apart, and all may be anybody's)."""
+
+REGISTRATION_SECONDS = 5.0
+"""That one waits for its place, before it is refused: longer than a piece takes."""
+
 EVALUATIONS_PER_WORKER = 32
 """Requests that may be under way or wait for each worker, so that their bodies have a bound."""
 
@@ -76,20 +86,35 @@ class Service:
         self.keys = KeyStore(limits, shelf)
         self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
         self.access = Access(settings)
+        self._purged: frozenset[str] = frozenset()
         self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
         self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
         self.metrics = Metrics()
-        watch(self.metrics, self)
-        self.registrations = Gate(REGISTRATIONS_AT_ONCE, REGISTRATIONS_AT_ONCE)
+        share = REGISTRATIONS_OF_A_TENANT if self.access.tells_apart else REGISTRATIONS_AT_ONCE
+        self.registrations = PatientGate(REGISTRATIONS_AT_ONCE, share, REGISTRATION_SECONDS)
         self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
         self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
-        self.handover = Handover(Setup(tuple(model.bundle for model in models), self.backend, options))
+        confinement = Confinement(
+            memory=worker_bytes(models, self.backend, options, most_keys),
+            threads=settings.threads,
+            file_bytes=largest_file(models, self.backend),
+            parts=_isolation(settings),
+        )
+        bundles = tuple(model.bundle for model in models)
+        self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
+        self.handover = Handover(Setup(bundles, self.backend, only_read(options), confinement))
         workers = [
             Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.pace)
+
+    async def start(self) -> None:
+        """Start all workers and wait until they have loaded the models; WorkerFailedError when one cannot."""
+        if self._preparation is not None and self.backend == "native":
+            await prepare(self._preparation)
+        await self.workers.start()
 
     def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
         """Require that a tenant has keys registered of the set that the model takes.
@@ -108,6 +133,9 @@ class Service:
         """Check a frame of keys and keep it; returns the keys' id, raises what KeySet.check and KeyStore.add raise."""
         await asyncio.to_thread(key_set.check, body)
         key_id = await asyncio.to_thread(self.keys.add, tenant, key_set.digest, body)
+        if tenant in self.access.removed:  # since the request was admitted: its purge may have come too early for these
+            await self.purge()
+            raise BusyError("what is kept of you is purged at this moment: try again")
         await self.workers.tend()  # others may have had to go
         return key_id
 
@@ -115,6 +143,30 @@ class Service:
         """Forget keys, here and in the workers; UnknownKeysError when the tenant has none under the id."""
         await asyncio.to_thread(self.keys.remove, tenant, key_id)
         await self.workers.tend()
+
+    async def purge(self) -> None:
+        """Forget all that removed tenants have left: keys, here and in the workers, uploads, and jobs."""
+        removed = self.access.removed
+        self.uploads.purge(removed)
+        self.jobs.purge(removed)
+        keys = await asyncio.to_thread(self.keys.purge, removed)
+        self._purged = removed
+        if keys:
+            log(_logger, logging.INFO, "keys of removed tenants purged", keys=keys)
+            await self.workers.tend()
+
+    async def follow_tenants(self) -> None:
+        """Purge what tenants leave who are removed, for ever: also while nobody asks for anything."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            self.access.refresh()
+            if self.access.removed == self._purged:
+                continue
+            try:
+                await self.purge()
+            except StorageError as error:
+                log(_logger, logging.ERROR, "keys of removed tenants not purged", reason=str(error))
+                await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def begin_upload(self, tenant: str, key_set: KeySet, digest: str, size: int) -> tuple[str, Upload | None]:
         """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
@@ -160,6 +212,7 @@ class Service:
             try:
                 self.jobs.tidy()
                 await self.workers.tend()
+                await self.purge()  # what a request has left that was under way when its tenant was removed
                 if await asyncio.to_thread(self.keys.tidy):
                     await self.workers.tend()
             except StorageError as error:
@@ -186,35 +239,24 @@ class Service:
             await asyncio.to_thread(model.check_inputs, body)
 
 
-def watch(metrics: Metrics, service: Service) -> None:
-    """What of a service has a gauge."""
-    for name, text, value in (
-        (
-            "evaluations_inside",
-            "Inferences whose body comes, that wait, or are under way",
-            lambda: service.evaluations.inside,
-        ),
-        ("evaluations_waiting", "Evaluations that wait for a worker", lambda: service.workers.waiting),
-        ("workers_ready", "Workers that can evaluate", lambda: service.workers.ready),
-        ("workers_busy", "Workers that have something to do", lambda: service.workers.busy),
-        ("stored_keys", "Sets of evaluation keys that are kept", lambda: len(service.keys)),
-        ("stored_key_bytes", "Bytes of them", lambda: service.keys.total_bytes),
-        ("jobs", "Jobs that are not over", lambda: service.jobs.under_way),
-        ("streams", "Streams of a job's events that are open", lambda: service.streams.inside),
-        ("uploads", "Uploads of keys that are under way", lambda: len(service.uploads)),
-        (
-            "predicted_memory_bytes",
-            "The most memory that all processes take, as predicted",
-            lambda: service.memory.total,
-        ),
-    ):
-        metrics.watch(name, text, value)
+def _isolation(settings: Settings) -> frozenset[str]:
+    """Parts of the isolation of workers that this kernel has; SettingError when one is missing that must be there."""
+    there = available_parts()
+    missing = "; ".join(f"{part} ({what})" for part, what in PARTS.items() if part not in there)
+    if missing and settings.require_isolation:
+        raise SettingError(
+            f"workers cannot be isolated on this machine, which lacks: {missing}. Use a kernel or a container that has "
+            "it, or serve without it: unset HEINFER_SERVER_REQUIRE_ISOLATION"
+        )
+    if missing:
+        log(_logger, logging.WARNING, "worker isolation incomplete", missing=missing)
+    return there
 
 
 def _limits(settings: Settings) -> StoreLimits:
     capacity = settings.key_capacity
     quota = capacity if settings.key_quota is None else int(settings.key_quota)
-    return StoreLimits(capacity, quota, settings.key_seconds)
+    return StoreLimits(capacity, quota, settings.key_seconds, settings.longest_downtime)
 
 
 def _require_room(model: ServedModel, settings: Settings) -> None:

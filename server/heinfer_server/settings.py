@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from difflib import get_close_matches
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -30,8 +30,11 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: TCP port; 0 takes a free one, which the line at readiness names.
         root_path: prefix under which a proxy serves the service, such as /he; addresses in answers have it.
+        trusted_proxies: networks of proxies, with commas between them, such as 127.0.0.1,10.0.0.0/8: from these alone
+            X-Forwarded-For is believed, for the address in the log.
         bundles: files of compiled models; in the environment separated as in PATH. Of several versions of one model the
             first is current, the others answer for clients that hold their manifests.
+        trust: files of public keys, separated as in PATH; a bundle that none of them has signed is not opened.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
@@ -43,8 +46,9 @@ class Settings(BaseSettings):
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
             intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
             evaluation.
-        memory: bytes that all processes together may take; by default what this machine or container has. What is
-            predicted to take more is refused at the start, with the numbers.
+        memory: bytes that all processes together may take; by default what this machine has, or what systemd
+            (MemoryMax, MemoryHigh) or a container allows. What is predicted to take more is refused at the start, with
+            the numbers.
         constants_folder: where encoded weights are kept, so that workers start at once and share them in memory; on
             the native backend. By default every worker encodes its own.
         key_memory: bytes of clients' evaluation keys that are kept in memory, where no folder is set, and of those that
@@ -56,8 +60,12 @@ class Settings(BaseSettings):
         key_disk: bytes of keys that are kept there.
         key_quota: bytes of keys of one tenant; by default as many as there may be of all.
         key_seconds: keys that nobody has used for so long go.
+        longest_downtime: seconds that the service is at most out of use. A clock that is further, at the start, from
+            what was stored in the key folder is not believed: no keys expire until it is right, or confirmed.
         upload_seconds: an upload of keys in pieces that stands still for so long is over.
         evaluation_timeout: seconds one evaluation may take, loading of keys included.
+        require_isolation: refuse to serve where the kernel lacks a part of what shuts workers in: seccomp, Landlock.
+            Without it what is missing is logged at the start.
         job_seconds: that a job is kept, with its result, after it is over.
         drain_seconds: that a service which is told to end gives the requests that are under way.
         metrics_host: address at which Prometheus finds /metrics; one that no tenant reaches.
@@ -70,7 +78,9 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
+    trust: Annotated[tuple[Path, ...] | None, NoDecode] = Field(default=None, min_length=1)
     backend: Literal["auto", "native", "tenseal"] = "auto"
     tenants: Path | None = None
     no_auth: bool = False
@@ -87,8 +97,10 @@ class Settings(BaseSettings):
     key_disk: ByteSize = Field(default=ByteSize(16 << 30), gt=0)
     key_quota: ByteSize | None = Field(default=None, gt=0)
     key_seconds: float = Field(default=30 * 86400.0, gt=0, allow_inf_nan=False)
+    longest_downtime: float = Field(default=7 * 86400.0, gt=0, allow_inf_nan=False)
     upload_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     evaluation_timeout: float = Field(default=60.0, gt=0, allow_inf_nan=False)
+    require_isolation: bool = False
     job_seconds: float = Field(default=600.0, gt=0, allow_inf_nan=False)
     drain_seconds: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     metrics_host: str = "127.0.0.1"
@@ -155,7 +167,12 @@ class Settings(BaseSettings):
             )
         return folder
 
-    @field_validator("bundles", mode="before")
+    @field_validator("trusted_proxies", mode="before")
+    @classmethod
+    def _split_networks(cls, value: Any) -> Any:
+        return tuple(filter(None, map(str.strip, value.split(",")))) if isinstance(value, str) else value
+
+    @field_validator("bundles", "trust", mode="before")
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value

@@ -79,8 +79,11 @@ def compose() -> dict:
 
 def test_the_image_runs_as_a_user_of_its_own_and_has_only_the_service():
     assert all(int(part) > 1000 for part in final_stage()["USER"][0].split(":"))
-    (install,) = (rest for name, rest in instructions() if name == "RUN" and "pip install " in rest)
-    assert install.endswith("--constraint constraints.txt .[server] ./native")
+    installs = [rest for name, rest in instructions() if name == "RUN" and f"{IN_IMAGE}/bin/pip install " in rest]
+    assert [install.partition(" install ")[2] for install in installs] == [
+        "--no-cache-dir --require-hashes -r requirements/server.lock",
+        f"--no-deps --no-index -f {IN_IMAGE}-build/wheels heinfer heinfer-native",
+    ]
 
 
 def test_what_the_image_copies_is_there_and_not_ignored():
@@ -120,6 +123,15 @@ def test_monitoring_is_asked_for_and_for_this_machine_only():
     (scraped,) = yaml.safe_load((ROOT / "monitoring/prometheus.yml").read_text())["scrape_configs"]
     port = compose()["environment"]["HEINFER_SERVER_METRICS_PORT"]
     assert scraped["static_configs"] == [{"targets": [f"server:{port}"]}]
+
+
+def test_nobody_can_log_in_to_grafana_with_a_password_that_all_know():
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    chosen = services["grafana"]["environment"]
+    assert chosen["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert chosen["GF_AUTH_DISABLE_LOGIN_FORM"] == "true"  # of volumes that have such a user from before, too
+    assert chosen["GF_AUTH_BASIC_ENABLED"] == "false"
+    assert chosen["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
 
 
 # What can be run ----------------------------------------------------------------------------------

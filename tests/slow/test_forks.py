@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from server_process import ServerProcess, server_process
 from tiny_model import tiny_bundle
@@ -56,6 +57,10 @@ def server(tmp_path_factory):
 def registrations(server: ServerProcess) -> int:
     lines = [json.loads(line) for line in server.log.splitlines() if line.startswith("{")]
     return sum(line.get("route") == "/models/{model}/keys" for line in lines)
+
+
+def stored(server: ServerProcess) -> int:
+    return len(httpx.get(f"{server.url}/keys").json()["keys"])
 
 
 def run(server: ServerProcess, program: str, prelude: str = PRELUDE) -> str:
@@ -187,8 +192,8 @@ session = client._session
 reader, writer = os.pipe()
 
 def encrypt():
-    body = session.codec.encrypt(session._secret, [session.codec.read_image(IMAGES[0])])
-    key = session._secret.galois_key(1)
+    body = session.codec.encrypt(session._keys.secret, [session.codec.read_image(IMAGES[0])])
+    key = session._keys.secret.galois_key(1)
     os.write(writer, hashlib.sha256(body).digest() + hashlib.sha256(key).digest())
     return 0
 
@@ -278,3 +283,102 @@ for kind in (Client, AsyncClient):
         )
         == "True\n" * 8
     )
+
+
+def test_children_that_close_leave_the_keys_to_their_parent(server):
+    before, kept = registrations(server), stored(server)
+    assert (
+        run(
+            server,
+            """
+with client:
+    wrong(client, 1)
+
+    def use_and_close():
+        with client:
+            return wrong(client, 2)
+
+    print(statuses([forked(use_and_close), forked(use_and_close), forked(lambda: client.close() or 0)]))
+    print(wrong(client, 2), statuses([forked(lambda: client.__exit__(None, None, None) or 0)]), wrong(client, 2))
+""",
+        )
+        == "[0, 0, 0]\n0 [0] 0\n"
+    )
+    assert registrations(server) == before + 1
+    assert stored(server) == kept
+
+
+def test_so_do_those_of_an_asynchronous_one(server):
+    before, kept = registrations(server), stored(server)
+    assert (
+        run(
+            server,
+            """
+twin = AsyncClient(URL, model="tiny", progress=False)
+
+def leave():
+    asyncio.events._set_running_loop(None)  # the parent's, which was running when this child was forked
+    asyncio.run(twin.aclose())
+    return 0
+
+async def use():
+    async with twin:
+        await twin.encrypt_and_predict(IMAGES[0])
+        print(statuses([forked(leave) for _ in range(4)]))
+        await twin.encrypt_and_predict(IMAGES[0])
+
+asyncio.run(use())
+""",
+        )
+        == "[0, 0, 0, 0]\n"
+    )
+    assert registrations(server) == before + 1
+    assert stored(server) == kept
+
+
+def test_a_child_that_registers_itself_forgets_its_own_keys_only(server):
+    before, kept = registrations(server), stored(server)
+    assert (
+        run(
+            server,
+            """
+import httpx
+client.prepare()
+
+def use_and_close():
+    httpx.delete(f"{URL}/keys/{client._session._ready.key_id}")  # as if the service had dropped them
+    with client:
+        return wrong(client, 2)
+
+print(statuses([forked(use_and_close)]))
+with client:
+    print(wrong(client, 2))
+""",
+        )
+        == "[0]\n0\n"
+    )
+    assert registrations(server) == before + 3
+    assert stored(server) == kept
+
+
+def test_a_child_that_rotates_leaves_its_parents_keys_alone(server):
+    before, kept = registrations(server), stored(server)
+    assert (
+        run(
+            server,
+            """
+with client:
+    wrong(client, 1)
+
+    def rotate():
+        with client:
+            client.rotate()
+            return wrong(client, 2)
+
+    print(statuses([forked(rotate), forked(rotate)]), wrong(client, 2))
+""",
+        )
+        == "[0, 0] 0\n"
+    )
+    assert registrations(server) == before + 3
+    assert stored(server) == kept

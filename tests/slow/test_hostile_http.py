@@ -508,7 +508,7 @@ def test_slow_registrations_fill_the_house_and_leave_it(attacked):
     headers = (f"Content-Length: {len(attacked.owner.keys)}", "Connection: close")
     wires = [Wire(attacked, *headers, target=target) for _ in range(8)]
     answers = [wire.answer() for wire in wires]
-    assert {answer.split(b" ")[1] for answer in answers} == {b"408", b"429"}
+    assert {answer.split(b" ")[1] for answer in answers} == {b"408"}  # each had its turn, and did not use it
     assert attacked.register("tiny", attacked.owner.keys).status_code == 201
     attacked.assert_still_works()
 

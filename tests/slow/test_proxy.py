@@ -1,4 +1,4 @@
-"""Behind a real nginx, with the configuration of docs/operation.md: the client, addresses in answers, and events."""
+"""Behind a real nginx and a real Caddy, with the configurations of deploy/: the client, addresses, and events."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from asking import of, to
 from owner import Owner
-from proxy import Certificate, proxied
+from proxy import Certificate, behind_caddy, proxied
 from server_process import ServerProcess, server_process, stopped, wait_until
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 
@@ -60,14 +60,16 @@ def test_addresses_in_answers_are_those_of_the_proxy(server, owner, way):
 
 
 @pytest.mark.parametrize("prefix", ["", PREFIX])
-def test_the_client_works_as_without(server, prefix, monkeypatch):
+@pytest.mark.parametrize("proxy", [proxied, behind_caddy])
+def test_the_client_works_as_without(server, proxy, prefix, monkeypatch):
     monkeypatch.setattr("heinfer_client.upload.WHOLE_BYTES", 0)  # in pieces as well
-    with proxied(server.url, prefix) as url, Client(url, model="tiny") as client:
+    with proxy(server.url, prefix) as url, Client(url, model="tiny") as client:
         assert client.encrypt_and_predict(IMAGE).label == LABELS[int(cleartext_scores(IMAGE).argmax())]
 
 
-def test_events_come_when_they_happen_and_a_sign_of_life_while_nothing_does(server: ServerProcess, owner):
-    with proxied(server.url, PREFIX) as url, httpx.Client(base_url=url, timeout=2 * QUIET_SECONDS) as http:
+@pytest.mark.parametrize("proxy", [proxied, behind_caddy])
+def test_events_come_when_they_happen_and_a_sign_of_life_while_nothing_does(server: ServerProcess, proxy, owner):
+    with proxy(server.url, PREFIX) as url, httpx.Client(base_url=url, timeout=2 * QUIET_SECONDS) as http:
         keys = http.post("models/tiny/keys", params=of(MODEL), content=owner.keys).json()["keys"]
         with stopped(server.worker()):
             job = http.post("jobs", params=to(keys, MODEL), content=owner.inputs(IMAGE)).json()["job"]

@@ -3,17 +3,19 @@
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from http import HTTPStatus
 from pathlib import Path
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
 import pytest
-from asking import registered, to
+from asking import of, registered, to
 from owner import Owner
 from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, stopped, wait_until
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
@@ -22,7 +24,8 @@ from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path, digits
 from heinfer_client import Client, Prediction
-from heinfer_server.service import STREAMS_OF_A_TENANT
+from heinfer_server.admission.tenants import TenantFile
+from heinfer_server.service import REGISTRATION_SECONDS, STREAMS_OF_A_TENANT
 
 SECONDS = 120.0  # for what a worker has to be started anew
 STARTED = 4.0  # processor time of a worker: it takes less to start
@@ -184,6 +187,30 @@ def test_one_client_stays_with_the_worker_that_has_its_keys(tmp_path):
             for _ in range(5)
         ]
     assert ["keys;dur=0.0" in timing for timing in timings] == [False, True, True, True, True]
+
+
+def test_one_tenant_who_sends_slowly_leaves_others_a_place_to_register(tmp_path):
+    tenants, owner = TenantFile(tmp_path / "tenants.json"), Owner(TINY)
+    slow, other = ({"Authorization": f"Bearer {tenants.add(name)}"} for name in ("slow", "other"))
+    with (
+        server_process(tmp_path / "service", [TINY], tenants=tmp_path / "tenants.json") as server,
+        ExitStack() as wires,
+    ):
+        url = httpx.URL(server.url)
+        head = (
+            f"POST /models/tiny/keys?{urlencode(of(TINY))} HTTP/1.1\r\nHost: {url.host}\r\n"
+            f"Authorization: {slow['Authorization']}\r\nContent-Length: {len(owner.keys)}\r\n\r\n"
+        )
+        for _ in range(8):  # and no body
+            wires.enter_context(socket.create_connection((url.host, url.port))).sendall(head.encode())
+        time.sleep(0.5)
+        with httpx.Client(base_url=server.url, headers=other) as http, ThreadPoolExecutor(8) as pool:
+            began = time.monotonic()
+            answers = list(
+                pool.map(lambda _: http.post("/models/tiny/keys", params=of(TINY), content=owner.keys), range(8))
+            )
+            assert [answer.status_code for answer in answers] == [HTTPStatus.CREATED] * 8  # in turn, for two places
+            assert time.monotonic() - began < REGISTRATION_SECONDS
 
 
 def test_who_hangs_up_frees_the_place_of_a_stream(server):

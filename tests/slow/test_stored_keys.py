@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sqlite3
+import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -28,8 +31,20 @@ MODEL = tiny_bundle()
 PIECE = 20_000
 
 
-def client_of(url: str, keys_path: Path | None = None) -> Client:
-    return Client(url, model="tiny", keys_path=keys_path, progress=False)
+def client_of(url: str, keys_path: Path | None = None, api_key: str | None = None) -> Client:
+    return Client(url, model="tiny", keys_path=keys_path, api_key=api_key, progress=False)
+
+
+def register_more(url: str, api_key: str = "") -> None:
+    """Keys of a client that never comes back."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    answer = httpx.post(f"{url}/models/tiny/keys", params=of(), headers=headers, content=Owner(MODEL).keys, timeout=20)
+    assert answer.status_code == 201, answer.text
+
+
+def heinfer(*words: object) -> str:
+    command = [sys.executable, "-m", "heinfer", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout.strip()
 
 
 def assert_right(client: Client) -> None:
@@ -198,3 +213,92 @@ def test_keys_of_another_key_set_are_not_taken_for_good(tmp_path):
         for version, code in ((MODEL, "unknown-manifest"), (newer, "key-set-mismatch")):
             answer = httpx.post(f"{server.url}/infer", params=to(old, version), content=b"", timeout=20)
             assert answer.json()["code"] == code
+
+
+@pytest.mark.parametrize("days", [40, -40])
+def test_a_clock_that_is_far_off_at_the_start_costs_nobody_its_keys(tmp_path, days):
+    """What is stored is dated otherwise, which the service cannot tell from a clock that is."""
+    port, keys = free_port(), tmp_path / "client.key"
+    settings = {"port": port, "key_folder": tmp_path / "keys"}
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        register_more(server.url)
+        registered = stored(tmp_path)
+        server.stop()
+    with closing(sqlite3.connect(tmp_path / "keys" / "index.sqlite")) as index, index:
+        index.execute("UPDATE keys SET created = created - ?, used = used - ?", (days * 86400.0,) * 2)
+        index.execute("UPDATE seen SET time = time - ?", (days * 86400.0,))
+    with server_process(tmp_path / "server", [MODEL], **settings) as server, client_of(server.url, keys) as client:
+        assert_right(client)
+        assert stored(tmp_path) == registered
+        assert "key expiry suspended" in server.log
+        heinfer("confirm-clock", "--key-folder", tmp_path / "keys")
+        wait_until(lambda: "key expiry resumed" in server.log, 60)
+        assert len(stored(tmp_path)) == (1 if days > 0 else 2)
+        assert_right(client)
+        assert stored(tmp_path) <= registered
+
+
+def test_the_keys_of_a_removed_tenant_are_gone_from_the_disk_within_seconds(tmp_path):
+    tenants = tmp_path / "tenants.json"
+    api_keys = {name: heinfer("tenant", "add", name, "--tenants", tenants) for name in ("alice", "bob")}
+    settings = {"key_folder": tmp_path / "keys", "tenants": tenants}
+    with server_process(tmp_path / "server", [MODEL], **settings) as server:
+        for api_key in api_keys.values():
+            for _ in range(2):
+                register_more(server.url, api_key)
+        assert len(stored(tmp_path)) == 4
+        heinfer("tenant", "remove", "alice", "--tenants", tenants)
+        wait_until(lambda: len(stored(tmp_path)) == 2, 5)
+        listed = heinfer("tenant", "keys", "--tenants", tenants, "--key-folder", tmp_path / "keys")
+        assert [row.split()[0] for row in listed.splitlines()[1:]] == ["bob", "bob"]
+        heinfer("tenant", "keys", "bob", "--purge", "--tenants", tenants)
+        wait_until(lambda: not stored(tmp_path), 5)
+        with client_of(server.url, api_key=api_keys["bob"]) as client:
+            assert_right(client)
+
+
+def test_a_backup_of_a_running_service_serves_its_clients_elsewhere(tmp_path):
+    tenants, port = tmp_path / "tenants.json", free_port()
+    keys, target, elsewhere = tmp_path / "client.key", tmp_path / "saved.tar", tmp_path / "elsewhere"
+    api_key = heinfer("tenant", "add", "alice", "--tenants", tenants)
+    leaves = heinfer("tenant", "add", "bob", "--tenants", tenants)
+    owner = Owner(MODEL)
+    settings = {"port": port, "key_folder": tmp_path / "keys", "tenants": tenants}
+    with server_process(tmp_path / "server", [MODEL], **settings) as server:
+        with client_of(server.url, keys, api_key) as client:
+            assert_right(client)
+        (mine,) = stored(tmp_path)
+        register_more(server.url, leaves)
+        stop = threading.Event()
+
+        def register() -> None:
+            headers = {"Authorization": f"Bearer {api_key}"}
+            with httpx.Client(base_url=server.url, headers=headers, timeout=20) as http:
+                while not stop.is_set():
+                    body = owner.codec.evaluation_keys(owner.secret, lambda _done: None)
+                    http.post("/models/tiny/keys", params=of(), content=body)
+
+        thread = threading.Thread(target=register)
+        thread.start()
+        try:
+            heinfer("backup", target, "--key-folder", tmp_path / "keys", "--tenants", tenants)
+        finally:
+            stop.set()
+            thread.join()
+        heinfer("tenant", "remove", "bob", "--tenants", tenants)
+        server.stop()
+    elsewhere.mkdir()
+    subprocess.run(["tar", "-xpf", target, "-C", elsewhere], check=True)
+    restored = stored(elsewhere)
+    assert mine in restored
+    assert len(restored) >= 2
+    moved = {**settings, "key_folder": elsewhere / "keys", "tenants": elsewhere / "tenants.json"}
+    with server_process(tmp_path / "server", [MODEL], **moved) as server:
+        with client_of(server.url, keys, api_key) as client:
+            assert_right(client)
+        assert stored(elsewhere) == restored  # nobody registered again
+        (elsewhere / "new").write_bytes(tenants.read_bytes())
+        (elsewhere / "new").replace(elsewhere / "tenants.json")  # of today: whose keys the backup brought back
+        wait_until(lambda: len(stored(elsewhere)) == len(restored) - 1, 5)
+        assert mine in stored(elsewhere)

@@ -101,7 +101,8 @@ def run(script: str, folder: Path, *arguments: str) -> None:
 
 def secret_forms(path: Path) -> list[bytes]:
     """A stored secret key as it could leak: as SEAL's bytes, and as residues in 64 and in 32 bits."""
-    parameters, saved = secret_file.read(path)
+    found = secret_file.read(path)
+    parameters, saved = found.parameters, found.key(None)
     body = zstandard.ZstdDecompressor().decompressobj().decompress(saved[struct.calcsize("<HBBBBHQ") :])
     words = np.frombuffer(body[-8 * parameters.ring_degree * len(parameters.primes) :], "<u8")
     assert (words.reshape(len(parameters.primes), -1).max(axis=1) < parameters.primes).all()

@@ -47,7 +47,7 @@ class NativeProgram:
         executed: counts of the last run.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all but the first are options of one line each
         self,
         circuit: Circuit,
         ring: NativeRing,
@@ -58,6 +58,7 @@ class NativeProgram:
         exact: bool = False,
         most_constant_bytes: float = inf,
         folder: Path | None = None,
+        saves: bool = True,
     ) -> None:
         """Encode the constants; CircuitError when levels or scales of the circuit do not fit the parameters.
 
@@ -65,7 +66,8 @@ class NativeProgram:
             threads: that a run is spread over.
             exact: compute what SEAL computes, word for word: rotations share nothing.
             most_constant_bytes: that encoded constants may take; the others are encoded in every run.
-            folder: where encoded constants are kept and mapped from; SettingError when it cannot be written.
+            folder: where encoded constants are kept and mapped from.
+            saves: whether those that are not there are written there; SettingError when they cannot be.
         """
         self.circuit = circuit
         self.ring = ring
@@ -83,9 +85,9 @@ class NativeProgram:
         self._handle: LibraryObject = library().Program(
             ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
         )
-        self._load(folder)
+        self._load(folder, saves)
 
-    def _load(self, folder: Path | None) -> None:
+    def _load(self, folder: Path | None, saves: bool) -> None:
         plan = self.plan
         vectors = [np.ascontiguousarray(plan.circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
         scales = [constant.scale for constant in plan.constants]
@@ -95,7 +97,7 @@ class NativeProgram:
             self._handle.load_encoded(vectors, scales, mapped)
             return
         self._handle.load(vectors, scales, self._threads)
-        if file:
+        if file and saves:
             file.save(self._handle.encoded)
 
     @property

@@ -131,7 +131,7 @@ def in_folder(path: Path) -> Iterator[FileInFolder]:
     """
     if path.name in ("", ".."):
         raise SettingError(f"{path} is a folder: name a file in it")
-    folder = _opened_folder(path.parent)
+    folder = opened_folder(path.parent)
     try:
         if os.fstat(folder).st_mode & _writable_by_others():
             raise SettingError(
@@ -143,8 +143,13 @@ def in_folder(path: Path) -> Iterator[FileInFolder]:
         os.close(folder)
 
 
-def _opened_folder(path: Path) -> int:
-    """Descriptor of a folder, reached from one component to the next."""
+def opened_folder(path: Path) -> int:
+    """Descriptor of a folder, reached from one component to the next.
+
+    Raises:
+        SettingError: when another user could have led the way there.
+        OSError: when there is no such folder, or it cannot be read.
+    """
     parts, links = list(reversed(path.parts)) or ["."], 0
     here = os.open(".", os.O_PATH | os.O_CLOEXEC)
     try:

@@ -6,6 +6,7 @@ On SEAL, a computation holds the interpreter lock and a fault ends the process: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from mmap import mmap
 from time import perf_counter
 from traceback import format_exc
 
@@ -17,8 +18,8 @@ from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.runtime import Handle, NativeOptions, RingHandle, open_ring, open_runtime
-from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Loaded, Setup, TaskFailure
-from heinfer_server.evaluation.watching import Cell, watched
+from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
+from heinfer_server.evaluation.watching import Watcher
 from heinfer_server.models import digest_of
 
 
@@ -38,7 +39,7 @@ class _Model:
     def executed(self) -> Counts:
         return self._runtime.executed
 
-    def open_keys(self, frame: bytes) -> Handle:
+    def open_keys(self, frame: mmap) -> Handle:
         manifest = self._manifest
         return self._runtime.load_keys(
             decode_keys(frame, self._parameters, manifest.keys_binding, manifest.keys.levels)
@@ -76,12 +77,13 @@ class Evaluator:
     Which keys to load and to forget is the parent's to say: it alone knows who is still registered.
 
     Attributes:
-        loaded: the models, and what each took to load.
+        load_seconds: what each version took to load, in the order of the set-up.
+        watcher: of evaluations that have a number; None where nobody looks.
     """
 
-    def __init__(self, setup: Setup, cell: Cell | None = None) -> None:
+    def __init__(self, setup: Setup) -> None:
         self._models: dict[str, _Model] = {}
-        self.loaded: list[Loaded] = []
+        self.load_seconds: list[float] = []
         rings: dict[Parameters, RingHandle] = {}
         for bundle in setup.bundles:
             manifest, started = bundle.manifest, perf_counter()
@@ -89,10 +91,9 @@ class Evaluator:
             if parameters not in rings:
                 rings[parameters] = open_ring(parameters, setup.backend)
             self._models[digest] = _Model(bundle, setup.backend, setup.options_of(digest), rings[parameters])
-            seconds = perf_counter() - started
-            self.loaded.append(Loaded(manifest.name, manifest.model_version, digest, seconds))
+            self.load_seconds.append(perf_counter() - started)
         self._keys: dict[str, Handle] = {}
-        self._cell = cell
+        self.watcher: Watcher | None = None
 
     def executed(self, manifest: str) -> Counts:
         """Counts of the last evaluation of the model with that manifest, by its digest."""
@@ -117,7 +118,8 @@ class Evaluator:
         model = self._models[task.manifest]
         started = perf_counter()
         if task.keys is not None:
-            self._keys[task.key_id] = model.open_keys(task.keys)
+            self._keys[task.key_id] = model.open_keys(task.keys.mapped())
+            task.keys.close()
         keys = self._keys[task.key_id]
         keys_seconds = perf_counter() - started
         inputs = model.open_inputs(task.inputs)
@@ -128,7 +130,7 @@ class Evaluator:
 
     def _watched(self, model: _Model, inputs: Handle, keys: Handle, number: int) -> Handle:
         control = model.new_control()
-        if self._cell is None or not number:
+        if self.watcher is None or not number:
             return model.evaluate(inputs, keys, control)
-        with watched(self._cell, number, control):
+        with self.watcher.watched(number, control):
             return model.evaluate(inputs, keys, control)

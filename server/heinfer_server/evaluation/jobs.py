@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -188,6 +188,12 @@ class Jobs:
         job = self.get(tenant, job_id)
         self._withdraw(job)
         self._forget(job)
+
+    def purge(self, tenants: Collection[str]) -> None:
+        """Have all jobs of tenants end soon, and forget them, their results and their idempotency keys."""
+        for job in [job for job in self._jobs.values() if job.tenant in tenants]:
+            self._withdraw(job)
+            self._forget(job)
 
     async def settle(self, seconds: float) -> None:
         """Wait for what is under way and a little for results to be fetched, for so many seconds in all."""

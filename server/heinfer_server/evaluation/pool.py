@@ -14,7 +14,7 @@ from heinfer.errors import DeadlineError, ServiceUnavailableError, WorkerFailedE
 from heinfer_server.evaluation.departure import Departure, unless
 from heinfer_server.evaluation.pace import Pace
 from heinfer_server.evaluation.tasks import Evaluated
-from heinfer_server.evaluation.turns import Turns
+from heinfer_server.evaluation.turns import Turn, Turns
 from heinfer_server.evaluation.watching import Watch
 from heinfer_server.evaluation.worker import Sent, Worker
 from heinfer_server.telemetry.logs import log
@@ -74,6 +74,11 @@ class WorkerPool:
         return 0 if self._stopping else sum(not worker.failed for worker in self._workers)
 
     @property
+    def pids(self) -> list[int | None]:
+        """Ids of their processes, in the order of the workers; None for one that has none."""
+        return [worker.pid for worker in self._workers]
+
+    @property
     def busy(self) -> int:
         """How many have something to do."""
         return sum(worker.line.locked() for worker in self._workers)
@@ -84,12 +89,16 @@ class WorkerPool:
         return self._turns.waiting
 
     async def start(self) -> None:
-        """Start all workers and wait until they have loaded the models.
+        """Start all workers and wait until they have loaded the models, or the pool is stopped meanwhile.
 
         Raises:
             WorkerFailedError: when one cannot.
         """
-        await asyncio.gather(*map(self._start, self._workers))
+        try:
+            await asyncio.gather(*map(self._start, self._workers))
+        except WorkerFailedError:
+            if not self._stopping:
+                raise
 
     async def stop(self) -> None:
         """End all workers, whatever they are doing."""
@@ -129,8 +138,9 @@ class WorkerPool:
                 return await self._try(task, gone, came)
 
     async def _try(self, task: Evaluation, gone: Departure, came: float) -> Evaluated:
+        turn = Turn(self._turns, task.holder, self._pace.seconds(task.manifest))
         async with _until(task.ends):
-            await unless(gone, self._turns.take(task.holder), give_up=self._turns.give_back)
+            await unless(gone, turn.take(), give_up=turn.give_up)
         worker = min(self._rooms, key=lambda room: (room.line.locked(), not room.has(task.key_id)))
         self._rooms.remove(worker)
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
@@ -146,22 +156,26 @@ class WorkerPool:
                 if leaves_room:
                     self._give_back(worker)
                 in_line, sent = sent, None
-                return await self._in_line(task, worker, in_line)
+                return await self._in_line(task, worker, in_line, turn)
             finally:
                 worker.line.release()
         finally:
+            turn.settle(is_void=sent is None)  # what was sent ahead is evaluated all the same
             self._finish(worker, not leaves_room, sent)
 
-    async def _in_line(self, task: Evaluation, worker: Worker, sent: Sent | None) -> Evaluated:
+    async def _in_line(self, task: Evaluation, worker: Worker, sent: Sent | None, turn: Turn) -> Evaluated:
         if self._stopping:
             raise ServiceUnavailableError("the service ends: ask again when it has been started anew")
         self._count_idle_death(worker)
         try:
             with task.stages.timed("worker"):
-                result = await worker.evaluate(task.manifest, task.key_id, task.inputs, task.watch, sent)
+                await worker.revive()  # which is not this holder's to pay
+                with turn.running():
+                    result = await worker.evaluate(task.manifest, task.key_id, task.inputs, task.watch, sent)
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
+        self._metrics.evaluated(task.manifest)
         self._pace.note(task.manifest, result.evaluation_seconds)
         task.stages.add("keys", result.keys_seconds)
         task.stages.add("evaluation", result.evaluation_seconds)

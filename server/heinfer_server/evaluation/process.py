@@ -1,31 +1,38 @@
-"""A process and the pipe to it: what it is asked, it answers in order."""
+"""A worker process and the socket to it: what it is asked, it answers in order."""
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
+import os
+import secrets
+import socket
+import subprocess
+import sys
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from fcntl import F_SETPIPE_SZ, fcntl
+from functools import partial
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
+from heinfer_server.evaluation.messages import ProtocolError, receive
+from heinfer_server.evaluation.questions import Asked, Question
+from heinfer_server.evaluation.signals import held_back
+
 _EXIT_SECONDS = 1.0
-"""From the end of its pipe to that of a process, at most."""
+"""From the end of its socket to that of a process, at most."""
+
+_OUTPUT_BYTES = 1 << 14
+"""That a process may print before it is lost; what is beyond them nobody reads."""
+
+_MODULE = "heinfer_server.evaluation.worker_process"
+_ENVIRONMENT = ("PATH", "LANG", "TZ", "TMPDIR", "VIRTUAL_ENV", "HEINFER_NATIVE_ISA")
+_ENVIRONMENT_PREFIXES = ("LC_", "LD_", "PYTHON", "MALLOC_", "GLIBC_", "ASAN_", "UBSAN_")
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 T = TypeVar("T")
-
-
-def answer_all(pipe: Connection) -> None:
-    """In the process: call what is asked for, until the other end is closed; what it raises ends the process."""
-    while True:
-        try:
-            function, arguments = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(function(*arguments))
 
 
 class LostError(Exception):
@@ -33,24 +40,27 @@ class LostError(Exception):
 
 
 class AnsweringProcess:
-    """A process that calls functions, one after the other.
+    """A process that answers questions, one after the other, and gets nothing of this one but what it is handed.
 
     To be used in an event loop, which is never kept waiting: threads start it, write, read and end it.
 
     Args:
-        target: what it runs, with these arguments and its end of the pipe: something that comes to :func:`answer_all`.
+        setup, cell: descriptors, of what the process is started with and of the numbers that it shares.
     """
 
-    def __init__(self, target: Callable[..., None], *arguments: object) -> None:
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, setup: int, cell: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._ours, self._theirs = context.Pipe()
-        self._process = context.Process(target=target, args=(*arguments, self._theirs), daemon=True)
+        self._handed = setup, cell
+        self._ours, self._theirs = socket.socketpair()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._output = -1
         self._asked: deque[asyncio.Future[Any]] = deque()
+        self._due: deque[Asked[Any]] = deque()
         self._writer = ThreadPoolExecutor(1, "to-worker")
         self._reader = Thread(target=self._read, name="from-worker", daemon=True)
         self._changing = Lock()  # of who starts and who ends it
         self._is_over = False
+        self._reason = ""
 
     @property
     def is_over(self) -> bool:
@@ -58,24 +68,31 @@ class AnsweringProcess:
         return self._is_over
 
     @property
+    def reason(self) -> str:
+        """Why it has ended, for the log."""
+        return self._reason or "it was ended"
+
+    @property
     def pid(self) -> int | None:
-        return self._process.pid
+        return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
         """Start it; it dies with the thread that does that: one of the event loop's own, which last as long as it."""
         await asyncio.to_thread(self._start)
 
-    def ask(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        """Have it call a function when it has answered all that it was asked before.
+    def ask(self, question: Question[T]) -> asyncio.Future[T]:
+        """Have it answer a question when it has answered all that it was asked before.
 
-        Raises, in the future: LostError when it ends before it has answered.
+        Raises, in the future: LostError when it ends before it has answered, or answers something else.
         """
         answer: asyncio.Future[T] = self._loop.create_future()
         self._asked.append(answer)
         if self._is_over:
             self._lose()
         else:
-            self._writer.submit(self._write, function, arguments)
+            asked = Asked(question, secrets.randbits(64))
+            self._due.append(asked)
+            self._writer.submit(self._write, asked)
         return answer
 
     async def end(self) -> None:
@@ -88,35 +105,62 @@ class AnsweringProcess:
         with self._changing:
             if self._is_over:
                 return
-            self._process.start()
-            self._theirs.close()  # so that its end is the end of the pipe
+            # What is printed beyond the bound is lost, and nobody waits.
+            self._output, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                with suppress(OSError):  # of more pipes than this user may have
+                    fcntl(theirs, F_SETPIPE_SZ, _OUTPUT_BYTES)
+                with held_back():
+                    self._process = _started((*self._handed, self._theirs.fileno()), theirs)
+            finally:
+                os.close(theirs)
+            self._theirs.close()  # so that its end is the end of the socket
             self._reader.start()
 
     def _end(self) -> None:
         with self._changing:
-            if self._process.pid is not None:
-                self._process.kill()
-                self._process.join()
+            self._kill()
+            if self._process is not None:
+                self._process.wait()
             if self._reader.ident is not None:
                 self._reader.join()
             self._writer.shutdown()
             self._theirs.close()
             self._ours.close()
+            if self._output >= 0:
+                os.close(self._output)
+                self._output = -1
 
-    def _write(self, function: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        try:
-            self._ours.send((function, arguments))
-        except Exception:  # with one message less, all answers would go to those who asked before
+    def _kill(self) -> None:
+        if self._process is not None:
             self._process.kill()
+
+    def _write(self, asked: Asked[Any]) -> None:
+        try:
+            asked.request().send(self._ours)
+        except Exception:  # with one message less, all answers would go to those who asked before
+            self._kill()
 
     def _read(self) -> None:
         try:
             while True:
-                self._tell(self._answered, self._ours.recv())
-        except Exception:  # mostly the end of the pipe; after any other, who gets which answer would not be known
-            self._process.kill()
-            self._process.join(_EXIT_SECONDS)
+                self._tell(self._answered, self._next_answer())
+        except Exception as error:  # mostly the end of the socket; after any other, nothing it sends counts
+            self._kill()
+            assert self._process is not None
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_EXIT_SECONDS)
+            self._reason = f"{error}, " if isinstance(error, ProtocolError) else ""
+            self._reason += f"exit code {self._process.returncode}{self._printed()}"
             self._tell(self._lose)
+
+    def _next_answer(self) -> object:
+        first = self._ours.recv(1, socket.MSG_PEEK)
+        if not first:
+            raise EOFError
+        if not self._due:
+            raise ProtocolError("it answered what nobody had asked")
+        return self._due.popleft().answer(partial(receive, self._ours))
 
     def _tell(self, what: Callable[..., None], *arguments: object) -> None:
         with suppress(RuntimeError):  # the event loop is closed: nobody waits
@@ -129,8 +173,39 @@ class AnsweringProcess:
 
     def _lose(self) -> None:
         self._is_over = True
+        lost = LostError(self.reason)
         while self._asked:
             answer = self._asked.popleft()
             if not answer.done():
-                answer.set_exception(LostError(f"exit code {self._process.exitcode}"))
+                answer.set_exception(lost)
                 answer.exception()  # nobody may ask for it
+
+    def _printed(self) -> str:
+        """The last of what it has printed: whoever took it over may print anything, but no lines of our log.
+
+        In the thread that reads, which is over before the descriptor is another file's.
+        """
+        try:
+            text = os.read(self._output, _OUTPUT_BYTES).decode(errors="replace").strip()
+        except OSError:  # nothing
+            return ""
+        return f", it printed: {text[-_OUTPUT_BYTES // 4 :]}" if text else ""
+
+
+def _started(handed: tuple[int, ...], output: int) -> subprocess.Popen[bytes]:
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined] # as multiprocessing does
+    numbers = map(str, (*handed, os.getpid()))
+    return subprocess.Popen(  # noqa: S603 - our own module
+        [sys.executable, *flags, "-P", "-m", _MODULE, *numbers],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=handed,
+        env=_environment(os.environ),
+    )
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """Of ours, what has to do with libraries and the interpreter: a worker needs no setting, and no other's secret."""
+    kept = {n: value for n, value in ours.items() if n in _ENVIRONMENT or n.startswith(_ENVIRONMENT_PREFIXES)}
+    return {**kept, **_ONE_THREAD, "PYTHONPATH": os.pathsep.join(sys.path)}

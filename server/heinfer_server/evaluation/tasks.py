@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
 from heinfer.runtime import NativeOptions
+from heinfer_server.isolation.confinement import Confinement
+from heinfer_server.keys.frame_file import FrameFile
 
 
 @dataclass(frozen=True)
@@ -18,24 +20,16 @@ class Setup:
         bundles: the models, every version.
         backend: one that heinfer.runtime.choose_backend named.
         options: for every version, by the digest of its manifest; those of the native backend.
+        confinement: what is left to the process once it has loaded them; None for everything.
     """
 
     bundles: tuple[Bundle, ...]
     backend: str
     options: Mapping[str, NativeOptions] = field(default_factory=dict)
+    confinement: Confinement | None = None
 
     def options_of(self, manifest: str) -> NativeOptions:
         return self.options.get(manifest, NativeOptions())
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A version of a model that a worker process has loaded, and how long that took."""
-
-    model: str
-    version: str
-    manifest: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class EvaluationTask:
 
     manifest: str
     key_id: str
-    keys: bytes | None
+    keys: FrameFile | None
     forget: tuple[str, ...]
     inputs: bytes
     number: int = 0

@@ -1,16 +1,19 @@
 """How far an evaluation has come, and the wish to cancel it, between the service and a worker process.
 
-They share three numbers in memory: what passes through the pool's pipe comes when a task is over.
+They share three numbers in memory, and no other worker does: what passes through the socket comes when a task is over.
 """
 
 from __future__ import annotations
 
+import fcntl
+import mmap
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ctypes import Array, c_int64
+from ctypes import Array, c_int64, sizeof
 from math import ceil
-from multiprocessing import get_context
-from threading import Event, Thread
+from threading import Event, Lock, Thread
+from time import sleep
 from typing import TypeAlias
 
 from heinfer.backends.control import RunControl
@@ -19,19 +22,28 @@ Cell: TypeAlias = "Array[c_int64]"
 """Number of the watched evaluation, how much of it is done, and number of the one to cancel."""
 
 _NUMBER, _DONE, _CANCEL = range(3)
+_Numbers = c_int64 * 3
 _WHOLE = 1 << 30
 _SECONDS = 0.02
 
 
-def new_cell() -> Cell:
-    """For one worker, whose process gets it at its start."""
-    cell: Cell = get_context("spawn").RawArray(c_int64, 3)
-    return cell
+def new_cell() -> tuple[Cell, int]:
+    """For one worker process, with the descriptor that it gets at its start."""
+    descriptor = os.memfd_create("heinfer-cell", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, sizeof(_Numbers))
+    # Nobody may make it shorter: who reads beyond the end of a mapped file is ended.
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL)
+    return open_cell(descriptor), descriptor
+
+
+def open_cell(descriptor: int) -> Cell:
+    """The numbers that another process shares; the descriptor is not needed after that."""
+    return _Numbers.from_buffer(mmap.mmap(descriptor, sizeof(_Numbers)))
 
 
 def done(cell: Cell, number: int) -> float:
-    """How much of an evaluation is done, in 0..1; 0 when it is not under way."""
-    return cell[_DONE] / _WHOLE if cell[_NUMBER] == number else 0.0
+    """How much of an evaluation is done, in 0..1 whatever the worker writes; 0 when it is not under way."""
+    return min(max(cell[_DONE] / _WHOLE, 0.0), 1.0) if cell[_NUMBER] == number else 0.0
 
 
 def cancel(cell: Cell, number: int) -> None:
@@ -39,31 +51,46 @@ def cancel(cell: Cell, number: int) -> None:
     cell[_CANCEL] = number
 
 
-@contextmanager
-def watched(cell: Cell, number: int, control: RunControl) -> Iterator[None]:
-    """In the worker: keep the cell up to date while the evaluation runs, and cancel it when that is wished."""
-    over = Event()
+class Watcher:
+    """In the worker: keeps a cell up to date while an evaluation runs, and cancels that when it is wished.
 
-    def look() -> None:
-        cell[_DONE] = ceil(control.fraction * _WHOLE)
-        if cell[_CANCEL] == number:
-            control.cancel()
+    Its thread is there from the start, because a worker that answers may make none.
+    """
 
-    def keep_looking() -> None:
-        while not over.wait(_SECONDS):
-            look()
+    def __init__(self, cell: Cell) -> None:
+        self._cell = cell
+        self._look: Callable[[], None] = lambda: None
+        self._looking = Lock()
+        self._begun = Event()
+        Thread(target=self._keep_looking, name="watcher", daemon=True).start()
 
-    cell[_DONE] = 0
-    cell[_NUMBER] = number
-    look()
-    thread = Thread(target=keep_looking, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-        cell[_NUMBER] = 0
+    @contextmanager
+    def watched(self, number: int, control: RunControl) -> Iterator[None]:
+        """Around an evaluation."""
+
+        def look() -> None:
+            self._cell[_DONE] = ceil(control.fraction * _WHOLE)
+            if self._cell[_CANCEL] == number:
+                control.cancel()
+
+        self._cell[_DONE] = 0
+        self._cell[_NUMBER] = number
+        look()
+        self._look = look
+        self._begun.set()
+        try:
+            yield
+        finally:
+            with self._looking:
+                self._begun.clear()
+                self._cell[_NUMBER] = 0
+
+    def _keep_looking(self) -> None:
+        while self._begun.wait():
+            with self._looking:
+                if self._begun.is_set():
+                    self._look()
+            sleep(_SECONDS)
 
 
 class Watch:

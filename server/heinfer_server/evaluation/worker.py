@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TypeVar
 
 from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
-from heinfer_server.evaluation import worker_process
 from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
+from heinfer_server.evaluation.questions import Evaluate, Forget, Question, Ready
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
-from heinfer_server.evaluation.watching import Watch, new_cell
+from heinfer_server.evaluation.watching import Cell, Watch, new_cell
 from heinfer_server.keys.store import KeyStore, unknown_keys
 from heinfer_server.telemetry.logs import log
 
@@ -60,7 +61,7 @@ class Worker:
         self._sound = False
         self._failed = False
         self.line = asyncio.Lock()
-        self._cell = new_cell()
+        self._cell: Cell | None = None
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
         self._closed = False
@@ -81,6 +82,12 @@ class Worker:
         """Whether the process can take a task."""
         return self._sound and self._process is not None and not self._process.is_over
 
+    @property
+    def pid(self) -> int | None:
+        """Id of the process; None while there is none."""
+        process = self._process
+        return None if process is None else process.pid
+
     def has(self, key_id: str) -> bool:
         """Whether the process holds these keys loaded."""
         return key_id in self._loaded
@@ -96,21 +103,31 @@ class Worker:
             raise WorkerFailedError("the service ends")
         self._loaded.clear()
         try:
-            self._process = process = AnsweringProcess(worker_process.serve, self._handover.path, self._cell)
-            await process.start()
+            await self._start()
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(f"the machine has no process left to evaluate in: {error}") from error
-        for loaded in await self._run(_START_SECONDS, worker_process.ready):
-            facts = {**asdict(loaded), "seconds": round(loaded.seconds, 3)}
-            log(_logger, logging.INFO, "model loaded", **facts)
+        models = self._handover.models
+        loaded = await self._run(_START_SECONDS, Ready(len(models), _START_SECONDS))
+        for model, seconds in zip(models, loaded, strict=True):
+            manifest = model.bundle.manifest
+            facts = {"model": manifest.name, "version": manifest.model_version, "manifest": model.digest}
+            log(_logger, logging.INFO, "model loaded", **facts, seconds=round(seconds, 3))
+
+    async def _start(self) -> None:
+        self._cell, descriptor = new_cell()
+        try:
+            self._process = process = AnsweringProcess(self._handover.descriptor, descriptor)
+            await process.start()
+        finally:
+            os.close(descriptor)
 
     async def revive(self) -> None:
         """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
         if self.running:
             return
-        if self.died_idle:
-            log(_logger, logging.WARNING, "worker died idle")
+        if self.died_idle and self._process is not None:
+            log(_logger, logging.WARNING, "worker died idle", reason=self._process.reason)
         await self.stop()
         await self.start()
 
@@ -141,8 +158,8 @@ class Worker:
             return None
         if not self.has(key_id) or key_id not in self._registered:
             return None
-        task = EvaluationTask(manifest, key_id, None, (), inputs)
-        return Sent(self._process, self._process.ask(worker_process.run, task))
+        question = self._question(EvaluationTask(manifest, key_id, None, (), inputs))
+        return Sent(self._process, self._process.ask(question))
 
     async def evaluate(
         self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
@@ -178,13 +195,13 @@ class Worker:
     ) -> Evaluated | TaskFailure:
         if key_id not in self._registered:
             raise unknown_keys()
-        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.read, key_id)
+        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.open, key_id)
         forget = self._make_room(key_id)
         self._number += 1
-        if watch is not None:
+        if watch is not None and self._cell is not None:
             watch.begin(self._cell, self._number)
         task = EvaluationTask(manifest, key_id, keys, forget, inputs, self._number if watch else 0)
-        result = await self._run(self._timeout, worker_process.run, task)
+        result = await self._run(self._timeout, self._question(task))
         if isinstance(result, Evaluated):
             self._loaded[key_id] = None
         return result
@@ -203,22 +220,26 @@ class Worker:
         gone = tuple(key_id for key_id in self._loaded if key_id not in self._registered)
         for key_id in gone:
             del self._loaded[key_id]
-        await self._run(self._timeout, worker_process.forget, gone)
+        await self._run(self._timeout, Forget(gone))
 
     def _make_room(self, key_id: str) -> tuple[str, ...]:
-        """Ids of the loaded keys that nobody has registered any more, and of the least recently used ones."""
-        others = [other for other in self._loaded if other != key_id]
-        live = [other for other in others if other in self._registered]
-        keep = live[max(0, len(live) + 1 - self._most_keys) :]
-        forget = tuple(other for other in others if other not in keep)
+        """Ids of the loaded keys that have to go: nobody has them registered any more, or others need their room."""
+        owners = {other: self._registered.tenant_of(other) for other in self._loaded if other != key_id}
+        live = {other: tenant for other, tenant in owners.items() if tenant is not None}
+        keep = with_room(live, self._registered.tenant_of(key_id), self._most_keys)
+        forget = tuple(other for other in owners if other not in keep)
         for other in forget:
             del self._loaded[other]
         return forget
 
-    async def _run(self, seconds: float, function: Callable[..., T], *args: object) -> T:
+    def _question(self, task: EvaluationTask) -> Evaluate:
+        # One that was sent ahead may have begun before its time is counted here.
+        return Evaluate(task, self._handover.output_lengths[task.manifest], 2 * self._timeout)
+
+    async def _run(self, seconds: float, question: Question[T]) -> T:
         if self._process is None:
             raise WorkerFailedError("the process was ended")
-        return await self._answer(seconds, self._process.ask(function, *args))
+        return await self._answer(seconds, self._process.ask(question))
 
     async def _answer(self, seconds: float, answer: asyncio.Future[T]) -> T:
         self._sound = False  # until the process has answered: also when this coroutine is cancelled

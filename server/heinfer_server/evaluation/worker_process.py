@@ -3,69 +3,65 @@
 from __future__ import annotations
 
 import ctypes
-import multiprocessing
 import os
 import signal
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import socket
+import sys
+from typing import NoReturn
 
+from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.handover import read_setup
-from heinfer_server.evaluation.process import answer_all
-from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Loaded, Setup, TaskFailure
-
-if TYPE_CHECKING:
-    from multiprocessing.connection import Connection
-
-    from heinfer_server.evaluation.evaluator import Evaluator
-    from heinfer_server.evaluation.watching import Cell
+from heinfer_server.evaluation.messages import Kind, receive_request, send_forgotten, send_ready, send_result
+from heinfer_server.evaluation.signals import leave_to_the_service
+from heinfer_server.evaluation.watching import Watcher, open_cell
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
-_evaluator: Evaluator | None = None  # one a process: what it is asked for are functions
+
+def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
+    """Load the models that are handed over, shut oneself in, and answer until the other end is closed.
+
+    What fails ends the process, but for what an evaluation fails with.
+    """
+    handed = read_setup(setup)
+    evaluator, shared, confinement = Evaluator(handed), open_cell(cell), handed.confinement
+    if confinement is not None:
+        confinement.enter(pipe.fileno())
+    evaluator.watcher = Watcher(shared)
+    if confinement is not None:
+        confinement.lock()
+    del handed
+    while True:
+        try:
+            request = receive_request(pipe)
+        except EOFError:  # what the interpreter does at its end, it may not do any more
+            os._exit(0)
+        if request.task is not None:
+            send_result(pipe, request.number, evaluator.run(request.task))
+        elif request.kind == Kind.FORGET:
+            evaluator.forget(request.forget)
+            send_forgotten(pipe, request.number)
+        else:
+            send_ready(pipe, request.number, evaluator.load_seconds)
 
 
-def serve(handover: str, cell: Cell, pipe: Connection) -> None:
-    """Load the models of a handover, and answer until the service ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the service ends its workers
-    _die_with_parent()
-    start(read_setup(handover), cell)
-    answer_all(pipe)
+def main(setup: str, cell: str, pipe: str, parent: str) -> None:
+    """Serve, on descriptors of these numbers; the last number is the process id of the service."""
+    leave_to_the_service()
+    _die_with(int(parent))
+    serve(int(setup), int(cell), socket.socket(fileno=int(pipe)))
 
 
-def start(setup: Setup, cell: Cell | None = None) -> None:
-    """Load the models."""
-    # Imported here, because the parent imports this module: its process loads no backend.
-    from heinfer_server.evaluation.evaluator import Evaluator  # noqa: PLC0415
-
-    global _evaluator  # noqa: PLW0603
-    _evaluator = Evaluator(setup, cell)
-
-
-def ready() -> list[Loaded]:
-    """Return, which a worker can only once it has started, what it has loaded."""
-    assert _evaluator is not None
-    return _evaluator.loaded
-
-
-def forget(key_ids: Sequence[str]) -> None:
-    """Let go of loaded keys in this worker process."""
-    assert _evaluator is not None
-    _evaluator.forget(key_ids)
-
-
-def run(task: EvaluationTask) -> Evaluated | TaskFailure:
-    """Evaluate one request in this worker process."""
-    assert _evaluator is not None
-    return _evaluator.run(task)
-
-
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     """Leave nothing behind when the service is killed, not even a worker that is stopped or in an evaluation.
 
     The kernel sends the signal when the thread that made this process ends: one of the event loop's own, which last as
     long as the service.
     """
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = multiprocessing.parent_process()
-    if parent is not None and os.getppid() != parent.pid:  # it died before
+    if os.getppid() != parent:  # it died before
         os._exit(1)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

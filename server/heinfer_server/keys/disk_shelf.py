@@ -13,18 +13,20 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple, fields
-from hashlib import sha256
 from pathlib import Path
 
 from heinfer.errors import SettingError
 from heinfer_server.errors import StorageError
+from heinfer_server.keys.clock import Seen
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.keys.store import Entry
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
 
-_VERSION = 2
-_FRAMES, _LOCK, _INDEX = "frames", "lock", "index.sqlite"
+VERSION = 2
+FRAMES, INDEX, CONFIRMATION = "frames", "index.sqlite", "clock-confirmed"
+_LOCK = "lock"
 _COLUMNS = tuple(field.name for field in fields(Entry))
 _SCHEMA = """
 CREATE TABLE keys (
@@ -37,6 +39,7 @@ CREATE TABLE keys (
     used REAL NOT NULL
 ) STRICT
 """
+_SEEN = "CREATE TABLE IF NOT EXISTS seen (time REAL NOT NULL, doubted_since REAL) STRICT"  # no older heinfer minds
 _FORMER = "frames of keys have another format now: clients register theirs again by themselves"
 _PUT = f"INSERT OR REPLACE INTO keys (id, {', '.join(_COLUMNS)}) VALUES (?{', ?' * len(_COLUMNS)})"  # noqa: S608 - constants
 _LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
@@ -51,7 +54,8 @@ class DiskShelf:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._frames = folder / _FRAMES
+        self._frames = folder / FRAMES
+        self._confirmation = folder / CONFIRMATION
         try:
             _require_own(folder)
             for place in (folder, self._frames):
@@ -59,8 +63,8 @@ class DiskShelf:
                 _close_to_others(place, 0 if place is folder else os.O_NOFOLLOW)
             self._lock = _open_private(folder / _LOCK)
             self._take(folder)
-            os.close(_open_private(folder / _INDEX))  # SQLite gives its other files the mode of this one
-            self._index = sqlite3.connect(folder / _INDEX, check_same_thread=False, isolation_level=None)
+            os.close(_open_private(folder / INDEX))  # SQLite gives its other files the mode of this one
+            self._index = sqlite3.connect(folder / INDEX, check_same_thread=False, isolation_level=None)
             self._open_index(folder)
             self._entries = self._swept()
         except (OSError, sqlite3.Error) as error:
@@ -83,25 +87,48 @@ class DiskShelf:
                 raise
             self._unlink(gone)
 
-    def read(self, entry: Entry) -> bytes | None:
+    def open(self, entry: Entry) -> FrameFile | None:
         with _failures():
             try:
-                frame = self._path(entry.id).read_bytes()
+                descriptor = os.open(self._path(entry.id), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
                 return None  # its client registers again, whatever became of it
-        return frame if sha256(frame).hexdigest() == entry.digest else None
+            frame = FrameFile(descriptor, entry.size)
+            return frame if frame.digest() == entry.digest else None
 
     def remove(self, gone: Collection[str]) -> None:
         with _failures():
-            with self._transaction():
-                self._delete(gone)
-            self._unlink(gone)
+            try:
+                with self._transaction():
+                    self._delete(gone)
+            finally:  # a disk too full to note it gets room by it; what is indexed and not there counts for nothing
+                self._unlink(gone)
 
     def note_use(self, entries: Collection[Entry]) -> None:
         with _failures(), self._transaction():
             self._index.executemany(
                 "UPDATE keys SET used = ? WHERE id = ?", [(entry.used, entry.id) for entry in entries]
             )
+
+    def seen(self) -> Seen | None:
+        with _failures():
+            if not self._index.execute("SELECT 1 FROM sqlite_schema WHERE name = 'seen'").fetchone():
+                return None
+            row = self._index.execute("SELECT time, doubted_since FROM seen").fetchone()
+        return None if row is None else Seen(*row)
+
+    def note_seen(self, seen: Seen) -> None:
+        with _failures(), self._transaction():
+            self._index.execute(_SEEN)
+            self._index.execute("DELETE FROM seen")
+            self._index.execute("INSERT INTO seen VALUES (?, ?)", astuple(seen))
+
+    def take_confirmation(self) -> bool:
+        try:
+            self._confirmation.unlink()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         self._index.close()
@@ -119,14 +146,14 @@ class DiskShelf:
         self._index.execute("PRAGMA journal_mode = WAL")
         self._index.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before a client hears of it
         (version,) = self._index.execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
+        if version > VERSION:
             raise SettingError(f"a newer heinfer keeps keys in {folder}: give this one another folder")
-        if version < _VERSION:
+        if version < VERSION:
             with self._transaction():
                 former = self._index.execute("SELECT count(*) FROM keys").fetchone()[0] if version else 0
                 self._index.execute("DROP TABLE IF EXISTS keys")  # their frames go when the folder is swept
                 self._index.execute(_SCHEMA)
-                self._index.execute(f"PRAGMA user_version = {_VERSION}")
+                self._index.execute(f"PRAGMA user_version = {VERSION}")
             if former:
                 log(_logger, logging.WARNING, "former keys removed", keys=former, reason=_FORMER)
 
@@ -185,7 +212,7 @@ def _require_own(folder: Path) -> None:
     if not folder.is_dir():
         raise SettingError(f"keys cannot be kept in {folder}, which is no folder: set HEINFER_SERVER_KEY_FOLDER to one")
     there = {path.name for path in folder.iterdir()} - {"lost+found"}
-    if there and there.isdisjoint({_FRAMES, _LOCK, _INDEX}):
+    if there and there.isdisjoint({FRAMES, _LOCK, INDEX}):
         raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
 
 

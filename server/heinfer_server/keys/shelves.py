@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from heinfer_server.errors import StorageError
+from heinfer_server.keys.clock import Seen
+from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.keys.store import Entry
 
 
@@ -20,8 +23,12 @@ class MemoryShelf:
         self.remove(gone)
         self._frames[entry.id] = frame
 
-    def read(self, entry: Entry) -> bytes | None:
-        return self._frames.get(entry.id)
+    def open(self, entry: Entry) -> FrameFile | None:
+        frame = self._frames.get(entry.id)
+        try:
+            return None if frame is None else FrameFile.of(frame)
+        except OSError as error:  # of files that may be open
+            raise StorageError("the service cannot open evaluation keys now") from error
 
     def remove(self, gone: Collection[str]) -> None:
         for key_id in gone:
@@ -29,6 +36,15 @@ class MemoryShelf:
 
     def note_use(self, entries: Collection[Entry]) -> None:
         pass
+
+    def seen(self) -> Seen | None:
+        return None
+
+    def note_seen(self, seen: Seen) -> None:
+        pass
+
+    def take_confirmation(self) -> bool:
+        return False
 
     def close(self) -> None:
         self._frames.clear()

@@ -5,17 +5,22 @@ What they are kept on, memory or disk, is a shelf's to know (shelves.py, disk_sh
 
 from __future__ import annotations
 
-import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from math import inf
 from threading import Lock
 from typing import Protocol
 
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
+from heinfer_server.keys.clock import Clocks, KeyClock, Redate, Seen
+from heinfer_server.keys.frame_file import FrameFile
+
+SEEN_SECONDS = 600.0
+"""After which it is kept again that the service was running."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,7 @@ class Entry:
         key_set: digest of what they are for: all models that take the same keys, and no others.
         digest: hexadecimal SHA-256 of the frame.
         size: bytes of the frame.
-        created, used: seconds since the epoch.
+        created, used: seconds since the epoch, by the store's clock.
     """
 
     tenant: str
@@ -58,7 +63,7 @@ class Shelf(Protocol):
     def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
         """Keep a frame and forget others, by id: all of it, or nothing."""
 
-    def read(self, entry: Entry) -> bytes | None:
+    def open(self, entry: Entry) -> FrameFile | None:
         """The frame; None when it is not there any more, or not what it was."""
 
     def remove(self, gone: Collection[str]) -> None:
@@ -66,6 +71,15 @@ class Shelf(Protocol):
 
     def note_use(self, entries: Collection[Entry]) -> None:
         """Keep when these were last used."""
+
+    def seen(self) -> Seen | None:
+        """What was last noted; None when nothing was."""
+
+    def note_seen(self, seen: Seen) -> None:
+        """Keep that the service runs."""
+
+    def take_confirmation(self) -> bool:
+        """Whether an operator has said, since the last time, that the wall clock is right."""
 
     def close(self) -> None:
         """Let go of the place."""
@@ -79,29 +93,43 @@ class StoreLimits:
         capacity: bytes of all keys together.
         quota: bytes of one tenant's.
         seconds: keys that nobody has used for so long go.
+        longest_downtime: seconds by which the wall clock may differ from what was last stored, and be believed.
     """
 
     capacity: int
     quota: int
     seconds: float = float("inf")
+    longest_downtime: float = float("inf")
+
+
+_REAL_CLOCKS = Clocks()
 
 
 class KeyStore:
     """Keys by their address. Those that have not been used for longest go when room is needed.
 
     Room is taken from the tenant who needs it where a quota asks for it, else from the one who has most: nobody pushes
-    out those who have less. Reading and changing it may block; asking what is there does not.
+    out those who have less. Reading and changing it may block; asking what is there does not. While the wall clock is
+    not to be believed (keys/clock.py), nothing expires.
     """
 
-    def __init__(self, limits: StoreLimits, shelf: Shelf, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, limits: StoreLimits, shelf: Shelf, clocks: Clocks = _REAL_CLOCKS) -> None:
         self._limits = limits
         self._shelf = shelf
-        self._clock = clock
         self._changing = Lock()  # one change of the shelf at a time; never taken in the event loop
         self._looking = Lock()  # of what follows; never held while anything blocks
         ordered = sorted(shelf.entries(), key=lambda entry: entry.used)
         self._entries: OrderedDict[str, Entry] = OrderedDict((entry.id, entry) for entry in ordered)
         self._touched: set[str] = set()
+        seen, used = shelf.seen(), ordered[-1].used if ordered else -inf
+        if seen is None and ordered:
+            seen = Seen(used)
+        elif seen is not None:
+            seen = replace(seen, time=max(seen.time, used))
+        self._clock = KeyClock(seen, limits.longest_downtime, clocks)
+        self._noted = -inf
+        now = self._clock()
+        self._redate(lambda used: min(used, now))
         self.tidy()  # limits may have become smaller
 
     # What is there
@@ -125,6 +153,12 @@ class KeyStore:
             return False
         return True
 
+    def tenant_of(self, key_id: str) -> str | None:
+        """Whose keys these are; None when there are none under the id."""
+        with self._looking:
+            entry = self._entries.get(key_id)
+        return None if entry is None else entry.tenant
+
     def __contains__(self, key_id: str) -> bool:
         with self._looking:
             return key_id in self._entries
@@ -138,6 +172,11 @@ class KeyStore:
         """Bytes of all that is stored."""
         with self._looking:
             return sum(entry.size for entry in self._entries.values())
+
+    @property
+    def is_expiry_suspended(self) -> bool:
+        """Whether nothing expires, because the wall clock is not to be believed."""
+        return self._clock.is_doubted
 
     def of(self, tenant: str) -> list[Entry]:
         """What a tenant has, the least recently used first."""
@@ -166,8 +205,8 @@ class KeyStore:
                 self._entries[entry.id] = entry
         return entry.id
 
-    def read(self, key_id: str) -> bytes:
-        """The frame of them.
+    def open(self, key_id: str) -> FrameFile:
+        """The frame of them, which stays what it is when they are removed.
 
         Raises:
             UnknownKeysError: when there are none under the id.
@@ -177,7 +216,7 @@ class KeyStore:
             entry = self._entries.get(key_id)
         if entry is None:
             raise unknown_keys()
-        frame = self._shelf.read(entry)
+        frame = self._shelf.open(entry)
         if frame is None:
             self._drop(entry)
             raise unknown_keys()
@@ -205,6 +244,10 @@ class KeyStore:
     def tidy(self) -> int:
         """Forget what is over, and have the shelf keep when the rest was used; returns how many keys went."""
         with self._changing:
+            redate = self._clock.look(self._shelf.take_confirmation())
+            if redate is not None:
+                self._redate(redate)
+                self._noted = -inf
             with self._looking:
                 gone = set(self._to_go(None))
                 used = [self._entries[key_id] for key_id in self._touched - gone]
@@ -213,6 +256,19 @@ class KeyStore:
                 self._shelf.remove(gone)
             if used:
                 self._shelf.note_use(used)
+            if self._clock() - self._noted >= SEEN_SECONDS:
+                self._note_seen()
+            with self._looking:
+                self._forget(gone)
+        return len(gone)
+
+    def purge(self, tenants: Collection[str]) -> int:
+        """Forget all that tenants have, whatever the clock says; returns how many keys went."""
+        with self._changing:
+            with self._looking:
+                gone = {key_id for key_id, entry in self._entries.items() if entry.tenant in tenants}
+            if gone:
+                self._shelf.remove(gone)
             with self._looking:
                 self._forget(gone)
         return len(gone)
@@ -220,6 +276,7 @@ class KeyStore:
     def close(self) -> None:
         """Keep what there is to keep; the store is not used after that."""
         self.tidy()
+        self._note_seen()
         self._shelf.close()
 
     def _to_go(self, new: Entry | None) -> Iterator[str]:
@@ -248,7 +305,21 @@ class KeyStore:
         return max(sizes, key=lambda tenant: sizes[tenant] - (new.size if new and new.tenant == tenant else 0))
 
     def _is_over(self, entry: Entry) -> bool:
-        return self._clock() - entry.used > self._limits.seconds
+        return not self._clock.is_doubted and self._clock() - entry.used > self._limits.seconds
+
+    def _redate(self, redate: Redate) -> None:
+        """Have all keys been used at another time; the order of use stays what it is."""
+        with self._looking:
+            for key_id, entry in list(self._entries.items()):
+                used = redate(entry.used)
+                if used != entry.used:
+                    self._entries[key_id] = replace(entry, used=used)
+                    self._touched.add(key_id)
+
+    def _note_seen(self) -> None:
+        self._noted = self._clock()
+        with suppress(StorageError):  # a full disk does no more harm than that the next start may have doubts
+            self._shelf.note_seen(Seen(self._noted, self._clock.doubted_since))
 
     def _forget(self, gone: Collection[str]) -> None:
         for key_id in gone:

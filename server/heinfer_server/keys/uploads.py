@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from math import inf
@@ -141,6 +141,10 @@ class Uploads:
     def drop(self, upload_id: str) -> None:
         """Forget an upload, if it is there."""
         self._uploads.pop(upload_id, None)
+
+    def purge(self, tenants: Collection[str]) -> None:
+        """Forget all uploads of tenants."""
+        self._uploads = {i: upload for i, upload in self._uploads.items() if upload.tenant not in tenants}
 
     def _drop_those_over(self) -> None:
         now = self._clock()

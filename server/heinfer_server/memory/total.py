@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from heinfer.errors import SettingError
 from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.jobs import JOBS_KEPT
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
+from heinfer_server.memory.cgroups import memory_limits
 from heinfer_server.models import Models
 from heinfer_server.settings import Settings
 
@@ -109,14 +109,6 @@ def require_memory(prediction: Prediction, limit: int | None) -> None:
 
 
 def available() -> int:
-    """Bytes of memory that this machine has, or this container may take."""
+    """Bytes of memory that this machine has, or that a unit of systemd, a container or another group may take."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [physical]
-    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        try:
-            text = Path(path).read_text().strip()
-        except OSError:
-            continue
-        if text.isdecimal():
-            limits.append(int(text))
-    return min(limits)
+    return min((physical, *memory_limits()))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heinfer.errors import RateLimitedError, UnauthorizedError
 from heinfer_server.admission.access import Access
-from heinfer_server.telemetry.logs import log, request_id, tenant_name
+from heinfer_server.telemetry.logs import request_id, tenant_name
 from heinfer_server.web.problems import problem_of
-
-_logger = logging.getLogger(__name__)
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
 """What says nothing of anybody is told to everybody."""
 
 
 class AccessMiddleware:
-    """Admits a request before anything of its body is read; routes find who asks in `request.state.tenant`."""
+    """Admits a request before anything of its body is read.
+
+    Routes find who asks in `request.state.tenant`, and the names of the models that it may ask for (None for all) in
+    `request.state.models`.
+    """
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self._app = app
@@ -31,10 +31,9 @@ class AccessMiddleware:
         try:
             who = self._access.admit(_bearer(scope))
         except (UnauthorizedError, RateLimitedError) as error:
-            log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
             await problem_of(error, request_id.get())(scope, receive, send)
             return
-        scope.setdefault("state", {})["tenant"] = who.id
+        scope.setdefault("state", {}).update(tenant=who.id, models=who.models)
         tenant_name.set(who.name)
 
         async def counted_receive() -> Message:

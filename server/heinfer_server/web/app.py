@@ -15,15 +15,16 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
+from heinfer_server.gauges import watch
 from heinfer_server.models import Models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log, request_id
-from heinfer_server.telemetry.metrics import MetricsServer
 from heinfer_server.web.admission import AccessMiddleware
 from heinfer_server.web.heads import HeadMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
+from heinfer_server.web.metrics_port import MetricsPort
 from heinfer_server.web.middleware import RequestMiddleware
 from heinfer_server.web.prefix import PrefixMiddleware, require_unlike
 from heinfer_server.web.problems import ALARMING, documented, problem, problem_of
@@ -45,26 +46,30 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     """
     require_unlike(settings.root_path, [getattr(route, "path", "") for part in _ROUTERS for route in part.routes])
     service = Service(settings, models)
+    watch(service.metrics, service)
     for code in ALARMING:  # there before the first of them: an alert compares with what was
         service.metrics.errors.labels(code)
-    metrics_server: MetricsServer | None = None
+    metrics_port: MetricsPort | None = None
     if settings.metrics_port is not None:
-        metrics_server = MetricsServer(service.metrics, settings.metrics_host, settings.metrics_port)
+        metrics_port = MetricsPort(service.metrics, settings.metrics_host, settings.metrics_port)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(task) for task in (service.keep_house(), service.metrics.measure())]
+        background = (service.keep_house(), service.follow_tenants(), service.metrics.measure())
+        tasks = [asyncio.create_task(task) for task in background]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
-            await service.workers.start()
+            if metrics_port is not None:
+                await metrics_port.start()
+            await service.start()
             yield
             await service.jobs.drain()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            if metrics_server is not None:
-                await asyncio.to_thread(metrics_server.close)
+            if metrics_port is not None:
+                await metrics_port.close()
             await service.workers.stop()
             service.handover.close()
             await asyncio.to_thread(service.keys.close)
@@ -80,13 +85,14 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         redirect_slashes=False,  # it would redirect to whatever host the request names
     )
     app.state.service = service
-    app.state.metrics_port = metrics_server.port if metrics_server else None
+    app.state.metrics_port = metrics_port.port if metrics_port else None
     for part in _ROUTERS:
         app.include_router(part, responses=documented(*_ANYWHERE))
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
-    app.add_middleware(RequestMiddleware, metrics=service.metrics)  # the last one is the outermost
+    # The last one is the outermost.
+    app.add_middleware(RequestMiddleware, metrics=service.metrics, trusted_proxies=settings.trusted_proxies)
     app.add_exception_handler(HeinferError, _heinfer_error)
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
@@ -95,7 +101,6 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
 
 async def _heinfer_error(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HeinferError)
-    log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
     return problem_of(error, request_id.get())
 
 

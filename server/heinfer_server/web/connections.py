@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import resource
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -18,23 +17,19 @@ from starlette.responses import Response
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from heinfer_server.errors import HeadTooLargeError
-from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.logs import error_code, error_reason, log
 from heinfer_server.web.problems import malformed_problem, problem_of
 
 _logger = logging.getLogger(__name__)
+
+_of_uvicorn = logging.getLogger(f"{__name__}.uvicorn")
+_of_uvicorn.setLevel(logging.ERROR)  # what it warns of has a line of our own, or is any sender's to cause
 
 HEAD_SECONDS = 15.0
 """As long as a connection is kept that waits for its next request."""
 
 ANSWER_SECONDS_PER_MIB = 30.0
 """For each started MiB of an answer that the client has yet to take."""
-
-BACKLOG = 64
-"""Connections that wait to be accepted; asyncio accepts as many at once, before it tells a protocol of the first."""
-
-_SPARE_FILES = 6 * BACKLOG
-"""Of the files that the process may open: for connections on the way in or out, the pipes to its workers, the rest."""
-
 
 MAX_HEAD_BYTES = 1 << 14
 """Of a request, and of what may follow a body in chunks."""
@@ -104,11 +99,16 @@ class BoundedProtocol(H11Protocol):
     _head_timer: asyncio.TimerHandle | None = None
     _answer_timer: asyncio.TimerHandle | None = None
 
+    def most(self) -> int:
+        """How many connections there may be."""
+        return 1 << 16
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.conn = _Parser(h11.SERVER, 2 * MAX_HEAD_BYTES)  # it finds out itself, and after this one
+        self.logger = _of_uvicorn
         super().connection_made(cast("asyncio.Transport", transport))
         self.transport.set_write_buffer_limits(high=0)  # writing pauses whenever, and as long as, a byte waits
-        idle = self._longest_idle() if len(self.connections) > _most_connections() else None
+        idle = self._longest_idle() if len(self.connections) > self.most() else None
         self._time_head()
         if idle is not None:
             idle._leave()
@@ -135,7 +135,9 @@ class BoundedProtocol(H11Protocol):
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             answer = (self.conn.refusal or partial(malformed_problem, msg))(secrets.token_hex(8))
-            log(_logger, logging.INFO, "no request", status=answer.status_code)
+            peer = self.client[0] if self.client else None
+            code, why = error_code.get(), error_reason.get()
+            log(_logger, logging.INFO, "no request", status=answer.status_code, code=code, reason=why, peer=peer)
             headers = [*answer.raw_headers, (b"connection", b"close")]
             reason = HTTPStatus(answer.status_code).phrase.encode()
             head = h11.Response(status_code=answer.status_code, headers=headers, reason=reason)
@@ -181,8 +183,3 @@ class BoundedProtocol(H11Protocol):
         if self._answer_timer is not None:
             self._answer_timer.cancel()
             self._answer_timer = None
-
-
-def _most_connections() -> int:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 1 << 16 if files == resource.RLIM_INFINITY else max(files - _SPARE_FILES, files // 2)

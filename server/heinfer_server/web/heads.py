@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heinfer_server.errors import AmbiguousLengthError
-from heinfer_server.telemetry.logs import log, request_id
+from heinfer_server.telemetry.logs import request_id
 from heinfer_server.web.problems import problem_of
-
-_logger = logging.getLogger(__name__)
 
 
 class HeadMiddleware:
@@ -24,7 +20,6 @@ class HeadMiddleware:
         if error is None:
             await self._app(scope, receive, send)
             return
-        log(_logger, logging.INFO, "refused", code=error.code, reason=str(error))
         response = problem_of(error, request_id.get())
         response.headers["Connection"] = "close"
         await response(scope, receive, send)

@@ -28,6 +28,7 @@ from heinfer_server.web.parts import (
     ModelQuery,
     Tenant,
     TheService,
+    models_of,
     octets_in,
 )
 from heinfer_server.web.problems import documented, public_code
@@ -72,7 +73,7 @@ async def begin_job(
     ] = "",
 ) -> JobState:
     service.require_service()
-    served = service.models.version(model, manifest)
+    served = models_of(request).version(model, manifest)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)
     with ExitStack() as place:

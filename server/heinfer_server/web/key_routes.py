@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from heinfer_server.keys.uploads import CHUNK_BYTES
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import KeyId, ManifestQuery, Model, Tenant, TheService, UploadId, octets_in
+from heinfer_server.web.parts import KeyId, ManifestQuery, Model, Tenant, TheService, UploadId, models_of, octets_in
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import KeyList, KeySummary, Registration, UploadState
 
@@ -37,8 +37,8 @@ async def register_keys(
     response: Response,
     manifest: ManifestQuery = None,
 ) -> Registration:
-    key_set = service.models.version(model, manifest).keys
-    with service.registrations.entered(tenant):
+    key_set = models_of(request).version(model, manifest).keys
+    async with service.registrations.entered_in_turn(tenant):
         body = await read_body(request, key_set.length, service.settings.body_seconds_per_mib)
         key_id = await service.register(tenant, key_set, body)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
@@ -46,15 +46,15 @@ async def register_keys(
 
 
 @router.get("/keys", summary="The registered evaluation keys")
-async def list_keys(service: TheService, tenant: Tenant) -> KeyList:
+async def list_keys(service: TheService, request: Request, tenant: Tenant) -> KeyList:
     # Whoever knows an id can use and delete the keys: it is told to nobody who is not told apart from others.
-    is_known = service.access.tells_apart
+    is_known, models = service.access.tells_apart, models_of(request)
     return KeyList(
         keys=[
             KeySummary(
                 keys=entry.id if is_known else None,
                 key_set=entry.key_set,
-                models=service.models.taking(entry.key_set),
+                models=models.taking(entry.key_set),
                 bytes=entry.size,
                 created=entry.created,
                 used=entry.used,
@@ -84,11 +84,12 @@ async def begin_upload(
     service: TheService,
     tenant: Tenant,
     model: Model,
+    request: Request,
     size: Annotated[int, Query(ge=0, lt=1 << 48, description="bytes of the frame, which the manifest implies")],
     sha256: Annotated[str, Query(pattern="^[0-9a-f]{64}$", description="digest of the frame, hexadecimal")],
     manifest: ManifestQuery = None,
 ) -> UploadState:
-    key_set = service.models.version(model, manifest).keys
+    key_set = models_of(request).version(model, manifest).keys
     upload_id, upload = service.begin_upload(tenant, key_set, sha256, size)
     return UploadState(
         upload=upload_id, size=size, offset=size if upload is None else upload.offset, is_registered=upload is None
@@ -123,7 +124,7 @@ async def continue_upload(
     offset: Annotated[int, Query(ge=0, lt=1 << 48, description="where the piece begins: where the last one ended")],
 ) -> UploadState:
     room = service.uploads.room(tenant, upload_id, offset)
-    with service.registrations.entered(tenant):
+    async with service.registrations.entered_in_turn(tenant):
         piece = await read_body(request, room, service.settings.body_seconds_per_mib)
         upload = service.uploads.append(tenant, upload_id, offset, piece)
     return UploadState(upload=upload_id, size=upload.size, offset=upload.offset)
@@ -141,7 +142,7 @@ async def continue_upload(
     ),
 )
 async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId, response: Response) -> Registration:
-    with service.registrations.entered(tenant):
+    async with service.registrations.entered_in_turn(tenant):
         key_id = await service.finish_upload(tenant, upload_id)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
     return Registration(keys=key_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Sequence
 from time import perf_counter
 
 from starlette.datastructures import MutableHeaders
@@ -11,8 +12,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from heinfer_server.evaluation.departure import DepartedError
-from heinfer_server.telemetry.logs import error_code, log, request_id, tenant_name
+from heinfer_server.telemetry.logs import error_code, error_reason, log, peer, request_id, tenant_name
 from heinfer_server.telemetry.metrics import Metrics
+from heinfer_server.web.peers import Network, peer_of
 from heinfer_server.web.problems import internal_problem
 
 _logger = logging.getLogger(__name__)
@@ -21,24 +23,31 @@ REQUEST_ID_HEADER = "X-Request-Id"
 
 
 class RequestMiddleware:
-    """Gives a request an id of our own making, logs how it ended, and answers 500 to what nobody expected."""
+    """Gives a request an id of our own making, logs how it ended, and answers 500 to what nobody expected.
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    Args:
+        trusted_proxies: networks of proxies that say whom they ask for.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, trusted_proxies: Sequence[Network] = ()) -> None:
         self._app = app
         self._metrics = metrics
+        self._trusted_proxies = trusted_proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        token = request_id.set(secrets.token_hex(8))
-        no_tenant, no_code = tenant_name.set(""), error_code.set("")
+        no_id = request_id.set(secrets.token_hex(8))
+        no_peer = peer.set(peer_of(scope, self._trusted_proxies))
+        unset = [(variable, variable.set("")) for variable in (tenant_name, error_code, error_reason)]
         try:
             await self._answer(scope, receive, send)
         finally:
-            request_id.reset(token)
-            tenant_name.reset(no_tenant)
-            error_code.reset(no_code)
+            request_id.reset(no_id)
+            peer.reset(no_peer)
+            for variable, token in unset:
+                variable.reset(token)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = perf_counter()
@@ -62,7 +71,7 @@ class RequestMiddleware:
         try:
             await self._app(scope, counted_receive, send_with_id)
         except (ClientDisconnect, DepartedError):
-            log(_logger, logging.INFO, "client went away")
+            error_reason.set("client went away")
         except Exception:
             _logger.exception("unexpected error")
             if status == 0:
@@ -73,9 +82,9 @@ class RequestMiddleware:
         # A route is found for any method: one of the sender's making would be a series of its own, and a line as long.
         method = scope["method"] if scope["method"] in (getattr(found, "methods", None) or ()) else ""
         seconds = round(perf_counter() - started, 4)
-        code = error_code.get() or None
-        facts = {"route": route, "status": status, "code": code, "received": received, "sent": sent, "seconds": seconds}
-        log(_logger, logging.INFO, "request", method=method, **facts)
+        code, reason = error_code.get() or None, error_reason.get() or None
+        facts = {"route": route, "status": status, "code": code, "reason": reason}
+        log(_logger, logging.INFO, "request", method=method, **facts, received=received, sent=sent, seconds=seconds)
         self._count(method, route or "", status, received, sent)
 
     def _count(self, method: str, route: str, status: int, received: int, sent: int) -> None:

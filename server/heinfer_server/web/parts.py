@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from heinfer_server.models import Models
 from heinfer_server.service import Service
 
 OCTETS = "application/octet-stream"
@@ -34,6 +35,12 @@ def _service(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
+
+
+def models_of(request: Request) -> Models:
+    """Those that the API key of a request may be used for."""
+    models, names = _service(request).models, request.state.models
+    return models if names is None else models.only(names)
 
 
 def tenant_of(

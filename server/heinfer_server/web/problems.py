@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from heinfer.errors import (
+    ApiKeyExpiredError,
     BackendError,
     BusyError,
     DeadlineError,
@@ -32,7 +33,7 @@ from heinfer.errors import (
     WorkerFailedError,
 )
 from heinfer_server.errors import AmbiguousLengthError, HeadTooLargeError, NotReadyError, SlowBodyError, StorageError
-from heinfer_server.telemetry.logs import error_code
+from heinfer_server.telemetry.logs import error_code, error_reason
 
 MEDIA_TYPE = "application/problem+json"
 INTERNAL_ERROR = "internal-error"
@@ -54,6 +55,7 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     AmbiguousLengthError: HTTPStatus.BAD_REQUEST,
     HeadTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
+    ApiKeyExpiredError: HTTPStatus.UNAUTHORIZED,
     BusyError: HTTPStatus.TOO_MANY_REQUESTS,
     ServiceUnavailableError: HTTPStatus.SERVICE_UNAVAILABLE,
     EvaluationTimeoutError: HTTPStatus.GATEWAY_TIMEOUT,
@@ -103,7 +105,9 @@ def problem_of(error: HeinferError, request_id: str) -> Response:
     """The answer to a request that failed with `error`; one without a status of its own says nothing of its cause."""
     status = status_of(error)
     if status is HTTPStatus.INTERNAL_SERVER_ERROR:
-        return internal_problem(request_id)
+        answer = internal_problem(request_id)
+        error_reason.set(f"{error.code}: {error}")  # the log may know
+        return answer
     answer = problem(status, error.code, str(error), request_id)
     if isinstance(error, BusyError) and error.retry_after is not None:
         answer.headers["Retry-After"] = f"{error.retry_after:.0f}"
@@ -122,8 +126,9 @@ def malformed_problem(detail: str, request_id: str) -> Response:
 
 
 def problem(status: HTTPStatus, code: str, detail: str, request_id: str) -> Response:
-    """A problem+json response; the request's line in the log, and the metrics, have its code."""
+    """A problem+json response; the request's line in the log has its code and detail, and the metrics its code."""
     error_code.set(code)
+    error_reason.set(detail)
     body = Problem(
         type=f"urn:heinfer:problem:{code}",
         title=code.replace("-", " ").capitalize(),

@@ -26,6 +26,7 @@ from heinfer_server.web.parts import (
     TheService,
     Timeout,
     end_of,
+    models_of,
     octets_in,
 )
 from heinfer_server.web.problems import documented
@@ -53,17 +54,19 @@ async def readyz(service: TheService) -> Readiness:
 
 
 @router.get("/models", summary="The models that are served, in all their versions")
-async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
+async def list_models(service: TheService, request: Request, _tenant: Tenant) -> ModelList:
+    models = models_of(request)
     return ModelList(
         models=[
             ModelSummary(
                 name=model.name,
-                version=model.bundle.manifest.model_version,
+                version=model.version,
                 digest=model.digest,
-                is_current=model is service.models.current(model.name),
+                bundle=model.file_digest,
+                is_current=model is models.current(model.name),
                 manifest=f"{service.settings.root_path}/models/{quote(model.name)}/manifest",
             )
-            for model in service.models
+            for model in models
         ]
     )
 
@@ -84,8 +87,8 @@ async def list_models(service: TheService, _tenant: Tenant) -> ModelList:
         **documented(HTTPStatus.NOT_FOUND),
     },
 )
-async def get_manifest(service: TheService, _tenant: Tenant, model: Model) -> Response:
-    served = service.models.current(model)
+async def get_manifest(service: TheService, request: Request, _tenant: Tenant, model: Model) -> Response:
+    served = models_of(request).current(model)
     headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.roughly(served.digest):.3f}"}
     return Response(served.manifest, media_type="application/json", headers=headers)
 
@@ -130,7 +133,7 @@ async def infer(
     seconds: Timeout = None,
 ) -> Response:
     service.require_service()
-    served = service.models.version(model, manifest)
+    served = models_of(request).version(model, manifest)
     service.require_keys(tenant, served, keys)
     stages = Stages(service.metrics)
     holder, ends = service.holder(tenant, keys), end_of(seconds)

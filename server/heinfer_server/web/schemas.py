@@ -15,6 +15,7 @@ class ModelSummary(BaseModel):
     name: str = Field(examples=["mnist-ffconv"])
     version: str = Field(examples=["1"])
     digest: str = Field(description="SHA-256 of its manifest, hexadecimal: requests name the version by it")
+    bundle: str | None = Field(description="SHA-256 of the file that it was opened from, hexadecimal")
     is_current: bool = Field(description="whether GET /models/{model}/manifest gives the manifest of this version")
     manifest: str = Field(
         description="path of the manifest of the current version", examples=["/models/mnist-ffconv/manifest"]

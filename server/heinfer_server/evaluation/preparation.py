@@ -1,0 +1,50 @@
+"""What workers only read is written before they are there, by a process that sees no client's byte and ends then."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+
+from heinfer.errors import WorkerFailedError
+from heinfer.runtime import NativeOptions
+from heinfer_server.evaluation.handover import Handover
+from heinfer_server.evaluation.process import AnsweringProcess, LostError
+from heinfer_server.evaluation.questions import Ready
+from heinfer_server.evaluation.tasks import Setup
+from heinfer_server.evaluation.watching import new_cell
+from heinfer_server.telemetry.logs import log
+
+_logger = logging.getLogger(__name__)
+
+_SECONDS = 600.0
+
+
+def only_read(options: Mapping[str, NativeOptions]) -> Mapping[str, NativeOptions]:
+    """The same, of processes that save nothing."""
+    return {manifest: replace(option, saves_constants=False) for manifest, option in options.items()}
+
+
+async def prepare(setup: Setup) -> None:
+    """Have the models loaded once, and what they are encoded to saved.
+
+    Raises:
+        WorkerFailedError: when that fails.
+    """
+    handover = Handover(setup)
+    cell, descriptor = new_cell()
+    process = AnsweringProcess(handover.descriptor, descriptor)
+    try:
+        await process.start()
+        async with asyncio.timeout(_SECONDS):
+            await process.ask(Ready(len(handover.models), _SECONDS))
+    except (LostError, TimeoutError, OSError, RuntimeError) as error:
+        log(_logger, logging.ERROR, "constants not encoded", reason=str(error))
+        raise WorkerFailedError("the models' constants could not be encoded and kept: the log has more") from error
+    finally:
+        await process.end()
+        os.close(descriptor)
+        handover.close()
+        del cell

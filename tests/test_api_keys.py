@@ -1,0 +1,172 @@
+"""API keys with an end and a list of models, and files of tenants of other formats."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import numpy as np
+import pytest
+from asking import infer, of, registered
+from in_process import URL, RunningService, running_service
+from owner import Owner
+from test_server import assert_problem
+from tiny_model import tiny_bundle
+from typer.testing import CliRunner
+
+from heinfer.cli.main import app
+from heinfer.errors import ApiKeyExpiredError, SettingError, UnauthorizedError
+from heinfer_client import Client
+from heinfer_server.admission.tenants import Directory, TenantFile, Terms
+
+IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
+MODEL, OTHER = tiny_bundle(), tiny_bundle("other", idle_rotations=1)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> TenantFile:
+    file = TenantFile(tmp_path_factory.mktemp("tenants") / "tenants.json")
+    file.add("alice")
+    return file
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory, file):
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, OTHER], tenants=file._path) as service:
+        yield service
+
+
+def http_of(running: RunningService, api_key: str) -> httpx.Client:
+    running.service.access._directory.refresh()
+    return httpx.Client(transport=running.transport, base_url=URL, headers={"Authorization": f"Bearer {api_key}"})
+
+
+# An end ----------------------------------------------------------------------------------------
+
+
+def test_a_key_that_has_expired_is_refused_with_the_reason_for_who_has_it(running, file, monkeypatch):
+    end = datetime.now(UTC) + timedelta(days=90)
+    api_key, other = file.add_key("alice", Terms(end.timestamp())), file.add_key("alice")
+    http = http_of(running, api_key)
+    assert http.get("/models").status_code == 200
+    monkeypatch.setattr(running.service.access, "_wall", end.timestamp)
+    answer = http.get("/models")
+    assert_problem(answer, 401, "api-key-expired")
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert f"{end:%Y-%m-%d}" in answer.json()["detail"]
+    client = Client(URL, model="tiny", api_key=api_key, transport=running.transport)
+    with client, pytest.raises(ApiKeyExpiredError, match=r"expired .*: ask the operator for another") as caught:
+        client.prepare()
+    assert isinstance(caught.value, UnauthorizedError)
+    assert_problem(http_of(running, api_key + "0").get("/models"), 401, "unauthorized")  # one like it says nothing
+    assert http_of(running, other).get("/models").status_code == 200
+    monkeypatch.undo()
+    assert http.get("/models").status_code == 200  # a clock that was wrong has cost nothing for good
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds"), [("90d", 90 * 86400), ("12h", 12 * 3600), ("2999-01-31", None), ("2999-01-31T10:00", None)]
+)
+def test_the_command_line_takes_lengths_and_dates(tmp_path, words, seconds):
+    path = tmp_path / "tenants.json"
+    done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--expires", words])
+    assert done.exit_code == 0, done.output
+    expires = Directory(path).find(done.output.strip()).expires
+    if seconds is None:
+        assert datetime.fromtimestamp(expires, UTC).replace(tzinfo=None) == datetime.fromisoformat(words)
+    else:
+        assert abs(expires - datetime.now(UTC).timestamp() - seconds) < 60
+    listed = CliRunner().invoke(app, ["tenant", "list", "--tenants", str(path)]).output
+    assert f"{datetime.fromtimestamp(expires, UTC):%Y-%m-%d %H:%M}" in listed
+    assert "all models" in listed
+
+
+@pytest.mark.parametrize(
+    "words", ["", "soon", "90", "0d", "-1d", "2001-01-01", "9999999d", "99999-01-01", "1e9d", "١d"]
+)
+def test_what_is_no_time_to_come_is_refused_and_makes_no_key(tmp_path, words):
+    path = tmp_path / "tenants.json"
+    done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--expires", words])
+    assert done.exit_code == 2
+    assert not path.exists()
+
+
+# A list of models ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bound(running, file) -> httpx.Client:
+    return http_of(running, file.add_key("alice", Terms(models=("tiny",))))
+
+
+def test_a_key_for_some_models_finds_the_others_as_if_they_did_not_exist(running, file, bound):
+    free = http_of(running, file.add_key("alice"))
+    assert {model["name"] for model in free.get("/models").json()["models"]} == {"tiny", "other"}
+    assert {model["name"] for model in bound.get("/models").json()["models"]} == {"tiny"}
+    manifest = of(OTHER)["manifest"]
+    asked = [
+        ("GET", "/models/{}/manifest", {}),
+        ("POST", "/models/{}/keys", {"manifest": manifest}),
+        ("POST", "/models/{}/uploads", {"manifest": manifest, "size": 1, "sha256": "0" * 64}),
+        ("POST", "/infer", {"model": "{}", "keys": "0", "manifest": manifest}),
+        ("POST", "/jobs", {"model": "{}", "keys": "0", "manifest": manifest}),
+    ]
+    for method, path, query in asked:
+        answers = []
+        for name in ("other", "absent"):
+            params = {key: value if key != "model" else name for key, value in query.items()}
+            answers.append(bound.request(method, path.format(name), params=params))
+        assert_problem(answers[0], 404, "unknown-model")
+        bodies = [{**answer.json(), "request_id": ""} for answer in answers]
+        assert bodies[0] == bodies[1]
+
+
+def test_a_key_for_some_models_is_good_for_them(running, file, bound):
+    owner = Owner(MODEL)
+    key_id = registered(bound, owner.keys)
+    assert infer(bound, key_id, owner.inputs(IMAGE)).status_code == 200
+    free, keys = http_of(running, file.add_key("alice")), Owner(OTHER).keys
+    answer = free.post("/models/other/keys", params={"manifest": of(OTHER)["manifest"]}, content=keys)
+    assert answer.status_code == 201, answer.text
+    models = {tuple(entry["models"]) for entry in bound.get("/keys").json()["keys"]}
+    assert models == {("tiny",), ()}  # no name of another model is told
+    assert {tuple(entry["models"]) for entry in free.get("/keys").json()["keys"]} == {("tiny",), ("other",)}
+
+
+def test_names_that_no_model_has_are_refused(tmp_path):
+    path = tmp_path / "tenants.json"
+    for words in ("", "a,,b", "A", "a b"):
+        done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--models", words])
+        assert done.exit_code == 2
+        assert not path.exists()
+    done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--models", "a, b-1"])
+    assert Directory(path).find(done.output.strip()).models == {"a", "b-1"}
+    assert "a, b-1" in CliRunner().invoke(app, ["tenant", "list", "--tenants", str(path)]).output
+
+
+# Formats ---------------------------------------------------------------------------------------
+
+
+def test_a_file_of_the_former_format_is_read_and_goes_on(tmp_path):
+    path = tmp_path / "tenants.json"
+    api_key = TenantFile(path).add("alice")
+    content = json.loads(path.read_text())
+    (tenant,) = content["tenants"]
+    former = [{name: key[name] for name in ("id", "sha256", "created")} for key in tenant["keys"]]
+    path.write_text(json.dumps({"format": 1, "tenants": [{**tenant, "keys": former}]}))
+    assert Directory(path).find(api_key).name == "alice"
+    assert Directory(path).removed == frozenset()
+    second = TenantFile(path).add_key("alice", Terms(4e9))
+    assert Directory(path).find(api_key).models is None
+    assert Directory(path).find(second).expires == 4e9
+    assert json.loads(path.read_text())["format"] == 2
+
+
+def test_a_file_of_the_future_is_refused_by_name_and_nobody_is_forgotten(tmp_path):
+    path = tmp_path / "tenants.json"
+    api_key = TenantFile(path).add("alice")
+    directory = Directory(path)
+    path.write_text(json.dumps({"format": 3, "tenants": [{"something": "new"}]}))
+    for act in (directory.refresh, lambda: TenantFile(path).add("bob"), lambda: Directory(path)):
+        with pytest.raises(SettingError, match=r"a newer heinfer wrote .* \(format 3, .* up to 2\): upgrade this one"):
+            act()
+    assert directory.find(api_key).name == "alice"
