@@ -22,6 +22,7 @@ from heinfer.circuit.counts import count, count_layers
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
 from heinfer.circuit.passes import remove_dead_code
 from heinfer.cli.report_table import print_report
+from heinfer.compiler.report import report
 from heinfer.errors import BundleError, CircuitError, ManifestError
 from heinfer.formats.bundle import (
     BYTES_PER_OPERATION,
@@ -34,7 +35,6 @@ from heinfer.formats.bundle import (
 )
 from heinfer.formats.circuit_tensors import circuit_of, tensors_of
 from heinfer.formats.manifest import parse_manifest
-from heinfer.report import report
 from heinfer.zoo.shipped import BUNDLES
 
 GOOD = sample_bundle()
