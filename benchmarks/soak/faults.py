@@ -156,7 +156,8 @@ def hostile_worker(scene: Scene) -> str:
             one.sendall(head.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n") + said)
             answer = b"".join(iter(lambda: one.recv(1 << 16), b""))
         status = int(answer.split(b" ", 2)[1])
-        if attack in ENDS and (status, b"worker-failed" in answer) != (503, True):
+        is_lost = b"worker-failed" in answer or b"evaluation-timeout" in answer  # of what is too short to be a reply
+        if attack in ENDS and not is_lost:
             return f"{attack} was answered {status}"
         if attack in FAILS and (b'"detail"' not in answer or b" done" in answer):
             return f"{attack} was answered {answer[-1000:].decode(errors='replace')}"
