@@ -189,7 +189,7 @@ def reload(scene: Scene) -> str:
 def jumping_clock(scene: Scene) -> str:
     """The machine's clock is 40 days ahead for a while, and then 40 behind."""
     if scene.service.clock is None:
-        return "not run: this machine has no libfaketime"
+        return "not run: this machine has no C compiler"
     for days in (40, -40, 0):
         scene.service.clock.set(days)
         sleep(2)
@@ -222,7 +222,7 @@ def restart(scene: Scene) -> str:
 def restart_at_another_time(scene: Scene) -> str:
     """SIGTERM, and a start with a clock that is 40 days off, which is put right after a while."""
     if scene.service.clock is None:
-        return "not run: this machine has no libfaketime"
+        return "not run: this machine has no C compiler"
     scene.service.end(signal.SIGTERM)
     scene.service.clock.set(scene.chance.choice([40, -40]))
     scene.service.start()
