@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from circuits import SCALE, Builder
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_circuits import random_circuits
 from rings import tiny_parameters
@@ -16,6 +16,7 @@ from heinfer.backends.native.fusion import MOST_ADDENDS, MOST_HOISTED, MOST_OPER
 from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, scratch_rows
 from heinfer.backends.native.waves import MOST_TOGETHER
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.errors import BackendError
 
 PARAMETERS = tiny_parameters(64, (30, 24, 28, 30), 30)
 LEVEL = PARAMETERS.top_level
@@ -29,7 +30,11 @@ CIRCUITS = random_circuits(PARAMETERS, LEVEL, STEPS)
 def test_an_exact_run_gives_seals_words(circuit, draw, threads):
     twin = TWINS[draw]
     inputs = twin.ciphertexts(circuit.inputs, LEVEL)
-    expected = twin.on_seal(circuit, inputs, LEVEL, SCALE)
+    try:
+        expected = twin.on_seal(circuit, inputs, LEVEL, SCALE)
+    except BackendError as error:  # of constants this small, some are each other's opposite
+        assume("transparent" not in str(error.__cause__))
+        raise
     for kernels in instruction_sets():
         got = twin.on_native(circuit, inputs, LEVEL, SCALE, kernels=kernels, threads=threads)
         for mine, theirs in zip(got, expected, strict=True):

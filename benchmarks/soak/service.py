@@ -32,7 +32,7 @@ class Service:
     Attributes:
         url: the same after every start.
         port, metrics_port: of it.
-        clock: that it sees; None where this machine has no libfaketime.
+        clock: that it sees; None where this machine has no C compiler.
         leaked: processes that were still there some time after the service had ended.
     """
 
@@ -44,7 +44,7 @@ class Service:
         self._log = folder / "log"
         for name in ("tmp", "constants"):
             (folder / name).mkdir()
-        self.clock = FakedClock.found(folder / "clock")
+        self.clock = FakedClock.made(folder)
         settings = {
             "port": self.port,
             "metrics_port": self.metrics_port,
