@@ -107,7 +107,7 @@ UV = build/lock/bin/uv pip compile --quiet --native-tls --universal --python-ver
 
 lock: build/.lock ## write requirements/*.lock anew: the versions of constraints.txt, the SHA-256 of every file of them
 	@$(UV) --extra server --extra signing pyproject.toml --output-file requirements/server.lock
-	@$(UV) --extra client pyproject.toml --output-file requirements/client.lock
+	@$(UV) --extra client --extra protected pyproject.toml --output-file requirements/client.lock
 	@$(UV) --extra dev $(NOT_LOCKED:%=--no-emit-package %) pyproject.toml --output-file requirements/dev.lock
 	@$(UV) requirements/build.in --output-file requirements/build.lock
 	@$(UV) requirements/audit.in --output-file requirements/audit.lock
