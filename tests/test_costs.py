@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.levels import key_levels
-from heinfer.cli import app
+from heinfer.cli.main import app
 from heinfer.convert.timing import planned
 from heinfer.costs.cost import Cost
 from heinfer.costs.tables import cost_table
