@@ -100,7 +100,7 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
     key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * key_count
     return Report(
         name=manifest.name,
-        policy=bundle.metadata.get("policy", "heinfer"),
+        policy=_printable(bundle.metadata.get("policy", "heinfer")),
         backend=backend,
         batch=manifest.batch,
         ring_degree=parameters.ring_degree,
@@ -122,8 +122,13 @@ def report(bundle: Bundle, backend: str = "tenseal", costs: Path | None = None) 
         memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
-        precision=bundle.metadata.get("predicted precision"),
+        precision=_printable(bundle.metadata.get("predicted precision", "")) or None,
     )
+
+
+def _printable(text: str) -> str:
+    """Free text of a bundle, which goes to terminals."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
