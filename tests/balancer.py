@@ -24,11 +24,12 @@ def free_port() -> int:
 
 
 @contextmanager
-def nginx(folder: Path, ports: Sequence[int], sticky: str = "") -> Iterator[str]:
+def nginx(folder: Path, ports: Sequence[int], sticky: str = "", apart: tuple[str, int] | None = None) -> Iterator[str]:
     """Address of an nginx that passes requests on to services in turn; skips the test where there is none.
 
     Args:
         sticky: nginx's line that sends a client always to the same one.
+        apart: a pattern of addresses, and the port of the service that all requests to them go to.
     """
     if not shutil.which("nginx"):
         pytest.skip("nginx is not installed (apt-get install nginx-light)")
@@ -36,11 +37,12 @@ def nginx(folder: Path, ports: Sequence[int], sticky: str = "") -> Iterator[str]
     servers = "".join(f"server 127.0.0.1:{upstream} max_fails=0; " for upstream in ports)
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {folder / kind}; " for kind in kinds)
+    split = "" if apart is None else f"location ~ {apart[0]} {{ proxy_pass http://127.0.0.1:{apart[1]}; }}\n"
     (folder / "nginx.conf").write_text(
         f"daemon off; user root; pid {folder / 'nginx.pid'}; worker_processes 1; events {{}}\n"
         f"http {{ access_log off; client_max_body_size 64m; {places}\n"
         f"upstream services {{ {sticky} {servers} }}\n"
-        f"server {{ listen 127.0.0.1:{port};\n"
+        f"server {{ listen 127.0.0.1:{port};\n{split}"
         "location / { proxy_pass http://services; proxy_next_upstream off; } } }\n"
     )
     with (folder / "nginx.log").open("w") as log:

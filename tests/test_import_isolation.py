@@ -31,7 +31,7 @@ def test_the_client_loads_no_compiler_no_web_framework_and_no_server():
 
 
 def test_the_server_loads_no_secret_key_no_compiler_no_client_and_no_crypto_library():
-    modules = loaded_by("heinfer_server.__main__")
+    modules = loaded_by("heinfer_server.main")
     assert not within(modules, COMPILER | {"heinfer.ckks.secret", "heinfer_client", "tenseal", "heinfer_native"})
     assert "fastapi" in modules
 

@@ -278,12 +278,13 @@ def test_what_is_damaged_is_gone(tmp_path):
         assert changed not in store
     (tmp_path / "frames" / short).write_bytes(b"x")
     (tmp_path / "frames" / missing).unlink()
-    (tmp_path / "frames" / "stray").write_bytes(b"x")
+    stray = tmp_path / "frames" / ("f" * 64)
+    stray.write_bytes(b"x")
     with closing(store_on(DiskShelf(tmp_path))) as store:
         assert sound in store
         assert short not in store
         assert missing not in store
-        assert "stray" not in files(tmp_path)
+        assert stray.name not in files(tmp_path)
 
 
 def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeypatch):
@@ -348,6 +349,147 @@ def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path):
         DiskShelf(tmp_path / "theirs")
 
 
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content of all that is in a folder, and of itself."""
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def video(folder: Path) -> None:
+    (folder / "script.txt").write_text("x")
+    pictures(folder)
+
+
+def pictures(folder: Path) -> None:
+    (folder / "frames").mkdir()
+    for number in range(3):
+        (folder / "frames" / f"{number:04}.png").write_bytes(b"x")
+
+
+def var(folder: Path) -> None:
+    (folder / "lock").mkdir()
+
+
+def kept_keys(folder: Path) -> None:
+    with closing(store_on(DiskShelf(folder))) as store:
+        add(store, 10)
+    folder.chmod(0o755)
+
+
+def keys_and_more(folder: Path) -> None:
+    kept_keys(folder)
+    (folder / "notes.txt").write_text("x")
+
+
+def keys_and_pictures(folder: Path) -> None:
+    kept_keys(folder)
+    (folder / "frames" / "0000.png").write_bytes(b"x")
+
+
+def keys_and_a_folder_of_a_frames_name(folder: Path) -> None:
+    kept_keys(folder)
+    (folder / "frames" / ("0" * 64)).mkdir()
+
+
+def frames_without_index(folder: Path) -> None:
+    (folder / "frames").mkdir()
+    (folder / "frames" / ("0" * 64)).write_bytes(b"x")
+
+
+def database(folder: Path, script: str) -> None:
+    (folder / "frames").mkdir()
+    with closing(sqlite3.connect(folder / "index.sqlite")) as index:
+        index.executescript(script)
+
+
+THEIRS = {
+    "a film's": video,
+    "pictures": pictures,
+    "/var": var,
+    "a linked lock": lambda folder: (folder / "lock").symlink_to("/dev/null"),
+    "a piped index": lambda folder: os.mkfifo(folder / "index.sqlite"),
+    "another database": lambda folder: database(folder, "CREATE TABLE pages (id)"),
+    "other keys": lambda folder: database(folder, "CREATE TABLE keys (id, note); PRAGMA user_version = 1"),
+    "keys and more": keys_and_more,
+    "keys and pictures": keys_and_pictures,
+    "a folder of a frame's name": keys_and_a_folder_of_a_frames_name,
+    "frames without index": frames_without_index,
+}
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_a_folder_for_something_else_is_refused_before_anything_in_it_changes(tmp_path, name):
+    folder = tmp_path / "theirs"
+    folder.mkdir(mode=0o755)
+    THEIRS[name](folder)
+    before = state(folder)
+    with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_FOLDER a folder of its own"):
+        DiskShelf(folder)
+    assert state(folder) == before
+
+
+CUT_OFF = {
+    "at once": (),
+    "before frames": ("lock",),
+    "before the lock": ("frames/",),
+    "before the index": ("frames/", "lock"),
+    "before its content": ("frames/", "lock", "index.sqlite"),
+    "while the clock was confirmed": ("frames/", "lock", "clock-confirmed", ".clock-confirmed.0123456789abcdef"),
+}
+
+
+@pytest.mark.parametrize("when", CUT_OFF)
+def test_a_first_start_that_was_cut_off_keeps_the_next_from_nothing(tmp_path, when):
+    for name in CUT_OFF[when]:
+        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert add(store, 10) in store
+
+
+FIRST_START = """
+import os, sys
+from pathlib import Path
+from heinfer_server.keys.disk_shelf import DiskShelf
+left = int(sys.argv[2])
+def step(frame, event, _argument):
+    global left
+    if frame.f_code.co_filename.endswith("disk_shelf.py") and event == "line":
+        left -= 1
+        if left < 0:
+            os._exit(9)
+    return step
+sys.settrace(step)
+DiskShelf(Path(sys.argv[1]))
+"""
+
+
+def test_a_first_start_may_be_killed_at_any_line(tmp_path):
+    for line in range(5, 75, 7):
+        folder = tmp_path / str(line)
+        subprocess.run([sys.executable, "-c", FIRST_START, str(folder), str(line)], check=False)
+        DiskShelf(folder).close()
+
+
+def test_a_restored_folder_without_lock_is_taken(tmp_path):
+    kept_keys(tmp_path)
+    (tmp_path / "lock").unlink()
+    with closing(store_on(DiskShelf(tmp_path))) as store:
+        assert len(store.of("a")) == 1
+
+
+def test_the_log_says_how_many_frames_a_start_has_removed(tmp_path, caplog):
+    kept_keys(tmp_path)
+    for number in range(3):
+        (tmp_path / "frames" / f"{number:064x}.part").write_bytes(b"x")
+    with caplog.at_level(logging.INFO):
+        DiskShelf(tmp_path).close()
+        DiskShelf(tmp_path).close()
+    assert [record.facts for record in caplog.records] == [{"frames": 3}]
+    assert caplog.records[0].message == "left over frames removed"
+
+
 def test_a_link_in_the_place_of_frames_leads_to_no_other_folder(tmp_path):
     """Whoever could write the folder before might have made it; what is not indexed would be removed there."""
     (tmp_path / "theirs").mkdir(mode=0o755)
@@ -364,7 +506,7 @@ def test_a_link_in_the_place_of_frames_leads_to_no_other_folder(tmp_path):
 def test_a_service_of_roots_keeps_no_keys_where_another_user_may_put_links(tmp_path):
     (tmp_path / "keys").mkdir(mode=0o755)
     os.chown(tmp_path / "keys", 65534, 65534)
-    with pytest.raises(SettingError, match=r"belongs to user 65534, .* runs as user 0"):
+    with pytest.raises(SettingError, match=r"belongs to user 65534, .* runs as user 0: .*chown -R 0 "):
         DiskShelf(tmp_path / "keys")
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o755
 

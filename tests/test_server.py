@@ -1,6 +1,7 @@
 import asyncio
 import logging
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from urllib.parse import urlencode
@@ -9,6 +10,8 @@ import httpx
 import numpy as np
 import pytest
 from asking import MODEL, infer, of, register, registered, to
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from in_process import RunningService, running_service
 from owner import Owner
 from server_process import wait_until
@@ -16,9 +19,12 @@ from starlette.types import ASGIApp
 from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedError
+from heinfer_server import service as service_module
 from heinfer_server.evaluation import pool as worker_pool
 from heinfer_server.evaluation.questions import Evaluate, Forget
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
+from heinfer_server.telemetry import background
+from heinfer_server.web.app import _ROUTERS
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -468,3 +474,50 @@ def test_the_log_has_a_line_a_request_and_no_key_id(http, owner, key_id, caplog)
 
 def test_the_tiny_ring_is_secure():
     assert TINY.log_qp <= 106
+
+
+# What runs in threads, and in the background ---------------------------------------------------
+
+
+def dependencies(dependant: Dependant) -> Iterator[Dependant]:
+    for below in dependant.dependencies:
+        yield below
+        yield from dependencies(below)
+
+
+def test_no_request_takes_a_thread_to_find_what_its_route_depends_on():
+    routes = [route for part in _ROUTERS for route in part.routes if isinstance(route, APIRoute)]
+    found = {one.call for route in routes for one in dependencies(route.dependant)}
+    assert len(found) >= 3
+    for call in found:
+        assert asyncio.iscoroutinefunction(call) or asyncio.iscoroutinefunction(type(call).__call__), call
+
+
+@pytest.mark.parametrize(
+    ("owner_of", "name"),
+    [
+        (lambda service: service.jobs, "tidy"),
+        (lambda service: service.access, "refresh"),
+        (lambda service: service.metrics, "update"),
+    ],
+    ids=["house", "tenants", "metrics"],
+)
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_background_work_that_fails_goes_on_after_a_line_in_the_log(
+    tmp_path, monkeypatch, caplog, owner_of, name, error
+):
+    monkeypatch.setattr(service_module, "HOUSEKEEPING_SECONDS", 0.01)
+    monkeypatch.setattr(background, "PAUSE_SECONDS", 0.01, raising=False)
+    monkeypatch.setattr(service_module, "REFRESH_SECONDS", 0.01)
+    with running_service(tmp_path, [MODEL]) as running:
+        rounds: list[None] = []
+
+        def fails() -> None:
+            rounds.append(None)
+            raise error
+
+        monkeypatch.setattr(owner_of(running.service), name, fails)
+        wait_until(lambda: len(rounds) >= 3, SECONDS)
+    said = [record for record in caplog.records if record.message == "background work failed"]
+    assert said
+    assert all(record.levelname == "ERROR" and record.exc_info for record in said)

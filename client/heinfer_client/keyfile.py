@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -16,8 +17,13 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.protection import Keyring, Passphrase, Protection
 from heinfer.ckks.secret import SecretSide
 from heinfer.errors import SettingError
+from heinfer.formats.files import read_regular
 
 _MAX_RECORD_BYTES = 1 << 16
+
+
+Printable = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""Text that may go to a terminal."""
 
 
 class Registration(BaseModel):
@@ -29,10 +35,10 @@ class Registration(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
 
-    url: str
-    key_set: str
-    secret: str
-    model: str = ""
+    url: Printable
+    key_set: Printable
+    secret: Printable
+    model: Printable = ""
     keys: str = Field(pattern=r"^[A-Za-z0-9_-]{16,64}$")
 
 
@@ -44,9 +50,9 @@ class KeyFile:
     """
 
     def __init__(self, path: Path, protection: Protection = None) -> None:
-        self._path = path
+        self._path = path.with_name(path.name).resolve()  # with_name refuses what ends in no name
         self._protection = protection
-        self._record = path.with_name(path.name + ".registration")
+        self._record = self._path.with_name(self._path.name + ".registration")
 
     def load(self, parameters: Parameters) -> SecretSide | None:
         """The secret key; None when there is no file.
@@ -89,8 +95,7 @@ class KeyFile:
     def record(self) -> Registration | None:
         """What is written of a registration, of whichever secret key."""
         try:
-            with self._record.open("rb") as file:
-                return Registration.model_validate_json(file.read(_MAX_RECORD_BYTES))
+            return Registration.model_validate_json(read_regular(self._record, _MAX_RECORD_BYTES))
         except (OSError, ValidationError):  # nothing is lost: they are registered again
             return None
 

@@ -243,7 +243,7 @@ def retry_after_seconds(reply: Reply) -> float | None:
         return float(reply.retry_after)
     try:
         date = parsedate_to_datetime(reply.retry_after)
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, (date.replace(tzinfo=date.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -96,7 +97,10 @@ def within(seconds: float, work: Callable[[], T]) -> T:
 
     Raises:
         TimeoutError: when it takes longer.
+        ServiceUnavailableError: when the interpreter ends, and no thread begins any more.
     """
+    if sys.is_finalizing():
+        raise ServiceUnavailableError("the interpreter ends, and nothing is sent any more: close the client before")
     outcome: Future[T] = Future()
 
     def run() -> None:

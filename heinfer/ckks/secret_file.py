@@ -123,6 +123,7 @@ def write(
         key: SEAL's bytes.
         created: when the key was made; by default now.
     """
+    path = path.resolve()  # a link stays one, and no key is left where it leads
     seal = Seal.clear() if protection is None else protection.new_seal()
     before = _seal_of(path)
     try:
@@ -131,7 +132,7 @@ def write(
         kept = key if protection is None else encrypted(protection.key(seal), seal, key, head)
         _put_in_place(path, head + kept + sha256(head + kept).digest())
     except BaseException:
-        if protection is not None:
+        if protection is not None and _seal_of(path) != seal:  # else it is in place, and the keyring's is needed
             protection.forget(seal)
         raise
     if protection is not None and before is not None and before.kind is protection.kind:
@@ -171,6 +172,7 @@ def protect(path: Path, protection: Protection) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, and what the keyring holds for it; nothing that is no secret key. Raises what read does."""
+    path = path.resolve()
     seal = read(path).seal
     path.unlink()
     if seal.kind is Kind.KEYRING:
@@ -199,9 +201,8 @@ def _put_in_place(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
     with suppress(OSError):  # it is in place, if perhaps not yet after a power cut
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -47,15 +47,28 @@ def passphrase_of(keys: Path | None, passphrase_file: Path | None, keyring: bool
         return _read(passphrase_file)
     if keyring or keys is None:
         return None
-    return os.environ.get(_VARIABLE) or (_asked(f"Passphrase of {keys}") if _has_passphrase(keys) else None)
+    if _VARIABLE in os.environ:
+        return _of_environment()
+    return _asked(f"Passphrase of {keys}") if _has_passphrase(keys) else None
 
 
 def new_passphrase(keys: Path, passphrase_file: Path | None) -> str:
     """The passphrase to protect a file by, asked for twice; SettingError where there is none and no terminal."""
-    given = _read(passphrase_file) if passphrase_file is not None else os.environ.get(_VARIABLE)
-    given = given or _asked(f"New passphrase of {keys}", confirmation_prompt=True)
+    if passphrase_file is not None:
+        return _read(passphrase_file)
+    if _VARIABLE in os.environ:
+        return _of_environment()
+    given = _asked(f"New passphrase of {keys}", confirmation_prompt=True)
     if given is None:
         raise SettingError(f"give a passphrase: --passphrase-file FILE, {_VARIABLE}, or a terminal; or --keyring")
+    return given
+
+
+def _of_environment() -> str:
+    """That of the environment, which counts when it is empty, too: a secret that is missing must not go unnoticed."""
+    given = os.environ[_VARIABLE]
+    if not given:
+        raise SettingError(f"{_VARIABLE} is empty: set it to the passphrase, or unset it for a key without one")
     return given
 
 

@@ -34,7 +34,7 @@ keys = typer.Typer(
     help="Files of secret keys, such as `heinfer predict --keys FILE` makes: none of these commands shows the key.",
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="Of the secret key.")]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="Of the secret key.", resolve_path=True)]
 
 _DAY = 86400
 
@@ -116,7 +116,12 @@ def rotate(  # noqa: PLR0913, PLR0917 - one option for each wish
     )
     with client:
         client.rotate()
-    typer.echo(f"{file} holds a new secret key, which is registered; the service was told to forget the former one's")
+    former = (
+        "where the former one's evaluation keys are registered, if anywhere, is not known"
+        if noted is None
+        else "the service was asked to forget the former one's, once"
+    )
+    typer.echo(f"{file} holds a new secret key, which is registered; {former}")
 
 
 @keys.command("delete")

@@ -37,7 +37,8 @@ class _Verbs(TyperGroup):
             if ctx.params["debug"]:
                 raise
             code = error.server_code if isinstance(error, ServiceError) else error.code
-            line = Text(f"error {code}: {' '.join(str(error).split())}", style="red")
+            said = "".join(c if c.isprintable() else "?" for c in " ".join(str(error).split()))  # names of files may be
+            line = Text(f"error {code}: {said}", style="red")
             Console(stderr=True).print(line, soft_wrap=True)
             raise typer.Exit(REFUSED) from error
 

@@ -33,6 +33,9 @@ def serve(  # noqa: PLR0913, PLR0917 - one for each option
 ) -> None:
     """Serve compiled models over HTTP. HEINFER_SERVER_* variables set what no option does."""
     with needs("server"):
+        from heinfer_server.beginning import leave_signals
+
+        leave_signals()  # before imports that take a second
         from pydantic import ValidationError
 
         from heinfer_server import Settings, run

@@ -100,7 +100,7 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
     return Report(
         **vars(cost),
         name=manifest.name,
-        policy=bundle.metadata.get("policy", "heinfer"),
+        policy=_printable(bundle.metadata.get("policy", "heinfer")),
         backend=shown,
         batch=manifest.batch,
         layers=_layers(bundle, types, predict(circuit, types, table)),
@@ -108,7 +108,7 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
-        precision=bundle.metadata.get("predicted precision"),
+        precision=_printable(bundle.metadata.get("predicted precision", "")) or None,
     )
 
 
@@ -116,6 +116,11 @@ def shown_backend(tables: Collection[str]) -> str:
     """Of the backends that there are cost tables of, the one that would run here; any, where that has none."""
     running = choose_backend()
     return running if running in tables else min(tables)
+
+
+def _printable(text: str) -> str:
+    """Free text of a bundle, which goes to terminals."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:

@@ -29,6 +29,7 @@ from heinfer.circuit.levels import key_levels
 from heinfer.circuit.validate import validate
 from heinfer.errors import BundleError, CircuitError, ManifestError, NewerFormatError, RangeError
 from heinfer.formats.circuit_tensors import DTYPES, MAX_TEXT_BYTES, Tensors, circuit_of, tensors_of
+from heinfer.formats.files import read_regular
 from heinfer.formats.manifest import Manifest, parse_manifest
 from heinfer.formats.manifest_2 import upgraded
 
@@ -111,8 +112,7 @@ def load(path: Path | str) -> Bundle:
 def read(path: Path | str) -> bytes:
     """The bytes of a bundle's file, not looked at and not many more than there may be; BundleError without any."""
     try:
-        with Path(path).open("rb") as file:
-            return file.read(MAX_FILE_BYTES + 1)
+        return read_regular(Path(path), MAX_FILE_BYTES + 1)
     except OSError as error:
         raise BundleError(f"{path} cannot be read: {error.strerror}") from None
 

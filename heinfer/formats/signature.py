@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import stat
 from collections.abc import Callable, Sequence
 from hashlib import sha256
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from heinfer.errors import SettingError, UntrustedBundleError
+from heinfer.formats.files import read_regular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -25,6 +25,7 @@ _DOMAIN = b"heinfer bundle signature 1\0"
 _MAX_KEY_BYTES = 1 << 14
 _MAX_SIGNATURE_BYTES = 1 << 8
 _PRIVATE = b"PRIVATE KEY"
+_BEGIN = b"-----BEGIN "
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _NOT_INSTALLED = "signatures need a library that is not installed: pip install 'heinfer[signing]'"
 
@@ -137,8 +138,7 @@ def _message(data: bytes) -> bytes:
 def _signature(bundle: Path) -> bytes:
     path = signature_path(bundle)
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_SIGNATURE_BYTES + 1)
+        text = read_regular(path, _MAX_SIGNATURE_BYTES + 1)
     except FileNotFoundError:
         raise UntrustedBundleError(
             f"{bundle} is not signed, and only what a trusted key has signed is taken: there is no {path}, which "
@@ -154,10 +154,11 @@ def _signature(bundle: Path) -> bytes:
 
 def _key_file(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            data, mode = file.read(_MAX_KEY_BYTES), os.fstat(file.fileno()).st_mode
+        data, mode = read_regular(path, _MAX_KEY_BYTES + 1), path.stat().st_mode
     except OSError as error:
         raise SettingError(f"the key {path} cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_KEY_BYTES or data.count(_BEGIN) > 1:
+        raise SettingError(f"{path} holds more than one key: give a file for each")
     if _PRIVATE in data and mode & _OTHERS:
         raise SettingError(f"{path} holds a private key that others may read: chmod 600 it")
     return data

@@ -5,15 +5,25 @@ from __future__ import annotations
 import signal
 import sys
 
-from pydantic import ValidationError
-
-from heinfer.errors import HeinferError
-from heinfer_server.main import run
-from heinfer_server.settings import Settings, problems_of
-
 
 def main() -> int:
     """Run the service; 2 when its settings are wrong, 130 when it is interrupted before it serves."""
+    from heinfer_server.beginning import leave_signals  # noqa: PLC0415
+
+    leave_signals()  # before imports, which take a second
+    try:
+        return _serve()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _serve() -> int:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from heinfer.errors import HeinferError  # noqa: PLC0415
+    from heinfer_server.main import run  # noqa: PLC0415
+    from heinfer_server.settings import Settings, problems_of  # noqa: PLC0415
+
     try:
         run(Settings())
     except ValidationError as error:
@@ -22,8 +32,6 @@ def main() -> int:
     except HeinferError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     return 0
 
 

@@ -20,6 +20,7 @@ import uvicorn
 
 from heinfer.errors import SettingError
 from heinfer.runtime import BACKENDS, choose_backend, without_native
+from heinfer_server.beginning import leave_signals
 from heinfer_server.isolation.privileges import hide
 from heinfer_server.memory.allocator import give_back_large_blocks
 from heinfer_server.models import Models, load_models
@@ -123,9 +124,7 @@ def run(settings: Settings) -> None:
         KeyboardInterrupt: when SIGINT comes before it serves.
     """
     hide()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing has been read yet that might have changed
-    if os.getpid() == 1:  # of a container: the kernel ends it by no signal that it does not handle
-        signal.signal(signal.SIGTERM, lambda number, _frame: os._exit(128 + number))
+    leave_signals()
     supervisor = Supervisor()
     supervisor.loading()
     give_back_large_blocks()

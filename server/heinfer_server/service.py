@@ -156,17 +156,16 @@ class Service:
             await self.workers.tend()
 
     async def follow_tenants(self) -> None:
-        """Purge what tenants leave who are removed, for ever: also while nobody asks for anything."""
-        while True:
-            await asyncio.sleep(REFRESH_SECONDS)
-            self.access.refresh()
-            if self.access.removed == self._purged:
-                continue
-            try:
-                await self.purge()
-            except StorageError as error:
-                log(_logger, logging.ERROR, "keys of removed tenants not purged", reason=str(error))
-                await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        """A round of what goes on for ever: purge what removed tenants leave, also while nobody asks for anything."""
+        await asyncio.sleep(REFRESH_SECONDS)
+        self.access.refresh()
+        if self.access.removed == self._purged:
+            return
+        try:
+            await self.purge()
+        except StorageError as error:
+            log(_logger, logging.ERROR, "keys of removed tenants not purged", reason=str(error))
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
 
     def begin_upload(self, tenant: str, key_set: KeySet, digest: str, size: int) -> tuple[str, Upload | None]:
         """Begin to take keys in pieces, or go on with it; None instead of an upload when the keys are there already.
@@ -206,17 +205,16 @@ class Service:
         return key_id
 
     async def keep_house(self) -> None:
-        """Forget what is over, and look after idle workers, now and then, for ever."""
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_SECONDS)
-            try:
-                self.jobs.tidy()
+        """A round of what goes on for ever: wait a while, forget what is over, and look after idle workers."""
+        await asyncio.sleep(HOUSEKEEPING_SECONDS)
+        try:
+            self.jobs.tidy()
+            await self.workers.tend()
+            await self.purge()  # what a request has left that was under way when its tenant was removed
+            if await asyncio.to_thread(self.keys.tidy):
                 await self.workers.tend()
-                await self.purge()  # what a request has left that was under way when its tenant was removed
-                if await asyncio.to_thread(self.keys.tidy):
-                    await self.workers.tend()
-            except StorageError as error:
-                log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
+        except StorageError as error:
+            log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
 
     def holder(self, tenant: str, key_id: str) -> str:
         """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -83,6 +84,26 @@ def starting(folder: Path, **settings: object) -> Iterator[tuple[subprocess.Pope
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+
+
+# While it imports ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [["-m", "heinfer_server"], ["-m", "heinfer", "serve", "--no-auth", "nothing"]])
+def test_a_hangup_is_ignored_before_the_start_imports_what_takes_long(words):
+    """Python says on standard error what it has imported, as soon as it has."""
+    command = [sys.executable, "-v", *words]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "heinfer_server.beginning'" in line:
+                break
+        for line in process.stderr:
+            if line.startswith("import 'heinfer_server.settings'"):
+                process.send_signal(signal.SIGHUP)
+                break
+        process.stderr.read()
+    assert process.returncode != -signal.SIGHUP
 
 
 # While models load -----------------------------------------------------------------------------

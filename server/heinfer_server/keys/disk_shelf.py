@@ -19,14 +19,22 @@ from heinfer.errors import SettingError
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Seen
 from heinfer_server.keys.frame_file import FrameFile
+from heinfer_server.keys.own_folder import (
+    CONFIRMATION,
+    FRAMES,
+    INDEX,
+    LOCK,
+    VERSION,
+    is_frame,
+    require_own,
+    require_own_index,
+    require_owner,
+)
 from heinfer_server.keys.store import Entry
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
 
-VERSION = 2
-FRAMES, INDEX, CONFIRMATION = "frames", "index.sqlite", "clock-confirmed"
-_LOCK = "lock"
 _COLUMNS = tuple(field.name for field in fields(Entry))
 _SCHEMA = """
 CREATE TABLE keys (
@@ -57,11 +65,11 @@ class DiskShelf:
         self._frames = folder / FRAMES
         self._confirmation = folder / CONFIRMATION
         try:
-            _require_own(folder)
+            require_own(folder)
             for place in (folder, self._frames):
                 place.mkdir(mode=0o700, parents=True, exist_ok=True)
                 _close_to_others(place, 0 if place is folder else os.O_NOFOLLOW)
-            self._lock = _open_private(folder / _LOCK)
+            self._lock = _open_private(folder / LOCK)
             self._take(folder)
             os.close(_open_private(folder / INDEX))  # SQLite gives its other files the mode of this one
             self._index = sqlite3.connect(folder / INDEX, check_same_thread=False, isolation_level=None)
@@ -145,9 +153,7 @@ class DiskShelf:
     def _open_index(self, folder: Path) -> None:
         self._index.execute("PRAGMA journal_mode = WAL")
         self._index.execute("PRAGMA synchronous = FULL")  # a commit is on the disk before a client hears of it
-        (version,) = self._index.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise SettingError(f"a newer heinfer keeps keys in {folder}: give this one another folder")
+        version = require_own_index(self._index, folder)
         if version < VERSION:
             with self._transaction():
                 former = self._index.execute("SELECT count(*) FROM keys").fetchone()[0] if version else 0
@@ -159,12 +165,15 @@ class DiskShelf:
 
     def _swept(self) -> list[Entry]:
         """What is indexed and there; whatever is only one of the two is removed."""
-        there = {path.name: path.stat().st_size for path in self._frames.iterdir()}
+        there = {path.name: path.stat().st_size for path in self._frames.iterdir() if is_frame(path)}
         indexed = {key_id: Entry(*row) for key_id, *row in self._index.execute(_LIST)}
         sound = {i: entry for i, entry in indexed.items() if there.get(i) == entry.size and i == entry.id}
         with self._transaction():
             self._delete(indexed.keys() - sound.keys())
-        self._unlink(there.keys() - sound.keys())
+        left_over = there.keys() - sound.keys()
+        self._unlink(left_over)
+        if left_over:
+            log(_logger, logging.INFO, "left over frames removed", frames=len(left_over))
         return list(sound.values())
 
     def _write(self, key_id: str, frame: bytes) -> None:
@@ -205,27 +214,11 @@ class DiskShelf:
             raise
 
 
-def _require_own(folder: Path) -> None:
-    """Refuse a folder that is for something else: it would be closed to all others."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise SettingError(f"keys cannot be kept in {folder}, which is no folder: set HEINFER_SERVER_KEY_FOLDER to one")
-    there = {path.name for path in folder.iterdir()} - {"lost+found"}
-    if there and there.isdisjoint({FRAMES, _LOCK, INDEX}):
-        raise SettingError(f"{folder} has other things in it: give HEINFER_SERVER_KEY_FOLDER a folder of its own")
-
-
 def _close_to_others(folder: Path, flags: int) -> None:
     """Make a folder this user's alone; SettingError when another could have put links there to what root may change."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | flags)
     try:
-        owner = os.fstat(descriptor).st_uid
-        if owner != os.geteuid():
-            raise SettingError(
-                f"{folder} belongs to user {owner}, and the service runs as user {os.geteuid()}: run it as that user, "
-                "or give HEINFER_SERVER_KEY_FOLDER a folder of its own"
-            )
+        require_owner(folder, os.fstat(descriptor).st_uid)
         os.fchmod(descriptor, 0o700)
     finally:
         os.close(descriptor)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from heinfer.errors import SettingError
 from heinfer_server.admission.folder import in_folder
-from heinfer_server.keys.disk_shelf import CONFIRMATION, FRAMES, INDEX, VERSION
+from heinfer_server.keys.own_folder import CONFIRMATION, FRAMES, INDEX, VERSION
 from heinfer_server.operator.apart import apart
 
 _MOST_LISTED = 1 << 26

@@ -103,13 +103,12 @@ class Metrics:
             gauge.set(value())
 
     async def measure(self) -> None:
-        """Keep gauges up to date, and measure the event loop's lag, for ever."""
-        while True:
-            self.update()
-            for _ in range(_LAGS_AN_UPDATE):
-                due = perf_counter() + _LAG_EVERY
-                await asyncio.sleep(_LAG_EVERY)
-                self.lag.observe(max(0.0, perf_counter() - due))
+        """Bring gauges up to date, and measure the event loop's lag for a while: a round of what goes on for ever."""
+        self.update()
+        for _ in range(_LAGS_AN_UPDATE):
+            due = perf_counter() + _LAG_EVERY
+            await asyncio.sleep(_LAG_EVERY)
+            self.lag.observe(max(0.0, perf_counter() - due))
 
     async def text(self) -> bytes:
         """All of them for Prometheus, as they are after the call; who calls meanwhile gets the same text."""

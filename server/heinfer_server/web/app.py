@@ -19,6 +19,7 @@ from heinfer_server.gauges import watch
 from heinfer_server.models import Models
 from heinfer_server.service import Service
 from heinfer_server.settings import Settings
+from heinfer_server.telemetry.background import for_ever
 from heinfer_server.telemetry.logs import log, request_id
 from heinfer_server.web.admission import AccessMiddleware
 from heinfer_server.web.heads import HeadMiddleware
@@ -55,8 +56,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-        background = (service.keep_house(), service.follow_tenants(), service.metrics.measure())
-        tasks = [asyncio.create_task(task) for task in background]
+        background = (service.keep_house, service.follow_tenants, service.metrics.measure)
+        tasks = [asyncio.create_task(for_ever(work)) for work in background]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             if metrics_port is not None:

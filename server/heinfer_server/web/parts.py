@@ -31,7 +31,11 @@ def octets_in(description: str) -> dict[str, Any]:
     return {"requestBody": {"required": True, "description": description, "content": OCTET_SCHEMA}}
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:  # a plain function would be run in a thread, for every request
+    return _service_of(request)
+
+
+def _service_of(request: Request) -> Service:
     service = request.app.state.service
     assert isinstance(service, Service)
     return service
@@ -39,11 +43,11 @@ def _service(request: Request) -> Service:
 
 def models_of(request: Request) -> Models:
     """Those that the API key of a request may be used for."""
-    models, names = _service(request).models, request.state.models
+    models, names = _service_of(request).models, request.state.models
     return models if names is None else models.only(names)
 
 
-def tenant_of(
+async def tenant_of(
     request: Request,
     _key: Annotated[
         HTTPAuthorizationCredentials | None,
