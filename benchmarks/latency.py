@@ -28,7 +28,7 @@ from heinfer.cli.models import bundle_file
 from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
-from heinfer.planner.objective import NO_LIMITS
+from heinfer.planner.requirements import NO_LIMITS
 from heinfer.runtime import BACKENDS, choose_backend
 from heinfer.zoo.reference import WISHES, compile_reference
 from heinfer_client import Client

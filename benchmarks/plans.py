@@ -30,8 +30,8 @@ from heinfer.lowering.circuits import plan_circuit
 from heinfer.measurement.machine import describe_machine, today
 from heinfer.measurement.native import NativeBench
 from heinfer.network.folding import fold
-from heinfer.planner.objective import Wishes
 from heinfer.planner.plan import Plan
+from heinfer.planner.requirements import Wishes
 from heinfer.zoo import BUNDLES
 from heinfer.zoo.reference import wishes_for
 from heinfer.zoo.registry import reference

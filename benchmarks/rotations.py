@@ -25,7 +25,7 @@ from heinfer.frontend import trace
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
-from heinfer.planner.objective import Objective, Wishes
+from heinfer.planner.requirements import Objective, Wishes
 from heinfer.zoo import BUNDLES, NETWORKS
 from heinfer.zoo.registry import reference
 

@@ -25,7 +25,7 @@ from heinfer.compiler.compile import CompiledModel
 from heinfer.convert import factorize
 from heinfer.costs.tables import cost_table
 from heinfer.measurement.machine import describe_machine, today
-from heinfer.planner.objective import Limits, Wishes
+from heinfer.planner.requirements import Limits, Wishes
 from heinfer.zoo import digits
 from heinfer.zoo.data import MNIST, mnist_test, normalise
 from heinfer.zoo.measure import evaluate

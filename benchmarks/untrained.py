@@ -7,8 +7,8 @@ import torch
 
 import heinfer
 from heinfer.compiler.compile import CompiledModel
-from heinfer.planner.objective import Wishes
 from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import Wishes
 from heinfer.zoo import digits
 from heinfer.zoo.data import MNIST, normalise
 from heinfer.zoo.reference import preprocessing

@@ -16,9 +16,9 @@ from heinfer.circuit.ir import Circuit
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
-from heinfer.planner.linear import LinearPlan, linear_plans, regular_sets
-from heinfer.planner.linear import diagonal_sets as small_sets
+from heinfer.planner.kernel.diagonals import DiagonalProblem, DiagonalSet
+from heinfer.planner.kernel.linear import LinearPlan, linear_plans, regular_sets
+from heinfer.planner.kernel.linear import diagonal_sets as small_sets
 from heinfer.planner.plan import LinearStep, Plan
 
 Integers = NDArray[np.int64]

@@ -13,8 +13,8 @@ from heinfer.errors import PlanError
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
-from heinfer.planner.objective import Wishes
 from heinfer.planner.plan import Plan
+from heinfer.planner.requirements import Wishes
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0) -> Convolution:

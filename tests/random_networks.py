@@ -29,7 +29,7 @@ from heinfer.network.operators import (
     Square,
 )
 from heinfer.planner.plan import Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.search.search import plan_network
 
 SEEDS = st.integers(0, 2**32 - 1)
 Array = NDArray[np.float64]

@@ -8,8 +8,8 @@ from heinfer.compiler.compile import CompiledModel, compile_network
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
-from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import DEFAULT, Wishes
 
 _RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from heinfer.cli.comparison import cleartext_scores as scores_of_circuit
 from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 from heinfer_client import AsyncClient, Client, Prediction
 from heinfer_client.codec import Codec
 

@@ -22,7 +22,7 @@ from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import planner_of
 from heinfer.compiler import compile as compiler
 from heinfer.nn import FFConv2d, PolyActivation
-from heinfer.planner.objective import NO_LIMITS, Objective
+from heinfer.planner.requirements import NO_LIMITS, Objective
 from heinfer.zoo.data import MNIST
 from heinfer.zoo.reference import WISHES
 from heinfer.zoo.registry import Reference

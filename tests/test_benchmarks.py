@@ -23,7 +23,7 @@ from heinfer import zoo
 from heinfer.backends.native import NativePlan, plan_circuit
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table
 from heinfer.formats import bundle
-from heinfer.planner.objective import NO_LIMITS
+from heinfer.planner.requirements import NO_LIMITS
 from heinfer.zoo import digits
 from heinfer.zoo.data import Images
 from heinfer.zoo.measure import evaluate

@@ -41,9 +41,9 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.joints import Add, Concat
 from heinfer.network.operators import AveragePool, Flatten, Operator
-from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import LinearStep, Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.search.search import plan_network
 
 
 def conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, seed: int = 0) -> Operator:

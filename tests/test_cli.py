@@ -26,7 +26,7 @@ from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, 
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
-from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
+from heinfer.planner.requirements import NO_LIMITS, Limits, Objective, Wishes
 from heinfer.zoo import checkpoint, reference
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "keys", "demo")
@@ -347,7 +347,7 @@ def test_predict_loads_neither_torch_nor_a_web_framework():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     modules = done.stdout.split()
     assert "heinfer_client" in modules
-    forbidden = {"torch", "fastapi", "heinfer_server", "heinfer.compiler.compile", "heinfer.planner.search"}
+    forbidden = {"torch", "fastapi", "heinfer_server", "heinfer.compiler.compile", "heinfer.planner.search.search"}
     assert not forbidden & set(modules)
 
 

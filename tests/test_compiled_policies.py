@@ -16,7 +16,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
-from heinfer.planner.objective import DEFAULT, Limits, Wishes
+from heinfer.planner.requirements import DEFAULT, Limits, Wishes
 
 UNIT = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 

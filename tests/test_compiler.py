@@ -25,7 +25,7 @@ from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
-from heinfer.planner.objective import Limits, Wishes
+from heinfer.planner.requirements import Limits, Wishes
 
 RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
@@ -277,7 +277,7 @@ RGB = Preprocessing(divisor=255, mean=(0.0,) * 3, std=(1.0,) * 3, low=0.0, high=
         ({"name": None}, "name must be"),
         ({"model_version": 2}, "model_version must be a string .* not 2"),
         ({"metadata": {"epochs": 3}}, "metadata must be a mapping from strings to strings"),
-        ({"wishes": Limits()}, "wishes must be heinfer.planner.objective.Wishes, .* not a Limits"),
+        ({"wishes": Limits()}, "wishes must be heinfer.planner.requirements.Wishes, .* not a Limits"),
         ({"preprocessing": {"divisor": 255}}, r"must be heinfer.formats.manifest.Preprocessing\(.* not a dict"),
         ({"preprocessing": RGB}, r"one entry a channel, 1 for inputs of shape \(1, 12, 12\), not 3"),
     ],

@@ -17,7 +17,7 @@ from heinfer.frontend import trace
 from heinfer.lowering.circuits import cost_of, plan_circuit
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 from heinfer.zoo.registry import reference
 
 BACKENDS = ("tenseal", "native")

@@ -4,7 +4,7 @@ from exhaustive import fewest_rotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heinfer.planner.cover import Cover, RotationTree, covers
+from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
 
 quick = settings(max_examples=60, deadline=None)
 

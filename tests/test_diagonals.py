@@ -20,8 +20,8 @@ from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, phase_pack, plane_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
-from heinfer.planner.diagonals import Diagonal, DiagonalProblem
-from heinfer.planner.gains import Gains, Pattern
+from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem
+from heinfer.planner.kernel.gains import Gains, Pattern
 
 quick = settings(max_examples=40, deadline=None)
 

@@ -18,7 +18,7 @@ from heinfer.frontend import trace
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, PolyActivation
-from heinfer.planner.diagonals import DiagonalSet
+from heinfer.planner.kernel.diagonals import DiagonalSet
 from heinfer.planner.plan import LinearStep
 from heinfer.zoo.registry import reference
 

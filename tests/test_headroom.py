@@ -22,7 +22,7 @@ from heinfer.compiler.report import report
 from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 from heinfer.zoo import bundle_path
 
 y, x = np.indices((28, 28))

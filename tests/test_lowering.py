@@ -29,8 +29,8 @@ from heinfer.layout.packings import conv_pack, cyclic_pack, dense_pack, window_p
 from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
-from heinfer.planner.diagonals import DiagonalProblem
-from heinfer.planner.linear import LinearPlan, Rescale, diagonal_sets
+from heinfer.planner.kernel.diagonals import DiagonalProblem
+from heinfer.planner.kernel.linear import LinearPlan, Rescale, diagonal_sets
 from heinfer.planner.plan import LinearStep, Plan, SquareStep
 
 few = settings(max_examples=20, deadline=None)

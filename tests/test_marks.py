@@ -30,7 +30,7 @@ from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 from heinfer_client import AsyncClient, Client, Confidence, Prediction
 from heinfer_client.codec import Codec
 from heinfer_client.marks import Marks, read_marks

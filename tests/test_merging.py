@@ -23,8 +23,8 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import Add, Concat
 from heinfer.network.operators import AveragePool, Square
-from heinfer.planner.merging import Merging, map_of, merged, product_entries
-from heinfer.planner.search import plan_network
+from heinfer.planner.search.merging import Merging, map_of, merged, product_entries
+from heinfer.planner.search.search import plan_network
 
 RNG = np.random.default_rng(0)
 POOL = AveragePool((2, 2), (2, 2))

@@ -31,8 +31,8 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.joints import Add
 from heinfer.network.operators import AveragePool, Flatten, Operator, Square
-from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.plan import LinearStep
+from heinfer.planner.requirements import Limits, Wishes
 
 PUBLISHED = st.sampled_from([Policy.LOLA, Policy.FFCONV])
 

@@ -30,9 +30,9 @@ from heinfer.frontend import trace
 from heinfer.lowering.circuits import circuit_of
 from heinfer.network.folding import fold
 from heinfer.nn import FFConv2d, PolyActivation
-from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.parameters import smallest_parameters
-from heinfer.planner.search import plan_network
+from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.search.search import plan_network
 
 # Networks whose times are made up ------------------------------------------------------------------
 

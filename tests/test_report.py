@@ -15,7 +15,7 @@ from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 from heinfer.runtime import choose_backend
 
 

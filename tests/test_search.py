@@ -27,11 +27,11 @@ from heinfer.errors import PlanError
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import AveragePool, ChannelAffine, Convolution, Dense, Flatten, Operator, Square
-from heinfer.planner.candidates import strides
-from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import LinearStep, Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.search.candidates import strides
+from heinfer.planner.search.search import plan_network
 
 # Every network -------------------------------------------------------------------------------------
 

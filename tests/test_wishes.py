@@ -18,7 +18,9 @@ from heinfer.formats.frames import ciphertexts_length, keys_length
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
-from heinfer.planner.objective import (
+from heinfer.planner.parameters import choose_parameters
+from heinfer.planner.plan import Plan
+from heinfer.planner.requirements import (
     DEFAULT,
     Limits,
     Needs,
@@ -28,9 +30,7 @@ from heinfer.planner.objective import (
     key_bytes,
     prices,
 )
-from heinfer.planner.parameters import choose_parameters
-from heinfer.planner.plan import Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.search.search import plan_network
 
 RNG = np.random.default_rng(0)
 STRIDED = chain((1, 28, 28), convolution(RNG, 1, 8, 5, 2, 2), polynomial(RNG, 8), Flatten(), dense(RNG, 1568, 10))

@@ -30,8 +30,8 @@ from heinfer.cli.options import DataDir
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.formats.manifest import Preprocessing
-from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.planner import SEARCH
+from heinfer.planner.requirements import DEFAULT, Wishes
 from heinfer.zoo.data import mnist_test
 
 Array = NDArray[np.float64]

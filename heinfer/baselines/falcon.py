@@ -18,7 +18,7 @@ from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.layout.packings import power_of_two
-from heinfer.planner.join import Index
+from heinfer.planner.kernel.join import Index
 
 Shape = tuple[int, ...]
 

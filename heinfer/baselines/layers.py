@@ -14,8 +14,8 @@ from heinfer.errors import PlanError
 from heinfer.network.ir import Network, Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
-from heinfer.planner.merging import map_of, merged
 from heinfer.planner.plan import SquareStep
+from heinfer.planner.search.merging import map_of, merged
 
 
 class Evaluation(StrEnum):

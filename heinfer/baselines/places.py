@@ -17,8 +17,8 @@ from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import dense_pack, power_of_two
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.candidates import strides, taps
-from heinfer.planner.join import Index
+from heinfer.planner.kernel.join import Index
+from heinfer.planner.search.candidates import strides, taps
 
 Shape = tuple[int, ...]
 

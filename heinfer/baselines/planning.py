@@ -19,8 +19,11 @@ from heinfer.costs.tables import CostTable, cost_tables
 from heinfer.errors import LayoutError, PlanError
 from heinfer.network.ir import Network
 from heinfer.network.operators import Affine
-from heinfer.planner.linear import LinearPlan
-from heinfer.planner.objective import (
+from heinfer.planner.kernel.linear import LinearPlan
+from heinfer.planner.parameters import choose_parameters, wider_parameters
+from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
+from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import (
     DEFAULT,
     Limits,
     Needs,
@@ -30,10 +33,7 @@ from heinfer.planner.objective import (
     plaintext_bytes,
     table_for,
 )
-from heinfer.planner.parameters import choose_parameters, wider_parameters
-from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
-from heinfer.planner.planner import SEARCH, Planner
-from heinfer.planner.search import plan_network
+from heinfer.planner.search.search import plan_network
 
 SAMPLE = 1024
 """Ciphertexts of one step up to which counts are exact."""

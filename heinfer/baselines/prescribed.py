@@ -12,10 +12,10 @@ from heinfer.baselines.places import subset_sums
 from heinfer.baselines.recipes import Recipe, Transform
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
-from heinfer.planner.cover import Cover, RotationTree, covers
-from heinfer.planner.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
-from heinfer.planner.join import Index
-from heinfer.planner.linear import LinearPlan, Rescale
+from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
+from heinfer.planner.kernel.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
+from heinfer.planner.kernel.join import Index
+from heinfer.planner.kernel.linear import LinearPlan, Rescale
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

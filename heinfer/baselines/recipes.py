@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from heinfer.baselines.places import Places, Windows, subset_sums
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.diagonals import Diagonal
-from heinfer.planner.join import Index, distinct
+from heinfer.planner.kernel.diagonals import Diagonal
+from heinfer.planner.kernel.join import Index, distinct
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ import numpy as np
 from heinfer.network.ir import Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
-from heinfer.planner.join import Index
-from heinfer.planner.merging import map_of
+from heinfer.planner.kernel.join import Index
+from heinfer.planner.search.merging import map_of
 
 
 def triple(nodes: list[Node]) -> int:

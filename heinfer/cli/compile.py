@@ -17,7 +17,7 @@ from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
-from heinfer.planner.objective import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
+from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
 

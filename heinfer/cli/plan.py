@@ -54,7 +54,7 @@ def _print_planned(name: str, policy: Policy, backend: str | None, costs: Path |
         from heinfer.frontend import trace
         from heinfer.lowering.circuits import cost_of
         from heinfer.network.folding import fold
-        from heinfer.planner.objective import DEFAULT, Wishes
+        from heinfer.planner.requirements import DEFAULT, Wishes
         from heinfer.zoo.registry import reference
 
     about = reference(name)

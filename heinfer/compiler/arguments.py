@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.manifest import MAX_LABEL, NAME, VERSION, Preprocessing
 from heinfer.network.ir import Network
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 
 Array = NDArray[np.float64]
 
@@ -58,7 +58,7 @@ def require_wishes(wishes: object) -> None:
     """Refuse what are no wishes."""
     if not isinstance(wishes, Wishes):
         raise CompileError(
-            f"wishes must be heinfer.planner.objective.Wishes, such as Wishes(limits=Limits(key_bytes=20e6)), "
+            f"wishes must be heinfer.planner.requirements.Wishes, such as Wishes(limits=Limits(key_bytes=20e6)), "
             f"not a {type(wishes).__name__}"
         )
 

@@ -46,9 +46,9 @@ from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.objective import DEFAULT, Wishes
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import DEFAULT, Wishes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -12,7 +12,7 @@ from heinfer.convert.svd import factorized
 from heinfer.convert.timing import Timing, planned
 from heinfer.costs.tables import CostTable, cost_table
 from heinfer.errors import CompileError
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 """Called after every plan with the number of plans made, the most there can be, and the ranks just planned."""

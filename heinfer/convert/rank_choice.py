@@ -41,7 +41,7 @@ def choose_ranks(
     for accuracy before fine-tuning.
 
     Two halves take a level more than one layer. Where that is dearer than what they save, the planner merges them again
-    by itself (heinfer/planner/merging.py), if their product has a size that it tries: the time that counts here is
+    by itself (heinfer.planner.search.merging), if their product has a size that it tries: the time that counts here is
     that of the plan it makes.
 
     Args:

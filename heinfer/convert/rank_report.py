@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heinfer.errors import SettingError
-from heinfer.planner.objective import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Wishes
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from heinfer.costs.tables import CostTable
 from heinfer.frontend import trace
 from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.folding import fold
-from heinfer.planner.objective import Wishes
+from heinfer.planner.requirements import Wishes
 
 
 @dataclass(frozen=True, eq=False)

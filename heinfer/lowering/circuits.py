@@ -14,9 +14,9 @@ from heinfer.errors import CompileError
 from heinfer.formats.frames import key_length
 from heinfer.lowering.lower import lower
 from heinfer.network.ir import Network
-from heinfer.planner.objective import Wishes, table_for
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import Wishes, table_for
 
 _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""

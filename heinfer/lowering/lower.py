@@ -11,9 +11,9 @@ from heinfer.circuit.ir import Circuit, Layer, SlotVector
 from heinfer.circuit.passes.interleaving import interleave
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.network.ir import INPUT
-from heinfer.planner.diagonals import Diagonal
-from heinfer.planner.join import Index
-from heinfer.planner.linear import LinearPlan, Rescale, rotations
+from heinfer.planner.kernel.diagonals import Diagonal
+from heinfer.planner.kernel.join import Index
+from heinfer.planner.kernel.linear import LinearPlan, Rescale, rotations
 from heinfer.planner.plan import LinearStep, Plan
 
 

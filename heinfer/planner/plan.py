@@ -12,7 +12,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
-from heinfer.planner.linear import LinearPlan
+from heinfer.planner.kernel.linear import LinearPlan
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from heinfer.costs.cost import Cost
 from heinfer.network.ir import Network
-from heinfer.planner.objective import Wishes
 from heinfer.planner.plan import Plan
-from heinfer.planner.search import plan_network
+from heinfer.planner.requirements import Wishes
+from heinfer.planner.search.search import plan_network
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 import heinfer
 from heinfer.compiler.compile import CompiledModel
 from heinfer.formats.manifest import Preprocessing
-from heinfer.planner.objective import Limits, Wishes
 from heinfer.planner.planner import SEARCH, Planner
+from heinfer.planner.requirements import Limits, Wishes
 from heinfer.zoo.checkpoint import Metadata, read_metadata
 from heinfer.zoo.cifar import cifar10
 from heinfer.zoo.data import CIFAR10, MNIST, DataSet, mnist

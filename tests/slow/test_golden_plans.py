@@ -12,9 +12,9 @@ from random_networks import circuit_of
 from heinfer.circuit.counts import count_circuit
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
-from heinfer.planner.objective import Objective, Wishes
 from heinfer.planner.parameters import choose_parameters
-from heinfer.planner.search import plan_network
+from heinfer.planner.requirements import Objective, Wishes
+from heinfer.planner.search.search import plan_network
 from heinfer.zoo.registry import reference
 
 TIME, KEY_SWITCHES = Wishes(), Wishes(objective=Objective.KEY_SWITCHES)

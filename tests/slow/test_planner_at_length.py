@@ -21,8 +21,8 @@ from random_networks import assert_runs, networks, planned, slots_for
 
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.cover import covers
-from heinfer.planner.diagonals import DiagonalProblem
+from heinfer.planner.kernel.bsgs import covers
+from heinfer.planner.kernel.diagonals import DiagonalProblem
 
 
 @settings(max_examples=150, deadline=None)

@@ -13,7 +13,7 @@ from heinfer.errors import LayoutError
 from heinfer.layout.layout import Layout
 from heinfer.layout.packings import Grid, Samples, cyclic_pack, dense_pack, plane_pack, power_of_two, sample_pack
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.join import Index, distinct
+from heinfer.planner.kernel.join import Index, distinct
 
 Shape = tuple[int, ...]
 

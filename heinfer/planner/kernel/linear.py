@@ -9,9 +9,9 @@ from functools import cached_property
 
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
-from heinfer.planner.cover import Cover, RotationTree, covers
-from heinfer.planner.diagonals import Diagonal, DiagonalProblem, DiagonalSet
-from heinfer.planner.join import Index
+from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
+from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem, DiagonalSet
+from heinfer.planner.kernel.join import Index
 
 
 class Rescale(StrEnum):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
-from heinfer.planner.candidates import Candidate
 from heinfer.planner.plan import Step
+from heinfer.planner.search.candidates import Candidate
 
 BEAM = 5
 """States that are kept."""

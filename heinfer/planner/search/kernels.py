@@ -10,10 +10,10 @@ import numpy as np
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.candidates import Candidate
-from heinfer.planner.diagonals import DiagonalProblem, DiagonalSet
-from heinfer.planner.join import ranges
-from heinfer.planner.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets
+from heinfer.planner.kernel.diagonals import DiagonalProblem, DiagonalSet
+from heinfer.planner.kernel.join import ranges
+from heinfer.planner.kernel.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets
+from heinfer.planner.search.candidates import Candidate
 
 
 class Kernel:

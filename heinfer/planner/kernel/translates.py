@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.join import Index, distinct, distinct_columns, expand
+from heinfer.planner.kernel.join import Index, distinct, distinct_columns, expand
 
 _LOT = 4_000_000
 """Entries looked at together: bounds the memory."""

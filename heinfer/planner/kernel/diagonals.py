@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.gains import Gains, Pattern
-from heinfer.planner.incidence import Classes, Incidence
-from heinfer.planner.join import Index, distinct, expand, ranges
-from heinfer.planner.translates import Kinds, Places, count_kinds
+from heinfer.planner.kernel.gains import Gains, Pattern
+from heinfer.planner.kernel.incidence import Classes, Incidence
+from heinfer.planner.kernel.join import Index, distinct, expand, ranges
+from heinfer.planner.kernel.translates import Kinds, Places, count_kinds
 
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""

@@ -1,7 +1,7 @@
 """Search over layouts: a beam over the layers of a folded network, cheapest first.
 
 A plan is made for every number of levels in which the network can be evaluated (neighbouring linear maps merged or
-kept, :mod:`heinfer.planner.merging`), in the smallest secure ring and, where tensors overflow its slots, the next.
+kept, :mod:`heinfer.planner.search.merging`), in the smallest secure ring and, where tensors overflow its slots, the next.
 State: the layouts of the live tensors, their levels and the keys in use. Each affine layer is tried from every
 kept state to every candidate layout; lower bounds discard most pairs before any cover is solved, and a complete
 plan discards every state that already costs more. Where branches meet, the tensors that a layer reads are planned as
@@ -20,12 +20,11 @@ from heinfer.errors import PlanError
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.operators import Affine
-from heinfer.planner.candidates import input_candidates, target_candidates
-from heinfer.planner.diagonals import DiagonalSet
-from heinfer.planner.kernels import Kernel, Kernels
-from heinfer.planner.linear import LinearPlan
-from heinfer.planner.merging import Division, Merging, Part, Stage
-from heinfer.planner.objective import (
+from heinfer.planner.kernel.diagonals import DiagonalSet
+from heinfer.planner.kernel.linear import LinearPlan
+from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
+from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
+from heinfer.planner.requirements import (
     DEFAULT,
     Needs,
     Objective,
@@ -37,9 +36,10 @@ from heinfer.planner.objective import (
     prices,
     table_for,
 )
-from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
-from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
-from heinfer.planner.states import BEAM, State, beam
+from heinfer.planner.search.candidates import input_candidates, target_candidates
+from heinfer.planner.search.kernels import Kernel, Kernels
+from heinfer.planner.search.merging import Division, Merging, Part, Stage
+from heinfer.planner.search.states import BEAM, State, beam
 
 _POSED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""

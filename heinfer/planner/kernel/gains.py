@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.planner.join import Index
+from heinfer.planner.kernel.join import Index
 
 _BLOCK = 128
 
@@ -20,7 +20,7 @@ class Gains:
         """Count from nothing added.
 
         Args:
-            diagonals, terms: what the diagonals can add (:meth:`heinfer.planner.incidence.Incidence.terms_of`).
+            diagonals, terms: what the diagonals can add (:meth:`heinfer.planner.kernel.incidence.Incidence.terms_of`).
             members: (babies, giants) the diagonal that each baby moved by each giant is, ``nowhere`` for none.
             nowhere: number of diagonals.
         """

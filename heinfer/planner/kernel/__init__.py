@@ -1,0 +1,1 @@
+"""One affine layer between two layouts: its diagonals, as baby and giant steps (BSGS), then reductions."""
