@@ -30,7 +30,7 @@ from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.requirements import NO_LIMITS
 from heinfer.runtime import BACKENDS, choose_backend
-from heinfer.zoo.reference import WISHES, compile_reference
+from heinfer.zoo.reference import REQUIREMENTS, compile_reference
 from heinfer_client import Client
 
 EVALUATIONS = 12
@@ -90,10 +90,10 @@ def _threads(backend: str, wanted: int | None) -> tuple[int, ...]:
 
 def _compiled(network: str, policy: Policy, checkpoint: Path | None, data_dir: Path | None) -> Bundle:
     """A reference network under a policy, with as many input ciphertexts as that takes, or as save time."""
-    wishes, planner = replace(WISHES, limits=NO_LIMITS), planner_of(policy)
+    requirements, planner = replace(REQUIREMENTS, limits=NO_LIMITS), planner_of(policy)
     if checkpoint:
-        return compile_reference(network, checkpoint, data_dir, wishes, planner).bundle
-    return compile_random(network, wishes, planner).bundle
+        return compile_reference(network, checkpoint, data_dir, requirements, planner).bundle
+    return compile_random(network, requirements, planner).bundle
 
 
 def _evaluated(model: Bundle, number: int, ways: Sequence[tuple[str, int]]) -> list[Record]:

@@ -31,9 +31,9 @@ from heinfer.measurement.machine import describe_machine, today
 from heinfer.measurement.native import NativeBench
 from heinfer.network.folding import fold
 from heinfer.planner.plan import Plan
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer.zoo import BUNDLES
-from heinfer.zoo.reference import wishes_for
+from heinfer.zoo.reference import requirements_for
 from heinfer.zoo.registry import reference
 
 NETWORKS = ("mnist-ffconv", "mnist-plain", "lola-mnist", "lenet5-mnist", "cifar-fast", "cifar-accurate")
@@ -118,11 +118,11 @@ class _Planned:
         }
 
 
-def _wishes(name: str) -> Wishes:
+def _wishes(name: str) -> Requirements:
     """What the network that ships was compiled with: no more upload than it has."""
-    wishes = wishes_for(name)
-    upload = max(wishes.limits.upload_bytes, report(bundle.load(BUNDLES / f"{name}.heinfer")).upload_bytes)
-    return replace(wishes, limits=replace(wishes.limits, upload_bytes=upload))
+    requirements = requirements_for(name)
+    upload = max(requirements.limits.upload_bytes, report(bundle.load(BUNDLES / f"{name}.heinfer")).upload_bytes)
+    return replace(requirements, limits=replace(requirements.limits, upload_bytes=upload))
 
 
 def _compared(name: str) -> list[Record]:

@@ -25,7 +25,7 @@ from heinfer.frontend import trace
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.folding import fold
 from heinfer.nn.circulant import SpectralConv2d
-from heinfer.planner.requirements import Objective, Wishes
+from heinfer.planner.requirements import Objective, Requirements
 from heinfer.zoo import BUNDLES, NETWORKS
 from heinfer.zoo.registry import reference
 
@@ -116,8 +116,8 @@ def _planned(name: str, policy: Policy, objective: str) -> Record:
     about = reference(name)
     network = fold(trace(about.build(), about.data.shape))
     started = process_time()
-    wishes = Wishes() if policy.is_published else Wishes(objective=Objective(objective))
-    cost = cost_of(network, wishes, planner_of(policy))
+    requirements = Requirements() if policy.is_published else Requirements(objective=Objective(objective))
+    cost = cost_of(network, requirements, planner_of(policy))
     planning: Record = {
         "planning_seconds": round(process_time() - started, 2),
         "planning_peak_mb": round(peak_bytes() / 1e6, 1),

@@ -25,11 +25,11 @@ from heinfer.compiler.compile import CompiledModel
 from heinfer.convert import factorize
 from heinfer.costs.tables import cost_table
 from heinfer.measurement.machine import describe_machine, today
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 from heinfer.zoo import digits
 from heinfer.zoo.data import MNIST, mnist_test, normalise
 from heinfer.zoo.measure import evaluate
-from heinfer.zoo.reference import WISHES, preprocessing
+from heinfer.zoo.reference import REQUIREMENTS, preprocessing
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
 
@@ -83,10 +83,10 @@ def sweep(
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One point of a curve: a network, what is wished of its plan, and what else its record says."""
+    """One point of a curve: a network, what is required of its plan, and what else its record says."""
 
     curve: str
-    wishes: Wishes
+    requirements: Requirements
     facts: Record
     module: nn.Module
 
@@ -94,7 +94,7 @@ class Case:
         """The network, calibrated on the digits that ship with heinfer."""
         images = normalise(digits().images).astype(np.float64)
         return heinfer.compile(
-            self.module, images, name=NETWORK, preprocessing=preprocessing(MNIST), wishes=self.wishes
+            self.module, images, name=NETWORK, preprocessing=preprocessing(MNIST), requirements=self.requirements
         )
 
 
@@ -114,35 +114,39 @@ def _factorized(checkpoint: Path | None, data_dir: Path | None) -> Iterator[tupl
 
 def _cases(factorized: Iterator[tuple[nn.Module, Record]]) -> Iterator[Case]:
     """The points of every curve. A batch may upload for each image what one image may."""
-    limit = WISHES.limits.upload_bytes
+    limit = REQUIREMENTS.limits.upload_bytes
     torch.manual_seed(SEED)
     network = reference(NETWORK).build().eval()
     random: Record = {"weights": f"random, seed {SEED}"}
     for batch in BATCHES:
-        yield Case("batch", replace(WISHES, batch=batch, limits=Limits(upload_bytes=batch * limit)), random, network)
+        yield Case(
+            "batch", replace(REQUIREMENTS, batch=batch, limits=Limits(upload_bytes=batch * limit)), random, network
+        )
     for most in KEY_LIMITS:
-        yield Case("key limit", replace(WISHES, limits=replace(WISHES.limits, key_bytes=most)), random, network)
+        yield Case(
+            "key limit", replace(REQUIREMENTS, limits=replace(REQUIREMENTS.limits, key_bytes=most)), random, network
+        )
     for most in (limit, inf):
-        yield Case("upload limit", replace(WISHES, limits=Limits(upload_bytes=most)), random, network)
+        yield Case("upload limit", replace(REQUIREMENTS, limits=Limits(upload_bytes=most)), random, network)
     for module, facts in factorized:
-        yield Case("rank", WISHES, facts, module)
+        yield Case("rank", REQUIREMENTS, facts, module)
 
 
 def _measured(cases: Iterable[Case]) -> Iterator[Record]:
-    """A record for each case; cases of equal wishes share a measurement. The first is that of one image."""
+    """A record for each case; cases of equal requirements share a measurement. The first is that of one image."""
     single: Evaluations | None = None
-    known: dict[tuple[nn.Module, Wishes], Record] = {}
+    known: dict[tuple[nn.Module, Requirements], Record] = {}
     for case in track(list(cases), description="sweeping"):
-        if (case.module, case.wishes) not in known:
+        if (case.module, case.requirements) not in known:
             started = perf_counter()
             model = case.compile()
             compiled = perf_counter() - started
             evaluations = Evaluations(model.bundle)
             single = single or evaluations
             _evaluate(evaluations, single)
-            record = _record(model, case.wishes, evaluations, single) | {"compile_seconds": round(compiled, 2)}
-            known[case.module, case.wishes] = record
-        yield known[case.module, case.wishes] | case.facts | {"curve": case.curve}
+            record = _record(model, case.requirements, evaluations, single) | {"compile_seconds": round(compiled, 2)}
+            known[case.module, case.requirements] = record
+        yield known[case.module, case.requirements] | case.facts | {"curve": case.curve}
 
 
 def _evaluate(evaluations: Evaluations, single: Evaluations) -> None:
@@ -155,14 +159,14 @@ def _evaluate(evaluations: Evaluations, single: Evaluations) -> None:
             run.add()
 
 
-def _record(model: CompiledModel, wishes: Wishes, evaluations: Evaluations, single: Evaluations) -> Record:
+def _record(model: CompiledModel, requirements: Requirements, evaluations: Evaluations, single: Evaluations) -> Record:
     facts, batch = model.report, model.plan.batch
     seconds, rotation = median(evaluations.cpu), median(evaluations.rotations)
     predicted_rotation = cost_table(facts.parameters.ring_degree)("rotation", model.plan.parameters.top_level)
     return plan_record("sweep", model.bundle) | {
         "batch": batch,
-        "max_key_bytes": _limit(wishes.limits.key_bytes),
-        "max_upload_bytes": _limit(wishes.limits.upload_bytes),
+        "max_key_bytes": _limit(requirements.limits.key_bytes),
+        "max_upload_bytes": _limit(requirements.limits.upload_bytes),
         "keys": facts.key_count,
         "upload_bytes_an_image": round(facts.upload_bytes / batch),
         "key_bytes_an_image": round(facts.key_bytes / batch),

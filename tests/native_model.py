@@ -110,7 +110,7 @@ def assert_as_noisy_as_predicted(error: Slots, deviation: Slots) -> None:
 
     A digit's value at a root times its key's error at it is a product of two normal numbers, beyond t deviations with a
     probability near exp(-t): 20 of them for one of 10^4 slots once in 10^5 runs, had nothing else a share in it. The
-    errors of one key are in all slots that folds add up, so that the mean over slots is not that over keys: 3 of them.
+    errors of one key are in all slots that reductions sum, so the mean over slots is not that over keys: 3 of them.
     """
     relative = error / deviation
     assert np.abs(relative).max() <= 20

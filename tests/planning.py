@@ -59,7 +59,7 @@ def random_layout(rng: np.random.Generator, elements: int, ciphertexts: int, slo
 def foldable_layout(
     rng: np.random.Generator, elements: int, ciphertexts: int, slots: int, gap: int, period: int
 ) -> Layout:
-    """A target that folds over gaps (1, 2, ... < gap) and cyclically (period, 2 period, ...) can complete."""
+    """A target that reductions over gaps (1, 2, ... < gap) and cyclic ones (period, 2 period, ...) can complete."""
     anchors = random_layout(rng, elements, ciphertexts, period // gap)
     index = np.full((ciphertexts, period // gap, gap), FREE)
     index[:, :, 0] = anchors.index
@@ -73,7 +73,7 @@ def doublings(first: int, end: int) -> tuple[int, ...]:
 
 @st.composite
 def problems(draw: st.DrawFn, *, folded: bool = True) -> DiagonalProblem:
-    """Any map between any layouts, with or without folds that can complete it."""
+    """Any map between any layouts, with or without reductions that can complete it."""
     rng = np.random.default_rng(draw(SEEDS))
     slots = draw(st.sampled_from([8, 16, 32]))
     sources, targets = draw(st.integers(1, 3)), draw(st.integers(1, 3))
@@ -103,7 +103,7 @@ def naive_map(linear: LinearMap, x: Integers) -> Integers:
 
 
 def naive_slots(chosen: DiagonalSet, slots: Integers) -> Integers:
-    """Diagonals and folds without bias, slot by slot."""
+    """Diagonals and reductions without bias, slot by slot."""
     problem = chosen.problem
     count = problem.target.slots
     sums = np.zeros(problem.target.index.shape, dtype=np.int64)
@@ -112,8 +112,8 @@ def naive_slots(chosen: DiagonalSet, slots: Integers) -> Integers:
             if entries[p] >= 0:
                 weight = int(problem.map.values[entries[p]])
                 sums[diagonal.target, p] += weight * slots[diagonal.source, (p + diagonal.shift) % count]
-    for fold in problem.folds:
-        sums = np.array([[row[p] + row[(p + fold) % count] for p in range(count)] for row in sums])
+    for reduction in problem.reductions:
+        sums = np.array([[row[p] + row[(p + reduction) % count] for p in range(count)] for row in sums])
     return sums
 
 

@@ -14,7 +14,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
 from heinfer.planner.plan import Plan
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0) -> Convolution:
@@ -33,7 +33,7 @@ def under(policy: Policy, network: Network, slots: int, batch: int = 1) -> Plan:
     """A plan of a network at a ring of so many slots an image, which no security check has seen."""
     folded = fold(network)
     ring = tiny_parameters(2 * slots * batch, (28,) + (26,) * 2 * len(folded.nodes))
-    return plan_policy(folded, policy, ring, Wishes(batch=batch))
+    return plan_policy(folded, policy, ring, Requirements(batch=batch))
 
 
 def with_room(policy: Policy, network: Network, slots: int, batch: int = 1) -> Plan:

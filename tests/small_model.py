@@ -9,7 +9,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
 from heinfer.planner.planner import SEARCH, Planner
-from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Requirements
 
 _RNG = np.random.default_rng(0)
 
@@ -27,7 +27,9 @@ PIXELS = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 """Float pixels as they are, in 0..1."""
 
 
-def small_model(wishes: Wishes = DEFAULT, planner: Planner = SEARCH) -> CompiledModel:
+def small_model(requirements: Requirements = DEFAULT, planner: Planner = SEARCH) -> CompiledModel:
     """The network, compiled."""
     calibration = np.random.default_rng(1).random((64, *SHAPE))
-    return compile_network(NETWORK, calibration, name="small", preprocessing=PIXELS, wishes=wishes, planner=planner)
+    return compile_network(
+        NETWORK, calibration, name="small", preprocessing=PIXELS, requirements=requirements, planner=planner
+    )

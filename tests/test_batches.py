@@ -13,7 +13,7 @@ from heinfer.cli.comparison import cleartext_scores as scores_of_circuit
 from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer_client import AsyncClient, Client, Prediction
 from heinfer_client.codec import Codec
 
@@ -26,7 +26,7 @@ MODEL = tiny_bundle("four", batch=BATCH)
 
 @pytest.fixture(scope="module")
 def compiled() -> CompiledModel:
-    return small_model(Wishes(batch=BATCH))
+    return small_model(Requirements(batch=BATCH))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from heinfer.compiler import compile as compiler
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.requirements import NO_LIMITS, Objective
 from heinfer.zoo.data import MNIST
-from heinfer.zoo.reference import WISHES
+from heinfer.zoo.reference import REQUIREMENTS
 from heinfer.zoo.registry import Reference
 
 
@@ -67,7 +67,9 @@ def test_rotations_counts_what_the_circuit_of_a_plan_does(small, policy):
 
 def test_rotations_says_what_was_sampled(small, monkeypatch):
     counted = planning.count_policy
-    monkeypatch.setattr(planning, "count_policy", lambda *which, wishes: counted(*which, wishes=wishes, sample=2))
+    monkeypatch.setattr(
+        planning, "count_policy", lambda *which, requirements: counted(*which, requirements=requirements, sample=2)
+    )
     record = rotations._planned("small", Policy.LOLA, rotations.PRESCRIBED)
     assert record["sampled"] == "3 2 of 3"  # of the last layer
 
@@ -131,9 +133,9 @@ def test_latency_of_a_policy_says_of_how_many_evaluations(policy, tmp_path, monk
 def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
     asked = []
 
-    def compile_trained(name, checkpoint, data_dir, wishes, planner):
-        asked.append((name, checkpoint.name, wishes, planner.name))
-        return untrained.compile_random("mnist-ffconv", WISHES)
+    def compile_trained(name, checkpoint, data_dir, requirements, planner):
+        asked.append((name, checkpoint.name, requirements, planner.name))
+        return untrained.compile_random("mnist-ffconv", REQUIREMENTS)
 
     monkeypatch.setattr(latency, "compile_reference", compile_trained)
     monkeypatch.setattr(latency, "_evaluated", lambda _model, number, _ways: [{"n": number}])
@@ -142,7 +144,7 @@ def test_latency_of_a_policy_takes_a_trained_network(tmp_path, monkeypatch):
         assert run("latency", "--json", str(tmp_path / "x.json"), "--network", "mnist-plain", *options) == 0
         assert json.loads((tmp_path / "x.json").read_text()) == [{"n": 3, "weights": "trained"}]
     assert [planner for *_, planner in asked] == [Policy.LOLA, Policy.UNFACTORIZED]
-    assert [wishes.limits for *_, wishes, _ in asked] == [NO_LIMITS, NO_LIMITS]
+    assert [requirements.limits for *_, requirements, _ in asked] == [NO_LIMITS, NO_LIMITS]
     assert {(name, file) for name, file, *_ in asked} == {("mnist-plain", "a.safetensors")}
 
 

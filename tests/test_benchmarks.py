@@ -157,12 +157,12 @@ def test_prediction_uses_the_table_of_the_same_run_and_the_shipped_one(tmp_path,
 
 @pytest.fixture(scope="module")
 def swept(tmp_path_factory):
-    """Records of a sweep over a small network, and the wishes that it was compiled for."""
-    wishes = []
+    """Records of a sweep over a small network, and the requirements that it was compiled for."""
+    requirements = []
 
     def compile_small(case):
-        wishes.append(case.wishes)
-        return small_model(case.wishes)
+        requirements.append(case.requirements)
+        return small_model(case.requirements)
 
     out = tmp_path_factory.mktemp("sweep") / "sweep.json"
     with pytest.MonkeyPatch.context() as patched:
@@ -172,7 +172,7 @@ def swept(tmp_path_factory):
         patched.setattr(sweep.Case, "compile", compile_small)
         patched.setattr(sweep, "RANKS", (2,))
         assert run("sweep", "--json", str(out)) == 0
-    return json.loads(out.read_text()), wishes
+    return json.loads(out.read_text()), requirements
 
 
 def test_sweep_times_every_plan_beside_that_of_one_image(swept):
@@ -194,9 +194,11 @@ def test_sweep_times_every_plan_beside_that_of_one_image(swept):
 
 
 def test_sweep_measures_equal_wishes_once(swept):
-    records, wishes = swept
-    assert len(wishes) == len(set(wishes)) + 2 == 6  # one image, a batch, fewer keys, any upload; two further networks
-    assert {asked.limits.upload_bytes / asked.batch for asked in wishes} == {300_000, math.inf}
+    records, requirements = swept
+    assert (
+        len(requirements) == len(set(requirements)) + 2 == 6
+    )  # one image, a batch, fewer keys, any upload; two further networks
+    assert {asked.limits.upload_bytes / asked.batch for asked in requirements} == {300_000, math.inf}
     single, *others = (record for record in records if record["batch"] == 1)
     assert [single | {"curve": record["curve"]} == record for record in others] == [
         True,
@@ -221,8 +223,8 @@ def test_sweep_says_how_good_every_rank_is_when_a_trained_network_is_given(tmp_p
 
 
 def test_a_case_is_compiled_as_it_wishes():
-    wishes = replace(sweep.WISHES, batch=4, limits=NO_LIMITS)
-    model = sweep.Case("batch", wishes, {}, reference(sweep.NETWORK).build().eval()).compile()
+    requirements = replace(sweep.REQUIREMENTS, batch=4, limits=NO_LIMITS)
+    model = sweep.Case("batch", requirements, {}, reference(sweep.NETWORK).build().eval()).compile()
     assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)
 
 

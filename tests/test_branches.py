@@ -42,7 +42,7 @@ from heinfer.network.ir import INPUT, Network
 from heinfer.network.joints import Add, Concat
 from heinfer.network.operators import AveragePool, Flatten, Operator
 from heinfer.planner.plan import LinearStep, Plan
-from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Requirements
 from heinfer.planner.search.search import plan_network
 
 
@@ -183,7 +183,7 @@ def block(shortcut: bool) -> Network:
 
 
 def test_a_shortcut_takes_one_product_and_two_rotations() -> None:
-    """The tensors that a sum reads are planned as one, so folds and giant steps are shared, and no level is added."""
+    """The tensors that a sum reads are planned as one: reductions and giant steps are shared, no level is added."""
     assert counted(block(shortcut=False)) == (7, 33, 36, 69)
     assert counted(block(shortcut=True)) == (7, 35, 38, 70)
 
@@ -225,9 +225,9 @@ RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
 
 @cache
-def compiled(network: Network, wishes: Wishes = DEFAULT) -> CompiledModel:
+def compiled(network: Network, requirements: Requirements = DEFAULT) -> CompiledModel:
     calibration = np.random.default_rng(1).random((16, *network.input_shape))
-    return compile_network(network, calibration, name="small", preprocessing=RANGE, wishes=wishes)
+    return compile_network(network, calibration, name="small", preprocessing=RANGE, requirements=requirements)
 
 
 @pytest.mark.parametrize("network", [pytest.param(RESIDUAL, id="sum"), pytest.param(JOINED, id="concatenation")])
@@ -263,7 +263,7 @@ def test_sums_of_products_of_several_scales_land_on_one() -> None:
 
 
 def test_a_batch_runs_through_branches() -> None:
-    model = compiled(JOINED, Wishes(batch=4))
+    model = compiled(JOINED, Requirements(batch=4))
     x = np.random.default_rng(2).random((8, 1, 8, 8))
     np.testing.assert_allclose(model(x), JOINED(x), atol=1e-9)
 

@@ -26,7 +26,7 @@ from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, 
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
-from heinfer.planner.requirements import NO_LIMITS, Limits, Objective, Wishes
+from heinfer.planner.requirements import NO_LIMITS, Limits, Objective, Requirements
 from heinfer.zoo import checkpoint, reference
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "keys", "demo")
@@ -190,26 +190,26 @@ def test_plan_under_a_policy_says_what_it_sampled(tmp_path):
 
 
 @pytest.fixture
-def wished(monkeypatch):
+def required(monkeypatch):
     """What the compiler is asked for; it compiles a small network instead of a trained one."""
-    wishes = []
+    requirements = []
 
     def compile_small(_name, _checkpoint, _data_dir, asked, planner):
-        wishes.append(asked)
+        requirements.append(asked)
         return small_model(asked, planner)
 
     monkeypatch.setattr(checkpoint, "read_metadata", lambda _path: SimpleNamespace(name="small"))
     monkeypatch.setattr(reference, "compile_reference", compile_small)
-    monkeypatch.setattr(reference, "wishes_for", lambda _name: reference.WISHES)
-    return wishes
+    monkeypatch.setattr(reference, "requirements_for", lambda _name: reference.REQUIREMENTS)
+    return requirements
 
 
-def test_compile_wishes_for_what_the_reference_networks_ship_with(wished, tmp_path):
+def test_compile_requires_what_the_reference_networks_ship_with(required, tmp_path):
     assert run("compile", "small", "--out", str(tmp_path / "small.heinfer"))[0] == 0
-    assert wished == [reference.WISHES]
+    assert required == [reference.REQUIREMENTS]
 
 
-def test_compile_passes_every_wish_on(wished, tmp_path):
+def test_compile_passes_every_requirement_on(required, tmp_path):
     out, costs = tmp_path / "small.heinfer", tmp_path / "costs.json"
     save_costs([cost_table(8192)], costs)
     options = {
@@ -225,24 +225,24 @@ def test_compile_passes_every_wish_on(wished, tmp_path):
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     status, shown, _ = run("compile", "small", "--out", str(out), *words)
     assert status == 0
-    assert wished == [Wishes(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs)]
+    assert required == [Requirements(Objective.KEY_SWITCHES, Limits(22.5e6, 1e9, 3e8), 4, 2.5, costs=costs)]
     assert bundles.load(out).metadata["policy"] == Policy.UNFACTORIZED
     assert re.search(r"an image of them +\d+\.\d ms", shown)
     assert "small: 4 images together" in run("plan", str(out))[1]
 
 
-def test_an_upload_may_grow_with_the_batch(wished, tmp_path):
+def test_an_upload_may_grow_with_the_batch(required, tmp_path):
     run("compile", "small", "--out", str(tmp_path / "small.heinfer"), "--batch", "8")
-    assert wished[0].limits == Limits(upload_bytes=8 * reference.WISHES.limits.upload_bytes)
+    assert required[0].limits == Limits(upload_bytes=8 * reference.REQUIREMENTS.limits.upload_bytes)
 
 
-def test_a_published_method_uploads_what_it_must(wished, tmp_path):
+def test_a_published_method_uploads_what_it_must(required, tmp_path):
     status, shown, _ = run("compile", "small", "--out", str(tmp_path / "small.heinfer"), "--policy", "lola")
-    assert (status, wished[0].limits) == (0, NO_LIMITS)
+    assert (status, required[0].limits) == (0, NO_LIMITS)
     assert re.search(r"policy +lola", shown)
 
 
-def test_a_limit_that_no_plan_keeps_is_named(wished, tmp_path):
+def test_a_limit_that_no_plan_keeps_is_named(required, tmp_path):
     status, _, err = run("compile", "small", "--out", str(tmp_path / "x.heinfer"), "--max-upload-bytes", "1kB")
     assert status == 2
     assert "limit upload_bytes = 1000" in err

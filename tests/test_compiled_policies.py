@@ -16,7 +16,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.ir import Network
 from heinfer.network.operators import Flatten
-from heinfer.planner.requirements import DEFAULT, Limits, Wishes
+from heinfer.planner.requirements import DEFAULT, Limits, Requirements
 
 UNIT = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
@@ -33,9 +33,14 @@ def inputs(count: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).random((count, 1, 8, 8))
 
 
-def compiled(policy: Policy, wishes: Wishes = DEFAULT) -> CompiledModel:
+def compiled(policy: Policy, requirements: Requirements = DEFAULT) -> CompiledModel:
     return compile_network(
-        factorized(), inputs(32, 1), name="small", preprocessing=UNIT, wishes=wishes, planner=planner_of(policy)
+        factorized(),
+        inputs(32, 1),
+        name="small",
+        preprocessing=UNIT,
+        requirements=requirements,
+        planner=planner_of(policy),
     )
 
 
@@ -82,9 +87,9 @@ def test_a_report_names_the_policy_that_the_bundle_remembers(model: CompiledMode
 
 
 def test_rotations_of_a_published_method_are_composed_for_a_limit_alone() -> None:
-    free = compiled(Policy.FFCONV, Wishes(key_price=1e9))
+    free = compiled(Policy.FFCONV, Requirements(key_price=1e9))
     limit = Limits(key_bytes=free.report.key_bytes * 3 // 4)
-    fewer = compiled(Policy.FFCONV, Wishes(limits=limit))
+    fewer = compiled(Policy.FFCONV, Requirements(limits=limit))
     assert fewer.report.key_bytes <= limit.key_bytes
     assert fewer.report.counts.rotations > free.report.counts.rotations
     x = inputs(3, 4)
@@ -93,11 +98,11 @@ def test_rotations_of_a_published_method_are_composed_for_a_limit_alone() -> Non
 
 def test_a_limit_that_a_published_method_cannot_keep_is_named() -> None:
     with pytest.raises(CompileError, match=r"policy lola has one plan.*limit upload_bytes = 300000"):
-        compiled(Policy.LOLA, Wishes(limits=Limits(upload_bytes=300_000)))
+        compiled(Policy.LOLA, Requirements(limits=Limits(upload_bytes=300_000)))
 
 
 def test_a_batch_shares_a_published_plan() -> None:
-    one, four = (compiled(Policy.LOLA, Wishes(batch=batch)) for batch in (1, 4))
+    one, four = (compiled(Policy.LOLA, Requirements(batch=batch)) for batch in (1, 4))
     assert four.report.counts.rotations < 2 * one.report.counts.rotations
     x = inputs(6, 5)
     np.testing.assert_allclose(four(x), factorized()(x), atol=1e-10)

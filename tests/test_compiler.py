@@ -25,7 +25,7 @@ from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Flatten, Polynomial
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 
 RANGE = Preprocessing(divisor=255, mean=(0.0,), std=(1.0,), low=0.0, high=1.0)
 
@@ -52,8 +52,8 @@ def calibration(count: int = 16) -> np.ndarray:
 
 
 def compiled(network: Network, headroom: int | None = None) -> CompiledModel:
-    wishes = Wishes(headroom=headroom)
-    return compile_network(network, calibration(), name="small", preprocessing=RANGE, wishes=wishes)
+    requirements = Requirements(headroom=headroom)
+    return compile_network(network, calibration(), name="small", preprocessing=RANGE, requirements=requirements)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_limit_on_keys_is_kept_by_composing_rotations(model: CompiledModel) ->
         calibration(),
         name="small",
         preprocessing=RANGE,
-        wishes=Wishes(limits=Limits(key_bytes=most)),
+        requirements=Requirements(limits=Limits(key_bytes=most)),
     )
     assert fewer.report.key_bytes <= most
     assert fewer.report.key_count < model.report.key_count
@@ -132,7 +132,7 @@ def test_a_limit_on_keys_is_kept_by_composing_rotations(model: CompiledModel) ->
             calibration(),
             name="small",
             preprocessing=RANGE,
-            wishes=Wishes(limits=Limits(key_bytes=1000)),
+            requirements=Requirements(limits=Limits(key_bytes=1000)),
         )
 
 
@@ -277,7 +277,7 @@ RGB = Preprocessing(divisor=255, mean=(0.0,) * 3, std=(1.0,) * 3, low=0.0, high=
         ({"name": None}, "name must be"),
         ({"model_version": 2}, "model_version must be a string .* not 2"),
         ({"metadata": {"epochs": 3}}, "metadata must be a mapping from strings to strings"),
-        ({"wishes": Limits()}, "wishes must be heinfer.planner.requirements.Wishes, .* not a Limits"),
+        ({"requirements": Limits()}, "requirements must be heinfer.planner.requirements.Requirements, .* not a Limits"),
         ({"preprocessing": {"divisor": 255}}, r"must be heinfer.formats.manifest.Preprocessing\(.* not a dict"),
         ({"preprocessing": RGB}, r"one entry a channel, 1 for inputs of shape \(1, 12, 12\), not 3"),
     ],

@@ -17,7 +17,7 @@ from heinfer.frontend import trace
 from heinfer.lowering.circuits import cost_of, plan_circuit
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer.zoo.registry import reference
 
 BACKENDS = ("tenseal", "native")
@@ -36,7 +36,7 @@ def folded(name: str) -> Network:
 
 @cache
 def told(name: str, backend: str) -> Cost:
-    return cost_of(folded(name), Wishes(backend=backend))
+    return cost_of(folded(name), Requirements(backend=backend))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -47,13 +47,13 @@ def test_every_door_says_the_same(name: str, backend: str) -> None:
 
 def assert_every_door_says_the_same(name: str, backend: str) -> None:
     """What is compiled, what a plan is said to cost, and what ranks are chosen by."""
-    wishes = Wishes(backend=backend)
+    requirements = Requirements(backend=backend)
     cost = told(name, backend)
-    plan, circuit = plan_circuit(folded(name), wishes)
+    plan, circuit = plan_circuit(folded(name), requirements)
     assert cost.counts == count_circuit(circuit)
     assert cost.key_levels == key_levels(circuit, plan.input_level)
     assert cost.input_level == plan.input_level
-    timing = planned(module(name), reference(name).data.shape, wishes)
+    timing = planned(module(name), reference(name).data.shape, requirements)
     assert sum((layer.counts for layer in timing.layers), Counts()) == cost.counts
     for table in BACKENDS:
         spent = timing.milliseconds(cost_table(plan.parameters.ring_degree, table))

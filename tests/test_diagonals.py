@@ -91,7 +91,7 @@ def test_weights_never_matter(seed: int, sources: int, targets: int) -> None:
 
 @quick
 @given(SEEDS)
-def test_without_folds_a_slot_that_is_not_wanted_is_zero(seed: int) -> None:
+def test_without_reductions_a_slot_that_is_not_wanted_is_zero(seed: int) -> None:
     rng = np.random.default_rng(seed)
     source, target = random_layout(rng, 12, 2, 16), random_layout(rng, 10, 2, 16)
     result = DiagonalProblem(random_map(rng, 12, 10, 0.3), source, target).choose().result_layout()
@@ -167,12 +167,12 @@ OVER_BLOCKS, OVER_GAPS, OVER_FLAT = doublings(64, 256), (1, 8), doublings(8, 256
 
 
 @pytest.mark.parametrize(
-    ("linear", "source", "target", "folds", "diagonals"),
+    ("linear", "source", "target", "reductions", "diagonals"),
     [
         pytest.param(convolution_map((1, 1), 8, 3, 1, 1), ONE, ONE, (), 9, id="a tap, a diagonal"),
         pytest.param(convolution_map((1, 4), 8, 3, 1, 1), ONE, FOUR, (), 9, id="copies serve all channels"),
         pytest.param(convolution_map((4, 4), 8, 3, 1, 1), FOUR, FOUR, (), 36, id="channels times taps"),
-        pytest.param(convolution_map((4, 1), 8, 3, 1, 1), FOUR, ONE, OVER_BLOCKS, 9, id="a fold over the blocks"),
+        pytest.param(convolution_map((4, 1), 8, 3, 1, 1), FOUR, ONE, OVER_BLOCKS, 9, id="a reduction over the blocks"),
         pytest.param(convolution_map((4, 4), 8, 1, 1, 0), FOUR, FOUR, (), 4, id="1 x 1"),
         pytest.param(convolution_map((2, 2), 8, 1, 1, 0), TWO, TWO, (), 2, id="copies make shifts cyclic"),
         pytest.param(convolution_map((4, 4), 8, 3, 2, 1), FOUR, HALVED, (), 36, id="a stride leaves gaps"),
@@ -191,9 +191,9 @@ OVER_BLOCKS, OVER_GAPS, OVER_FLAT = doublings(64, 256), (1, 8), doublings(8, 256
     ],
 )  # fmt: skip
 def test_how_many_diagonals_it_takes(
-    linear: LinearMap, source: Layout, target: Layout, folds: tuple[int, ...], diagonals: int
+    linear: LinearMap, source: Layout, target: Layout, reductions: tuple[int, ...], diagonals: int
 ) -> None:
-    problem = DiagonalProblem(linear, source, target, folds)
+    problem = DiagonalProblem(linear, source, target, reductions)
     assert len(diagonal_sets(problem)[0].diagonals) == diagonals
     assert_adds_each_term_once(problem.choose())
 
@@ -241,10 +241,10 @@ def test_an_element_is_read_from_the_copy_that_suits() -> None:
     assert chosen.diagonals == (Diagonal(0, 0, 1),)
 
 
-# Folds -------------------------------------------------------------------------------------------
+# Reductions -------------------------------------------------------------------------------------------
 
 
-def test_a_cyclic_fold_leaves_a_complete_element_in_every_slot() -> None:
+def test_a_cyclic_reduction_leaves_a_complete_element_in_every_slot() -> None:
     linear = Dense(np.ones((2, 8)), np.zeros(2)).linear_map((8,))
     problem = DiagonalProblem(linear, dense_pack((8,), 8), cyclic_pack((2,), 8), (2, 4))
     assert problem.modulus == 2
@@ -253,7 +253,7 @@ def test_a_cyclic_fold_leaves_a_complete_element_in_every_slot() -> None:
     assert chosen.result_layout().index.tolist() == [[0, 1, 0, 1, 0, 1, 0, 1]]
 
 
-def test_a_fold_over_gaps_leaves_partial_sums_that_are_free() -> None:
+def test_a_reduction_over_gaps_leaves_partial_sums_that_are_free() -> None:
     linear = entries({(0, 0): 1.0, (0, 1): 1.0}, 1, 2)
     target = Layout((1,), np.array([[ZERO, FREE, 0, FREE, ZERO, FREE, FREE, FREE]]))
     problem = DiagonalProblem(
@@ -272,20 +272,20 @@ def test_a_free_slot_that_ends_complete_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "folds", "complaint"),
+    ("index", "reductions", "complaint"),
     [
-        ([0, 1, 2, 3], (1,), "no row of these folds may hold partial sums of output 0"),
-        ([0, ZERO, ZERO, 1], (1,), "no row of these folds may hold partial sums of output 0"),
+        ([0, 1, 2, 3], (1,), "no row of these reductions may hold partial sums of output 0"),
+        ([0, ZERO, ZERO, 1], (1,), "no row of these reductions may hold partial sums of output 0"),
         ([0, 0, FREE, 1], (1,), "share only some of their rows"),
         ([0, 1, 0, 1], (2, 2), "share only some of their rows"),
     ],
 )
-def test_folds_that_a_target_does_not_allow_are_refused(
-    index: list[int], folds: tuple[int, ...], complaint: str
+def test_reductions_that_a_target_does_not_allow_are_refused(
+    index: list[int], reductions: tuple[int, ...], complaint: str
 ) -> None:
     outputs = max(index) + 1
     linear = Dense(np.ones((outputs, 4)), np.zeros(outputs)).linear_map((4,))
-    problem = DiagonalProblem(linear, dense_pack((4,), 4), Layout((outputs,), np.array([index])), folds)
+    problem = DiagonalProblem(linear, dense_pack((4,), 4), Layout((outputs,), np.array([index])), reductions)
     with pytest.raises(PlanError, match=complaint):
         problem.choose()
 

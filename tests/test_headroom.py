@@ -22,7 +22,7 @@ from heinfer.compiler.report import report
 from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer.zoo import bundle_path
 
 y, x = np.indices((28, 28))
@@ -77,13 +77,13 @@ def test_recalibration_changes_scales_and_nothing_else(model: CompiledModel) -> 
 
 
 def test_a_batch_has_headroom_of_its_own() -> None:
-    assert report(small_model(Wishes(batch=4)).bundle).capacity > 8 * report(small_model().bundle).largest_score
+    assert report(small_model(Requirements(batch=4)).bundle).capacity > 8 * report(small_model().bundle).largest_score
 
 
 @pytest.mark.parametrize("headroom", [-1, 1.5, "2"])
 def test_headroom_is_a_whole_number_of_bits(headroom: object) -> None:
     with pytest.raises(SettingError, match="headroom is a whole number of bits"):
-        Wishes(headroom=headroom)  # type: ignore[arg-type]
+        Requirements(headroom=headroom)  # type: ignore[arg-type]
 
 
 def test_the_noise_of_layers_adds_up(model: CompiledModel) -> None:

@@ -124,9 +124,9 @@ def folded_dense() -> list[LinearPlan]:
 @pytest.mark.parametrize(
     ("rescale", "rotated_before", "rotated_after"),
     [
-        (Rescale.BEFORE_GIANTS, "babies", "giants and folds"),
-        (Rescale.AFTER_GIANTS, "babies and giants", "folds"),
-        (Rescale.AFTER_FOLDS, "babies and giants and folds", ""),
+        (Rescale.BEFORE_GIANTS, "babies", "giants and reductions"),
+        (Rescale.AFTER_GIANTS, "babies and giants", "reductions"),
+        (Rescale.AFTER_REDUCTIONS, "babies and giants and reductions", ""),
     ],
 )
 def test_a_layer_rescales_where_its_plan_says(rescale: Rescale, rotated_before: str, rotated_after: str) -> None:

@@ -30,7 +30,7 @@ from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer_client import AsyncClient, Client, Confidence, Prediction
 from heinfer_client.codec import Codec
 from heinfer_client.marks import Marks, read_marks
@@ -125,7 +125,7 @@ def test_the_compiler_leaves_zeros_beside_scores_however_few(classes):
     pixels = Preprocessing(divisor=1, mean=(0,), std=(1,), low=0, high=1)
     for batch in (1, 4):
         model = compile_network(
-            network, rng.random((8, 16)), name="few", preprocessing=pixels, wishes=Wishes(batch=batch)
+            network, rng.random((8, 16)), name="few", preprocessing=pixels, requirements=Requirements(batch=batch)
         )
         layout = model.plan.output
         assert (layout.index == ZERO).mean() >= 2 / (classes + 2) / 2

@@ -32,7 +32,7 @@ from heinfer.network.ir import Network, Node
 from heinfer.network.joints import Add
 from heinfer.network.operators import AveragePool, Flatten, Operator, Square
 from heinfer.planner.plan import LinearStep
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 
 PUBLISHED = st.sampled_from([Policy.LOLA, Policy.FFCONV])
 
@@ -87,7 +87,7 @@ def test_unusual_networks_are_planned(policy: Policy, operators: list[Operator])
 def test_every_policy_takes_batches_and_parameters(policy: Policy) -> None:
     network = factorized(3, 2, 2, 4)
     parameters = tiny_parameters(4096, (28,) + (26,) * 7)
-    plan = plan_policy(fold(network), policy, parameters, Wishes(batch=2))
+    plan = plan_policy(fold(network), policy, parameters, Requirements(batch=2))
     assert (plan.parameters, plan.input.shape) == (parameters, (2, 1, 8, 8))
     assert_runs(network, plan)
 
@@ -160,7 +160,7 @@ def test_refusals_name_the_policy_and_the_way_out() -> None:
     with pytest.raises(
         PlanError, match=r"^policy lola has one plan, and it does not keep to the limit upload_bytes = 9"
     ):
-        plan_policy(network, Policy.LOLA, wishes=Wishes(limits=Limits(upload_bytes=9)))
+        plan_policy(network, Policy.LOLA, requirements=Requirements(limits=Limits(upload_bytes=9)))
     with pytest.raises(PlanError, match="heinfer is no published method: count the circuit of its plan"):
         count_policy(network, Policy.HEINFER)
     with pytest.raises(PlanError, match="flatten0: fold the network first"):

@@ -31,7 +31,7 @@ from heinfer.lowering.circuits import circuit_of
 from heinfer.network.folding import fold
 from heinfer.nn import FFConv2d, PolyActivation
 from heinfer.planner.parameters import smallest_parameters
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 from heinfer.planner.search.search import plan_network
 
 # Networks whose times are made up ------------------------------------------------------------------
@@ -50,7 +50,7 @@ def chain(layers: int, channels: int = 8, seed: int = 0) -> nn.Sequential:
 def made_up(operations: Operations, other_levels: int = 0) -> Callable[..., Timing]:
     """A planner that takes a number of rotations for a convolution at a rank, and one for a second half."""
 
-    def planned(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
+    def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
         steps: list[tuple[str, int]] = []
         for name, layer in module.named_children():
             if isinstance(layer, FFConv2d):
@@ -123,7 +123,7 @@ TWO = modules(2)
 @given(data=st.data(), other_levels=st.integers(0, 5))
 def test_the_model_is_exact_where_only_levels_and_the_ring_differ(data: st.DataObject, other_levels: int) -> None:
     planned = made_up(table(data.draw(tables(2))), other_levels)
-    timings = {c: planned(module, SHAPE, Wishes()) for c, module in TWO.items()}
+    timings = {c: planned(module, SHAPE, Requirements()) for c, module in TWO.items()}
     known = {c: timing for c, timing in timings.items() if None in c or c == (1, 8)}
     changes = {(0, rank): Change((None, None), (rank, None)) for rank in candidate_ranks(8)}
     changes |= {(1, rank): Change((None, None), (None, rank)) for rank in candidate_ranks(8)}
@@ -137,7 +137,7 @@ def test_the_model_knows_that_a_combination_may_be_too_deep_for_any_ring() -> No
     deepest = max(levels for levels in range(1, 60) if smallest_parameters(levels))
     planned = made_up(table([[50, 1, 2, 3, 4]] * 2), deepest - 3)
     base, changes = (None, None), {(n, 1): Change((None, None), (1, None) if n == 0 else (None, 1)) for n in range(2)}
-    known = {c: planned(TWO[c], SHAPE, Wishes()) for c in (base, (1, None), (None, 1))}
+    known = {c: planned(TWO[c], SHAPE, Requirements()) for c in (base, (1, None), (None, 1))}
     assert TimeModel(["0", "1"], known, changes, cost_table)((1, 1)) == inf
 
 
@@ -145,7 +145,7 @@ def test_the_model_knows_that_a_combination_may_be_too_deep_for_any_ring() -> No
 @given(data=st.data())
 def test_the_choice_is_the_best_there_is_where_the_model_is_exact(data: st.DataObject) -> None:
     planned = made_up(table(data.draw(tables(2))))
-    times = {c: milliseconds(planned(module, SHAPE, Wishes())) for c, module in TWO.items()}
+    times = {c: milliseconds(planned(module, SHAPE, Requirements())) for c, module in TWO.items()}
     lost = losses(chain(2), ["0", "1"], None)
     loss = {c: sum(lost[str(n)][rank] for n, rank in enumerate(c) if rank) for c in times}
     budget = data.draw(st.floats(0.3, 1.1)) * times[None, None]
@@ -168,17 +168,17 @@ def test_whatever_the_planner_does_the_budget_is_kept_and_a_tighter_one_loses_no
     numbers, salt = data.draw(tables(layers)), data.draw(st.integers(0, 99))
     made: list[float] = []
 
-    def planned(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
+    def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
         ranks = [getattr(part, "rank", 0) for part in module.children()]
         noise = np.random.default_rng([salt, *ranks]).uniform(0.6, 1.6)
         timing = made_up(lambda name, rank: int(noise * table(numbers)(name, rank)), other_levels)(
-            module, shape, wishes
+            module, shape, requirements
         )
         made.append(milliseconds(timing))
         return timing
 
     module = chain(layers)
-    whole = milliseconds(planned(module, SHAPE, Wishes()))
+    whole = milliseconds(planned(module, SHAPE, Requirements()))
     results = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plans, "planned", planned)
@@ -198,14 +198,14 @@ def test_whatever_the_planner_does_the_budget_is_kept_and_a_tighter_one_loses_no
 def test_a_rank_that_pays_only_beside_others_is_found(planner: Callable[[Callable[..., Timing]], None]) -> None:
     """The second layer's two halves alone are merged again: they save less than the level costs the first layer."""
 
-    def planned(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
+    def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
         alone = isinstance(module[1], FFConv2d) and not isinstance(module[0], FFConv2d)
         merged = factorize(chain(2), rank={}) if alone else module
-        return made_up(table([[200, 10, 20, 199, 199], [30, 2, 4, 29, 29]]))(merged, shape, wishes)
+        return made_up(table([[200, 10, 20, 199, 199], [30, 2, 4, 29, 29]]))(merged, shape, requirements)
 
     planner(planned)
     whole, second_as_it_is, best = (
-        milliseconds(planned(TWO[c], SHAPE, Wishes())) for c in ((None,) * 2, (1, None), (1, 1))
+        milliseconds(planned(TWO[c], SHAPE, Requirements())) for c in ((None,) * 2, (1, None), (1, 1))
     )
     assert best < second_as_it_is < whole
     report = answer(chain(2), best)
@@ -267,7 +267,7 @@ def test_at_full_rank_the_model_is_exactly_what_it_was(planner: Callable[[Callab
     module = with_norms()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     exact = factorize(module, rank={"3": 8, "7": 6})
-    least = milliseconds(plans.planned(exact, SHAPE, Wishes()))
+    least = milliseconds(plans.planned(exact, SHAPE, Requirements()))
     result, report = factorize(module, budget=least, example_shape=SHAPE)
     assert report.ranks == {"3": 8, "7": 6}
     assert report.loss == 0
@@ -315,14 +315,14 @@ def test_ranks_without_a_plan_are_left_out_and_a_network_without_one_is_an_error
     planner: Callable[[Callable[..., Timing]], None],
 ) -> None:
     def limited(most: int) -> Callable[..., Timing]:
-        def planned(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
+        def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
             if any(getattr(part, "rank", 0) > most for part in module):
                 raise PlanError("no plan keeps to a limit")
-            return made_up(lambda _, rank: 100 if rank is None else 10 * rank)(module, shape, wishes)
+            return made_up(lambda _, rank: 100 if rank is None else 10 * rank)(module, shape, requirements)
 
         return planned
 
-    whole = milliseconds(limited(8)(chain(1), SHAPE, Wishes()))
+    whole = milliseconds(limited(8)(chain(1), SHAPE, Requirements()))
     planner(limited(2))
     report = answer(chain(1), 0.9 * whole)
     assert report is not None
@@ -416,7 +416,7 @@ def test_progress_is_told_of_every_plan(planner: Callable[[Callable[..., Timing]
 
 # A small network, planned --------------------------------------------------------------------------
 
-WISHES = Wishes(batch=1024)
+REQUIREMENTS = Requirements(batch=1024)
 """Four slots an image: products and rotations are many though the network is small."""
 SMALL_SHAPE = (8, 2, 2)
 
@@ -433,7 +433,7 @@ def small() -> nn.Sequential:
 def planned_once(ranks: tuple[int, ...]) -> Timing | CompileError:
     chosen = {path: rank for path, rank in zip(("0", "2"), ranks, strict=True) if rank}
     try:
-        return REALLY_PLANNED(factorize(small(), rank=chosen), SMALL_SHAPE, WISHES)
+        return REALLY_PLANNED(factorize(small(), rank=chosen), SMALL_SHAPE, REQUIREMENTS)
     except CompileError as error:
         return error
 
@@ -441,9 +441,9 @@ def planned_once(ranks: tuple[int, ...]) -> Timing | CompileError:
 REALLY_PLANNED = plans.planned
 
 
-def remembered(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
+def remembered(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
     """Plans do not depend on weights: what was planned once for one structure is the same in every test."""
-    assert (shape, wishes) == (SMALL_SHAPE, WISHES)
+    assert (shape, requirements) == (SMALL_SHAPE, REQUIREMENTS)
     result = planned_once((getattr(module[0], "rank", 0), getattr(module[2], "rank", 0)))
     if isinstance(result, CompileError):
         raise result
@@ -453,19 +453,19 @@ def remembered(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Tim
 @pytest.fixture
 def chosen(planner: Callable[[Callable[..., Timing]], None]) -> Callable[[float], RankReport]:
     planner(remembered)
-    return lambda share: choose_ranks(small(), Budget(share * as_it_is(), WISHES), SMALL_SHAPE, layers=["0", "2"])
+    return lambda share: choose_ranks(small(), Budget(share * as_it_is(), REQUIREMENTS), SMALL_SHAPE, layers=["0", "2"])
 
 
 def as_it_is() -> float:
     timing = planned_once((0, 0))
     assert isinstance(timing, Timing)
-    return milliseconds(timing) / WISHES.batch
+    return milliseconds(timing) / REQUIREMENTS.batch
 
 
 def fresh_milliseconds(module: nn.Module) -> float:
     """The predicted time of an image by the public steps, one after the other."""
-    plan = plan_network(fold(trace(module, SMALL_SHAPE)), wishes=WISHES)
-    circuit = circuit_of(plan, WISHES)
+    plan = plan_network(fold(trace(module, SMALL_SHAPE)), requirements=REQUIREMENTS)
+    circuit = circuit_of(plan, REQUIREMENTS)
     cost = cost_table(plan.parameters.ring_degree)
     return sum(predict(circuit, annotate(circuit, plan.parameters, plan.input_level, 1.0), cost)) / plan.batch
 
@@ -506,14 +506,14 @@ def test_a_budget_that_nothing_keeps_is_refused_with_one_that_would_do(chosen: C
 def test_a_limit_of_the_wishes_holds_for_every_plan(planner: Callable[[Callable[..., Timing]], None]) -> None:
     seen = set()
 
-    def planned(module: nn.Module, shape: tuple[int, ...], wishes: Wishes) -> Timing:
-        seen.add(wishes)
-        return made_up(table([[100, 10, 20, 30, 40]]))(module, shape, wishes)
+    def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:
+        seen.add(requirements)
+        return made_up(table([[100, 10, 20, 30, 40]]))(module, shape, requirements)
 
     planner(planned)
-    wishes = Wishes(limits=Limits(upload_bytes=300_000))
-    choose_ranks(chain(1), Budget(300.0, wishes), SHAPE, layers=["0"])
-    assert seen == {wishes}
+    requirements = Requirements(limits=Limits(upload_bytes=300_000))
+    choose_ranks(chain(1), Budget(300.0, requirements), SHAPE, layers=["0"])
+    assert seen == {requirements}
 
 
 def test_the_report_prints_as_a_table(chosen: Callable[[float], RankReport]) -> None:

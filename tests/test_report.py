@@ -15,7 +15,7 @@ from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer.runtime import choose_backend
 
 
@@ -26,7 +26,7 @@ def single() -> CompiledModel:
 
 @pytest.fixture(scope="module")
 def several() -> CompiledModel:
-    return small_model(Wishes(batch=8))
+    return small_model(Requirements(batch=8))
 
 
 def printed(model: CompiledModel, width: int = 100) -> str:

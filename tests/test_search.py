@@ -29,7 +29,7 @@ from heinfer.network.ir import Network, Node
 from heinfer.network.operators import AveragePool, ChannelAffine, Convolution, Dense, Flatten, Operator, Square
 from heinfer.planner.parameters import choose_parameters
 from heinfer.planner.plan import LinearStep, Plan
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 from heinfer.planner.search.candidates import strides
 from heinfer.planner.search.search import plan_network
 
@@ -80,7 +80,7 @@ def test_unusual_networks_are_planned(operators: list[Operator]) -> None:
 
 
 def test_a_last_layer_is_never_left_with_partial_sums_beside_the_scores() -> None:
-    """Where folds over gaps are the cheapest plans, and more of them than the search keeps."""
+    """Where reductions over gaps are the cheapest plans, and more of them than the search keeps."""
     network = chain((1, 4, 4), conv(1, 4, 3, 1, 1), act(4), conv(4, 1, 3))
     assert_runs(network, planned(fold(network), 512))
 
@@ -181,7 +181,7 @@ def mnist_ffconv(**choices: Any) -> tuple[Network, Plan]:
     network = chain(
         (1, 28, 28), conv(1, 8, 5, 2, 2), act(8), conv(8, 4, 5, 2, 2), conv(4, 32, 1), act(32), Flatten(), fc(1568, 10)
     )
-    return network, plan_network(fold(network), wishes=Wishes(**choices))
+    return network, plan_network(fold(network), requirements=Requirements(**choices))
 
 
 def reference_counts(**choices: Any) -> tuple[int, int, int, int]:

@@ -31,7 +31,7 @@ from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.planner import SEARCH
-from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Requirements
 from heinfer.zoo.data import mnist_test
 
 Array = NDArray[np.float64]
@@ -51,15 +51,15 @@ class Comparison:
 
     Attributes:
         target: heinfer's time divided by the peer's, at most.
-        wishes: what heinfer's planner is asked for.
-        told: of the wishes, in words.
+        requirements: what heinfer's planner is asked for.
+        told: of the requirements, in words.
         rounds: evaluations of the peer.
     """
 
     peer: str
     network: str
     target: float
-    wishes: Wishes = DEFAULT
+    requirements: Requirements = DEFAULT
     told: str = "none"
     rounds: int = ROUNDS
 
@@ -172,7 +172,7 @@ def record(
         "network": comparison.network,
         "weights": f"trained for an epoch, seed {SEED}",
         "policy": SEARCH.name,
-        "wishes": comparison.told,
+        "requirements": comparison.told,
         "backend": "native",
         "threads": 1,
         **_facts(ours, ""),
@@ -228,7 +228,7 @@ def _compile(comparison: Comparison, module: nn.Module, calibration: Array, arra
         calibration,
         name=comparison.network,
         preprocessing=PREPROCESSING,
-        wishes=comparison.wishes,
+        requirements=comparison.requirements,
     )
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, arrays.with_name(f"{comparison.network}.heinfer"))

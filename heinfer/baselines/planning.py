@@ -27,7 +27,7 @@ from heinfer.planner.requirements import (
     DEFAULT,
     Limits,
     Needs,
-    Wishes,
+    Requirements,
     ciphertext_bytes,
     key_bytes,
     plaintext_bytes,
@@ -44,17 +44,17 @@ def planner_of(policy: Policy) -> Planner:
     if policy is Policy.HEINFER:
         return SEARCH
 
-    def plan(network: Network, wishes: Wishes) -> Plan:
-        return plan_policy(network, policy, wishes=wishes)
+    def plan(network: Network, requirements: Requirements) -> Plan:
+        return plan_policy(network, policy, requirements=requirements)
 
-    def count(network: Network, wishes: Wishes) -> Cost:
-        return count_policy(network, policy, wishes=wishes)
+    def count(network: Network, requirements: Requirements) -> Cost:
+        return count_policy(network, policy, requirements=requirements)
 
     return Planner(policy.value, plan, count if policy.is_published else None)
 
 
 def plan_policy(
-    network: Network, policy: Policy, parameters: Parameters | None = None, wishes: Wishes = DEFAULT
+    network: Network, policy: Policy, parameters: Parameters | None = None, requirements: Requirements = DEFAULT
 ) -> Plan:
     """Plan a folded network as a policy has it; the plan is lowered, run and counted like any other.
 
@@ -62,23 +62,23 @@ def plan_policy(
         network: Affine and Square nodes only, as heinfer.network.folding.fold returns.
         policy: who chooses layouts and kernels.
         parameters: by default the smallest secure ring with a level for every step of the plan, and enough slots.
-        wishes: what the search minimises; a published method has no choice, and is refused beyond a limit.
+        requirements: what the search minimises; a published method has no choice, and is refused beyond a limit.
 
     Raises:
         PlanError: when there is no plan, or it exceeds a limit.
     """
     if policy is Policy.HEINFER:
-        return plan_network(network, parameters, wishes)
+        return plan_network(network, parameters, requirements)
     _require_chain(network, policy)
     if policy is Policy.UNFACTORIZED:
-        return plan_network(unfactorized(network), parameters, wishes)
-    method = _Method.of(network, policy, parameters, wishes)
+        return plan_network(unfactorized(network), parameters, requirements)
+    method = _Method.of(network, policy, parameters, requirements)
     steps = tuple(
         LinearStep(step.name, method.planned(step, level)) if isinstance(step, Recipe) else step
         for step, level in method.with_levels()
     )
-    plan = Plan(method.ring, method.sent.layout(), method.sent.label, steps, wishes.batch)
-    _require_limits(plan, policy, wishes.limits)
+    plan = Plan(method.ring, method.sent.layout(), method.sent.label, steps, requirements.batch)
+    _require_limits(plan, policy, requirements.limits)
     return plan
 
 
@@ -86,22 +86,22 @@ def count_policy(
     network: Network,
     policy: Policy,
     parameters: Parameters | None = None,
-    wishes: Wishes = DEFAULT,
+    requirements: Requirements = DEFAULT,
     sample: int = SAMPLE,
 ) -> Cost:
     """Count a folded network under a published method without keeping its plan, sampling steps that are too large.
 
     Args:
-        network, policy, parameters, wishes: as for plan_policy; limits are not looked at.
+        network, policy, parameters, requirements: as for plan_policy; limits are not looked at.
         sample: a step of more ciphertexts than this is planned for so many of them, evenly spread.
 
     Raises:
         PlanError: when there is no plan, or the policy is no published method.
     """
     _require_chain(network, policy)
-    method = _Method.of(network, policy, parameters, wishes)
+    method = _Method.of(network, policy, parameters, requirements)
     rotations = hma = squares = 0
-    tables = cost_tables(method.ring.ring_degree, wishes.costs)
+    tables = cost_tables(method.ring.ring_degree, requirements.costs)
     key_levels: dict[int, int] = {}
     sampled: dict[str, tuple[int, int]] = {}
     predicted = dict.fromkeys(tables, 0.0)
@@ -143,12 +143,12 @@ class _Method:
     """A published method applied to one network in one ring."""
 
     ring: Parameters
-    wishes: Wishes
+    requirements: Requirements
     sent: Places | Windows
     steps: list[Step]
 
     @classmethod
-    def of(cls, network: Network, policy: Policy, parameters: Parameters | None, wishes: Wishes) -> _Method:
+    def of(cls, network: Network, policy: Policy, parameters: Parameters | None, requirements: Requirements) -> _Method:
         if not policy.is_published:
             raise PlanError(f"{policy} is no published method: count the circuit of its plan")
         if not isinstance(network.nodes[0].operator, Affine):
@@ -157,14 +157,14 @@ class _Method:
         why: LayoutError | None = None
         for ring in _rings(layers, policy, parameters):
             try:
-                return cls(ring, wishes, *recipes_for(layers, ring.slots // wishes.batch))
+                return cls(ring, requirements, *recipes_for(layers, ring.slots // requirements.batch))
             except LayoutError as error:
                 why = error
         raise PlanError(f"policy {policy}: {why}; use a larger ring degree") from why
 
     @cached_property
     def costs(self) -> CostTable:
-        return table_for(self.wishes, self.ring)
+        return table_for(self.requirements, self.ring)
 
     def with_levels(self) -> Iterator[tuple[Step, int]]:
         """Each step and the level of its inputs."""

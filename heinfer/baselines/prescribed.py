@@ -57,7 +57,7 @@ class PrescribedSet(DiagonalSet):
 
 
 def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
-    """The plan of a step at a level: products in place, then giant steps, then folds, the rescale where it is cheapest.
+    """The plan of a step at a level: products in place, giant steps, reductions, the rescale where it is cheapest.
 
     At level 1, which is the last layer, it comes last, as in plans that are searched.
     """
@@ -68,10 +68,10 @@ def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
     rows = np.full(target.index.shape, -1, dtype=np.int64)
     cone = (places.slot[:, None] + subset_sums(recipe.sums)) % places.slots
     rows[places.ciphertext[:, None], cone] = np.arange(target.size)[:, None]
-    problem = PrescribedProblem(recipe.map, recipe.source.layout(), target, recipe.folds, row=rows)
+    problem = PrescribedProblem(recipe.map, recipe.source.layout(), target, recipe.reductions, row=rows)
     chosen = PrescribedSet(problem, recipe.diagonals)
     cover = _turned(recipe.turns, places.slots) if recipe.in_place else _giants_in_a_row(chosen.shifts, places.slots)
-    late = Rescale.AFTER_FOLDS if recipe.folds else Rescale.AFTER_GIANTS
+    late = Rescale.AFTER_REDUCTIONS if recipe.reductions else Rescale.AFTER_GIANTS
     plans = (LinearPlan(chosen, cover, rescale, places.label) for rescale in ([late] if level == 1 else Rescale))
     return min(plans, key=lambda plan: plan.price(operations, level))
 

@@ -37,7 +37,7 @@ class Recipe:
     turns: tuple[int, ...] = (0,)
 
     @property
-    def folds(self) -> tuple[int, ...]:
+    def reductions(self) -> tuple[int, ...]:
         """Rotations after the products: those that add up, or else those that copy what is complete."""
         return self.sums or tuple(-step % self.target.slots for step in self.target.copies)
 
@@ -85,7 +85,7 @@ class Transform(Recipe):
     """Few ciphertexts into few, by baby and giant steps; every copy of an output is made from its own inputs."""
 
     @property
-    def folds(self) -> tuple[int, ...]:
+    def reductions(self) -> tuple[int, ...]:
         return ()
 
 

@@ -17,7 +17,7 @@ from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
-from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
+from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Requirements
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
 
@@ -32,7 +32,7 @@ def _limit(of: str, default: str = "no limit") -> Any:
     return typer.Option(parser=parse_bytes, metavar="BYTES", help=of, show_default=default)
 
 
-def compile_network(  # noqa: PLR0913 - one option for each wish
+def compile_network(  # noqa: PLR0913 - one option for each choice
     network: Annotated[
         str, typer.Argument(metavar="NAME|CHECKPOINT", help="Network that `heinfer train` has trained, or its file.")
     ],
@@ -70,10 +70,10 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
         from heinfer.formats import bundle
         from heinfer.zoo import NETWORKS
         from heinfer.zoo.checkpoint import read_metadata
-        from heinfer.zoo.reference import compile_reference, wishes_for
+        from heinfer.zoo.reference import compile_reference, requirements_for
         from heinfer.zoo.training import default_out
 
-    wishes = Wishes(
+    requirements = Requirements(
         objective=_objective(objective),
         limits=Limits(
             key_bytes=inf if max_key_bytes is None else max_key_bytes,
@@ -98,10 +98,10 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
             "a model of your own is compiled in Python, by heinfer.compile(): docs/your-model.md shows how"
         ) from error
     if max_upload_bytes is None and not policy.is_published:
-        most = wishes_for(name).limits.upload_bytes * batch
-        wishes = replace(wishes, limits=replace(wishes.limits, upload_bytes=most))
+        most = requirements_for(name).limits.upload_bytes * batch
+        requirements = replace(requirements, limits=replace(requirements.limits, upload_bytes=most))
     started = perf_counter()
-    compiled = compile_reference(name, checkpoint, data_dir, wishes, planner_of(policy))
+    compiled = compile_reference(name, checkpoint, data_dir, requirements, planner_of(policy))
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, out)
     print_report(report(compiled.bundle, backend, costs), Console())

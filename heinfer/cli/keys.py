@@ -84,7 +84,7 @@ def protect(file: File, passphrase_file: PassphraseFile = None, keyring: UseKeyr
 
 
 @keys.command("rotate")
-def rotate(  # noqa: PLR0913, PLR0917 - one option for each wish
+def rotate(  # noqa: PLR0913, PLR0917 - one option for each choice
     url: Url,
     file: File,
     model: Annotated[

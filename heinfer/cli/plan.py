@@ -54,10 +54,10 @@ def _print_planned(name: str, policy: Policy, backend: str | None, costs: Path |
         from heinfer.frontend import trace
         from heinfer.lowering.circuits import cost_of
         from heinfer.network.folding import fold
-        from heinfer.planner.requirements import DEFAULT, Wishes
+        from heinfer.planner.requirements import DEFAULT, Requirements
         from heinfer.zoo.registry import reference
 
     about = reference(name)
     folded = fold(trace(about.build(), about.data.shape))
-    cost = cost_of(folded, Wishes(backend=backend or DEFAULT.backend, costs=costs), planner_of(policy))
+    cost = cost_of(folded, Requirements(backend=backend or DEFAULT.backend, costs=costs), planner_of(policy))
     print_cost(name, policy.value, cost, backend or shown_backend(cost.predicted), Console())

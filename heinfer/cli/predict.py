@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from heinfer_client.images import Image
 
 
-def predict(  # noqa: PLR0913, PLR0917 - one option for each wish
+def predict(  # noqa: PLR0913, PLR0917 - one option for each choice
     url: Url,
     images: Annotated[
         list[Path], typer.Argument(help="Pictures, such as PNG; or .npy arrays, uint8 or float in 0..1.")

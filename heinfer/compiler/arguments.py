@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.manifest import MAX_LABEL, NAME, VERSION, Preprocessing
 from heinfer.network.ir import Network
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 
 Array = NDArray[np.float64]
 
@@ -54,12 +54,12 @@ def require_calibration(network: Network, calibration: Array, preprocessing: Pre
     _require_range(calibration, preprocessing)
 
 
-def require_wishes(wishes: object) -> None:
-    """Refuse what are no wishes."""
-    if not isinstance(wishes, Wishes):
+def require_requirements(requirements: object) -> None:
+    """Refuse what are no requirements."""
+    if not isinstance(requirements, Requirements):
         raise CompileError(
-            f"wishes must be heinfer.planner.requirements.Wishes, such as Wishes(limits=Limits(key_bytes=20e6)), "
-            f"not a {type(wishes).__name__}"
+            f"requirements must be a heinfer.planner.requirements.Requirements, such as "
+            f"Requirements(limits=Limits(key_bytes=20e6)), not a {type(requirements).__name__}"
         )
 
 

@@ -25,7 +25,7 @@ from heinfer.compiler.arguments import (
     require_a_label_a_score,
     require_calibration,
     require_preprocessing,
-    require_wishes,
+    require_requirements,
     require_words,
 )
 from heinfer.compiler.report import Report, report
@@ -48,7 +48,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
-from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Requirements
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,7 +101,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     labels: tuple[str, ...] = (),
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
-    wishes: Wishes = DEFAULT,
+    requirements: Requirements = DEFAULT,
     planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a torch module.
@@ -115,7 +115,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         labels: a name for each score. They declare a classification: what all scores share may be taken out of them,
             when it eats their range.
         model_version, metadata: free text that travels in the manifest and the bundle.
-        wishes: what the plan shall be good at, and must not exceed.
+        requirements: what the plan shall be good at, and must not exceed.
         planner: who makes it; by default the search.
 
     Raises:
@@ -132,7 +132,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
             f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
             "and a convolution takes (N, C, H, W)"
         ) from error
-    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
+    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, requirements)
     folded = fold(network)
     require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
     return compile_network(
@@ -143,7 +143,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         labels=labels,
         model_version=model_version,
         metadata=metadata,
-        wishes=wishes,
+        requirements=requirements,
         planner=planner,
     )
 
@@ -157,15 +157,15 @@ def compile_network(  # noqa: PLR0913 - as compile()
     labels: tuple[str, ...] = (),
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
-    wishes: Wishes = DEFAULT,
+    requirements: Requirements = DEFAULT,
     planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
     inputs = as_inputs(calibration)
-    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, wishes)
+    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, requirements)
     folded = fold(network)
     balanced = balance(folded, inputs, is_classification=bool(labels))
-    plan, circuit = plan_circuit(balanced.network, wishes, planner)
+    plan, circuit = plan_circuit(balanced.network, requirements, planner)
     validate_structure(circuit)
     calibrated = scale(
         circuit,
@@ -175,7 +175,7 @@ def compile_network(  # noqa: PLR0913 - as compile()
         plan.output,
         scores=prod(network.output_shape),
         is_classification=bool(labels),
-        headroom=wishes.headroom,
+        headroom=requirements.headroom,
     )
     validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
     try:
@@ -194,9 +194,9 @@ def _require_arguments(
     labels: tuple[str, ...],
     model_version: str,
     metadata: Mapping[str, str] | None,
-    wishes: Wishes,
+    requirements: Requirements,
 ) -> None:
-    require_wishes(wishes)
+    require_requirements(requirements)
     require_words(name, model_version, labels, metadata)
     require_preprocessing(preprocessing, network.input_shape)
     require_calibration(network, inputs, preprocessing)

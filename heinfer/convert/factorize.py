@@ -68,7 +68,7 @@ def factorize(
         module: any model; its convolutions are named by their paths, such as ``conv2`` or ``stage1.0.conv``.
         rank: rank of every factorized layer, or a rank for each path (which then also chooses the layers).
         energy: in (0, 1]; the smallest rank that keeps this share of the squared singular values.
-        budget: predicted milliseconds of one encrypted image, one thread; a Budget also says what is wished of
+        budget: predicted milliseconds of one encrypted image, one thread; a Budget also says what is required of
             the plan besides.
         layers: paths to factorize; by default every convolution with a kernel above 1 x 1 except the first, and with
             a budget only those among them that can be factorized. With a budget any of them may stay as it is.

@@ -12,7 +12,7 @@ from heinfer.convert.svd import factorized
 from heinfer.convert.timing import Timing, planned
 from heinfer.costs.tables import CostTable, cost_table
 from heinfer.errors import CompileError
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 
 Progress = Callable[[int, int, Mapping[str, int]], None]
 """Called after every plan with the number of plans made, the most there can be, and the ranks just planned."""
@@ -31,7 +31,7 @@ class Plans:
         module: nn.Module,
         shape: tuple[int, ...],
         paths: Sequence[str],
-        wishes: Wishes,
+        requirements: Requirements,
         most: int,
         progress: Progress | None,
     ) -> None:
@@ -40,7 +40,7 @@ class Plans:
         self._unplannable: set[Combination] = set()
         self._module = module
         self._shape = shape
-        self._wishes = wishes
+        self._wishes = requirements
         self._most = most
         self._progress = progress
 

@@ -67,7 +67,7 @@ def choose_ranks(
     layers = list(dict.fromkeys(layers))
     choices = [candidate_ranks(full_rank(factorizable(module, path))) for path in layers]
     most = 1 + sum(map(len, choices)) + (2 * len(layers) + MOST_CHECKS if len(layers) > 1 else 0)
-    plans = Plans(module, shape, layers, budget.wishes, most, progress)
+    plans = Plans(module, shape, layers, budget.requirements, most, progress)
     lost = losses(module, layers, calibration)
     search = _Search(plans, choices, lost, budget.milliseconds)
     return _report(budget, plans, choices, lost, search.run())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heinfer.errors import SettingError
-from heinfer.planner.requirements import DEFAULT, Wishes
+from heinfer.planner.requirements import DEFAULT, Requirements
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Budget:
 
     Attributes:
         milliseconds: predicted time of an image, one thread; that of a batch, divided by its images.
-        wishes: of the plan besides: limits, how many images are a batch, whose cost table predicts the time.
+        requirements: of the plan besides: limits, how many images are a batch, whose cost table predicts the time.
     """
 
     milliseconds: float
-    wishes: Wishes = DEFAULT
+    requirements: Requirements = DEFAULT
 
     def __post_init__(self) -> None:
         if not self.milliseconds > 0:  # also when it is no number

@@ -16,7 +16,7 @@ from heinfer.costs.tables import CostTable
 from heinfer.frontend import trace
 from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.folding import fold
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +69,9 @@ class Timing:
         return sum((layer.counts for layer in self.layers if layer.belongs_to(path)), Counts())
 
 
-def planned(module: nn.Module, input_shape: tuple[int, ...], wishes: Wishes) -> Timing:
+def planned(module: nn.Module, input_shape: tuple[int, ...], requirements: Requirements) -> Timing:
     """Plan a whole network and read off the operations of the circuit that would run; CompileError as planning has."""
-    plan, circuit = plan_circuit(fold(trace(module, input_shape)), wishes)
+    plan, circuit = plan_circuit(fold(trace(module, input_shape)), requirements)
     operations: list[list[Op]] = [[] for _ in circuit.layers]
     at: list[Counter[tuple[Kind, bool, int]]] = [Counter() for _ in circuit.layers]
     level = levels(circuit, plan.input_level)

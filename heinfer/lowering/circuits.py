@@ -16,69 +16,69 @@ from heinfer.lowering.lower import lower
 from heinfer.network.ir import Network
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
-from heinfer.planner.requirements import Wishes, table_for
+from heinfer.planner.requirements import Requirements, table_for
 
 _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""
 
 
-def plan_circuit(folded: Network, wishes: Wishes, planner: Planner = SEARCH) -> tuple[Plan, Circuit]:
+def plan_circuit(folded: Network, requirements: Requirements, planner: Planner = SEARCH) -> tuple[Plan, Circuit]:
     """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys.
 
     Raises:
         PlanError, CompileError: when there is none.
     """
-    if wishes.limits.key_bytes == inf:
-        plan = planner.plan(folded, wishes)
-        return plan, circuit_of(plan, wishes, planner)
+    if requirements.limits.key_bytes == inf:
+        plan = planner.plan(folded, requirements)
+        return plan, circuit_of(plan, requirements, planner)
     ways: list[tuple[float, Plan, Circuit]] = []
     refusals: list[CompileError] = []
     for factor in _KEY_FACTORS[:1] if planner.is_prescribed else _KEY_FACTORS:
         dearer = replace(
-            wishes, key_price=factor * wishes.key_price, limits=replace(wishes.limits, key_bytes=inf)
+            requirements, key_price=factor * requirements.key_price, limits=replace(requirements.limits, key_bytes=inf)
         )  # rotations are composed afterwards, so the search need not keep to the limit
         try:
             plan = planner.plan(folded, dearer)
-            circuit = circuit_of(plan, wishes, planner)
+            circuit = circuit_of(plan, requirements, planner)
         except CompileError as error:
             refusals.append(error)
         else:
-            ways.append((_cost(plan, circuit, wishes).predicted[wishes.backend], plan, circuit))
+            ways.append((_cost(plan, circuit, requirements).predicted[requirements.backend], plan, circuit))
     if not ways:
         raise refusals[-1]
     _, plan, circuit = min(ways, key=lambda way: way[0])
     return plan, circuit
 
 
-def circuit_of(plan: Plan, wishes: Wishes, planner: Planner = SEARCH) -> Circuit:
+def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH) -> Circuit:
     """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others."""
-    cost = table_for(wishes, plan.parameters)
+    cost = table_for(requirements, plan.parameters)
     circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
-    price = -inf if planner.is_prescribed else wishes.key_price  # rotations as published, but for a limit
+    price = -inf if planner.is_prescribed else requirements.key_price  # rotations as published, but for a limit
     composed = compose_rotations(
         circuit,
         plan.input_level,
         lambda level: cost("rotation", level),
         price,
-        most_bytes=wishes.limits.key_bytes,
+        most_bytes=requirements.limits.key_bytes,
         key_bytes=lambda level: key_length(plan.parameters, level),
         hoisted=lambda level: cost(HOISTED, level),
     )
     return mark_hoisting(remove_dead_code(composed))
 
 
-def cost_of(folded: Network, wishes: Wishes, planner: Planner = SEARCH) -> Cost:
+def cost_of(folded: Network, requirements: Requirements, planner: Planner = SEARCH) -> Cost:
     """What a folded network takes, without data to calibrate it on; what is prescribed is counted step by step.
 
     Raises:
         PlanError, CompileError: when there is no plan.
     """
     if planner.count is not None:
-        return planner.count(folded, wishes)
-    return _cost(*plan_circuit(folded, wishes, planner), wishes)
+        return planner.count(folded, requirements)
+    return _cost(*plan_circuit(folded, requirements, planner), requirements)
 
 
-def _cost(plan: Plan, circuit: Circuit, wishes: Wishes) -> Cost:
+def _cost(plan: Plan, circuit: Circuit, requirements: Requirements) -> Cost:
     return circuit_cost(
-        circuit, plan.parameters, plan.input_level, cost_tables(plan.parameters.ring_degree, wishes.costs)
+        circuit, plan.parameters, plan.input_level, cost_tables(plan.parameters.ring_degree, requirements.costs)
     )

@@ -65,11 +65,11 @@ def _brought_down(builder: Builder, values: tuple[int, ...], levels: int) -> tup
 def _kernel_name(plan: LinearPlan) -> str:
     cover = plan.cover
     name = f"{len(plan.diagonals.diagonals)} diagonals as {len(cover.babies.nodes)}x{len(cover.giants.nodes)}"
-    return f"{name}, {len(plan.folds)} folds" if plan.folds else name
+    return f"{name}, {len(plan.reductions)} reductions" if plan.reductions else name
 
 
 class _LinearLowering:
-    """One affine layer: babies, products, giants, folds, bias."""
+    """One affine layer: babies, products, giants, reductions, bias."""
 
     def __init__(self, builder: Builder, plan: LinearPlan) -> None:
         self.builder = builder
@@ -115,7 +115,7 @@ class _LinearLowering:
         values = np.zeros(entries.shape)
         values[held] = self.plan.problem.map.values[entries[held]]
         same = bool(held.any() and (values[held] == values[held][0]).all())
-        if same and not self.plan.folds and self.plan.position(diagonal) == (0, 0):
+        if same and not self.plan.reductions and self.plan.position(diagonal) == (0, 0):
             reads_zero = self.plan.problem.source.index[diagonal.source] == ZERO
             unread = self.plan.target.index[diagonal.target] == FREE
             if (held | reads_zero | unread).all():
@@ -134,12 +134,12 @@ class _LinearLowering:
         return sums[0]
 
     def _finish(self, x: int, target: int) -> int:
-        """Rescale where the plan says, fold, add the bias."""
+        """Rescale where the plan says, reduce, add the bias."""
         if self.plan.rescale is Rescale.AFTER_GIANTS:
             x = self.builder.rescale(x)
-        for fold in self.plan.folds:
-            x = self.builder.add(x, self.builder.rotate(x, fold))
-        if self.plan.rescale is Rescale.AFTER_FOLDS:
+        for reduction in self.plan.reductions:
+            x = self.builder.add(x, self.builder.rotate(x, reduction))
+        if self.plan.rescale is Rescale.AFTER_REDUCTIONS:
             x = self.builder.rescale(x)
         index = self.plan.target.index[target]
         bias = np.where(index >= 0, self.plan.problem.map.bias[np.maximum(index, 0)], 0.0)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from heinfer.costs.cost import Cost
 from heinfer.network.ir import Network
 from heinfer.planner.plan import Plan
-from heinfer.planner.requirements import Wishes
+from heinfer.planner.requirements import Requirements
 from heinfer.planner.search.search import plan_network
 
 
 @dataclass(frozen=True)
 class Planner:
-    """Turns a folded network into a plan, as wished.
+    """Turns a folded network into a plan.
 
     Attributes:
         name: that a bundle remembers.
@@ -24,8 +24,8 @@ class Planner:
     """
 
     name: str
-    plan: Callable[[Network, Wishes], Plan]
-    count: Callable[[Network, Wishes], Cost] | None = None
+    plan: Callable[[Network, Requirements], Plan]
+    count: Callable[[Network, Requirements], Cost] | None = None
 
     @property
     def is_prescribed(self) -> bool:
@@ -33,4 +33,4 @@ class Planner:
         return self.count is not None
 
 
-SEARCH = Planner("heinfer", lambda network, wishes: plan_network(network, wishes=wishes))
+SEARCH = Planner("heinfer", lambda network, requirements: plan_network(network, requirements=requirements))

@@ -17,7 +17,7 @@ class Objective(StrEnum):
     """What the search minimises."""
 
     TIME = "time"
-    THROUGHPUT = "throughput"  # time an image, in batches of at most the wished
+    THROUGHPUT = "throughput"  # time an image, in batches of at most the required number
     KEY_SWITCHES = "key switches"
 
 
@@ -79,7 +79,7 @@ _TIE_BREAK = 1e-5
 
 
 @dataclass(frozen=True)
-class Wishes:
+class Requirements:
     """What a user asks of a plan.
 
     Attributes:
@@ -112,25 +112,25 @@ class Wishes:
             )
 
 
-DEFAULT = Wishes()
+DEFAULT = Requirements()
 
 
-def table_for(wishes: Wishes, parameters: Parameters) -> CostTable:
+def table_for(requirements: Requirements, parameters: Parameters) -> CostTable:
     """The milliseconds that a user wants plans to be made with."""
-    return cost_table(parameters.ring_degree, wishes.backend, wishes.costs)
+    return cost_table(parameters.ring_degree, requirements.backend, requirements.costs)
 
 
-def prices(wishes: Wishes, parameters: Parameters, level: int) -> Prices:
+def prices(requirements: Requirements, parameters: Parameters, level: int) -> Prices:
     """Return the prices under an objective for inputs at a level; a count is broken at ties by the time."""
-    table = table_for(wishes, parameters)
+    table = table_for(requirements, parameters)
     upload = ciphertext_bytes(parameters, level) / 1e6 * MILLISECONDS_A_MEGABYTE
-    if wishes.objective is not Objective.KEY_SWITCHES:
-        return Prices(table, wishes.key_price, upload)
+    if requirements.objective is not Objective.KEY_SWITCHES:
+        return Prices(table, requirements.key_price, upload)
     counted = {
         operation: tuple(1.0 if operation in KEY_SWITCHES else _TIE_BREAK * time for time in times)
         for operation, times in table.milliseconds.items()
     }
-    return Prices(replace(table, milliseconds=counted), _TIE_BREAK * wishes.key_price, _TIE_BREAK * upload)
+    return Prices(replace(table, milliseconds=counted), _TIE_BREAK * requirements.key_price, _TIE_BREAK * upload)
 
 
 def ciphertext_bytes(parameters: Parameters, level: int) -> int:

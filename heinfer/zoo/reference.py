@@ -11,7 +11,7 @@ import heinfer
 from heinfer.compiler.compile import CompiledModel
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.planner import SEARCH, Planner
-from heinfer.planner.requirements import Limits, Wishes
+from heinfer.planner.requirements import Limits, Requirements
 from heinfer.zoo.checkpoint import Metadata, read_metadata
 from heinfer.zoo.cifar import cifar10
 from heinfer.zoo.data import CIFAR10, MNIST, DataSet, mnist
@@ -24,13 +24,13 @@ CALIBRATION_IMAGES = 500
 UPLOAD_BYTES = {MNIST: 300_000, CIFAR10: 1_000_000}
 """One ciphertext per image: at N = 8192 for MNIST, where the next plan saves a tenth of the time and uploads twice as
 much, and at 16384 for CIFAR-10."""
-WISHES = Wishes(limits=Limits(upload_bytes=UPLOAD_BYTES[MNIST]))
-"""For a network of MNIST; :func:`wishes_for` any."""
+REQUIREMENTS = Requirements(limits=Limits(upload_bytes=UPLOAD_BYTES[MNIST]))
+"""For a network of MNIST; :func:`requirements_for` any."""
 
 
-def wishes_for(name: str) -> Wishes:
-    """What is wished of a reference network's plan when nothing else is said."""
-    return Wishes(limits=Limits(upload_bytes=UPLOAD_BYTES[reference(name).data]))
+def requirements_for(name: str) -> Requirements:
+    """What is required of a reference network's plan when nothing else is said."""
+    return Requirements(limits=Limits(upload_bytes=UPLOAD_BYTES[reference(name).data]))
 
 
 def preprocessing(data: DataSet) -> Preprocessing:
@@ -57,17 +57,17 @@ def compile_reference(
     name: str,
     checkpoint: Path,
     data_dir: Path | None = None,
-    wishes: Wishes | None = None,
+    requirements: Requirements | None = None,
     planner: Planner = SEARCH,
 ) -> CompiledModel:
-    """Compile the trained network in a checkpoint, calibrated on training images; None for its own wishes.
+    """Compile the trained network in a checkpoint, calibrated on training images; None for its own requirements.
 
     Raises:
         SettingError: an unknown name.
         DataError: a bad checkpoint, or no data set.
         CompileError: no plan.
     """
-    wishes = wishes or wishes_for(name)
+    requirements = requirements or requirements_for(name)
     module = load(name, checkpoint)
     about = read_metadata(checkpoint)
     data = reference(name).data
@@ -77,10 +77,10 @@ def compile_reference(
         name=name.replace("@", "-"),
         preprocessing=preprocessing(data),
         labels=data.labels,
-        wishes=wishes,
+        requirements=requirements,
         planner=planner,
         metadata={
-            "made by": f"{training_command(about)}, then heinfer compile {name}{_upload(name, wishes)}",
+            "made by": f"{training_command(about)}, then heinfer compile {name}{_upload(name, requirements)}",
             "recipe": about.recipe,
             "images trained on": str(about.images),
             "test accuracy": f"{about.test_accuracy:.4f}",
@@ -100,6 +100,6 @@ def training_command(about: Metadata) -> str:
     return f"heinfer train {about.name} --seed {about.seed}{epochs}{brief}{hold_out}{device}"
 
 
-def _upload(name: str, wishes: Wishes) -> str:
-    most = wishes.limits.upload_bytes
-    return "" if most == wishes_for(name).limits.upload_bytes else f" --max-upload-bytes {most:.0f}"
+def _upload(name: str, requirements: Requirements) -> str:
+    most = requirements.limits.upload_bytes
+    return "" if most == requirements_for(name).limits.upload_bytes else f" --max-upload-bytes {most:.0f}"

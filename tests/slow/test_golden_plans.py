@@ -13,19 +13,19 @@ from heinfer.circuit.counts import count_circuit
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
 from heinfer.planner.parameters import choose_parameters
-from heinfer.planner.requirements import Objective, Wishes
+from heinfer.planner.requirements import Objective, Requirements
 from heinfer.planner.search.search import plan_network
 from heinfer.zoo.registry import reference
 
-TIME, KEY_SWITCHES = Wishes(), Wishes(objective=Objective.KEY_SWITCHES)
+TIME, KEY_SWITCHES = Requirements(), Requirements(objective=Objective.KEY_SWITCHES)
 
 
-def found(name: str, levels: int | None, degree: int, wishes: Wishes) -> tuple[tuple[int, ...], str]:
+def found(name: str, levels: int | None, degree: int, requirements: Requirements) -> tuple[tuple[int, ...], str]:
     """Ring degree, levels, input ciphertexts, rotations, key switches and HMAs of a plan, and its digest."""
     network = reference(name)
     torch.manual_seed(0)  # nothing below depends on the weights
     folded = fold(trace(network.build().eval(), network.data.shape))
-    plan = plan_network(folded, choose_parameters(levels, degree) if levels else None, wishes)
+    plan = plan_network(folded, choose_parameters(levels, degree) if levels else None, requirements)
     circuit = circuit_of(plan)
     counts = count_circuit(circuit)
     ops = "\n".join(f"{op.kind} {op.args} {op.step} {op.constant} {op.input}" for op in circuit.ops)
@@ -34,7 +34,7 @@ def found(name: str, levels: int | None, degree: int, wishes: Wishes) -> tuple[t
 
 
 @pytest.mark.parametrize(
-    ("name", "levels", "degree", "wishes", "counts", "digest"),
+    ("name", "levels", "degree", "requirements", "counts", "digest"),
     [
         ("mnist-ffconv", None, 0, TIME, (8192, 6, 2, 38, 40, 76), "41d32c0c3c12"),
         ("mnist-ffconv", None, 0, KEY_SWITCHES, (8192, 6, 2, 38, 40, 76), "83c649d4b8bd"),
@@ -49,6 +49,6 @@ def found(name: str, levels: int | None, degree: int, wishes: Wishes) -> tuple[t
     ],
 )
 def test_the_search_finds_what_it_found(
-    name: str, levels: int | None, degree: int, wishes: Wishes, counts: tuple[int, ...], digest: str
+    name: str, levels: int | None, degree: int, requirements: Requirements, counts: tuple[int, ...], digest: str
 ) -> None:
-    assert found(name, levels, degree, wishes) == (counts, digest)
+    assert found(name, levels, degree, requirements) == (counts, digest)

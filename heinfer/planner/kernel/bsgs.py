@@ -1,4 +1,4 @@
-"""Baby steps and giant steps: covering a set of shifts with few rotations.
+"""Baby steps and giant steps (BSGS): a set of shifts covered with few rotations.
 
 A set of diagonals with shifts S is evaluated as sum over giants g of rot_g(sum over babies b of
 plaintext * rot_b(x)), with S inside B + G modulo m. Babies are a tree of rotations of the input,

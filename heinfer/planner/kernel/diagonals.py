@@ -2,8 +2,8 @@
 
 A diagonal (input ciphertext, output ciphertext, shift) multiplies the input rotated left by ``shift``
 with a plaintext and adds it to the output: row slot p reads input slot p + shift. After the diagonals
-come *folds*: v + rot(v, f) for each fold f, so that output slot t is the sum of the rows t + g over
-all subset sums g of the folds. A row may therefore hold a partial sum of any output in whose cone it
+come *reductions*: v + rot(v, r) for each reduction r, so that output slot t is the sum of the rows t + g over
+all subset sums g of the reductions. A row may therefore hold a partial sum of any output in whose cone it
 lies, and which row adds which term is a free choice, as is which copy of an element is read.
 
 Choosing the diagonals is a hitting-set problem: every term (output, input) must be added by exactly
@@ -56,43 +56,43 @@ class Accumulators:
 
 @dataclass(frozen=True, eq=False)
 class DiagonalProblem:
-    """An affine map, the layouts it maps between and the folds after the diagonals.
+    """An affine map, the layouts it maps between and the reductions after the diagonals.
 
     Attributes:
         map: the affine map.
         source: where its inputs are.
         target: where its outputs shall be; FREE slots may hold anything.
-        folds: rotations by which partial sums are added up, in order.
+        reductions: rotations by which partial sums are added up, in order.
     """
 
     map: LinearMap
     source: Layout
     target: Layout
-    folds: tuple[int, ...] = ()
+    reductions: tuple[int, ...] = ()
 
     @cached_property
-    def fold_offsets(self) -> tuple[int, ...]:
-        """All subset sums of the folds: the rows t + g that slot t adds up."""
+    def reduction_offsets(self) -> tuple[int, ...]:
+        """All subset sums of the reductions: the rows t + g that slot t adds up."""
         sums = [0]
-        for fold in self.folds:
-            sums += [s + fold for s in sums]
+        for reduction in self.reductions:
+            sums += [s + reduction for s in sums]
         return tuple(sorted(s % self.source.slots for s in sums))
 
     @cached_property
     def modulus(self) -> int:
-        """Shifts count modulo this: the period of the source, and of rows under cyclic folds."""
+        """Shifts count modulo this: the period of the source, and of rows under cyclic reductions."""
         cyclic = self.source.slots
-        for fold in sorted(self.folds, reverse=True):
-            if 2 * fold == cyclic:
-                cyclic = fold
+        for reduction in sorted(self.reductions, reverse=True):
+            if 2 * reduction == cyclic:
+                cyclic = reduction
         return min(self.source.period, cyclic)
 
     @cached_property
     def accumulators(self) -> Accumulators:
         """Group rows by the output slots that they reach; PlanError when a partial sum would count twice."""
-        element = _row_elements(self.target.index, self.fold_offsets)
+        element = _row_elements(self.target.index, self.reduction_offsets)
         rows = np.full(element.shape, -1, dtype=np.int64)
-        offsets = np.array(self.fold_offsets)
+        offsets = np.array(self.reduction_offsets)
         elements: list[int] = []
         for ciphertext in range(self.target.ciphertexts):
             held = np.flatnonzero(self.target.index[ciphertext] >= 0)
@@ -101,7 +101,7 @@ class DiagonalProblem:
             usable = element[ciphertext, cones] == wanted[:, None]
             if not usable.any(axis=1).all():
                 output = wanted[~usable.any(axis=1)][0]
-                raise PlanError(f"no row of these folds may hold partial sums of output {output}")
+                raise PlanError(f"no row of these reductions may hold partial sums of output {output}")
             # Slots with the same usable rows share an accumulator; name it by its least row.
             least = np.where(usable, cones, self.target.slots).min(axis=1)
             names, first, owner = np.unique(least, return_index=True, return_inverse=True)
@@ -253,13 +253,13 @@ class DiagonalSet:
             yield diagonal, vector
 
     def result_layout(self) -> Layout:
-        """Where the outputs are after the folds, with ZERO and FREE told apart in the slots that were FREE."""
+        """Where the outputs are after the reductions, with ZERO and FREE told apart in the slots that were FREE."""
         touched = self.problem.accumulators.row >= 0
         reached = np.zeros_like(touched)
-        for offset in self.problem.fold_offsets:
+        for offset in self.problem.reduction_offsets:
             reached |= np.roll(touched, -offset, axis=1)
         index = self.problem.target.index
-        complete = _complete(index, self.problem.accumulators, self.problem.fold_offsets)
+        complete = _complete(index, self.problem.accumulators, self.problem.reduction_offsets)
         return Layout(self.problem.target.shape, np.where(index >= 0, index, np.where(reached, complete, ZERO)))
 
 
@@ -283,7 +283,7 @@ def _row_elements(index: Index, offsets: tuple[int, ...]) -> Index:
 
 
 def _complete(index: Index, accumulators: Accumulators, offsets: tuple[int, ...]) -> Index:
-    """Element that a FREE slot happens to hold completely after the folds, FREE when its sum is only partial."""
+    """Element that a FREE slot happens to hold completely after the reductions, FREE when its sum is only partial."""
     owner = accumulators.row
     sizes = np.bincount(owner[owner >= 0], minlength=accumulators.element.size)
     seen = np.full(index.shape, -1, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The plan of one affine layer: diagonals, baby/giant cover, folds, and where to rescale."""
+"""The plan of one affine layer: diagonals, baby and giant steps (BSGS), reductions, and where to rescale."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Rescale(StrEnum):
 
     BEFORE_GIANTS = "before giants"  # many rescales, cheaper giant rotations
     AFTER_GIANTS = "after giants"
-    AFTER_FOLDS = "after folds"  # dearer folds, whose noise is then scaled down
+    AFTER_REDUCTIONS = "after reductions"  # dearer reductions, whose noise is then scaled down
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +48,8 @@ class LinearPlan:
         return self.diagonals.result_layout()
 
     @property
-    def folds(self) -> tuple[int, ...]:
-        return self.problem.folds
+    def reductions(self) -> tuple[int, ...]:
+        return self.problem.reductions
 
     def position(self, diagonal: Diagonal) -> tuple[int, int]:
         """Positions of a diagonal's baby and giant in their trees."""
@@ -76,7 +76,7 @@ class LinearPlan:
             babies=len(rotated),
             hoisted=len(rotated) - len({(source, self.cover.babies.parents[node]) for source, node in rotated}),
             giants=len(moved),
-            folds=len(self.folds) * targets,
+            reductions=len(self.reductions) * targets,
             hma=len(self.diagonals.diagonals),
             groups=len(groups),
             targets=targets,
@@ -86,51 +86,51 @@ class LinearPlan:
     def keys(self) -> frozenset[int]:
         """Rotation steps that need a key."""
         slots = self.problem.source.slots
-        return frozenset(step % slots for step in (*self.cover.keys, *self.folds))
+        return frozenset(step % slots for step in (*self.cover.keys, *self.reductions))
 
     def key_levels(self, level: int) -> Iterator[tuple[int, int]]:
         """Every step that needs a key, with a level at which it is used when the input is at ``level``."""
         slots = self.problem.source.slots
-        giants_at, folds_at = self._levels(level)
-        parts = ((self.cover.babies.keys, level), (self.cover.giants.keys, giants_at), (self.folds, folds_at))
+        giants_at, reductions_at = self._levels(level)
+        parts = ((self.cover.babies.keys, level), (self.cover.giants.keys, giants_at), (self.reductions, reductions_at))
         return ((step % slots, at) for steps, at in parts for step in steps)
 
     def _levels(self, level: int) -> tuple[int, int]:
-        """Levels of giants and folds when the input is at ``level``."""
+        """Levels of giants and reductions when the input is at ``level``."""
         giants_at = level - 1 if self.rescale is Rescale.BEFORE_GIANTS else level
-        folds_at = level if self.rescale is Rescale.AFTER_FOLDS else level - 1
-        return giants_at, folds_at
+        reductions_at = level if self.rescale is Rescale.AFTER_REDUCTIONS else level - 1
+        return giants_at, reductions_at
 
     def price(self, cost: CostTable, level: int) -> float:
         """What its operations cost when the input is at ``level``."""
         n = self.counts
-        giants_at, folds_at = self._levels(level)
+        giants_at, reductions_at = self._levels(level)
         rescales = n.groups if self.rescale is Rescale.BEFORE_GIANTS else n.targets
         return (
             (n.babies - n.hoisted) * cost("rotation", level)
             + n.hoisted * cost(HOISTED, level)
             + n.hma * cost("hma", level)
             + n.giants * (cost("rotation", giants_at) + cost("add", giants_at))
-            + n.folds * (cost("rotation", folds_at) + cost("add", folds_at))
+            + n.reductions * (cost("rotation", reductions_at) + cost("add", reductions_at))
             + rescales * cost("rescale", level)
         )
 
 
 @dataclass(frozen=True)
 class LinearCounts:
-    """Operations of one affine layer; babies, giants and folds are rotations, hoisted ones babies that share digits."""
+    """Operations of one affine layer; babies, giants and reductions are rotations, hoisted babies share digits."""
 
     babies: int
     hoisted: int
     giants: int
-    folds: int
+    reductions: int
     hma: int
     groups: int
     targets: int
 
     @property
     def rotations(self) -> int:
-        return self.babies + self.giants + self.folds
+        return self.babies + self.giants + self.reductions
 
 
 def rotations(tree: RotationTree, slots: int) -> tuple[int, ...]:
@@ -173,14 +173,14 @@ def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool
 
     Args:
         last: whether these are the scores. Level 0 leaves their scale the fewest bits, so the rescale waits
-            until everything is added up: its noise then enters once, and that of the folds is scaled down.
+            until everything is added up: its noise then enters once, and that of the reductions is scaled down.
         hoists: whether babies that share digits are cheaper: then each may have a key of its own.
     """
     for cover in covers(diagonals.shifts, diagonals.problem.modulus):
         problem = replace(diagonals.problem, target=diagonals.problem.target.shifted(cover.offset))
         shifted = (Diagonal(d.source, d.target, (d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
         moved = DiagonalSet(problem, tuple(sorted(shifted)))
-        late = Rescale.AFTER_FOLDS if problem.folds else Rescale.AFTER_GIANTS
+        late = Rescale.AFTER_REDUCTIONS if problem.reductions else Rescale.AFTER_GIANTS
         ways = [cover, replace(cover, babies=cover.babies.as_star())] if hoists else [cover]
         for way in ways:
             for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):

@@ -28,7 +28,7 @@ class Candidate:
 
     Attributes:
         layout: where its elements are.
-        folds: rotations that complete the sums of the layer before it.
+        reductions: rotations that complete the sums of the layer before it.
         grid: in which its planes sit, None when it is flat.
         label: what it is, for reports.
         phases: along each axis into how many stride phases its planes are split. A stride that divides them
@@ -36,7 +36,7 @@ class Candidate:
     """
 
     layout: Layout
-    folds: tuple[int, ...]
+    reductions: tuple[int, ...]
     grid: Grid | None
     label: str
     phases: tuple[int, int] = (1, 1)
@@ -99,7 +99,7 @@ def target_candidates(
     found: dict[object, Candidate] = {}
     for linear, source in zip(maps, sources, strict=True):
         for candidate in output_candidates(linear, source, slots, last):
-            found.setdefault((candidate.layout, candidate.folds), candidate)
+            found.setdefault((candidate.layout, candidate.reductions), candidate)
     planes = [candidate for candidate in found.values() if candidate.grid]
     yield from planes or found.values()
 
@@ -140,13 +140,13 @@ def flat_pack(shape: Shape, slots: int) -> Layout:
 
 
 def _flat_candidate(shape: Shape, slots: int, zeros: int = 0) -> Candidate:
-    """Every slot ends with a complete output: fold cyclically by all multiples of the padded length."""
+    """Every slot ends with a complete output: reduce cyclically over all multiples of the padded length."""
     size = prod(shape)
     if power_of_two(size + zeros) <= slots:
-        folds, layout = _doublings(power_of_two(size + zeros), slots), cyclic_pack(shape, slots, zeros)
+        reductions, layout = _doublings(power_of_two(size + zeros), slots), cyclic_pack(shape, slots, zeros)
     else:
-        folds, layout = _doublings(power_of_two(size), slots), flat_pack(shape, slots)
-    return Candidate(layout, folds, None, f"{_name(shape)} cyclic in every slot" + _in_several(layout))
+        reductions, layout = _doublings(power_of_two(size), slots), flat_pack(shape, slots)
+    return Candidate(layout, reductions, None, f"{_name(shape)} cyclic in every slot" + _in_several(layout))
 
 
 def _natural(linear: LinearMap, grid: Grid, phases: tuple[int, int]) -> tuple[Grid, tuple[int, int]]:
@@ -181,12 +181,12 @@ def _plane_candidates(
         apart = plane_pack(shape, grid, slots, phases=phases, in_gaps=False)
         yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", folded over gaps", phases)
         return
-    block_folds = _doublings(planes * grid.block, slots)
-    for gap_folds in dict.fromkeys([(), grid.gap_steps]):
-        for folds in dict.fromkeys([(), block_folds]):
-            summed = [what for what, f in (("gaps", gap_folds), ("blocks", folds)) if f]
+    block_reductions = _doublings(planes * grid.block, slots)
+    for gap_reductions in dict.fromkeys([(), grid.gap_steps]):
+        for reductions in dict.fromkeys([(), block_reductions]):
+            summed = [what for what, f in (("gaps", gap_reductions), ("blocks", reductions)) if f]
             note = f", folded over {' and '.join(summed)}" if summed else ""
-            yield Candidate(plain, gap_folds + folds, grid, base + _places(plain) + note, phases)
+            yield Candidate(plain, gap_reductions + reductions, grid, base + _places(plain) + note, phases)
     if planes < blocks:
         for turn in _turns(planes):
             turned = plane_pack(shape, grid, slots, turn, phases)
@@ -202,7 +202,7 @@ def _turns(channels: int) -> Iterator[int]:
 
 
 def _doublings(first: int, slots: int) -> tuple[int, ...]:
-    """first, 2 first, 4 first, ... below the slots: folds over a cyclic subgroup."""
+    """first, 2 first, 4 first, ... below the slots: reductions over a cyclic subgroup."""
     steps = []
     while first < slots:
         steps.append(first)

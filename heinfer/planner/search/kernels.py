@@ -21,12 +21,12 @@ class Kernel:
 
     def __init__(self, linear: LinearMap, source: Layout, target: Candidate) -> None:
         self.target = target
-        self.problem = DiagonalProblem(linear, source, target.layout, target.folds)
+        self.problem = DiagonalProblem(linear, source, target.layout, target.reductions)
         self._plans: dict[tuple[DiagonalSet, bool, bool], list[LinearPlan]] = {}
 
     @cached_property
     def fewest_diagonals(self) -> int:
-        """A bound that needs no search: a diagonal adds at most one term a row. PlanError when the folds do not fit."""
+        """A bound that needs no search: a diagonal adds at most one term a row. PlanError when they do not fit."""
         accumulators = self.problem.accumulators
         first, last = ranges(self.problem.map.rows, accumulators.element)
         fewest = 0
@@ -63,8 +63,8 @@ class Kernel:
         shifts = -(-diagonals // (sources * targets))
         rotation, baby = operations("rotation", level - 1), operations(HOISTED, level - 1)
         steps = 2 * math.sqrt(sources * targets * shifts * rotation * baby) - sources * baby - targets * rotation
-        folds = len(self.problem.folds) * targets
-        return max(0.0, steps) + folds * rotation + diagonals * operations("hma", level)
+        reductions = len(self.problem.reductions) * targets
+        return max(0.0, steps) + reductions * rotation + diagonals * operations("hma", level)
 
 
 class Kernels:
@@ -75,7 +75,7 @@ class Kernels:
         self._layouts: dict[object, int] = {}
 
     def __call__(self, linear: LinearMap, source: Layout, target: Candidate) -> Kernel:
-        key = linear, self._number(source), self._number((target.layout, target.folds))
+        key = linear, self._number(source), self._number((target.layout, target.reductions))
         if key not in self._made:
             self._made[key] = Kernel(linear, source, target)
         return self._made[key]

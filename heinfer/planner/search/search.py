@@ -1,7 +1,7 @@
 """Search over layouts: a beam over the layers of a folded network, cheapest first.
 
 A plan is made for every number of levels in which the network can be evaluated (neighbouring linear maps merged or
-kept, :mod:`heinfer.planner.search.merging`), in the smallest secure ring and, where tensors overflow its slots, the next.
+kept: merging.py), in the smallest secure ring and, where tensors overflow its slots, the next.
 State: the layouts of the live tensors, their levels and the keys in use. Each affine layer is tried from every
 kept state to every candidate layout; lower bounds discard most pairs before any cover is solved, and a complete
 plan discards every state that already costs more. Where branches meet, the tensors that a layer reads are planned as
@@ -29,7 +29,7 @@ from heinfer.planner.requirements import (
     Needs,
     Objective,
     Prices,
-    Wishes,
+    Requirements,
     ciphertext_bytes,
     key_bytes,
     plaintext_bytes,
@@ -50,27 +50,27 @@ _Levels = tuple[tuple[int, int], ...]
 """The level of every tensor that is still read."""
 
 
-def plan_network(network: Network, parameters: Parameters | None = None, wishes: Wishes = DEFAULT) -> Plan:
+def plan_network(network: Network, parameters: Parameters | None = None, requirements: Requirements = DEFAULT) -> Plan:
     """Choose layouts, kernels and what to merge for a folded network.
 
     Args:
         network: Affine and Square nodes only, as heinfer.network.folding.fold returns.
         parameters: by default a secure ring with a level for every layer of the plan.
-        wishes: what the plan shall be good at.
+        requirements: what the plan shall be good at.
 
     Raises:
         PlanError: when a layer has no plan; names the layer, or the limit and what it would take.
     """
     if not isinstance(network.nodes[0].operator, Affine):
         raise PlanError(f"{network.nodes[0].name}: fold the network first, it must start with an affine map")
-    if wishes.objective is Objective.THROUGHPUT:
-        return _best_batch(network, parameters, wishes)
+    if requirements.objective is Objective.THROUGHPUT:
+        return _best_batch(network, parameters, requirements)
     merging, kernels = Merging(network), Kernels()
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
-    for ring, levels in _rings(merging, network, parameters, wishes.batch):
+    for ring, levels in _rings(merging, network, parameters, requirements.batch):
         to_beat = best[0].price if best else inf
-        search = _Search(merging, kernels, ring, levels, wishes, prices(wishes, ring, levels), to_beat)
+        search = _Search(merging, kernels, ring, levels, requirements, prices(requirements, ring, levels), to_beat)
         found = search.run()
         if found:
             best = found, search
@@ -79,22 +79,24 @@ def plan_network(network: Network, parameters: Parameters | None = None, wishes:
     if best is None:
         raise PlanError(_why(failures, network, parameters))
     state, search = best
-    return Plan(search.ring, state.input.layout, state.input.label, state.steps, wishes.batch)
+    return Plan(search.ring, state.input.layout, state.input.label, state.steps, requirements.batch)
 
 
-def _best_batch(network: Network, parameters: Parameters | None, wishes: Wishes) -> Plan:
-    """The plan of the least time an image among batches of 1, 4, 16, ... up to the one wished for."""
+def _best_batch(network: Network, parameters: Parameters | None, requirements: Requirements) -> Plan:
+    """The plan of the least time an image among batches of 1, 4, 16, ... up to the required one."""
     plans: list[Plan] = []
-    batch, refusal = wishes.batch, None
+    batch, refusal = requirements.batch, None
     while batch:
         try:
-            plans.append(plan_network(network, parameters, replace(wishes, objective=Objective.TIME, batch=batch)))
+            plans.append(
+                plan_network(network, parameters, replace(requirements, objective=Objective.TIME, batch=batch))
+            )
         except PlanError as error:
             refusal = error
         batch //= 4
     if not plans:
         raise refusal or PlanError("no batch has a plan")
-    return min(plans, key=lambda plan: plan.price(table_for(wishes, plan.parameters)) / plan.batch)
+    return min(plans, key=lambda plan: plan.price(table_for(requirements, plan.parameters)) / plan.batch)
 
 
 def _rings(
@@ -152,7 +154,7 @@ class _Search:
         kernels: Kernels,
         ring: Parameters,
         levels: int,
-        wishes: Wishes,
+        requirements: Requirements,
         prices: Prices,
         to_beat: float,
     ) -> None:
@@ -160,8 +162,8 @@ class _Search:
         self.kernels = kernels
         self.ring = ring
         self.levels = levels
-        self.slots = ring.slots // wishes.batch
-        self.limits = wishes.limits
+        self.slots = ring.slots // requirements.batch
+        self.limits = requirements.limits
         self.prices = prices
         self.to_beat = to_beat
         self.refused: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""How far an evaluation has come, and the wish to cancel it, between the service and a worker process.
+"""How far an evaluation has come, and the request to cancel it, between the service and a worker process.
 
 They share three numbers in memory, and no other worker does: what passes through the socket comes when a task is over.
 """
@@ -52,7 +52,7 @@ def cancel(cell: Cell, number: int) -> None:
 
 
 class Watcher:
-    """In the worker: keeps a cell up to date while an evaluation runs, and cancels that when it is wished.
+    """In the worker: keeps a cell up to date while an evaluation runs, and cancels it on request.
 
     Its thread is there from the start, because a worker that answers may make none.
     """

@@ -25,7 +25,7 @@ from heinfer.planner.requirements import (
     Limits,
     Needs,
     Objective,
-    Wishes,
+    Requirements,
     ciphertext_bytes,
     key_bytes,
     prices,
@@ -37,8 +37,8 @@ STRIDED = chain((1, 28, 28), convolution(RNG, 1, 8, 5, 2, 2), polynomial(RNG, 8)
 
 
 @cache
-def strided(wishes: Wishes = DEFAULT) -> Plan:
-    return plan_network(fold(STRIDED), wishes=wishes)
+def strided(requirements: Requirements = DEFAULT) -> Plan:
+    return plan_network(fold(STRIDED), requirements=requirements)
 
 
 def counts(plan: Plan) -> Counts:
@@ -69,11 +69,11 @@ def assert_runs_in_batches(network: Network, plan: Plan, images: int) -> None:
 def test_a_batch_gives_every_image_its_own_result(network: Network, batch: int, images: int) -> None:
     folded = fold(network)
     ring = tiny_parameters(2 * batch * slots_for(folded), (28,) + (26,) * len(folded.nodes))
-    assert_runs_in_batches(network, plan_network(folded, ring, Wishes(batch=batch)), images)
+    assert_runs_in_batches(network, plan_network(folded, ring, Requirements(batch=batch)), images)
 
 
 def test_a_batch_may_leave_an_image_fewer_slots_than_it_has_pixels() -> None:
-    plan = strided(Wishes(batch=64))
+    plan = strided(Requirements(batch=64))
     assert plan.parameters.slots // 64 < 28 * 28
     assert plan.input.shape == (64, 1, 28, 28)
     assert_runs_in_batches(STRIDED, plan, 3)
@@ -82,47 +82,47 @@ def test_a_batch_may_leave_an_image_fewer_slots_than_it_has_pixels() -> None:
 @pytest.mark.parametrize("batch", [0, 3, -2])
 def test_a_batch_is_a_power_of_two(batch: int) -> None:
     with pytest.raises(SettingError, match=f"a power of two of images, not {batch}"):
-        Wishes(batch=batch)
+        Requirements(batch=batch)
 
 
 def test_throughput_takes_the_batch_of_the_least_time_an_image() -> None:
-    best = strided(Wishes(objective=Objective.THROUGHPUT, batch=64))
+    best = strided(Requirements(objective=Objective.THROUGHPUT, batch=64))
     cost = cost_table(best.parameters.ring_degree)
-    singles = [strided(Wishes(batch=batch)) for batch in (1, 4, 16, 64)]
+    singles = [strided(Requirements(batch=batch)) for batch in (1, 4, 16, 64)]
     assert best.price(cost) / best.batch == min(plan.price(cost) / plan.batch for plan in singles)
     assert best.batch > 1
 
 
 def test_throughput_passes_over_batches_that_break_a_limit() -> None:
     limits = Limits(upload_bytes=4 * ciphertext_bytes(choose_parameters(3), 3))
-    best = strided(Wishes(objective=Objective.THROUGHPUT, batch=64, limits=limits))
+    best = strided(Requirements(objective=Objective.THROUGHPUT, batch=64, limits=limits))
     assert best.input.ciphertexts <= 4
     with pytest.raises(PlanError, match="limit upload_bytes = 1000"):
-        strided(Wishes(objective=Objective.THROUGHPUT, batch=4, limits=Limits(upload_bytes=1000)))
+        strided(Requirements(objective=Objective.THROUGHPUT, batch=4, limits=Limits(upload_bytes=1000)))
 
 
 # Objectives and prices -----------------------------------------------------------------------------
 
 
 def test_key_switches_as_the_objective_are_no_more_than_with_time() -> None:
-    fewest = strided(Wishes(objective=Objective.KEY_SWITCHES))
+    fewest = strided(Requirements(objective=Objective.KEY_SWITCHES))
     assert counts(fewest).key_switches <= counts(strided()).key_switches
 
 
 def test_dearer_keys_are_fewer() -> None:
-    plans = [strided(Wishes(key_price=price)) for price in (0.0, 4.0, 400.0)]
+    plans = [strided(Requirements(key_price=price)) for price in (0.0, 4.0, 400.0)]
     assert keys(plans[0]) >= keys(plans[1]) >= keys(plans[2])
     assert keys(plans[0]) > keys(plans[2])
 
 
 def test_a_negative_price_is_refused() -> None:
     with pytest.raises(SettingError, match="price of a key must not be negative, got -1"):
-        Wishes(key_price=-1)
+        Requirements(key_price=-1)
 
 
 def test_key_switches_cost_one_and_time_breaks_ties() -> None:
     ring = choose_parameters(6)
-    counted = prices(Wishes(objective=Objective.KEY_SWITCHES), ring, 6)
+    counted = prices(Requirements(objective=Objective.KEY_SWITCHES), ring, 6)
     assert counted.operations("rotation", 1) == counted.operations("relinearize", 6) == 1
     assert 0 < counted.operations("hma", 6) < 1e-4
     assert counted.key < 1e-4
@@ -134,7 +134,7 @@ def test_key_switches_cost_one_and_time_breaks_ties() -> None:
 
 def test_an_upload_limit_is_kept_and_costs_rotations() -> None:
     most = ciphertext_bytes(choose_parameters(3), 3)
-    free, limited = strided(), strided(Wishes(limits=Limits(upload_bytes=most)))
+    free, limited = strided(), strided(Requirements(limits=Limits(upload_bytes=most)))
     assert limited.input.ciphertexts == 1
     assert counts(limited).key_switches >= counts(free).key_switches
 
@@ -142,7 +142,7 @@ def test_an_upload_limit_is_kept_and_costs_rotations() -> None:
 @pytest.mark.parametrize("limit", ["key_bytes", "upload_bytes", "memory_bytes"])
 def test_a_limit_that_nothing_keeps_is_named_with_what_would_do(limit: str) -> None:
     with pytest.raises(PlanError, match=rf"limit {limit} = 1000: .* less than (\d+); raise") as caught:
-        strided(Wishes(limits=Limits(**{limit: 1000})))
+        strided(Requirements(limits=Limits(**{limit: 1000})))
     enough = int(str(caught.value).rpartition("less than ")[2].split(";")[0])
     assert enough > 1000
 
