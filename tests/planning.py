@@ -14,12 +14,14 @@ from rings import tiny_parameters
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.layout.layout import FREE, ZERO, Layout
+from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.lowering.lower import lower
+from heinfer.network.ir import INPUT
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.diagonals import DiagonalProblem, DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan, linear_plans, regular_sets
 from heinfer.planner.kernel.linear import diagonal_sets as small_sets
-from heinfer.planner.plan import LinearStep, Plan
+from heinfer.planner.plan import LinearStep, Plan, SquareStep
 
 Integers = NDArray[np.int64]
 
@@ -185,9 +187,27 @@ def all_plans(chosen: DiagonalSet) -> Iterator[LinearPlan]:
 def lowered(plan: LinearPlan) -> Circuit:
     """The circuit of one affine layer."""
     source = plan.problem.source
-    return lower(Plan(tiny_parameters(2 * source.slots), source, "", (LinearStep("layer", plan),)))
+    return lower(Plan(tiny_parameters(2 * source.slots), 1, source, "", (LinearStep("layer", plan, 1, (INPUT,)),)))
 
 
 def evaluated(plan: LinearPlan, slots: Integers) -> Integers:
     """The slots that the circuit of one layer computes; exact, as its integers are small."""
     return run(lowered(plan), slots[None].astype(float))[0].astype(np.int64)
+
+
+def plans_of(problem: DiagonalProblem) -> list[LinearPlan]:
+    """Every plan of the smallest sets of diagonals."""
+    return [plan for chosen in small_sets(problem)[:2] for plan in all_plans(chosen)]
+
+
+def two_layers(bias: bool = True) -> tuple[Plan, LinearMap, LinearMap]:
+    """A map, a square and a map by hand: 4 numbers, 3 numbers in two ciphertexts, 2 numbers."""
+    rng = np.random.default_rng(3)
+    first, second = random_map(rng, 4, 3, 1.0), random_map(rng, 3, 2, 1.0)
+    if not bias:
+        first, second = (m.with_bias_added(-m.bias) for m in (first, second))
+    middle = Layout((3,), np.array([[0, 1, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO], [2] * 8]))
+    one = plans_of(DiagonalProblem(first, cyclic_pack((4,), 8), middle))[0]
+    two = plans_of(DiagonalProblem(second, one.target, dense_pack((2,), 8)))[0]
+    steps = (LinearStep("one", one, 3, (INPUT,)), SquareStep("square", 2, (0,)), LinearStep("two", two, 1, (1,)))
+    return Plan(tiny_parameters(16, (28, 26, 26, 26)), 3, cyclic_pack((4,), 8), "input", steps), first, second

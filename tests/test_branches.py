@@ -142,7 +142,7 @@ def test_a_short_branch_is_made_at_a_low_level() -> None:
     """Its operations are cheaper there, and what it reads is brought down for nothing."""
     network = tower(2, 1)
     plan = planned(fold(network), 64)
-    made = {step.name: plan.levels[position] for position, step in enumerate(plan.steps)}
+    made = {step.name: step.level - 1 for step in plan.steps}
     assert made["convolution6"] == made["convolution4"] == made["convolution2"] - 2
     circuit = circuit_of(plan)
     kinds = [op.kind for op in circuit.ops]

@@ -11,9 +11,11 @@ from planning import (
     lowered,
     naive_map,
     packed_with_garbage,
+    plans_of,
     problems,
     random_layout,
     random_map,
+    two_layers,
     untrue_slots,
 )
 from rings import tiny_parameters
@@ -24,20 +26,15 @@ from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.circuit.validate import validate_structure
-from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import conv_pack, cyclic_pack, dense_pack, window_pack
 from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.kernel.diagonals import DiagonalProblem
 from heinfer.planner.kernel.linear import LinearPlan, Rescale, diagonal_sets
-from heinfer.planner.plan import LinearStep, Plan, SquareStep
+from heinfer.planner.plan import LinearStep
 
 few = settings(max_examples=20, deadline=None)
-
-
-def plans_of(problem: DiagonalProblem) -> list[LinearPlan]:
-    return [plan for chosen in diagonal_sets(problem)[:2] for plan in all_plans(chosen)]
 
 
 def scaled(circuit: Circuit, scale: float = 2.0**20) -> Circuit:
@@ -203,19 +200,6 @@ def test_equal_weights_are_no_scalar_where_a_slot_must_stay_zero() -> None:
 
 
 # Whole plans -------------------------------------------------------------------------------------
-
-
-def two_layers(bias: bool = True) -> tuple[Plan, LinearMap, LinearMap]:
-    """A map, a square and a map by hand: 4 numbers, 3 numbers in two ciphertexts, 2 numbers."""
-    rng = np.random.default_rng(3)
-    first, second = random_map(rng, 4, 3, 1.0), random_map(rng, 3, 2, 1.0)
-    if not bias:
-        first, second = (m.with_bias_added(-m.bias) for m in (first, second))
-    middle = Layout((3,), np.array([[0, 1, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO], [2] * 8]))
-    one = plans_of(DiagonalProblem(first, cyclic_pack((4,), 8), middle))[0]
-    two = plans_of(DiagonalProblem(second, one.target, dense_pack((2,), 8)))[0]
-    steps = (LinearStep("one", one), SquareStep("square"), LinearStep("two", two))
-    return Plan(tiny_parameters(16, (28, 26, 26, 26)), cyclic_pack((4,), 8), "input", steps), first, second
 
 
 def test_layers_run_one_after_the_other() -> None:

@@ -14,7 +14,6 @@ from heinfer.errors import PlanError
 from heinfer.network.ir import Network, Node
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
-from heinfer.planner.plan import SquareStep
 from heinfer.planner.search.merging import map_of, merged
 
 
@@ -49,7 +48,14 @@ class LinearLayer:
         return self.evaluation in (Evaluation.CONVOLUTION, Evaluation.DENSE, Evaluation.SPECTRAL)
 
 
-Layer = LinearLayer | SquareStep
+@dataclass(frozen=True)
+class SquareLayer:
+    """Squares every slot of a tensor."""
+
+    name: str
+
+
+Layer = LinearLayer | SquareLayer
 
 
 def layers_of(network: Network, policy: Policy) -> list[Layer]:
@@ -58,7 +64,7 @@ def layers_of(network: Network, policy: Policy) -> list[Layer]:
     layers: list[Layer] = []
     for squares, run in groupby(network.nodes, key=lambda node: isinstance(node.operator, Square)):
         if squares:
-            layers += [SquareStep(node.name) for node in run]
+            layers += [SquareLayer(node.name) for node in run]
             continue
         nodes = list(run)
         if policy is Policy.FALCON:

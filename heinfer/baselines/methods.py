@@ -23,7 +23,7 @@ from heinfer.baselines.falcon import (
     to_spectrum,
     window_slots,
 )
-from heinfer.baselines.layers import Evaluation, Layer, LinearLayer
+from heinfer.baselines.layers import Evaluation, Layer, LinearLayer, SquareLayer
 from heinfer.baselines.places import (
     Places,
     Planes,
@@ -41,9 +41,8 @@ from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE
 from heinfer.layout.packings import power_of_two
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.plan import SquareStep
 
-Step = Recipe | SquareStep
+Step = Recipe | SquareLayer
 State = Windows | Vector | Planes | Segmented
 
 
@@ -56,7 +55,7 @@ def recipes_for(layers: list[Layer], slots: int) -> tuple[Places | Windows, list
     steps: list[Step] = []
     done = 0
     for layer in layers:
-        if isinstance(layer, SquareStep):
+        if isinstance(layer, SquareLayer):
             steps.append(layer)
             continue
         done += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from heinfer.baselines.layers import Layer, layers_of, levels_of, unfactorized
+from heinfer.baselines.layers import Layer, SquareLayer, layers_of, levels_of, unfactorized
 from heinfer.baselines.methods import Step, recipes_for
 from heinfer.baselines.names import Policy
 from heinfer.baselines.places import Places, Windows
@@ -74,10 +74,12 @@ def plan_policy(
         return plan_network(unfactorized(network), parameters, requirements)
     method = _Method.of(network, policy, parameters, requirements)
     steps = tuple(
-        LinearStep(step.name, method.planned(step, level)) if isinstance(step, Recipe) else step
-        for step, level in method.with_levels()
+        LinearStep(step.name, method.planned(step, level), level, (position - 1,))
+        if isinstance(step, Recipe)
+        else SquareStep(step.name, level, (position - 1,))
+        for position, (step, level) in enumerate(method.with_levels())
     )
-    plan = Plan(method.ring, method.sent.layout(), method.sent.label, steps, requirements.batch)
+    plan = Plan(method.ring, len(steps), method.sent.layout(), method.sent.label, steps, requirements.batch)
     _require_limits(plan, policy, requirements.limits)
     return plan
 
@@ -107,7 +109,7 @@ def count_policy(
     predicted = dict.fromkeys(tables, 0.0)
     ciphertexts = 0
     for step, level in method.with_levels():
-        if isinstance(step, SquareStep):
+        if isinstance(step, SquareLayer):
             squares += ciphertexts
             key_levels[0] = max(key_levels.get(0, 0), level)
             for backend, table in tables.items():
@@ -198,7 +200,7 @@ def _require_chain(network: Network, policy: Policy) -> None:
 
 def _require_limits(plan: Plan, policy: Policy, limits: Limits) -> None:
     ring = plan.parameters
-    linear = [(step.plan, len(plan.steps) - i) for i, step in enumerate(plan.steps) if isinstance(step, LinearStep)]
+    linear = [(step.plan, step.level) for step in plan.steps if isinstance(step, LinearStep)]
     keys = len(frozenset().union(*(p.keys for p, _ in linear))) + 1  # relinearization
     needs = Needs(
         key_bytes=keys * key_bytes(ring),

@@ -17,6 +17,7 @@ from heinfer.network.ir import Network
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import Requirements, table_for
+from heinfer.planner.validate import validate_plan
 
 _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""
@@ -51,7 +52,13 @@ def plan_circuit(folded: Network, requirements: Requirements, planner: Planner =
 
 
 def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH) -> Circuit:
-    """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others."""
+    """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others.
+
+    Raises:
+        PlanError: for a plan that cannot be; see heinfer.planner.validate.
+        CompileError: when rotations cannot be composed of as few keys as are allowed.
+    """
+    validate_plan(plan)
     cost = table_for(requirements, plan.parameters)
     circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
     price = -inf if planner.is_prescribed else requirements.key_price  # rotations as published, but for a limit

@@ -22,16 +22,15 @@ def lower(plan: Plan) -> Circuit:
     builder = Builder(plan.parameters.slots // plan.batch)
     inputs = tuple(builder.input(i) for i in range(plan.single_input.ciphertexts))
     tensors = {INPUT: _Tensor(inputs, "the input", plan.input_label)}
-    for position, (step, reads) in enumerate(zip(plan.steps, plan.reads, strict=True)):
-        sources = [tensors[tensor] for tensor in reads]
+    for position, step in enumerate(plan.steps):
+        sources = [tensors[tensor] for tensor in step.reads]
         label = step.plan.label if isinstance(step, LinearStep) else sources[0].label
         kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else "square"
         builder.layer(Layer(step.name, kernel, _labels(sources), label))
-        level = plan.levels[position] + 1
         values = [
             x
-            for tensor, source in zip(reads, sources, strict=True)
-            for x in _brought_down(builder, source.values, plan.levels[tensor] - level)
+            for tensor, source in zip(step.reads, sources, strict=True)
+            for x in _brought_down(builder, source.values, plan.level_of(tensor) - step.level)
         ]
         if isinstance(step, LinearStep):
             values = _LinearLowering(builder, step.plan).lower(values)

@@ -22,20 +22,23 @@ class LinearStep:
     Attributes:
         name: of the layer.
         plan: for the elements of all tensors that it reads, those of the first tensor first.
-        reads: positions of the steps that make these tensors, or INPUT; by default the step before it.
+        level: that what it reads is brought down to; its result is one level below.
+        reads: positions of the steps that make these tensors, or INPUT.
     """
 
     name: str
     plan: LinearPlan
-    reads: tuple[int, ...] | None = None
+    level: int
+    reads: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class SquareStep:
-    """Squares every slot of a tensor and relinearizes; takes one level. ``reads`` as for LinearStep."""
+    """Squares every slot of a tensor and relinearizes; takes one level. ``level`` and ``reads`` as for LinearStep."""
 
     name: str
-    reads: tuple[int, ...] | None = None
+    level: int
+    reads: tuple[int, ...]
 
 
 Step = LinearStep | SquareStep
@@ -43,10 +46,11 @@ Step = LinearStep | SquareStep
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A network as steps over layouts.
+    """A network as steps over layouts; heinfer.planner.validate says what holds of one.
 
     Attributes:
-        parameters: with at least as many levels as there are steps one after the other.
+        parameters: ring and primes.
+        input_level: level at which the client encrypts.
         single_input: layout of one image in the slots / batch that it has.
         input_label: what that layout is, for reports.
         steps: the layers in order, for one image in slots / batch; each takes one level.
@@ -54,32 +58,15 @@ class Plan:
     """
 
     parameters: Parameters
+    input_level: int
     single_input: Layout
     input_label: str
     steps: tuple[Step, ...]
     batch: int = 1
 
-    @cached_property
-    def reads(self) -> tuple[tuple[int, ...], ...]:
-        """Positions of the steps that make what each step reads, or INPUT."""
-        return tuple((position - 1,) if step.reads is None else step.reads for position, step in enumerate(self.steps))
-
-    @cached_property
-    def levels(self) -> dict[int, int]:
-        """The level of what each step makes, and of the INPUT: as low as what follows from it allows.
-
-        A step works one level above its result; what it reads is brought down to that.
-        """
-        found = {len(self.steps) - 1: 0}
-        for position in range(len(self.steps) - 1, -1, -1):
-            for tensor in self.reads[position]:
-                found[tensor] = max(found.get(tensor, 0), found[position] + 1)
-        return found
-
-    @property
-    def input_level(self) -> int:
-        """Level at which the client encrypts."""
-        return self.levels[INPUT]
+    def level_of(self, tensor: int) -> int:
+        """The level of what a step makes, or of the INPUT."""
+        return self.input_level if tensor == INPUT else self.steps[tensor].level - 1
 
     @cached_property
     def input(self) -> Layout:
@@ -95,15 +82,14 @@ class Plan:
     def price(self, operations: CostTable) -> float:
         """What all its operations cost: milliseconds of one evaluation, when the table has milliseconds."""
         total, ciphertexts = 0.0, {INPUT: self.single_input.ciphertexts}
-        for position, (step, reads) in enumerate(zip(self.steps, self.reads, strict=True)):
-            level = self.levels[position] + 1
-            total += sum(ciphertexts[t] * drop_price(operations, self.levels[t], level) for t in reads)
+        for position, step in enumerate(self.steps):
+            total += sum(ciphertexts[t] * drop_price(operations, self.level_of(t), step.level) for t in step.reads)
             if isinstance(step, LinearStep):
-                total += step.plan.price(operations, level)
+                total += step.plan.price(operations, step.level)
                 ciphertexts[position] = step.plan.target.ciphertexts
             else:
-                ciphertexts[position] = ciphertexts[reads[0]]
-                total += ciphertexts[position] * square_price(operations, level)
+                ciphertexts[position] = ciphertexts[step.reads[0]]
+                total += ciphertexts[position] * square_price(operations, step.level)
         return total
 
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -79,7 +79,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     if best is None:
         raise PlanError(_why(failures, network, parameters))
     state, search = best
-    return Plan(search.ring, state.input.layout, state.input.label, state.steps, requirements.batch)
+    return Plan(search.ring, search.levels, state.input.layout, state.input.label, state.steps, requirements.batch)
 
 
 def _best_batch(network: Network, parameters: Parameters | None, requirements: Requirements) -> Plan:
@@ -222,7 +222,7 @@ class _Search:
         found = []
         for state in states:
             [place] = state.places(part.reads)
-            step = SquareStep(part.node.name, state.steps_of(part.reads))
+            step = SquareStep(part.node.name, level, state.steps_of(part.reads))
             found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
         return found
 
@@ -279,7 +279,7 @@ class _Search:
         return plan.price(self.prices.operations, level) + self.prices.key * len(plan.keys - state.keys)
 
     def _successor(self, state: State, plan: LinearPlan, kernel: Kernel, part: Part, level: int) -> State:
-        step = LinearStep(part.node.name, plan, state.steps_of(part.reads))
+        step = LinearStep(part.node.name, plan, level, state.steps_of(part.reads))
         place = replace(kernel.target, layout=plan.target)
         successor = state.followed_by(step, part.makes, place, self._price(plan, state, level))
         constants = plan.counts.hma * plaintext_bytes(self.ring, level)
