@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packings import conv_pack, packed_windows, phase_pack
 from planning import SEEDS, random_layout
 
 from heinfer.errors import LayoutError
@@ -11,14 +12,11 @@ from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.layout.packings import (
     Grid,
     Samples,
-    conv_pack,
     cyclic_pack,
     dense_pack,
-    phase_pack,
     plane_pack,
     power_of_two,
     sample_pack,
-    window_pack,
 )
 from heinfer.network.operators import Convolution
 
@@ -86,7 +84,7 @@ def test_window_pack_holds_for_every_tap_the_pixels_it_reads(
 ) -> None:
     (height, width), kernel, stride, padding = zip(along_y, along_x, strict=True)
     shape = (channels, height, width)
-    layout = window_pack(shape, kernel, stride, padding, 32)
+    layout = packed_windows(shape, kernel, stride, padding, 32)
     assert layout.ciphertexts == channels * prod(kernel)
     assert_packs(layout, 32)
     weight = np.arange(1.0, layout.ciphertexts + 1).reshape(1, channels, *kernel)
@@ -95,9 +93,11 @@ def test_window_pack_holds_for_every_tap_the_pixels_it_reads(
     assert np.array_equal(sums, np.pad(expected, (0, 32 - expected.size)))
 
 
-def test_window_pack_refuses_to_lose_pixels_that_no_window_reads() -> None:
-    with pytest.raises(LayoutError, match="element 3 of a tensor"):
-        window_pack((1, 4, 4), (3, 3), (2, 2), (0, 0), 16)
+def test_window_pack_loses_no_pixel_that_no_window_reads() -> None:
+    layout = packed_windows((1, 4, 4), (3, 3), (2, 2), (0, 0), 16)
+    assert layout.ciphertexts == 9 + 1
+    assert layout.index[9].tolist() == [3, 7, 11, 12, 13, 14, 15] + [ZERO] * 9
+    assert_packs(layout, 16)
 
 
 @quick
@@ -234,8 +234,8 @@ def test_what_does_not_fit_is_refused() -> None:
         layout.unpack(np.ones((1, 4)))
     with pytest.raises(LayoutError, match="does not fit 16 slots"):
         conv_pack((1, 5, 5), 16)
-    with pytest.raises(LayoutError, match="do not fit 16 slots"):
-        window_pack((1, 5, 5), (1, 1), (1, 1), (0, 0), 16)
+    with pytest.raises(LayoutError, match="reaches over 25 slots and there are 16"):
+        packed_windows((1, 5, 5), (1, 1), (1, 1), (0, 0), 16)
     with pytest.raises(LayoutError, match="do not fit"):
         plane_pack((1, 3, 3), Grid(2, 4), 16)
     with pytest.raises(LayoutError, match="do not fit"):

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from packings import conv_pack, packed_windows
 from planning import (
     SEEDS,
     all_plans,
@@ -26,7 +27,7 @@ from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
 from heinfer.circuit.validate import validate_structure
-from heinfer.layout.packings import conv_pack, cyclic_pack, dense_pack, window_pack
+from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.lowering.lower import lower
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
@@ -178,7 +179,7 @@ def test_a_convolution_of_packed_windows_is_scalar_multiply_adds(
     rng = np.random.default_rng(0)
     weight = rng.integers(-9, 10, (3, shape[0], *kernel)).astype(float)
     linear = Convolution(weight, rng.integers(-9, 10, 3).astype(float), stride, padding).linear_map(shape)
-    source = window_pack(shape, kernel, stride, padding, 64)
+    source = packed_windows(shape, kernel, stride, padding, 64)
     assert_scalar_multiply_adds(DiagonalProblem(linear, source, conv_pack(linear.out_shape, 64)), 3 * weight[0].size)
 
 

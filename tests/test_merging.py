@@ -32,9 +32,9 @@ POOLED = chain((1, 8, 8), convolution(RNG, 1, 2, 3, 1, 1), polynomial(RNG, 2), P
 
 
 def names(network: Network, stage: int = 0) -> list[list[str]]:
-    """Of the parts of every division of a run."""
-    divisions = Merging(fold(network)).stages[stage].divisions
-    return [[part.node.name for part in division.parts] for division in divisions]
+    """Of the parts of every partition of a run."""
+    partitions = Merging(fold(network)).stages[stage].partitions
+    return [[part.node.name for part in partition.parts] for partition in partitions]
 
 
 def test_every_division_of_a_run_is_tried_most_levels_first() -> None:
@@ -113,9 +113,9 @@ def test_every_division_of_every_run_is_the_run(network: Network) -> None:
     folded = fold(network)
     values = {INPUT: inputs_for(network)}
     for stage in Merging(folded).stages:
-        for division in stage.divisions:
+        for partition in stage.partitions:
             made = dict(values)
-            for part in division.parts:
+            for part in partition.parts:
                 assert all(tensor in made for tensor in part.reads)
                 x = [made[tensor] for tensor in part.reads]
                 made[part.makes] = x[0] ** 2 if part.is_square else sum(m(v) for m, v in zip(part.maps, x, strict=True))
@@ -124,7 +124,7 @@ def test_every_division_of_every_run_is_the_run(network: Network) -> None:
                     np.testing.assert_allclose(part.map(flat), made[part.makes], atol=1e-9)
             values.setdefault(stage.makes, made[stage.makes])
             np.testing.assert_allclose(made[stage.makes], values[stage.makes], atol=1e-9)
-            assert max(division.distance.values()) <= len(division.parts)
+            assert max(partition.distance.values()) <= len(partition.parts)
     np.testing.assert_allclose(values[stage.makes], network(values[INPUT]), atol=1e-9)
 
 

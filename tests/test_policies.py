@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packings import conv_pack, packed_windows
 from planning import assert_adds_each_term_once, assert_result_is_true
 from published import act, conv, factorized, fc, under, with_room
 from random_networks import (
@@ -19,13 +20,13 @@ from random_networks import (
 from rings import tiny_parameters
 
 from heinfer.baselines.names import Policy
-from heinfer.baselines.places import Raster, Windows, planes, raster_for, vector
 from heinfer.baselines.planning import count_policy, plan_policy
+from heinfer.baselines.slot_maps import Raster, Windows, planes, raster_for, vector
 from heinfer.circuit.counts import count_layers
 from heinfer.circuit.ir import Circuit
 from heinfer.errors import PlanError
 from heinfer.layout.layout import ZERO
-from heinfer.layout.packings import Grid, conv_pack, cyclic_pack, dense_pack, plane_pack, window_pack
+from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, plane_pack
 from heinfer.lowering.lower import lower
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
@@ -113,7 +114,7 @@ def test_windows_are_those_of_conv_pack(size: int, stride: int, padding: int) ->
     linear = conv(2, 3, 5, stride, padding).linear_map((2, size, size))
     outputs = linear.out_shape[1] * linear.out_shape[2]
     windows = Windows(linear, 256, np.arange(outputs))
-    expected = window_pack((2, size, size), (5, 5), (stride, stride), (padding, padding), 256)
+    expected = packed_windows((2, size, size), (5, 5), (stride, stride), (padding, padding), 256)
     assert windows.layout() == expected
 
 

@@ -13,8 +13,8 @@ from math import prod
 import numpy as np
 
 from heinfer.baselines.layers import Evaluation, LinearLayer
-from heinfer.baselines.places import Places, Raster, doublings, named, subset_sums
 from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
+from heinfer.baselines.slot_maps import Raster, SlotMap, doublings, named, subset_sums
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.layout.packings import power_of_two
@@ -51,7 +51,7 @@ class Segments:
         """From a segment to the next."""
         return self.slots // self.block
 
-    def places(self, shape: Shape, *, spectral: bool, others: int = ZERO) -> Places:
+    def places(self, shape: Shape, *, spectral: bool, others: int = ZERO) -> SlotMap:
         """Of a tensor: channels j k + r in segment r, or those of a spectrum, q blocks + j.
 
         Real parts of frequencies are in the first half of the segments, imaginary parts in the other.
@@ -70,7 +70,7 @@ class Segments:
             f"{named(shape)} {what} in {self.block} segments{f', {1 << len(self.free)} copies' if self.free else ''}"
         )
         slot = (self.slot[base] + segment * self.step) % self.slots
-        return Places(shape, self.slots, self.ciphertext[base], slot, label, self.free, others)
+        return SlotMap(shape, self.slots, self.ciphertext[base], slot, label, self.free, others)
 
     def _pixels(self, shape: Shape) -> int:
         return prod(shape[1:]) if self.raster else 1
@@ -80,7 +80,7 @@ class Segments:
 class Segmented:
     """A tensor in segments."""
 
-    places: Places
+    places: SlotMap
     segments: Segments
 
 

@@ -24,9 +24,10 @@ from heinfer.baselines.falcon import (
     window_slots,
 )
 from heinfer.baselines.layers import Evaluation, Layer, LinearLayer, SquareLayer
-from heinfer.baselines.places import (
-    Places,
+from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
+from heinfer.baselines.slot_maps import (
     Planes,
+    SlotMap,
     Vector,
     Windows,
     doublings,
@@ -36,23 +37,22 @@ from heinfer.baselines.places import (
     subset_sums,
     vector,
 )
-from heinfer.baselines.recipes import Gather, Recipe, Rows, Transform, identity
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE
 from heinfer.layout.packings import power_of_two
 from heinfer.network.linear_map import LinearMap
 
-Step = Recipe | SquareLayer
-State = Windows | Vector | Planes | Segmented
+MethodStep = Recipe | SquareLayer
+Packed = Windows | Vector | Planes | Segmented
 
 
-def recipes_for(layers: list[Layer], slots: int) -> tuple[Places | Windows, list[Step]]:
+def recipes_for(layers: list[Layer], slots: int) -> tuple[SlotMap | Windows, list[MethodStep]]:
     """What the client sends, and the steps; LayoutError names the layer whose tensors do not fit the slots."""
     linear = [layer for layer in layers if isinstance(layer, LinearLayer)]
     with _named_after(linear[0]):
         sent = _sent(linear, slots)
-    state: State = sent
-    steps: list[Step] = []
+    state: Packed = sent
+    steps: list[MethodStep] = []
     done = 0
     for layer in layers:
         if isinstance(layer, SquareLayer):
@@ -94,7 +94,7 @@ def _convolutions(following: list[LinearLayer]) -> list[LinearMap]:
     return [layer.map for layer in following if layer.evaluation in kinds and is_planar(layer)]
 
 
-def _steps(layer: LinearLayer, state: State, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
+def _steps(layer: LinearLayer, state: Packed, following: list[LinearLayer]) -> tuple[list[Recipe], Packed]:
     match layer.evaluation, state:
         case Evaluation.WINDOWS, Windows():
             return _of_windows(layer, state, following)
@@ -120,7 +120,7 @@ def _steps(layer: LinearLayer, state: State, following: list[LinearLayer]) -> tu
             raise AssertionError(f"{layer.name}: {layer.evaluation} of {type(state).__name__}")
 
 
-def _of_windows(layer: LinearLayer, sent: Windows, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
+def _of_windows(layer: LinearLayer, sent: Windows, following: list[LinearLayer]) -> tuple[list[Recipe], Packed]:
     """Scalar products, one sum for each channel; then a rotation for each that shares a ciphertext."""
     state = _after_windows(layer.map.out_shape, sent.slots, following)
     return [Recipe(layer.name, layer.map, sent, state.places)], state
@@ -135,7 +135,7 @@ def _after_windows(shape: tuple[int, ...], slots: int, following: list[LinearLay
     return planes(shape, raster_for(shape, _convolutions(following)), slots, dense=_wants_dense(following))
 
 
-def _of_convolution(layer: LinearLayer, source: Planes, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
+def _of_convolution(layer: LinearLayer, source: Planes, following: list[LinearLayer]) -> tuple[list[Recipe], Packed]:
     """A dot product for each output over its window in all channels, its sum at the window's corner."""
     if not following:
         return [_complete_rows(layer, source.places)], source
@@ -144,7 +144,7 @@ def _of_convolution(layer: LinearLayer, source: Planes, following: list[LinearLa
     size, slots = prod(layer.map.out_shape), source.places.slots
     corner = np.resize(corners.raster.pixels(height, width) % slots, size)
     label = f"{named(layer.map.out_shape)} in {size} ciphertexts"
-    ends = Places(layer.map.out_shape, slots, np.arange(size), corner, label, others=FREE)
+    ends = SlotMap(layer.map.out_shape, slots, np.arange(size), corner, label, others=FREE)
     blocks = min(power_of_two(layer.map.in_shape[0]), slots // source.raster.block)
     channels = (source.raster.block * step for step in doublings(1, blocks))
     sums = (*source.raster.window(layer.map), *channels)
@@ -171,7 +171,9 @@ def _of_spectrum(
     return [Transform(layer.name, layer.map, source.places, kept.places)], kept
 
 
-def _of_vector(layer: LinearLayer, source: Vector | Planes, following: list[LinearLayer]) -> tuple[list[Recipe], State]:
+def _of_vector(
+    layer: LinearLayer, source: Vector | Planes, following: list[LinearLayer]
+) -> tuple[list[Recipe], Packed]:
     """A dot product for each output over the whole tensor: several to a ciphertext where copies of it are."""
     target: Vector | Planes | Segmented
     to_segments = bool(following) and following[0].evaluation is Evaluation.TO_SPECTRUM
@@ -190,22 +192,22 @@ def _of_vector(layer: LinearLayer, source: Vector | Planes, following: list[Line
     return [rows, _gathered(layer, rows.target, target.places, "mask", in_place=True)], target
 
 
-def _complete_rows(layer: LinearLayer, source: Places) -> Rows:
+def _complete_rows(layer: LinearLayer, source: SlotMap) -> Rows:
     """A ciphertext for each output, every slot of which ends with the complete sum."""
     size = prod(layer.map.out_shape)
     every = doublings(1, source.slots)
     label = f"{named(layer.map.out_shape)} in every slot of {size} ciphertexts"
-    ends = Places(layer.map.out_shape, source.slots, np.arange(size), np.zeros(size, dtype=np.int64), label, every)
+    ends = SlotMap(layer.map.out_shape, source.slots, np.arange(size), np.zeros(size, dtype=np.int64), label, every)
     return Rows(layer.name, layer.map, source, ends, every, in_place=True)
 
 
-def _stacked(shape: tuple[int, ...], source: Vector) -> Places:
+def _stacked(shape: tuple[int, ...], source: Vector) -> SlotMap:
     """Where the sums of rows end: output after output at the beginnings of the copies of the source."""
     number = np.arange(prod(shape))
     copy = subset_sums(source.free)
     ciphertext = number // copy.size
     label = f"{named(shape)} in {int(ciphertext[-1]) + 1} ciphertexts, {copy.size} in each"
-    return Places(shape, source.places.slots, ciphertext, copy[number % copy.size], label, others=FREE)
+    return SlotMap(shape, source.places.slots, ciphertext, copy[number % copy.size], label, others=FREE)
 
 
 def _interleaved(shape: tuple[int, ...], source: Vector, *, copied: bool) -> Vector:
@@ -217,11 +219,11 @@ def _interleaved(shape: tuple[int, ...], source: Vector, *, copied: bool) -> Vec
     free = source.sums[used:] if copied else ()
     note = f", {1 << len(free)} copies" if free else ""
     slots = source.places.slots
-    places = Places(shape, slots, number // slots, slot, f"{named(shape)} interleaved{note}", free)
+    places = SlotMap(shape, slots, number // slots, slot, f"{named(shape)} interleaved{note}", free)
     return Vector(places, source.free + source.sums[:used], free)
 
 
-def _gathered(layer: LinearLayer, source: Places, target: Places, what: str, *, in_place: bool) -> Gather:
+def _gathered(layer: LinearLayer, source: SlotMap, target: SlotMap, what: str, *, in_place: bool) -> Gather:
     return Gather(f"{layer.name}: {what}", identity(layer.map.out_shape), source, target, in_place=in_place)
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from heinfer.baselines.layers import Layer, SquareLayer, layers_of, levels_of, unfactorized
-from heinfer.baselines.methods import Step, recipes_for
+from heinfer.baselines.methods import MethodStep, recipes_for
 from heinfer.baselines.names import Policy
-from heinfer.baselines.places import Places, Windows
 from heinfer.baselines.prescribed import prescribe
 from heinfer.baselines.recipes import Recipe
+from heinfer.baselines.slot_maps import SlotMap, Windows
 from heinfer.circuit.counts import Counts
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.cost import Cost
@@ -146,8 +146,8 @@ class _Method:
 
     ring: Parameters
     requirements: Requirements
-    sent: Places | Windows
-    steps: list[Step]
+    sent: SlotMap | Windows
+    steps: list[MethodStep]
 
     @classmethod
     def of(cls, network: Network, policy: Policy, parameters: Parameters | None, requirements: Requirements) -> _Method:
@@ -168,7 +168,7 @@ class _Method:
     def costs(self) -> CostTable:
         return table_for(self.requirements, self.ring)
 
-    def with_levels(self) -> Iterator[tuple[Step, int]]:
+    def with_levels(self) -> Iterator[tuple[MethodStep, int]]:
         """Each step and the level of its inputs."""
         return zip(self.steps, range(len(self.steps), 0, -1), strict=True)
 

@@ -8,8 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from heinfer.baselines.places import subset_sums
 from heinfer.baselines.recipes import Recipe, Transform
+from heinfer.baselines.slot_maps import subset_sums
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers

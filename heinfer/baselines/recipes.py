@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.baselines.places import Places, Windows, subset_sums
+from heinfer.baselines.slot_maps import SlotMap, Windows, subset_sums
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.diagonals import Diagonal
 from heinfer.planner.kernel.join import Index, distinct
@@ -30,8 +30,8 @@ class Recipe:
 
     name: str
     map: LinearMap
-    source: Places | Windows
-    target: Places
+    source: SlotMap | Windows
+    target: SlotMap
     sums: tuple[int, ...] = ()
     in_place: bool = False
     turns: tuple[int, ...] = (0,)
@@ -94,7 +94,7 @@ class Gather(Recipe):
 
     def sampled(self, most: int) -> tuple[Recipe, int]:
         source, target = self.source, self.target
-        assert isinstance(source, Places)
+        assert isinstance(source, SlotMap)
         number = source.ciphertexts
         if number <= most:
             return self, 0

@@ -13,6 +13,7 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO, Layout
@@ -60,34 +61,34 @@ def dense_pack(shape: tuple[int, ...], slots: int) -> Layout:
     return Layout(shape, np.where(index < size, index, ZERO).reshape(ciphertexts, slots))
 
 
-def conv_pack(shape: tuple[int, int, int], slots: int) -> Layout:
-    """ConvPack: one ciphertext a channel; a 1 x 1 convolution is then scalar multiply-adds without rotations."""
-    channels, *plane = shape
-    if prod(plane) > slots:
-        raise LayoutError(f"a plane of {prod(plane)} elements does not fit {slots} slots")
-    index = np.full((channels, slots), ZERO)
-    index[:, : prod(plane)] = np.arange(prod(shape)).reshape(channels, -1)
-    return Layout(shape, index)
-
-
 def window_pack(
-    shape: tuple[int, int, int], kernel: tuple[int, int], stride: tuple[int, int], padding: tuple[int, int], slots: int
+    shape: tuple[int, ...],
+    taps: tuple[NDArray[np.int64], NDArray[np.int64]],
+    stride: tuple[int, int],
+    pixels: NDArray[np.int64],
+    slots: int,
 ) -> Layout:
     """ConvPack of an input (LoLa's convolution format): one ciphertext for each channel and kernel tap.
 
-    Slot y * width + x of the ciphertext of tap (ky, kx) holds the pixel that the tap reads for output (y, x).
+    Args:
+        taps: along each axis, where the output 0 reads.
+        pixels: (outputs along y, outputs along x): the slot in which every tap has what it reads for that output.
+
+    Pixels that no tap reads are in ciphertexts of their own.
     """
     channels, height, width = shape
-    out_y = (height + 2 * padding[0] - kernel[0]) // stride[0] + 1
-    out_x = (width + 2 * padding[1] - kernel[1]) // stride[1] + 1
-    if out_y * out_x > slots:
-        raise LayoutError(f"{out_y} x {out_x} outputs do not fit {slots} slots")
-    c, ky, kx, y, x = np.ix_(*(np.arange(n) for n in (channels, *kernel, out_y, out_x)))
-    in_y, in_x = y * stride[0] + ky - padding[0], x * stride[1] + kx - padding[1]
-    inside = (in_y >= 0) & (in_y < height) & (in_x >= 0) & (in_x < width)
-    held = np.where(inside, (c * height + in_y) * width + in_x, ZERO).reshape(-1, out_y * out_x)
-    index = np.full((held.shape[0], slots), ZERO)
-    index[:, : held.shape[1]] = held
+    c, ky, kx, y, x = np.ix_(np.arange(channels), *taps, *(np.arange(n) for n in pixels.shape))
+    row, column = y * stride[0] + ky, x * stride[1] + kx
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    held = np.where(inside, (c * height + row) * width + column, ZERO).reshape(-1, pixels.size)
+    if pixels.max(initial=0) >= slots:
+        raise LayoutError(f"a plane of outputs reaches over {pixels.max() + 1} slots and there are {slots}")
+    index = np.full((len(held), slots), ZERO)
+    index[:, pixels.reshape(-1)] = held
+    unread = np.setdiff1d(np.arange(prod(shape)), held)
+    if unread.size:
+        rest = dense_pack((unread.size,), slots).index
+        index = np.concatenate([index, np.where(rest == ZERO, ZERO, unread[rest])])
     return Layout(shape, index)
 
 
@@ -128,12 +129,6 @@ def sample_pack(shape: tuple[int, int, int], y: Samples, x: Samples, grid: Grid,
     planes = np.full((count, grid.height, grid.width), ZERO)
     planes[: len(held), : y.length * grid.gap_y : grid.gap_y, : x.length * grid.gap_x : grid.gap_x] = held
     return Layout(shape, _fill(planes.reshape(-1), slots))
-
-
-def phase_pack(shape: tuple[int, int, int], stride: tuple[int, int], grid: Grid, slots: int) -> Layout:
-    """The stride phases of every channel (space to depth), each a plane of its own, the whole repeated to fill."""
-    y, x = (Samples.phases(n, s) for n, s in zip(shape[1:], stride, strict=True))
-    return sample_pack(shape, y, x, grid, slots)
 
 
 def plane_pack(

@@ -26,7 +26,7 @@ from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.gains import Gains, Pattern
 from heinfer.planner.kernel.incidence import Classes, Incidence
 from heinfer.planner.kernel.join import Index, distinct, expand, ranges
-from heinfer.planner.kernel.translates import Kinds, Places, count_kinds
+from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
 
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""
@@ -142,9 +142,9 @@ class DiagonalProblem:
         accumulators, source = self.accumulators, self.source.index
         target, slot = np.nonzero(accumulators.row >= 0)
         row = accumulators.row[target, slot]
-        rows = Places.of(accumulators.element.size, row, target, slot, self.modulus)
+        rows = PatternSet.of(accumulators.element.size, row, target, slot, self.modulus)
         ciphertext, slot = np.nonzero(source >= 0)
-        reads = Places.of(self.source.size, source[ciphertext, slot], ciphertext, slot, self.modulus)
+        reads = PatternSet.of(self.source.size, source[ciphertext, slot], ciphertext, slot, self.modulus)
         kinds = count_kinds(self.map, accumulators.element, rows, reads, self.modulus)
 
         marks = np.random.default_rng(0).integers(2**62, size=self._diagonals)
@@ -152,7 +152,7 @@ class DiagonalProblem:
         lots = np.split(np.arange(pairs.size), np.flatnonzero(np.diff(pairs // _PAIRS_A_LOT)) + 1)
         return Incidence(Classes.joined([self._classes(kinds, lot, rows, reads, marks) for lot in lots]))
 
-    def _classes(self, kinds: Kinds, lot: Index, rows: Places, reads: Places, marks: Index) -> Classes:
+    def _classes(self, kinds: Kinds, lot: Index, rows: PatternSet, reads: PatternSet, marks: Index) -> Classes:
         """Classify some kinds of terms: each may be added in any of its rows, from any copy of its input."""
         row_of, row = expand(rows.first[kinds.rows[lot]], rows.first[kinds.rows[lot] + 1])
         pattern = kinds.reads[lot][row_of]

@@ -22,7 +22,7 @@ _BINS = 4_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class PatternSet:
     """For every owner a set of places (ciphertext, slot modulo m), as a pattern and how far it is moved.
 
     Attributes:
@@ -39,7 +39,7 @@ class Places:
     slot: Index
 
     @staticmethod
-    def of(owners: int, owner: Index, ciphertext: Index, slot: Index, modulus: int) -> Places:
+    def of(owners: int, owner: Index, ciphertext: Index, slot: Index, modulus: int) -> PatternSet:
         """Group places by owner; every owner 0, 1, ... has one."""
         owner, ciphertext, slot = distinct_columns(owner, ciphertext, slot % modulus)
         bounds = np.searchsorted(owner, np.arange(owners + 1))
@@ -50,7 +50,7 @@ class Places:
         _, example, pattern = np.unique(marks, return_index=True, return_inverse=True)
         lengths = np.diff(bounds)
         _, places = expand(bounds[example], bounds[example + 1])
-        found = Places(pattern, moved, np.append(0, np.cumsum(lengths[example])), ciphertext[places], slot[places])
+        found = PatternSet(pattern, moved, np.append(0, np.cumsum(lengths[example])), ciphertext[places], slot[places])
         _, places = expand(found.first[pattern], found.first[pattern + 1])
         if not (np.array_equal(found.slot[places], slot) and np.array_equal(found.ciphertext[places], ciphertext)):
             raise AssertionError("two patterns have one mark")
@@ -77,7 +77,7 @@ class Kinds:
     weight: Index
 
 
-def count_kinds(linear: LinearMap, element: Index, rows: Places, reads: Places, modulus: int) -> Kinds:
+def count_kinds(linear: LinearMap, element: Index, rows: PatternSet, reads: PatternSet, modulus: int) -> Kinds:
     """Count the terms of a map.
 
     Args:

@@ -1,7 +1,7 @@
 """Which adjacent linear maps of a network become one: fewer levels against fewer operations.
 
 Between two activations a network has a run of linear maps (a pool, the two halves of an FFConv). Any neighbours in it
-may be multiplied out: that saves a level, and usually costs diagonals. The search tries the divisions of each run.
+may be multiplied out: that saves a level, and usually costs diagonals. The search tries the partitions of each run.
 Where branches meet, a run is a tree: several maps may end in a sum or concatenation.
 """
 
@@ -66,7 +66,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Division:
+class Partition:
     """One way to evaluate a run: its parts, each after those that it reads."""
 
     parts: tuple[Part, ...]
@@ -83,9 +83,9 @@ class Division:
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A run of maps with all its divisions, or a square with one."""
+    """A run of maps with all its partitions, or a square with one."""
 
-    divisions: tuple[Division, ...]
+    partitions: tuple[Partition, ...]
     reads: tuple[int, ...]
     makes: int
 
@@ -93,7 +93,7 @@ class Stage:
     def of(cls, parts: list[Part]) -> Stage:
         made = {part.makes for part in parts}
         reads = dict.fromkeys(tensor for part in parts for tensor in part.reads if tensor not in made)
-        return cls(divisions(parts), tuple(reads), parts[-1].makes)
+        return cls(partitions(parts), tuple(reads), parts[-1].makes)
 
 
 class Merging:
@@ -110,14 +110,14 @@ class Merging:
         left = {self.stages[-1].makes: 0}
         for stage in reversed(self.stages):
             for tensor in stage.reads:
-                way = left[stage.makes] + choose(division.distance[tensor] for division in stage.divisions)
+                way = left[stage.makes] + choose(partition.distance[tensor] for partition in stage.partitions)
                 left[tensor] = max(left.get(tensor, 0), way)
         return left
 
     def _levels_used(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
         used = {INPUT: 0}
         for stage in self.stages:
-            ways = (used[t] + choose(division.distance[t] for division in stage.divisions) for t in stage.reads)
+            ways = (used[t] + choose(partition.distance[t] for partition in stage.partitions) for t in stage.reads)
             used[stage.makes] = max(ways)
         return used
 
@@ -154,20 +154,20 @@ def _runs(parts: list[Part]) -> Iterator[list[Part]]:
         yield [part for part in parts if end[part.makes] == last]
 
 
-def divisions(parts: list[Part]) -> tuple[Division, ...]:
+def partitions(parts: list[Part]) -> tuple[Partition, ...]:
     """All ways to merge the neighbours of a run, most parts first."""
     while len(parts) > _MOST_DIVIDED:
         first = parts[0]
         parts = [multiplied(first, part) if first.makes in part.reads else part for part in parts[1:]]
-    found: list[Division] = []
+    found: list[Partition] = []
     for joints in product([False, True], repeat=len(parts) - 1):
-        division = _divided(parts, joints)
-        if division:
-            found.append(division)
-    return tuple(sorted(found, key=lambda division: len(division.parts), reverse=True))
+        partition = _parted(parts, joints)
+        if partition:
+            found.append(partition)
+    return tuple(sorted(found, key=lambda partition: len(partition.parts), reverse=True))
 
 
-def _divided(parts: list[Part], joints: tuple[bool, ...]) -> Division | None:
+def _parted(parts: list[Part], joints: tuple[bool, ...]) -> Partition | None:
     """Merge each part but the last into its reader where its joint says so; None when a product would be too large."""
     goes_on = dict(zip((part.makes for part in parts[:-1]), joints, strict=True))
     kept: dict[int, Part] = {}
@@ -180,7 +180,7 @@ def _divided(parts: list[Part], joints: tuple[bool, ...]) -> Division | None:
                     return None
                 whole = multiplied(first, whole)
         kept[part.makes] = whole
-    return Division(tuple(kept.values()))
+    return Partition(tuple(kept.values()))
 
 
 def _worth(first: LinearMap, second: LinearMap) -> int:

@@ -38,7 +38,7 @@ from heinfer.planner.requirements import (
 )
 from heinfer.planner.search.candidates import input_candidates, target_candidates
 from heinfer.planner.search.kernels import Kernel, Kernels
-from heinfer.planner.search.merging import Division, Merging, Part, Stage
+from heinfer.planner.search.merging import Merging, Part, Partition, Stage
 from heinfer.planner.search.states import BEAM, State, beam
 
 _POSED = 12
@@ -176,42 +176,42 @@ class _Search:
             after: defaultdict[_Levels, list[State]] = defaultdict(list)
             done = [tensor for tensor in stage.reads if self.merging.last_stage[tensor] == number]
             for levels, states in at.items():
-                for division in stage.divisions:
+                for partition in stage.partitions:
                     if number == 0:
-                        states = list(self._inputs(division))  # noqa: PLW2901
-                    for end in self._ends(stage, division, dict(levels)):
+                        states = list(self._inputs(partition))  # noqa: PLW2901
+                    for end in self._ends(stage, partition, dict(levels)):
                         left = {tensor: level for tensor, level in levels if tensor not in done}
                         key = tuple(sorted((left | {stage.makes: end}).items()))
-                        after[key] += self._through(division, states, dict(levels), end, done)
+                        after[key] += self._through(partition, states, dict(levels), end, done)
             at = {levels: beam(states) for levels, states in after.items()}
         complete = (s for s in at.get(((self.merging.stages[-1].makes, 0),), []) if not s.layouts[0].has_free_slots)
         return min(complete, key=lambda s: s.price, default=None)
 
-    def _ends(self, stage: Stage, division: Division, levels: dict[int, int]) -> Iterator[int]:
+    def _ends(self, stage: Stage, partition: Partition, levels: dict[int, int]) -> Iterator[int]:
         """Levels at which a stage may end so that what follows can use up exactly those that are left."""
         left = self.merging.levels_from(stage.makes)
-        top = min(levels[tensor] - division.distance[tensor] for tensor in stage.reads)
+        top = min(levels[tensor] - partition.distance[tensor] for tensor in stage.reads)
         if stage.makes in self.merging.may_wait:
             yield from (end for end in left if end <= top)
         elif top in left:
             yield top
 
     def _through(
-        self, division: Division, states: list[State], levels: dict[int, int], end: int, done: list[int]
+        self, partition: Partition, states: list[State], levels: dict[int, int], end: int, done: list[int]
     ) -> list[State]:
-        """Take states through the parts of a division, which ends at a level."""
+        """Take states through the parts of a partition, which ends at a level."""
         levels = dict(levels)
-        for number, part in enumerate(division.parts):
-            level = end + division.distance[part.makes] + 1
-            later = {tensor for after in division.parts[number + 1 :] for tensor in after.reads}
+        for number, part in enumerate(partition.parts):
+            level = end + partition.distance[part.makes] + 1
+            later = {tensor for after in partition.parts[number + 1 :] for tensor in after.reads}
             read = [t for t in part.reads if t not in later and (t in done or t not in self.merging.last_stage)]
             found = self._squared(states, part, level) if part.is_square else self._successors(states, part, level)
             states = beam(state.without(read) for state in found)
         return states
 
-    def _inputs(self, division: Division) -> Iterator[State]:
-        """The inputs that the first map of a division suggests."""
-        first = next(linear for part in division.parts for tensor, linear in part.terms if tensor == INPUT)
+    def _inputs(self, partition: Partition) -> Iterator[State]:
+        """The inputs that the first map of a partition suggests."""
+        first = next(linear for part in partition.parts for tensor, linear in part.terms if tensor == INPUT)
         for candidate in input_candidates(first, self.slots):
             state = State.sent(candidate, candidate.layout.ciphertexts * self.prices.upload)
             if self._allowed(state):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
-from heinfer.layout.packings import dense_pack, power_of_two
+from heinfer.layout.packings import power_of_two, window_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.join import Index
 from heinfer.planner.search.candidates import strides, taps
@@ -41,7 +41,7 @@ def subset_sums(steps: tuple[int, ...]) -> Index:
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
+class SlotMap:
     """Where the elements of a tensor are.
 
     Attributes:
@@ -71,11 +71,11 @@ class Places:
         index[self.ciphertext[:, None], held] = np.arange(self.slot.size)[:, None]
         return Layout(self.shape, index)
 
-    def part(self, kept: NDArray[np.bool_]) -> Places:
+    def part(self, kept: NDArray[np.bool_]) -> SlotMap:
         """Some of the elements, as one axis, in the ciphertexts that are left."""
         ciphertext = np.unique(self.ciphertext[kept], return_inverse=True)[1]
         shape = (int(kept.sum()),)
-        return Places(shape, self.slots, ciphertext, self.slot[kept], self.label, self.copies, self.others)
+        return SlotMap(shape, self.slots, ciphertext, self.slot[kept], self.label, self.copies, self.others)
 
     def reads(self, linear: LinearMap) -> tuple[Index, Index]:
         """Ciphertext and slot in which every entry of a map finds its input."""
@@ -92,7 +92,7 @@ class Vector:
         free: steps from one copy of the tensor to the others.
     """
 
-    places: Places
+    places: SlotMap
     sums: tuple[int, ...]
     free: tuple[int, ...] = ()
 
@@ -111,7 +111,7 @@ def vector(shape: Shape, slots: int, *, copied: bool, together: int = 1) -> Vect
     free = doublings(width, slots) if copied and size <= slots else ()
     note = f", {1 << len(free)} copies" if free else ""
     label = f"{named(shape)} dense{note}{_in_several(-(-size // held))}"
-    return Vector(Places(shape, slots, number // held, number % held, label, free), doublings(1, width), free)
+    return Vector(SlotMap(shape, slots, number // held, number % held, label, free), doublings(1, width), free)
 
 
 def _reach(linear: LinearMap, axis: int) -> tuple[int, int]:
@@ -180,7 +180,7 @@ def raster_for(shape: Shape, convolutions: list[LinearMap]) -> Raster:
 class Planes:
     """A tensor of planes: ConvPack (a ciphertext for each channel) or DensePack (a block of slots for each)."""
 
-    places: Places
+    places: SlotMap
     raster: Raster
 
 
@@ -196,7 +196,7 @@ def planes(shape: Shape, raster: Raster, slots: int, *, dense: bool) -> Planes:
     kind = f"DensePack in {raster.height}x{raster.width} blocks" if dense else "ConvPack"
     several = _in_several(-(-shape[0] // a_ciphertext))
     return Planes(
-        Places(shape, slots, ciphertext, slot.reshape(-1) % slots, named(shape) + f" {kind}{several}"), raster
+        SlotMap(shape, slots, ciphertext, slot.reshape(-1) % slots, named(shape) + f" {kind}{several}"), raster
     )
 
 
@@ -228,21 +228,8 @@ class Windows:
         return np.array(taps(self.map, 0) or (0,)), np.array(taps(self.map, 1) or (0,))
 
     def layout(self) -> Layout:
-        """The layout; pixels that no tap reads are in ciphertexts of their own."""
-        channels, height, width = self.map.in_shape
-        (stride_y, stride_x), (taps_y, taps_x) = strides(self.map), self._taps
-        _, outputs_y, outputs_x = self.map.out_shape
-        c, ty, tx, y, x = np.ix_(np.arange(channels), taps_y, taps_x, np.arange(outputs_y), np.arange(outputs_x))
-        row, column = stride_y * y + ty, stride_x * x + tx
-        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-        held = np.where(inside, (c * height + row) * width + column, ZERO)
-        index = np.full((channels * taps_y.size * taps_x.size, self.slots), ZERO)
-        index[:, self.pixels] = held.reshape(len(index), -1)
-        unread = np.setdiff1d(np.arange(channels * height * width), held)
-        if unread.size:
-            rest = dense_pack((unread.size,), self.slots).index
-            index = np.concatenate([index, np.where(rest == ZERO, ZERO, unread[rest])])
-        return Layout(self.map.in_shape, index)
+        pixels = self.pixels.reshape(self.map.out_shape[1:])
+        return window_pack(self.map.in_shape, self._taps, strides(self.map), pixels, self.slots)
 
     def reads(self, linear: LinearMap) -> tuple[Index, Index]:
         """Ciphertext and slot in which every entry of the convolution finds its input."""
