@@ -32,7 +32,7 @@ def draw_layouts() -> Figure:
         ),
         (
             "ConvPack of an input: an 8 x 8 image for a 2 x 2 kernel of stride 2, a ciphertext for each tap",
-            window_pack(image, (range(2), range(2)), (2, 2), np.arange(16).reshape(4, 4), 16),
+            window_pack(image, (np.arange(2), np.arange(2)), (2, 2), np.arange(16).reshape(4, 4), 16),
         ),
         (
             "stride phases (space to depth), what heinfer's clients mostly send: every tap reads at one shift",
