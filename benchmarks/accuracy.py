@@ -107,8 +107,7 @@ def _compared(number: int, decrypted: Scores, cleartext: Scores, seconds: float)
 
 def _predicted_bits(model: Bundle, images: NDArray[np.uint8], scores: Scores) -> float:
     """Least precision that the noise model expects of images with these cleartext scores."""
-    codec, part = Codec(model.manifest), model.manifest.input
-    inputs = codec.pack(codec.read_images(images))
-    simulation = simulate(model.circuit, codec.parameters, part.level, part.scale, model.bounds, inputs)
+    codec = Codec(model.manifest)
+    simulation = simulate(model.typed, model.bounds, codec.pack(codec.read_images(images)))
     deviation = float(codec.unpack(simulation.deviation[None], model.manifest.batch).max())
     return float(-np.log2(DEVIATIONS * deviation / np.abs(scores).max(axis=1).min()))

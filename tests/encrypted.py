@@ -43,8 +43,7 @@ class EncryptedRun:
 
     @cached_property
     def program(self) -> TensealProgram:
-        part = self.model.manifest.input
-        return TensealProgram(self.model.bundle.circuit, self.ring, part.level, part.scale)
+        return TensealProgram(self.model.bundle.typed, self.ring)
 
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of one input of shape input_shape, evaluated encrypted."""

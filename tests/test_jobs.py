@@ -312,7 +312,7 @@ def test_a_service_that_ends_begins_nothing_and_gives_results(running, http, own
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
     plan = MODEL.manifest.input
-    runtime = open_runtime(MODEL.circuit, owner.codec.parameters, plan.level, plan.scale, backend=backend)
+    runtime = open_runtime(MODEL.typed, backend=backend)
     parameters, wanted = owner.codec.parameters, MODEL.manifest
     keys = runtime.load_keys(decode_keys(owner.keys, parameters, wanted.keys_binding, wanted.keys.levels))
     frame = owner.inputs(IMAGE)

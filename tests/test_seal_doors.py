@@ -140,7 +140,7 @@ def doors(monkeypatch) -> tuple[list[bytes], set[bytes]]:
 def test_a_call_from_end_to_end_loads_what_the_writer_wrote_and_nothing_else(doors):
     came, written = doors
     owner, plan = Owner(MODEL), MODEL.manifest.input
-    runtime = open_runtime(MODEL.circuit, PARAMETERS, plan.level, plan.scale, backend="tenseal")
+    runtime = open_runtime(MODEL.typed, backend="tenseal")
     sent, binding = owner.inputs(IMAGE), bytes(range(32))
     assert not came  # the client's own objects never are bytes of SEAL that it reads again
     of_keys = MODEL.manifest.keys_binding

@@ -105,10 +105,7 @@ class ServedModel:
 
     def memory(self, backend: str, options: NativeOptions) -> Memory:
         """What it takes in a worker."""
-        plan = self.bundle.manifest.input
-        return runtime_memory(
-            self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, options=options
-        )
+        return runtime_memory(self.bundle.typed, backend=backend, options=options)
 
     def loaded_key_bytes(self, backend: str) -> int:
         """What one client's keys take in a worker."""
