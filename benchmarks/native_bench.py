@@ -12,7 +12,7 @@ from heinfer.backends.native.instructions import Instruction, Residues
 from heinfer.backends.native.library import library
 from heinfer.backends.native.plan import plan_instructions
 from heinfer.backends.native.ring import Words
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide

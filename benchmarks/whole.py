@@ -14,6 +14,7 @@ from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, spread, write_records
 from heinfer.backends.native import NativeRing
+from heinfer.backends.native.runtime import NativeOptions, NativeRuntime
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import plan_policy
 from heinfer.circuit.interpret import run
@@ -31,7 +32,6 @@ from heinfer.lowering.lower import lower
 from heinfer.measurement.machine import describe_machine, today
 from heinfer.network.folding import fold
 from heinfer.planner.plan import Plan
-from heinfer.runtime.native import NativeOptions, NativeRuntime
 from heinfer.zoo.registry import reference
 
 NETWORK = "lola-cifar"

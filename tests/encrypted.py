@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring
 from heinfer.ckks.secret import SecretSide

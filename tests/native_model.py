@@ -12,7 +12,7 @@ from twin import run_on_seal, words_of
 
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bundle import Bundle

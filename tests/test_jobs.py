@@ -22,6 +22,7 @@ from server_process import wait_until
 from test_server import assert_problem, held_worker
 from tiny_model import DEEP, LABELS, cleartext_scores, tiny_bundle
 
+from heinfer.backends import open_runtime
 from heinfer.backends.control import StepControl
 from heinfer.errors import (
     BackendError,
@@ -31,7 +32,6 @@ from heinfer.errors import (
     UnknownJobError,
 )
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
-from heinfer.runtime import open_runtime
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
 from heinfer_server.admission.gate import Gate

@@ -8,6 +8,7 @@ from samples import sample_bundle
 from small_model import small_model
 from tiny_model import tiny_bundle
 
+from heinfer.backends import choose_backend
 from heinfer.cli.report_table import print_report
 from heinfer.compiler.compile import CompiledModel
 from heinfer.compiler.report import report
@@ -15,7 +16,6 @@ from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
 from heinfer.planner.requirements import Requirements
-from heinfer.runtime import choose_backend
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ from installed import INSTALLED
 from owner import Owner, binding_of
 from tiny_model import cleartext_scores, tiny_bundle
 
+from heinfer.backends import Runtime, choice, choose_backend, open_runtime
 from heinfer.circuit.counts import count_circuit
 from heinfer.errors import BackendError, MissingKeyError, SettingError
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.formats.seal_reader import read_key
-from heinfer.runtime import Runtime, choice, choose_backend, open_runtime
 
 MODEL = tiny_bundle()
 PARAMETERS = MODEL.manifest.to_parameters()
@@ -128,7 +128,7 @@ STALE = {
 def test_a_build_for_another_heinfer_does_not_serve(build, tmp_path):
     text, reason = STALE[build]
     (tmp_path / "heinfer_native.py").write_text(text)
-    script = "from heinfer.runtime import *; print(choose_backend(), without_native()); choose_backend('native')"
+    script = "from heinfer.backends import *; print(choose_backend(), without_native()); choose_backend('native')"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)

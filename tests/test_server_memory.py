@@ -11,9 +11,10 @@ from owner import Owner
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 from tiny_model import tiny_bundle
 
+from heinfer.backends import NativeOptions, open_runtime, runtime_memory
 from heinfer.backends.memory import Memory, memory_of
 from heinfer.backends.native import NativeProgram, NativeRing
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.seal import Ring
@@ -21,7 +22,6 @@ from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_keys
-from heinfer.runtime import NativeOptions, open_runtime, runtime_memory
 from heinfer_server import Settings, create_app
 from heinfer_server.memory.of_models import model_options
 from heinfer_server.memory.total import available

@@ -22,7 +22,7 @@ from tenseal import sealapi
 from heinfer.backends.memory import plaintext_keys
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.library import library
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit, SlotVector
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
@@ -153,7 +153,7 @@ class Twin:
 def run_on_seal(side: EvaluationSide, typed: TypedCircuit, inputs: Sequence[Pair]) -> list[Words]:
     """Output words of SEAL, its plaintexts encoded by the native library: encoders may round differently."""
     plaintexts = _plaintexts(side, typed)
-    with patch("heinfer.backends.tenseal._Encoder.encode_all", return_value=plaintexts):
+    with patch("heinfer.backends.seal.program._Encoder.encode_all", return_value=plaintexts):
         program = TensealProgram(typed, side.ring)
     frames = [CiphertextFrame(typed.input_level, typed.input_scale, *words) for words in inputs]
     loaded = [side.load_ciphertext(write_ciphertext(frame, side.parameters)) for frame in frames]

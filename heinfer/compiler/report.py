@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from heinfer.backends import choose_backend
 from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
@@ -18,7 +19,6 @@ from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable, cost_table, cost_tables
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import Manifest
-from heinfer.runtime import choose_backend
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.parameters import Parameters

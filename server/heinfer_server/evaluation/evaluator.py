@@ -10,6 +10,7 @@ from mmap import mmap
 from time import perf_counter
 from traceback import format_exc
 
+from heinfer.backends import Handle, NativeOptions, RingHandle, open_ring, open_runtime
 from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
 from heinfer.ckks.parameters import Parameters
@@ -17,7 +18,6 @@ from heinfer.errors import HeinferError
 from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.runtime import Handle, NativeOptions, RingHandle, open_ring, open_runtime
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 from heinfer_server.evaluation.watching import Watcher
 from heinfer_server.models import digest_of

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from heinfer.backends.memory import Memory, memory_of
 from heinfer.backends.native import NativeRing, native_plan, native_problem
+from heinfer.backends.native.runtime import DEFAULTS, NativeOptions, NativeRuntime
+from heinfer.backends.runtime import RingHandle, Runtime
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
-from heinfer.runtime.native import DEFAULTS, NativeOptions, NativeRuntime
-from heinfer.runtime.runtime import RingHandle, Runtime
 
 BACKENDS = ("native", "tenseal")
 """Those that compute on ciphertexts, the preferred one first."""
@@ -67,7 +67,7 @@ def open_runtime(
     ring = open_ring(typed.parameters, backend) if ring is None else ring
     if backend == "native":
         return NativeRuntime(typed, ring, options)
-    from heinfer.runtime.tenseal import TensealRuntime  # noqa: PLC0415
+    from heinfer.backends.seal.runtime import TensealRuntime  # noqa: PLC0415
 
     return TensealRuntime(typed, ring)
 

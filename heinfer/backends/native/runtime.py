@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
-from heinfer.backends.native.ring import Words
+from heinfer.backends.native.keys import NativeKeys
+from heinfer.backends.native.program import NativeProgram, Progress
+from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.formats.residues import CiphertextFrame, KeyFrame
@@ -50,7 +51,7 @@ class NativeControl:
 
 
 class NativeRuntime:
-    """See heinfer.runtime.Runtime; its constants are encoded when it is made.
+    """See heinfer.backends.Runtime; its constants are encoded when it is made.
 
     Args:
         options: threads, memory for constants, and where they are kept.

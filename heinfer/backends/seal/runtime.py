@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heinfer.backends.control import StepControl
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
@@ -16,7 +16,7 @@ from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 
 class TensealRuntime:
-    """See heinfer.runtime.Runtime; its constants are encoded when it is made."""
+    """See heinfer.backends.Runtime; its constants are encoded when it is made."""
 
     backend = "tenseal"
 
