@@ -14,13 +14,13 @@ from benchmarks.options import Backend, Json, Network
 from benchmarks.records import plan_record, spread, write_records
 from benchmarks.resumable import ImageResult, ResultsFile
 from benchmarks.subject import Subject
+from heinfer.backends import choose_backend
 from heinfer.backends.cleartext import simulate
 from heinfer.circuit.precision import DEVIATIONS
 from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
 from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
-from heinfer.runtime import choose_backend
 from heinfer.zoo.cifar import cifar10_test
 from heinfer.zoo.data import CIFAR10, Images, mnist_test
 from heinfer_client.codec import Codec
@@ -107,8 +107,7 @@ def _compared(number: int, decrypted: Scores, cleartext: Scores, seconds: float)
 
 def _predicted_bits(model: Bundle, images: NDArray[np.uint8], scores: Scores) -> float:
     """Least precision that the noise model expects of images with these cleartext scores."""
-    codec, part = Codec(model.manifest), model.manifest.input
-    inputs = codec.pack(codec.read_images(images))
-    simulation = simulate(model.circuit, codec.parameters, part.level, part.scale, model.bounds, inputs)
+    codec = Codec(model.manifest)
+    simulation = simulate(model.typed, model.bounds, codec.pack(codec.read_images(images)))
     deviation = float(codec.unpack(simulation.deviation[None], model.manifest.batch).max())
     return float(-np.log2(DEVIATIONS * deviation / np.abs(scores).max(axis=1).min()))

@@ -23,8 +23,8 @@ from benchmarks.trained import accuracies
 from benchmarks.whole import executed, scaled
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import count_policy, plan_policy
-from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import cost_table
 from heinfer.frontend import trace
@@ -152,16 +152,16 @@ def _record(case: Case, threads: int, memory: float, count: bool) -> Record:
         counts = count_policy(network, case.policy, ring)
         return record | _predicted(counted_record(counts), counts.parameters)
     plan = plan_policy(network, case.policy)
-    circuit = scaled(plan)
-    record |= _predicted(circuit_record(plan, circuit), plan.parameters)
-    return record if count else record | _run(plan, circuit, about.data.shape, threads, memory)
+    typed = scaled(plan)
+    record |= _predicted(circuit_record(plan, typed.circuit), plan.parameters)
+    return record if count else record | _run(plan, typed, about.data.shape, threads, memory)
 
 
-def _run(plan: Plan, circuit: Circuit, shape: tuple[int, ...], threads: int, memory: float) -> Record:
+def _run(plan: Plan, typed: TypedCircuit, shape: tuple[int, ...], threads: int, memory: float) -> Record:
     """Every rotation, on native; small circuits on SEAL as well."""
     (slots,) = plan.input.pack(np.random.default_rng(SEED).random((1, *shape)))
-    small = count_circuit(circuit).key_switches <= FEW_SWITCHES
-    ran = executed(plan, circuit, slots, threads, memory, EVALUATIONS if small else 1)
+    small = typed.counts.key_switches <= FEW_SWITCHES
+    ran = executed(plan, typed, slots, threads, memory, EVALUATIONS if small else 1)
     record: Record = {
         "threads": threads,
         "native_seconds": ran["eval_seconds"],
@@ -169,13 +169,15 @@ def _run(plan: Plan, circuit: Circuit, shape: tuple[int, ...], threads: int, mem
         "seal_rotation_seconds": round(_rotation_seconds(plan.parameters), 5),
         **{name: ran[name] for name in ("rotations", "key_switches", "hma", "peak_memory_bytes", "precision_bits")},
     }
-    return record | ({"tenseal_seconds": _on_seal(circuit, plan.parameters, plan.input_level)} if small else {})
+    return record | ({"tenseal_seconds": _on_seal(typed)} if small else {})
 
 
-def _on_seal(circuit: Circuit, parameters: Parameters, level: int) -> float:
+def _on_seal(typed: TypedCircuit) -> float:
     """One evaluation, one thread."""
-    bench = TensealBench(parameters, circuit.steps())
-    program, inputs = bench.encode(circuit, level, SCALE), bench.encrypt(circuit.inputs, level, SCALE)
+    circuit = typed.circuit
+    bench = TensealBench(typed.parameters, circuit.steps())
+    program = bench.encode(typed)
+    inputs = bench.encrypt(circuit.inputs, typed.input_level, typed.input_scale)
     started = perf_counter()
     bench.run(program, inputs)
     return round(perf_counter() - started, 3)
@@ -196,7 +198,7 @@ def _rotation_seconds(parameters: Parameters) -> float:
     """A rotation of SEAL at the top level."""
     bench = TensealBench(parameters, (1,))
     circuit = Circuit(parameters.slots, (Op(Kind.INPUT, input=0), Op(Kind.ROTATE, (0,), step=1)), (1,))
-    program = bench.encode(circuit, parameters.top_level, SCALE)
+    program = bench.encode(TypedCircuit(circuit, parameters, parameters.top_level, SCALE))
     inputs = bench.encrypt(1, parameters.top_level, SCALE)
     seconds = []
     for _ in range(ROTATIONS):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter, thread_time
 
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.formats.bundle import Bundle
 from heinfer.measurement.tenseal import TensealBench
 
@@ -20,11 +21,11 @@ class Evaluations:
 
     def __init__(self, model: Bundle) -> None:
         self._circuit, self._input = model.circuit, model.manifest.input
-        parameters, steps = model.manifest.to_parameters(), model.circuit.steps()
+        parameters, steps = model.typed.parameters, model.circuit.steps()
         self._bench = TensealBench(parameters, steps)
-        self._program = self._bench.encode(self._circuit, self._input.level, self._input.scale)
+        self._program = self._bench.encode(model.typed)
         rotation = Circuit(parameters.slots, (Op(Kind.INPUT, input=0), Op(Kind.ROTATE, (0,), step=steps[0])), (1,))
-        self._rotation = self._bench.encode(rotation, parameters.top_level, self._input.scale)
+        self._rotation = self._bench.encode(TypedCircuit(rotation, parameters, parameters.top_level, self._input.scale))
         self._rotated = self._bench.encrypt(1, parameters.top_level, self._input.scale)
         self.wall: list[float] = []
         self.cpu: list[float] = []

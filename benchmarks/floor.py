@@ -13,9 +13,10 @@ from benchmarks.records import Record, plan_record, save_records, show_table, sp
 from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
+from heinfer.backends.memory import key_bytes
 from heinfer.backends.native import NativeKeys, NativePlan, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
-from heinfer.backends.native.work import key_bytes_read, work_of_all
+from heinfer.backends.native.work import work_of_all
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
@@ -75,8 +76,8 @@ def _record(model: Bundle) -> Record:
 
 def _floor(plan: NativePlan, kernels: KernelSpeed, achieved: float) -> Record:
     """The larger of the time to read all keys and plaintexts once, and of the arithmetic in the nearest caches."""
-    keys, plaintexts = key_bytes_read(plan), plan.constant_bytes
-    work = work_of_all(plan.instructions, plan.shapes)
+    keys, plaintexts = key_bytes(plan.typed.parameters, plan.typed.key_levels, "native"), plan.constant_bytes
+    work = work_of_all(plan.instructions, plan.residues)
     streaming, arithmetic = (keys + plaintexts) / kernels.bytes_a_second, kernels.seconds(work)
     return {
         "streamed_key_bytes": keys,
@@ -108,12 +109,9 @@ class NativeEvaluations:
         self._rotation = Rotation(subject)
         ring = NativeRing.secure(parameters)
         self.instruction_set = ring.instruction_set
-        self._programs = {
-            threads: NativeProgram(model.circuit, ring, manifest.input.level, manifest.input.scale, threads=threads)
-            for threads in (1, THREADS)
-        }
+        self._programs = {threads: NativeProgram(model.typed, ring, threads=threads) for threads in (1, THREADS)}
         self.plan = self._programs[1].plan
-        self._keys = NativeKeys(ring, self.plan.key_levels)
+        self._keys = NativeKeys(ring, model.typed.key_levels)
         for key in decode_keys(subject.keys, parameters, manifest.keys_binding, manifest.keys.levels):
             self._keys.add(key.step, key.digits, [seed.data for seed in key.seeds])
         self._inputs = _encrypted(subject, ring)

@@ -13,6 +13,7 @@ import numpy as np
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.work import Work
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 
 ROUNDS = 200
@@ -82,7 +83,8 @@ def _sum_of_products(ring: NativeRing, terms: int) -> Callable[[], object]:
     for product in products[1:]:
         ops.append(Op(Kind.ADD, (total, product)))
         total = len(ops) - 1
-    program = NativeProgram(Circuit(slots, tuple(ops), (total,), constants), ring, 0, 2.0**12)
+    circuit = Circuit(slots, tuple(ops), (total,), constants)
+    program = NativeProgram(TypedCircuit(circuit, ring.parameters, 0, 2.0**12), ring)
     words = np.zeros((1, degree), np.uint32)
     keys = NativeKeys(ring, {})
     return lambda: program.run([(words, words)] * _VALUES, keys)

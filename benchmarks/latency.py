@@ -21,6 +21,7 @@ from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
 from benchmarks.untrained import SEED, compile_random
+from heinfer.backends import BACKENDS, choose_backend
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import planner_of
 from heinfer.cli.local_server import local_server
@@ -29,7 +30,6 @@ from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.requirements import NO_LIMITS
-from heinfer.runtime import BACKENDS, choose_backend
 from heinfer.zoo.reference import REQUIREMENTS, compile_reference
 from heinfer_client import Client
 

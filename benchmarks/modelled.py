@@ -24,10 +24,9 @@ class Modelled:
 
     def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Decrypted]]:
         """Exact scores (classes,) and the answer of each image; noise is that of their mean power."""
-        bundle, codec, part = self._bundle, self._codec, self._bundle.manifest.input
+        bundle, codec = self._bundle, self._codec
         limit = bundle.manifest.capacity * 2.0**-bundle.manifest.output.exponent
-        inputs = codec.pack(codec.read_images(images))
-        simulation = simulate(bundle.circuit, codec.parameters, part.level, part.scale, bundle.bounds, inputs)
+        simulation = simulate(bundle.typed, bundle.bounds, codec.pack(codec.read_images(images)))
         for slots in simulation.outputs:
             noise = self._rng.normal(size=(2, *slots.shape)) * simulation.deviation
             decrypted = wrapped(slots + noise[0] + 1j * noise[1], limit)

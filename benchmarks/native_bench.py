@@ -8,12 +8,13 @@ from time import thread_time
 import numpy as np
 
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
-from heinfer.backends.native.instructions import Instruction, Shape
+from heinfer.backends.native.instructions import Instruction, Residues
 from heinfer.backends.native.library import library
 from heinfer.backends.native.plan import plan_instructions
 from heinfer.backends.native.ring import Words
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import Ring
@@ -56,27 +57,30 @@ class NativeBench:
 
     def seal(self, circuit: Circuit) -> Callable[[], float]:
         """What runs a circuit on SEAL, and returns its seconds of the processor."""
-        program = TensealProgram(circuit, self._seal, self.parameters.top_level, SCALE)
+        program = TensealProgram(self._typed(circuit), self._seal)
         inputs = self._seal_inputs[: circuit.inputs]
         return lambda: _seconds(lambda: program.run(inputs, self._side))
 
     def native(self, circuit: Circuit) -> Callable[[], float]:
         """What runs a circuit on the native library, on one thread."""
-        program = NativeProgram(circuit, self.ring, self.parameters.top_level, SCALE)
+        program = NativeProgram(self._typed(circuit), self.ring)
         inputs = self._inputs[: circuit.inputs]
         return lambda: _seconds(lambda: program.run(inputs, self._keys))
 
     def native_instructions(
-        self, circuit: Circuit, shapes: Sequence[Shape], instructions: Sequence[Instruction]
+        self, circuit: Circuit, residues: Sequence[Residues], instructions: Sequence[Instruction]
     ) -> Callable[[], float]:
         """What runs given instructions, without constants, for a circuit's inputs and outputs."""
-        plan = plan_instructions(circuit, self.parameters, shapes, instructions)
+        plan = plan_instructions(self._typed(circuit), residues, instructions)
         program = library().Program(
             self.ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
         )
         program.load([], [], 1)
         rows = [half for pair in self._inputs[: circuit.inputs] for half in pair]
         return lambda: _seconds(lambda: program.run(rows, self._keys.handle, 1, Progress().handle))
+
+    def _typed(self, circuit: Circuit) -> TypedCircuit:
+        return TypedCircuit(circuit, self.parameters, self.parameters.top_level, SCALE)
 
 
 def _seconds(run: Callable[[], object]) -> float:

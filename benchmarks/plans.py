@@ -15,11 +15,9 @@ from rich.progress import track
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table, spread
 from benchmarks.untrained import SEED
-from benchmarks.whole import SCALE_BITS, scaled
+from benchmarks.whole import scaled
 from heinfer.backends.native import NativeProgram
-from heinfer.circuit.annotate import annotate
-from heinfer.circuit.counts import count_circuit
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
@@ -72,7 +70,7 @@ class _Planned:
 
     table: str
     plan: Plan
-    circuit: Circuit
+    typed: TypedCircuit
     bench: NativeBench
     program: NativeProgram
 
@@ -82,17 +80,13 @@ class _Planned:
         about = reference(name)
         folded = fold(trace(about.build().eval(), about.data.shape))
         plan, unscaled = plan_circuit(folded, replace(_wishes(name), backend=table))
-        circuit = scaled(plan, unscaled)
-        bench = NativeBench(plan.parameters, circuit.steps())
-        return cls(table, plan, circuit, bench, bench.encode(circuit, plan.input_level, 2.0**SCALE_BITS))
+        typed = scaled(plan, unscaled)
+        bench = NativeBench(plan.parameters, unscaled.steps())
+        return cls(table, plan, typed, bench, bench.encode(typed))
 
     def record(self, name: str, seconds: Sequence[float]) -> Record:
-        counts, parameters = count_circuit(self.circuit), self.plan.parameters
-        types = annotate(self.circuit, parameters, self.plan.input_level, 2.0**SCALE_BITS)
-        keys = self.program.plan.key_levels
-        predicted = {
-            table: sum(predict(self.circuit, types, cost_table(parameters.ring_degree, table))) for table in TABLES
-        }
+        counts, parameters, keys = self.typed.counts, self.typed.parameters, self.typed.key_levels
+        predicted = {table: sum(predict(self.typed, cost_table(parameters.ring_degree, table))) for table in TABLES}
         return {
             "benchmark": "plans",
             "network": name,
@@ -102,8 +96,8 @@ class _Planned:
             "cost_table": self.table,
             "ring_degree": parameters.ring_degree,
             "log_qp": round(parameters.log_qp, 3),
-            "levels": self.plan.input_level,
-            "input_ciphertexts": self.circuit.inputs,
+            "levels": self.typed.input_level,
+            "input_ciphertexts": self.typed.circuit.inputs,
             "rotations": counts.rotations,
             "rotations_hoisted": self.program.executed.rotations_hoisted,
             "key_switches": counts.key_switches,
@@ -127,7 +121,7 @@ def _wishes(name: str) -> Requirements:
 
 def _compared(name: str) -> list[Record]:
     both = [_Planned.by(table, name) for table in TABLES]
-    inputs = [p.bench.encrypt(p.circuit.inputs, p.plan.input_level, 1.0) for p in both]
+    inputs = [p.bench.encrypt(p.typed.circuit.inputs, p.typed.input_level, 1.0) for p in both]
     seconds: list[list[float]] = [[] for _ in both]
     for number in track(range(ROUNDS + 1), description=name):
         for planned, given, spent in zip(both, inputs, seconds, strict=True):

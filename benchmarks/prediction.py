@@ -9,7 +9,6 @@ from rich.progress import track
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, spread, write_records
-from heinfer.circuit.annotate import annotate
 from heinfer.costs.prediction import by_kind, predict
 from heinfer.costs.tables import cost_table
 from heinfer.formats import bundle
@@ -34,15 +33,13 @@ def _compare(model: Bundle) -> Record:
 
     A table of another machine cannot know the seconds of this one: in rotations at the top level it can be right.
     """
-    manifest, circuit = model.manifest, model.circuit
-    parameters = manifest.to_parameters()
+    manifest, circuit, parameters = model.manifest, model.circuit, model.typed.parameters
     calibration, evaluations = Calibration(open_bench("tenseal", parameters.ring_degree)), Evaluations(model)
     for _ in track(range(SWEEPS), description=manifest.name):
         for _level in calibration.sweep():
             pass
         for _ in range(EVALUATIONS):
             evaluations.add()
-    types = annotate(circuit, parameters, manifest.input.level, manifest.input.scale)
     measured, rotation = median(evaluations.cpu), median(evaluations.rotations)
     record = plan_record("prediction", model) | {
         "machine": describe_machine(),
@@ -54,7 +51,7 @@ def _compare(model: Bundle) -> Record:
     }
     shipped = cost_table(parameters.ring_degree)
     for name, table in (("calibrated", calibration.table()), ("shipped", shipped)):
-        milliseconds = predict(circuit, types, table)
+        milliseconds = predict(model.typed, table)
         seconds = sum(milliseconds) / 1000
         in_rotations = 1000 * seconds / table("rotation", parameters.top_level)
         record |= {

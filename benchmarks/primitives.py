@@ -13,7 +13,7 @@ from benchmarks.kernels import measure_kernels
 from benchmarks.native_bench import SCALE, NativeBench
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table, spread
-from heinfer.backends.native.instructions import Division, Rotations, Shape, Sum, Target
+from heinfer.backends.native.instructions import Division, Residues, Rotations, Sum, Target
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.ckks.parameters import Parameters
 from heinfer.measurement.machine import describe_machine, today
@@ -156,11 +156,11 @@ def _extended(bench: NativeBench, number: int) -> Callable[[], float]:
     """Rotations of one input, summed in the extended basis and divided once."""
     rows = bench.parameters.top_level + 1
     total, out = number + 1, number + 2
-    shapes = [Shape(rows), *[Shape(rows + 1, extended=True)] * (number + 1), Shape(rows)]
+    residues = [Residues(rows), *[Residues(rows + 1, extended=True)] * (number + 1), Residues(rows)]
     targets = tuple(Target(step, step) for step in range(1, number + 1))
     added = Sum(total, addends=tuple(range(1, number + 1)))
     shell = Circuit(bench.parameters.slots, (Op(Kind.INPUT, input=0),), (out,))
-    return bench.native_instructions(shell, shapes, [Rotations(0, targets, exact=False), added, Division(out, total)])
+    return bench.native_instructions(shell, residues, [Rotations(0, targets, exact=False), added, Division(out, total)])
 
 
 def _differences(

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.backends import NativeOptions
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.bundle import Bundle
-from heinfer.runtime import NativeOptions
 from heinfer_client.codec import Codec, Decrypted
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup

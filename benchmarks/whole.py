@@ -14,12 +14,14 @@ from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, spread, write_records
 from heinfer.backends.native import NativeRing
+from heinfer.backends.native.runtime import NativeOptions, NativeRuntime
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import plan_policy
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.passes import remove_dead_code
 from heinfer.circuit.passes.scales import Scales, assign_scales
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.secret import SecretSide
 from heinfer.cli.comparison import precision_bits
 from heinfer.formats.residues import CiphertextFrame
@@ -30,7 +32,6 @@ from heinfer.lowering.lower import lower
 from heinfer.measurement.machine import describe_machine, today
 from heinfer.network.folding import fold
 from heinfer.planner.plan import Plan
-from heinfer.runtime.native import NativeOptions, NativeRuntime
 from heinfer.zoo.registry import reference
 
 NETWORK = "lola-cifar"
@@ -54,7 +55,7 @@ def whole(
     about = reference(NETWORK)
     started = perf_counter()
     plan = plan_policy(fold(trace(about.build().eval(), about.data.shape)), Policy.LOLA)
-    circuit = scaled(plan)
+    typed = scaled(plan)
     planned = perf_counter() - started
     image = np.random.default_rng(SEED).random((1, *about.data.shape))
     inputs = plan.input.pack(image)
@@ -68,14 +69,14 @@ def whole(
         "ring_degree": plan.parameters.ring_degree,
         "log_qp": round(plan.parameters.log_qp, 3),
         "levels": plan.input_level,
-        "input_ciphertexts": circuit.inputs,
+        "input_ciphertexts": typed.circuit.inputs,
         "planning_seconds": round(planned, 1),
     }
-    record |= executed(plan, circuit, inputs[0], threads, memory)
+    record |= executed(plan, typed, inputs[0], threads, memory)
     write_records([record | {"machine": describe_machine(), "date": today()}], json)
 
 
-def scaled(plan: Plan, circuit: Circuit | None = None) -> Circuit:
+def scaled(plan: Plan, circuit: Circuit | None = None) -> TypedCircuit:
     """The circuit of a plan, or another that was made of it, with scales that do not depend on data."""
     circuit = circuit or remove_dead_code(lower(plan))
     bits = [SCALE_BITS] * len(circuit.layers)
@@ -84,13 +85,13 @@ def scaled(plan: Plan, circuit: Circuit | None = None) -> Circuit:
 
 
 def executed(
-    plan: Plan, circuit: Circuit, slots: NDArray[np.float64], threads: int, memory: float, evaluations: int = 1
+    plan: Plan, typed: TypedCircuit, slots: NDArray[np.float64], threads: int, memory: float, evaluations: int = 1
 ) -> Record:
     """Run a circuit on the native backend; what it took, and the precision against cleartext."""
-    parameters, level, scale = plan.parameters, plan.input_level, 2.0**SCALE_BITS
+    circuit, parameters, level, scale = typed.circuit, typed.parameters, typed.input_level, typed.input_scale
     secret = SecretSide.generate(parameters)
     started = perf_counter()
-    runtime = NativeRuntime(circuit, NativeRing.secure(parameters), level, scale, NativeOptions(threads, memory))
+    runtime = NativeRuntime(typed, NativeRing.secure(parameters), NativeOptions(threads, memory))
     loaded = perf_counter() - started
     steps = ([0] if circuit.needs_relinearization else []) + list(circuit.steps())
     keys = runtime.load_keys(

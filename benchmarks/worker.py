@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.memory import peak_bytes, status_bytes
+from heinfer.backends import NativeOptions
 from heinfer.formats import bundle
-from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
 from heinfer_server.keys.frame_file import FrameFile

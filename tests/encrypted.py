@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring
 from heinfer.ckks.secret import SecretSide
@@ -43,8 +43,7 @@ class EncryptedRun:
 
     @cached_property
     def program(self) -> TensealProgram:
-        part = self.model.manifest.input
-        return TensealProgram(self.model.bundle.circuit, self.ring, part.level, part.scale)
+        return TensealProgram(self.model.bundle.typed, self.ring)
 
     def __call__(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Scores of one input of shape input_shape, evaluated encrypted."""

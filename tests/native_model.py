@@ -12,7 +12,7 @@ from twin import run_on_seal, words_of
 
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats.bundle import Bundle
@@ -56,11 +56,10 @@ class NativeModel:
         return NativeRing.secure(self.codec.parameters)
 
     def program(self, **options: bool | int) -> NativeProgram:
-        part = self.bundle.manifest.input
-        return NativeProgram(self.bundle.circuit, self.ring, part.level, part.scale, **options)  # type: ignore[arg-type]
+        return NativeProgram(self.bundle.typed, self.ring, **options)  # type: ignore[arg-type]
 
     def native_keys(self, program: NativeProgram) -> NativeKeys:
-        keys = NativeKeys(self.ring, program.plan.key_levels)
+        keys = NativeKeys(self.ring, program.typed.key_levels)
         for frame in self.keys:
             keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
         return keys
@@ -85,10 +84,9 @@ class NativeModel:
 
     def on_seal(self, frames: Sequence[CiphertextFrame], *, same_plaintexts: bool) -> list[Words]:
         """Output words of SEAL, with the native library's plaintexts or its own."""
-        part, circuit = self.bundle.manifest.input, self.bundle.circuit
         if same_plaintexts:
-            return run_on_seal(self.seal, circuit, self.words(frames), part.level, part.scale)
-        program = TensealProgram(circuit, self.seal.ring, part.level, part.scale)
+            return run_on_seal(self.seal, self.bundle.typed, self.words(frames))
+        program = TensealProgram(self.bundle.typed, self.seal.ring)
         loaded = [self.seal.load_ciphertext(write_ciphertext(f, self.codec.parameters)) for f in frames]
         return [words_of(c) for c in program.run(loaded, self.seal)]
 
@@ -100,9 +98,8 @@ class NativeModel:
 
     def simulate(self, image: NDArray[np.uint8]) -> Simulation:
         """The same image in cleartext, with the noise that the model of it predicts."""
-        part = self.bundle.manifest.input
         packed = self.codec.pack([self.codec.read_image(image)])
-        return simulate(self.bundle.circuit, self.codec.parameters, part.level, part.scale, self.bundle.bounds, packed)
+        return simulate(self.bundle.typed, self.bundle.bounds, packed)
 
 
 def assert_as_noisy_as_predicted(error: Slots, deviation: Slots) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from circuits import SCALE, Builder
 from hypothesis import strategies as st
 
-from heinfer.circuit.annotate import ValueType, annotate
+from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 
 _KINDS = [k for k in Kind if k is not Kind.INPUT]
@@ -24,7 +25,7 @@ def random_circuits(draw: st.DrawFn, parameters: Parameters, level: int, steps: 
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     b.constants += [rng.normal(size=parameters.slots), np.array([rng.normal()]), np.zeros(parameters.slots)]
     constants = len(b.constants)
-    types: list[ValueType] = list(annotate(b.circuit(), parameters, level, SCALE))
+    types = TypedCircuit(b.circuit(), parameters, level, SCALE).types
     for _ in range(draw(st.integers(1, 40))):
         kind = draw(st.sampled_from(_KINDS))
         candidates = [v for v, t in enumerate(types) if _takes(kind, t, parameters)]
@@ -41,7 +42,7 @@ def random_circuits(draw: st.DrawFn, parameters: Parameters, level: int, steps: 
             b.op(kind, x, step=draw(st.sampled_from(steps)), hoist=x if draw(st.booleans()) else -1)
         else:
             b.op(kind, x)
-        types = list(annotate(b.circuit(), parameters, level, SCALE))
+        types = TypedCircuit(b.circuit(), parameters, level, SCALE).types
     outputs = draw(st.lists(st.integers(0, len(types) - 1), min_size=1, max_size=4))
     return b.circuit(*outputs, len(types) - 1)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import (
@@ -57,7 +57,7 @@ def sample_manifest(**changes: Any) -> Manifest:
         level=1,
         scale=INPUT_SCALE,
     )
-    result = annotate(sample_circuit(), PARAMETERS, image.level, image.scale)[-1]
+    result = TypedCircuit(sample_circuit(), PARAMETERS, image.level, image.scale).types[-1]
     parts: dict[str, Any] = {
         "name": "sample",
         "model_version": "1",

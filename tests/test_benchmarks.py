@@ -20,7 +20,7 @@ from benchmarks.pictures import FAMILIES, pictures
 from benchmarks.records import plan_record, spread
 from benchmarks.resumable import ImageResult, ResultsFile
 from heinfer import zoo
-from heinfer.backends.native import NativePlan, plan_circuit
+from heinfer.backends.native import NativePlan, native_plan
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table
 from heinfer.formats import bundle
 from heinfer.planner.requirements import NO_LIMITS
@@ -464,7 +464,7 @@ def test_floor_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeyp
     assert record["floor_seconds"] == max(record["streaming_seconds"], record["arithmetic_seconds"])
     assert record["streamed_bytes"] == record["streamed_key_bytes"] + record["streamed_plaintext_bytes"]
     assert record["streamed_key_bytes"] == 8 * 8192 * sum(
-        (level + 1) * (level + 2) for level in plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").key_levels.values()
+        (level + 1) * (level + 2) for level in plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").typed.key_levels.values()
     )
     assert record["eval_cpu_seconds"]["median"] > record["streaming_seconds"]
 
@@ -508,6 +508,4 @@ def test_plans_sets_those_of_both_tables_side_by_side(tmp_path, monkeypatch):
 
 
 def plan_of(path) -> NativePlan:
-    model = bundle.load(path)
-    manifest = model.manifest
-    return plan_circuit(model.circuit, manifest.to_parameters(), manifest.input.level, manifest.input.scale)
+    return native_plan(bundle.load(path).typed)

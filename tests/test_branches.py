@@ -25,10 +25,10 @@ from random_networks import (
 from rich.console import Console
 from rings import tiny_parameters
 
-from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import Scales, assign_scales
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.seal import Ring
 from heinfer.cli.report_table import print_report
 from heinfer.compiler.compile import CompiledModel, compile_network
@@ -95,15 +95,14 @@ def test_a_planned_network_computes_the_network(network: Network, planes: int) -
     circuit = assert_runs(network, plan)
     layers = "+".join(layer.name for layer in circuit.layers).split("+")
     assert sorted(layers) == sorted("+".join(node.name for node in folded.nodes).split("+"))
-    types = types_of(plan, circuit)  # levels and scales agree wherever tensors meet
+    types = typed(plan, circuit).types  # levels and scales agree wherever tensors meet
     assert {types[o].level for o in circuit.outputs} == {0}
 
 
-def types_of(plan: Plan, circuit: Circuit) -> tuple[ValueType, ...]:
-    """Level and scale of every value when all layers with factors land on 24 bits."""
+def typed(plan: Plan, circuit: Circuit) -> TypedCircuit:
+    """The circuit when all layers with factors land on 24 bits."""
     scales = Scales(34.0, (24.0,) * len(circuit.layers))
-    scaled = assign_scales(circuit, plan.parameters, plan.input_level, scales)
-    return annotate(scaled, plan.parameters, plan.input_level, 2.0**34)
+    return assign_scales(circuit, plan.parameters, plan.input_level, scales)
 
 
 def tower(*heights: int) -> Network:
@@ -148,7 +147,7 @@ def test_a_short_branch_is_made_at_a_low_level() -> None:
     kinds = [op.kind for op in circuit.ops]
     assert kinds.count(Kind.DROP_LEVEL) == 2  # of one tensor
     cost = cost_table(plan.parameters.ring_degree)
-    assert plan.price(cost) == pytest.approx(sum(predict(circuit, types_of(plan, circuit), cost)), rel=0.05)
+    assert plan.price(cost) == pytest.approx(sum(predict(typed(plan, circuit), cost)), rel=0.05)
 
 
 # Counts --------------------------------------------------------------------------------------------
@@ -248,8 +247,7 @@ def test_an_encrypted_run_equals_cleartext_within_its_own_budget(network: Networ
 
 def test_sums_of_products_of_several_scales_land_on_one() -> None:
     model = compiled(RESIDUAL)
-    circuit, part = model.bundle.circuit, model.manifest.input
-    types = annotate(circuit, model.plan.parameters, part.level, part.scale)
+    circuit, types = model.bundle.circuit, model.bundle.typed.types
     read = [
         types[op.args[0]].scale
         for op in circuit.ops

@@ -11,7 +11,6 @@ from encrypted import EncryptedRun, precision_bits
 from torch import nn
 
 import heinfer
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.precision import LEAST_BITS
 from heinfer.circuit.validate import validate
@@ -106,10 +105,8 @@ def predicted_bits(model: CompiledModel) -> float:
 
 
 def test_the_price_of_the_plan_is_the_time_of_its_circuit(model: CompiledModel) -> None:
-    part, parameters = model.manifest.input, model.plan.parameters
-    cost = cost_table(parameters.ring_degree)
-    types = annotate(model.bundle.circuit, parameters, part.level, part.scale)
-    assert model.plan.price(cost) == pytest.approx(sum(predict(model.bundle.circuit, types, cost)), rel=0.03)
+    cost = cost_table(model.plan.parameters.ring_degree)
+    assert model.plan.price(cost) == pytest.approx(sum(predict(model.bundle.typed, cost)), rel=0.03)
 
 
 def test_a_limit_on_keys_is_kept_by_composing_rotations(model: CompiledModel) -> None:
@@ -204,12 +201,9 @@ def test_report_answers_before_anything_is_paid(model: CompiledModel) -> None:
 
 
 def test_overflow_is_refused_and_named(model: CompiledModel) -> None:
-    part = model.manifest.input
     bounds = [b * 2.0**30 for b in model.bundle.bounds]
     with pytest.raises(RangeError, match=r"fc: values up to .* at scale .* level 0"):
-        validate(
-            model.bundle.circuit, model.plan.parameters, part.level, part.scale, [*model.bundle.bounds[:-1], bounds[-1]]
-        )
+        validate(model.bundle.typed, [*model.bundle.bounds[:-1], bounds[-1]])
 
 
 def test_values_beyond_their_bound_are_warned_of(model: CompiledModel) -> None:

@@ -8,7 +8,6 @@ from random_networks import SEEDS
 from small_model import NETWORK, PIXELS, SHAPE, small_model
 
 from benchmarks.subject import Subject
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.interpret import interpret
 from heinfer.circuit.ir import Circuit
@@ -87,14 +86,10 @@ def test_headroom_is_a_whole_number_of_bits(headroom: object) -> None:
 
 
 def test_the_noise_of_layers_adds_up(model: CompiledModel) -> None:
-    circuit, part = model.bundle.circuit, model.manifest.input
-    statistics = observe(circuit, model.plan.input.pack(np.random.default_rng(3).random((4, *SHAPE))), 1.0)
-    types = annotate(circuit, model.plan.parameters, part.level, part.scale)
-    (together,) = predict_noise(circuit, types, statistics, model.plan.parameters)
-    alone = [
-        predict_noise(circuit, types, statistics, model.plan.parameters, of_layer)[0]
-        for of_layer in range(-1, len(circuit.layers))
-    ]
+    typed = model.bundle.typed
+    statistics = observe(typed.circuit, model.plan.input.pack(np.random.default_rng(3).random((4, *SHAPE))), 1.0)
+    (together,) = predict_noise(typed, statistics)
+    alone = [predict_noise(typed, statistics, of_layer)[0] for of_layer in range(-1, len(typed.circuit.layers))]
     np.testing.assert_allclose(np.sum(alone, axis=0), together)
     assert min(float(noise.max()) for noise in alone[:2]) > 0
 

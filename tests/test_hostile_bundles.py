@@ -16,7 +16,7 @@ from rich.console import Console
 from samples import PARAMETERS, sample_bundle
 from test_bundle import PREAMBLE, file_of, sealed, tensors
 
-from heinfer.backends.native import arena, plan_circuit
+from heinfer.backends.native import arena, native_plan
 from heinfer.backends.native.arena import MOST_ROWS
 from heinfer.circuit.counts import count, count_layers
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
@@ -111,7 +111,7 @@ def test_as_many_operations_as_the_bound_are_dealt_with_in_seconds():
         last = first + len(turned) + len(sums) - 1
     large = replace(circuit, ops=(*circuit.ops, *turned, *sums), outputs=(last,))
     began = process_time()
-    plan = plan_circuit(large, GOOD.manifest.to_parameters(), 1, GOOD.manifest.input.scale)
+    plan = native_plan(replace(GOOD, circuit=large).typed)
     assert process_time() - began < 10
     assert plan.arena.rows < MOST_ROWS
 
@@ -119,7 +119,7 @@ def test_as_many_operations_as_the_bound_are_dealt_with_in_seconds():
 def test_a_run_that_would_hold_more_than_any_machine_has_is_refused(monkeypatch):
     monkeypatch.setattr(arena, "MOST_ROWS", 8)
     with pytest.raises(CircuitError, match="more than 8 rows"):
-        plan_circuit(GOOD.circuit, GOOD.manifest.to_parameters(), 1, GOOD.manifest.input.scale)
+        native_plan(GOOD.typed)
 
 
 def test_outputs_are_counted_before_they_are_read():

@@ -22,6 +22,7 @@ from server_process import wait_until
 from test_server import assert_problem, held_worker
 from tiny_model import DEEP, LABELS, cleartext_scores, tiny_bundle
 
+from heinfer.backends import open_runtime
 from heinfer.backends.control import StepControl
 from heinfer.errors import (
     BackendError,
@@ -31,7 +32,6 @@ from heinfer.errors import (
     UnknownJobError,
 )
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
-from heinfer.runtime import open_runtime
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
 from heinfer_server.admission.gate import Gate
@@ -312,7 +312,7 @@ def test_a_service_that_ends_begins_nothing_and_gives_results(running, http, own
 @pytest.mark.parametrize("backend", INSTALLED)
 def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
     plan = MODEL.manifest.input
-    runtime = open_runtime(MODEL.circuit, owner.codec.parameters, plan.level, plan.scale, backend=backend)
+    runtime = open_runtime(MODEL.typed, backend=backend)
     parameters, wanted = owner.codec.parameters, MODEL.manifest
     keys = runtime.load_keys(decode_keys(owner.keys, parameters, wanted.keys_binding, wanted.keys.levels))
     frame = owner.inputs(IMAGE)

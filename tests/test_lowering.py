@@ -21,11 +21,11 @@ from planning import (
 )
 from rings import tiny_parameters
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.circuit.interpret import run
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, remove_dead_code
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.circuit.validate import validate_structure
 from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.lowering.lower import lower
@@ -79,9 +79,8 @@ def test_a_plan_counts_what_its_circuit_does(problem: DiagonalProblem) -> None:
 def test_every_way_through_a_layer_takes_one_level(problem: DiagonalProblem) -> None:
     parameters = tiny_parameters(2 * problem.source.slots, (28, 26))
     for plan in plans_of(problem):
-        circuit = scaled(lowered(plan))
-        types = annotate(circuit, parameters, 1, 2.0**24)
-        assert [types[o].level for o in circuit.outputs] == [0] * plan.target.ciphertexts
+        typed = TypedCircuit(scaled(lowered(plan)), parameters, 1, 2.0**24)
+        assert [value.level for value in typed.output_types] == [0] * plan.target.ciphertexts
 
 
 @few
@@ -130,9 +129,8 @@ def folded_dense() -> list[LinearPlan]:
 def test_a_layer_rescales_where_its_plan_says(rescale: Rescale, rotated_before: str, rotated_after: str) -> None:
     parameters = tiny_parameters(32, (28, 26))
     for plan in (p for p in folded_dense() if p.rescale is rescale):
-        circuit = scaled(lowered(plan))
-        types = annotate(circuit, parameters, 1, 2.0**24)
-        levels = [types[number].level for number, op in circuit if op.kind is Kind.ROTATE]
+        typed = TypedCircuit(scaled(lowered(plan)), parameters, 1, 2.0**24)
+        levels = [typed.levels[number] for number, op in typed.circuit if op.kind is Kind.ROTATE]
         counted = vars(plan.counts)
         for level, names in ((1, rotated_before), (0, rotated_after)):
             assert levels.count(level) == sum(counted[name] for name in names.split(" and ") if name)
@@ -209,8 +207,8 @@ def test_layers_run_one_after_the_other() -> None:
     validate_structure(circuit)
     x = np.random.default_rng(0).integers(-9, 10, (3, 4)).astype(float)
     assert np.array_equal(plan.output.unpack(run(circuit, plan.input.pack(x))), second(first(x) ** 2))
-    types = annotate(scaled(circuit), plan.parameters, plan.input_level, 2.0**24)
-    assert {types[o].level for o in circuit.outputs} == {0}
+    typed = TypedCircuit(scaled(circuit), plan.parameters, plan.input_level, 2.0**24)
+    assert {value.level for value in typed.output_types} == {0}
 
 
 def test_every_operation_belongs_to_its_layer() -> None:

@@ -9,10 +9,10 @@ import pytest
 from installed import INSTALLED
 from tiny_model import INPUT_SCALE, TINY, tiny_bundle
 
-from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
-from heinfer.costs.prediction import by_kind, predict
+from heinfer.circuit.typed import TypedCircuit
+from heinfer.costs.prediction import by_kind, predict, prices
 from heinfer.costs.tables import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import FormatError, PlanError, SettingError
 from heinfer.measurement.benches import BACKENDS, RING_DEGREES, open_bench, require_measurable
@@ -58,9 +58,9 @@ class MadeUpBench:
         self.now += 1  # must not be counted as anything
         return [None] * count
 
-    def encode(self, circuit, level, scale):
-        self.now += 1e-6 * ENCODING * len(circuit.constants)
-        return circuit, level
+    def encode(self, typed):
+        self.now += 1e-6 * ENCODING * len(typed.circuit.constants)
+        return typed.circuit, typed.input_level
 
     def run(self, program, inputs):
         circuit, level = program
@@ -115,9 +115,9 @@ def test_the_first_of_the_rotations_of_one_value_pays_for_the_digits():
     ops = [Op(Kind.INPUT, input=0), *(Op(Kind.ROTATE, (0,), step=step, hoist=0) for step in (1, 2, 3))]
     circuit = Circuit(16, (*ops, Op(Kind.ROTATE, (1,), step=1)), (3, 4))
     table = calibrated(MadeUpBench(hoists=True))
-    types = annotate(circuit, TINY, 1, INPUT_SCALE)
-    assert predict(circuit, types, table) == pytest.approx((0, 1.4, 0.8, 0.8, 1.4))
-    assert predict(circuit, types, calibrated(MadeUpBench())) == pytest.approx((0, 1.4, 1.4, 1.4, 1.4))
+    typed = TypedCircuit(circuit, TINY, 1, INPUT_SCALE)
+    assert predict(typed, table) == pytest.approx((0, 1.4, 0.8, 0.8, 1.4))
+    assert predict(typed, calibrated(MadeUpBench())) == pytest.approx((0, 1.4, 1.4, 1.4, 1.4))
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
@@ -149,7 +149,7 @@ def test_probes_are_dominated_by_their_kind_and_need_only_those_before_them():
         spent = {k: n * MICROSECONDS[k] for k, n in counts.items()}
         assert max(spent, key=spent.get) == kind or kind is Kind.DROP_LEVEL
         assert circuit.inputs == INPUTS
-        annotate(circuit, TINY, 1, 2.0**12)
+        assert TypedCircuit(circuit, TINY, 1, 2.0**12).types
     assert known == set(MICROSECONDS)
 
 
@@ -166,7 +166,7 @@ def test_the_tenseal_backend_itself_runs_the_probes():
     for level in range(TINY.top_level + 1):
         inputs = bench.encrypt(INPUTS, level, 2.0**12)
         for circuit in probes(TINY.slots, bench.steps, lowest=level == 0).values():
-            program = bench.encode(circuit, level, 2.0**12)
+            program = bench.encode(TypedCircuit(circuit, TINY, level, 2.0**12))
             bench.run(program, inputs)
             assert program.executed == count_circuit(circuit)
 
@@ -221,7 +221,6 @@ def test_the_time_of_a_circuit_is_the_sum_of_its_operations_at_their_levels():
         Op(Kind.ADD, (7, 7)),
     )
     circuit = Circuit(8, ops, (8,), (np.ones(8),))
-    types = [ValueType(level, 1.0) for level in (2, 2, 2, 2, 1, 1, 1, 0, 0)]
     cost = a_table()
     expected = [
         0,
@@ -234,7 +233,7 @@ def test_the_time_of_a_circuit_is_the_sum_of_its_operations_at_their_levels():
         cost("drop_level", 1),
         cost("add", 0),
     ]
-    spent = predict(circuit, types, cost)
+    spent = prices(circuit, (2, 2, 2, 2, 1, 1, 1, 0, 0), cost)
     assert spent == pytest.approx(expected)
     assert by_kind(circuit, spent)["rotate"] == cost("rotation", 2)
     assert sum(by_kind(circuit, spent).values()) == pytest.approx(sum(spent))
@@ -244,7 +243,7 @@ def test_a_sum_of_products_takes_one_hma_a_term_but_for_the_first_addition():
     circuit = probes(8, (1,), lowest=True)[Kind.MULTIPLY_PLAIN]
     cost = a_table()
     terms = len(circuit.constants)
-    total = sum(predict(circuit, [ValueType(0, 1.0)] * len(circuit.ops), cost))
+    total = sum(predict(TypedCircuit(circuit, TINY, 0, 1.0), cost))
     assert total == pytest.approx(terms * cost("hma", 0) - cost("add", 0))
 
 
@@ -252,11 +251,11 @@ def test_a_calibrated_table_predicts_what_it_was_not_measured_on():
     bundle = tiny_bundle(idle_rotations=3)
     bench = MadeUpBench()
     table = calibrated(bench)
-    types = annotate(bundle.circuit, TINY, TINY.top_level, INPUT_SCALE)
+    levels = bundle.typed.levels
     true = sum(
-        MICROSECONDS[op.kind] * (types[op.args[0]].level + 1) for op in bundle.circuit.ops if op.kind is not Kind.INPUT
+        MICROSECONDS[op.kind] * (levels[op.args[0]] + 1) for op in bundle.circuit.ops if op.kind is not Kind.INPUT
     )
-    assert sum(predict(bundle.circuit, types, table)) == pytest.approx(true / 1000)
+    assert sum(predict(bundle.typed, table)) == pytest.approx(true / 1000)
 
 
 # Tables --------------------------------------------------------------------------------------------

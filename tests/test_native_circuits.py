@@ -11,11 +11,12 @@ from random_circuits import random_circuits
 from rings import tiny_parameters
 from twin import Twin, instruction_sets
 
-from heinfer.backends.native import NativePlan, NativeProgram, NativeRing, plan_circuit
+from heinfer.backends.native import NativePlan, NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.fusion import MOST_ADDENDS, MOST_HOISTED, MOST_OPERANDS
-from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, scratch_rows
+from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, scratch_rows, steps_of
 from heinfer.backends.native.waves import MOST_TOGETHER
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import BackendError
 
 PARAMETERS = tiny_parameters(64, (30, 24, 28, 30), 30)
@@ -23,6 +24,10 @@ LEVEL = PARAMETERS.top_level
 STEPS = (1, 2, 3, 5, 16, 31)
 TWINS = {draw: Twin(PARAMETERS, STEPS, draw) for draw in ("random", "extreme")}
 CIRCUITS = random_circuits(PARAMETERS, LEVEL, STEPS)
+
+
+def typed(circuit: Circuit) -> TypedCircuit:
+    return TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE)
 
 
 @settings(max_examples=100, deadline=None)
@@ -84,7 +89,7 @@ def test_sums_of_any_length_at_the_largest_words(terms, scalar):
 
 
 def sums(circuit: Circuit) -> list[Sum]:
-    return [i for i in plan_circuit(circuit, PARAMETERS, LEVEL, SCALE).instructions if isinstance(i, Sum)]
+    return [i for i in native_plan(typed(circuit)).instructions if isinstance(i, Sum)]
 
 
 @pytest.mark.parametrize("count", [2, MOST_ADDENDS, MOST_ADDENDS + 1, 3 * MOST_ADDENDS])
@@ -106,13 +111,20 @@ def test_rotations_of_one_input_share_digits_up_to_a_limit():
     b = Builder(parameters.slots)
     x = b.input()
     circuit = b.circuit(*(b.op(Kind.ROTATE, x, step=step, hoist=0) for step in steps[:-1]))
-    groups = [i for i in plan_circuit(circuit, parameters, 1, SCALE).instructions if isinstance(i, Rotations)]
+    program = NativeProgram(TypedCircuit(circuit, parameters, 1, SCALE), NativeRing(parameters))
+    groups = [i for i in program.plan.instructions if isinstance(i, Rotations)]
     assert [len(group.targets) for group in groups] == [MOST_HOISTED, MOST_HOISTED, 1]
     twin = Twin(parameters, steps)
-    ring = NativeRing(parameters)
-    program = NativeProgram(circuit, ring, 1, SCALE)
-    program.run(twin.ciphertexts(1, 1), twin.native_keys(ring, program))
+    program.run(twin.ciphertexts(1, 1), twin.native_keys(program.ring, program))
     assert program.executed.rotations_hoisted == 2 * MOST_HOISTED
+
+
+@settings(max_examples=200, deadline=None)
+@given(circuit=CIRCUITS, exact=st.booleans())
+def test_fused_or_not_a_circuit_needs_the_same_keys_at_the_same_levels(circuit, exact):
+    plan = native_plan(typed(circuit), exact=exact)
+    used = [(s, plan.residues[inputs_of(i)[0]].rows - 1) for i in plan.instructions for s in steps_of(i)]
+    assert dict(sorted(used)) == plan.typed.key_levels  # of equal steps the highest level comes last
 
 
 # Memory ----------------------------------------------------------------------------------------
@@ -121,11 +133,11 @@ def test_rotations_of_one_input_share_digits_up_to_a_limit():
 @settings(max_examples=200, deadline=None)
 @given(circuit=CIRCUITS, exact=st.booleans())
 def test_what_is_alive_has_its_rows_to_itself(circuit, exact):
-    plan = plan_circuit(circuit, PARAMETERS, LEVEL, SCALE, exact=exact)
+    plan = native_plan(typed(circuit), exact=exact)
     for number, alive in enumerate(alive_values(plan)):
-        places = [(plan.arena.values[value], plan.shapes[value].size) for value in alive]
+        places = [(plan.arena.values[value], plan.residues[value].size) for value in alive]
         for instruction, start in zip(plan.waves[number], plan.arena.scratch[number], strict=True):
-            places.append((start, scratch_rows(instruction, plan.shapes)))
+            places.append((start, scratch_rows(instruction, plan.residues)))
         taken = sorted(place for place in places if place[1])
         assert all(start + size <= following for (start, size), (following, _) in pairwise(taken))
         assert not taken or sum(taken[-1]) <= plan.arena.rows
@@ -134,7 +146,7 @@ def test_what_is_alive_has_its_rows_to_itself(circuit, exact):
 def alive_values(plan: NativePlan) -> list[set[int]]:
     """In every wave: what is read or made in it, or was made before it and is read after it."""
     made = dict.fromkeys(plan.inputs, -1)
-    read = {value: len(plan.waves) for value in plan.circuit.outputs}
+    read = {value: len(plan.waves) for value in plan.typed.circuit.outputs}
     for number, wave in enumerate(plan.waves):
         for instruction in wave:
             made |= dict.fromkeys(outputs_of(instruction), number)
@@ -150,7 +162,7 @@ def alive_values(plan: NativePlan) -> list[set[int]]:
 @settings(max_examples=50, deadline=None)
 @given(circuit=CIRCUITS, threads=st.integers(1, 3))
 def test_memory_is_what_was_planned(circuit, threads):
-    program = NativeProgram(circuit, NativeRing(PARAMETERS), LEVEL, SCALE, threads=threads)
+    program = NativeProgram(typed(circuit), NativeRing(PARAMETERS), threads=threads)
     assert program.run_bytes == program.plan.run_bytes(threads)
     assert program.constant_bytes == program.plan.constant_bytes
     assert all(len(wave) <= MOST_TOGETHER for wave in program.plan.waves)
@@ -162,5 +174,5 @@ def test_a_value_is_forgotten_after_its_last_use():
     for _ in range(20):
         value = b.op(Kind.ROTATE, value, step=1)
     rows = LEVEL + 1
-    arena = plan_circuit(b.circuit(value), PARAMETERS, LEVEL, SCALE).arena
+    arena = native_plan(typed(b.circuit(value))).arena
     assert arena.rows <= 3 * 2 * rows + rows + 2 * (rows + 1)

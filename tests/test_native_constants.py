@@ -13,9 +13,10 @@ from random_circuits import random_circuits
 from rings import tiny_parameters
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 
-from heinfer.backends.native import NativeProgram, NativeRing, plan_circuit
+from heinfer.backends.native import NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Sum
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import SettingError
 
 pytest.importorskip("heinfer_native")
@@ -36,10 +37,11 @@ def outputs(program: NativeProgram, circuit, twin: Twin = TWIN, level: int = TIN
 @given(random_circuits(TINY, TINY.top_level, (1, 2, 3)), st.floats(0, 1), st.integers(1, 2))
 def test_a_limit_on_constants_changes_no_word_and_is_kept(circuit, share, threads):
     ring = NativeRing(TINY)
-    whole = NativeProgram(circuit, ring, TINY.top_level, SCALE)
+    typed = TypedCircuit(circuit, TINY, TINY.top_level, SCALE)
+    whole = NativeProgram(typed, ring)
     most = int(share * whole.constant_bytes)
-    limited = NativeProgram(circuit, ring, TINY.top_level, SCALE, threads=threads, most_constant_bytes=most)
-    scalars = plan_circuit(circuit, TINY, TINY.top_level, SCALE, most_constant_bytes=0).constant_bytes
+    limited = NativeProgram(typed, ring, threads=threads, most_constant_bytes=most)
+    scalars = native_plan(typed, most_constant_bytes=0).constant_bytes
     assert limited.constant_bytes == limited.plan.constant_bytes <= most + scalars
     assert limited.run_bytes == limited.plan.run_bytes(threads)
     for mine, theirs in zip(outputs(limited, circuit), outputs(whole, circuit), strict=True):
@@ -47,7 +49,8 @@ def test_a_limit_on_constants_changes_no_word_and_is_kept(circuit, share, thread
 
 
 def program_of(folder=None, **limits) -> NativeProgram:
-    return NativeProgram(sample_circuit(), NativeRing(PARAMETERS), 1, INPUT_SCALE, folder=folder, **limits)
+    typed = TypedCircuit(sample_circuit(), PARAMETERS, 1, INPUT_SCALE)
+    return NativeProgram(typed, NativeRing(PARAMETERS), folder=folder, **limits)
 
 
 def words(program: NativeProgram) -> np.ndarray:

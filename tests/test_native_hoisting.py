@@ -14,6 +14,7 @@ from twin import instruction_sets
 
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.circuit.ir import Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import from_bytes
 from heinfer.ckks.secret import SecretSide
@@ -65,11 +66,12 @@ def test_hoisted_rotations_decrypt_to_seals_but_for_the_derived_noise(parameters
         b = Builder(parameters.slots)
         x = b.input()
         circuit = b.circuit(*(b.op(Kind.ROTATE, x, step=step, hoist=0) for step in STEPS))
+        typed = TypedCircuit(circuit, parameters, level, 2.0**20)
         words = [client.encrypt(ring, level)]
         results = []
         for exact in (True, False):  # an exact run gives SEAL's words: test_native_exact.py
-            program = NativeProgram(circuit, ring, level, 2.0**20, exact=exact)
-            keys = NativeKeys(ring, program.plan.key_levels)
+            program = NativeProgram(typed, ring, exact=exact)
+            keys = NativeKeys(ring, typed.key_levels)
             for step, frame in keys_of.items():
                 keys.add(step, frame.digits, [seed.data for seed in frame.seeds])
             results.append(program.run(words, keys))

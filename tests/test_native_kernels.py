@@ -12,6 +12,7 @@ from twin import Twin, instruction_sets, words_below
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.library import library
 from heinfer.circuit.ir import Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import parms_words
 
@@ -76,8 +77,9 @@ def test_a_rotation_moves_the_first_polynomial_as_its_automorphism_does(kernels,
     ring, twin = NativeRing(parameters, kernels), Twin(parameters, ())
     b = Builder(parameters.slots)
     x = b.input()
-    program = NativeProgram(b.circuit(*(b.op(Kind.ROTATE, x, step=s) for s in steps)), ring, 1, SCALE)
-    keys = NativeKeys(ring, program.plan.key_levels)
+    circuit = b.circuit(*(b.op(Kind.ROTATE, x, step=s) for s in steps))
+    program = NativeProgram(TypedCircuit(circuit, parameters, 1, SCALE), ring)
+    keys = NativeKeys(ring, program.typed.key_levels)
     for step in steps:
         keys.add(step, np.zeros((2, 3, n), dtype=np.uint32), [bytes(64)] * 2)
     words = twin.ciphertexts(1, 1)
@@ -126,7 +128,7 @@ def test_a_constant_that_fits_no_modulus_is_refused(bad, size):
     b = Builder(32)
     circuit = b.circuit(b.with_constant(Kind.MULTIPLY_PLAIN, b.input(), np.full(size, bad), 1.0))
     with pytest.raises(ValueError, match="constant"):
-        NativeProgram(circuit, NativeRing(RINGS[64]), 2, SCALE)
+        NativeProgram(TypedCircuit(circuit, RINGS[64], 2, SCALE), NativeRing(RINGS[64]))
 
 
 @pytest.mark.parametrize(

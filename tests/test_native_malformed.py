@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from rings import tiny_parameters
 from twin import Twin
 
-from heinfer.backends.native import NativeProgram, NativeRing, plan_circuit
+from heinfer.backends.native import NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.instructions import scratch_rows
 from heinfer.backends.native.library import library
-from heinfer.circuit.ir import Kind
+from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 
 PARAMETERS = tiny_parameters(64, (30, 24, 28), 30)
 LEVEL = PARAMETERS.top_level
@@ -26,8 +27,14 @@ CIRCUITS = {
     "every operation": every_operation(PARAMETERS.slots, LEVEL, TWIN.steps),
     "hoisting": weighted_rotations(PARAMETERS.slots, TWIN.steps, np.array([1.5])),
 }
-PLANS = {name: plan_circuit(circuit, PARAMETERS, LEVEL, SCALE) for name, circuit in CIRCUITS.items()}
-KEYS = {name: TWIN.native_keys(RING, NativeProgram(circuit, RING, LEVEL, SCALE)) for name, circuit in CIRCUITS.items()}
+
+
+def typed(circuit: Circuit) -> TypedCircuit:
+    return TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE)
+
+
+PLANS = {name: native_plan(typed(circuit)) for name, circuit in CIRCUITS.items()}
+KEYS = {name: TWIN.native_keys(RING, NativeProgram(typed(circuit), RING)) for name, circuit in CIRCUITS.items()}
 
 LARGEST_ARENA = max(plan.arena.rows for plan in PLANS.values())
 
@@ -68,7 +75,7 @@ def shapes(draw: st.DrawFn, name: str) -> np.ndarray:
     values, rows = plan.value_array, plan.arena.rows
     fields = (st.integers(rows - 12, rows + 2) | st.integers(0, rows), st.integers(0, 5), st.integers(1, 4), st.just(1))
     for _ in range(draw(st.integers(1, 3))):
-        number, field = draw(st.integers(0, len(plan.shapes) - 1)), draw(st.integers(0, 3))
+        number, field = draw(st.integers(0, len(plan.residues) - 1)), draw(st.integers(0, 3))
         values[4 * number + field] = draw(fields[field])
     return values
 
@@ -76,10 +83,12 @@ def shapes(draw: st.DrawFn, name: str) -> np.ndarray:
 def run(name: str, values: np.ndarray, code: np.ndarray, threads: int = 1, **changes: object) -> bool:
     """Whether the library takes a program and runs it; ValueError is the only error there may be."""
     plan = PLANS[name]
-    ports = {"inputs": list(plan.inputs), "outputs": list(plan.circuit.outputs), "arena_rows": plan.arena.rows}
+    ports = {"inputs": list(plan.inputs), "outputs": list(plan.typed.circuit.outputs), "arena_rows": plan.arena.rows}
     try:
         program = library().Program(RING.handle, values, code, *(ports | changes).values())
-        vectors = [np.ascontiguousarray(plan.circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
+        vectors = [
+            np.ascontiguousarray(plan.typed.circuit.constants[c.number], dtype=np.float64) for c in plan.constants
+        ]
         program.load(vectors, [c.scale for c in plan.constants])
         inputs = [half for pair in TWIN.ciphertexts(2, LEVEL) for half in pair][: 2 * len(plan.inputs)]
         outputs = program.run(inputs, KEYS[name].handle, threads, library().Control())
@@ -139,10 +148,10 @@ def test_every_single_number_is_looked_at(name):
 @pytest.mark.parametrize("name", PLANS)
 def test_nothing_may_leave_the_arena_by_a_row(name):
     plan = PLANS[name]
-    for number, shape in enumerate(plan.shapes):
+    for number, of in enumerate(plan.residues):
         values = plan.value_array
         if number in plan.arena.values:
-            values[4 * number] = plan.arena.rows - shape.size
+            values[4 * number] = plan.arena.rows - of.size
             assert run(name, values, plan.code_array)
             values[4 * number] += 1
             assert not run(name, values, plan.code_array)
@@ -153,10 +162,10 @@ def test_nothing_may_leave_the_arena_by_a_row(name):
 def test_scratch_may_not_leave_the_arena_by_a_row():
     b = Builder(PARAMETERS.slots)
     x = b.input()
-    plan = plan_circuit(b.circuit(b.op(Kind.ROTATE, x, step=1)), PARAMETERS, LEVEL, SCALE)
+    plan = native_plan(typed(b.circuit(b.op(Kind.ROTATE, x, step=1))))
     (instruction,), rows = plan.instructions, plan.arena.rows
     code = plan.code_array
-    for start, taken in ((rows - scratch_rows(instruction, plan.shapes), True), (rows, False)):
+    for start, taken in ((rows - scratch_rows(instruction, plan.residues), True), (rows, False)):
         for beyond in (0, 1):
             code[2] = start + beyond
             arguments = (RING.handle, plan.value_array, code, [0], [1], rows)
@@ -177,7 +186,7 @@ def test_constants_that_cannot_be_encoded_are_refused(form, value, scale):
     b = Builder(PARAMETERS.slots)
     x = b.input()
     circuit = b.circuit(b.with_constant(Kind.MULTIPLY_PLAIN, x, np.full(form, 1.5), 2.0))
-    plan = plan_circuit(circuit, PARAMETERS, LEVEL, SCALE)
+    plan = native_plan(typed(circuit))
     program = library().Program(
         RING.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
     )
@@ -191,7 +200,7 @@ def test_constants_that_cannot_be_encoded_are_refused(form, value, scale):
 def simple_program() -> NativeProgram:
     b = Builder(PARAMETERS.slots)
     x = b.input()
-    return NativeProgram(b.circuit(b.op(Kind.ROTATE, x, step=1)), RING, LEVEL, SCALE)
+    return NativeProgram(typed(b.circuit(b.op(Kind.ROTATE, x, step=1))), RING)
 
 
 @pytest.mark.parametrize("shape", [(2, 64), (4, 64), (3, 32), (3, 128), (0, 64)])
@@ -252,7 +261,7 @@ def test_bad_keys_are_refused(step, rows, shape, seeds):
 def test_a_program_without_its_constants_does_not_run():
     plan = PLANS["hoisting"]
     program = library().Program(
-        RING.handle, plan.value_array, plan.code_array, plan.inputs, plan.circuit.outputs, plan.arena.rows
+        RING.handle, plan.value_array, plan.code_array, plan.inputs, plan.typed.circuit.outputs, plan.arena.rows
     )
     rows = [np.zeros((3, 64), dtype=np.uint32)] * 2
     with pytest.raises(ValueError, match="not loaded"):

@@ -52,12 +52,12 @@ def test_what_is_executed_is_what_is_planned(model):
     assert sum(len(s.factors) for s in sums) == counts.hma
     assert sum(len(s.factors) + len(s.plains) for s in sums) == counts.plaintexts
     assert sum(isinstance(i, Division) for i in instructions) == counts.rescales
-    assert sorted(program.plan.key_levels) == [0, *model.bundle.circuit.steps()]
+    assert sorted(program.typed.key_levels) == [0, *model.bundle.circuit.steps()]
 
 
 def test_keys_hold_no_prime_that_no_operation_needs(model):
     program = model.program()
     n = model.codec.parameters.ring_degree
-    rows = [level + 1 for level in program.plan.key_levels.values()]
+    rows = [level + 1 for level in program.typed.key_levels.values()]
     assert model.native_keys(program).bytes == sum(2 * r * (r + 1) * n * 4 for r in rows)
     assert min(rows) < max(rows)

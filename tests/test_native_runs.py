@@ -14,6 +14,7 @@ from twin import Twin
 
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import BackendError, CancelledError, MissingKeyError
 
 PARAMETERS = tiny_parameters(4096, (30, 28, 28, 28), 30)
@@ -32,7 +33,7 @@ def chain(length: int) -> Circuit:
 
 
 def loaded(circuit: Circuit, threads: int = 1) -> tuple[NativeProgram, NativeKeys]:
-    program = NativeProgram(circuit, RING, LEVEL, SCALE, threads=threads)
+    program = NativeProgram(TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE), RING, threads=threads)
     return program, TWIN.native_keys(RING, program)
 
 
@@ -66,7 +67,7 @@ def test_a_run_cancelled_by_another_thread_ends_and_the_next_one_is_right(thread
     short, short_keys = loaded(chain(5), threads)
     with pytest.raises(CancelledError):
         short.run(inputs, short_keys, cancelled())
-    expected = TWIN.on_seal(short.circuit, inputs, LEVEL, SCALE)
+    expected = TWIN.on_seal(short.typed.circuit, inputs, LEVEL, SCALE)
     done = Progress()
     np.testing.assert_array_equal(short.run(inputs, short_keys, done), expected)
     assert done.instructions_done == short.instructions == 5
@@ -137,7 +138,7 @@ def test_missing_keys_and_inputs_are_named():
     with pytest.raises(BackendError, match="takes 1 ciphertexts, got 2"):
         program.run(TWIN.ciphertexts(2, LEVEL), keys)
     with pytest.raises(MissingKeyError, match="rotation by 1"):
-        program.run(TWIN.ciphertexts(1, LEVEL), NativeKeys(RING, program.plan.key_levels))
+        program.run(TWIN.ciphertexts(1, LEVEL), NativeKeys(RING, program.typed.key_levels))
 
 
 def test_a_key_that_nothing_needs_is_not_kept():

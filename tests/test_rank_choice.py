@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.ir import Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.convert import Budget, RankReport, choose_ranks, factorize, plans
 from heinfer.convert.combinations import MOST_COMBINATIONS, Change, TimeModel, frontier
 from heinfer.convert.losses import losses
@@ -467,7 +467,7 @@ def fresh_milliseconds(module: nn.Module) -> float:
     plan = plan_network(fold(trace(module, SMALL_SHAPE)), requirements=REQUIREMENTS)
     circuit = circuit_of(plan, REQUIREMENTS)
     cost = cost_table(plan.parameters.ring_degree)
-    return sum(predict(circuit, annotate(circuit, plan.parameters, plan.input_level, 1.0), cost)) / plan.batch
+    return sum(predict(TypedCircuit(circuit, plan.parameters, plan.input_level, 1.0), cost)) / plan.batch
 
 
 def test_a_fresh_plan_of_what_comes_out_keeps_to_the_budget(chosen: Callable[[float], RankReport]) -> None:

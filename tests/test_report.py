@@ -8,7 +8,7 @@ from samples import sample_bundle
 from small_model import small_model
 from tiny_model import tiny_bundle
 
-from heinfer.circuit.annotate import annotate
+from heinfer.backends import choose_backend
 from heinfer.cli.report_table import print_report
 from heinfer.compiler.compile import CompiledModel
 from heinfer.compiler.report import report
@@ -16,7 +16,6 @@ from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
 from heinfer.planner.requirements import Requirements
-from heinfer.runtime import choose_backend
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +35,7 @@ def printed(model: CompiledModel, width: int = 100) -> str:
 
 
 def test_the_time_is_that_of_the_operations_that_run(single):
-    circuit, part = single.bundle.circuit, single.manifest.input
-    types = annotate(circuit, single.plan.parameters, part.level, part.scale)
-    milliseconds = predict(circuit, types, cost_table(single.plan.parameters.ring_degree))
+    milliseconds = predict(single.bundle.typed, cost_table(single.plan.parameters.ring_degree))
     facts = report(single.bundle, "tenseal")
     assert facts.milliseconds == pytest.approx(sum(milliseconds))
     assert sum(layer.milliseconds for layer in facts.layers) == pytest.approx(sum(milliseconds))

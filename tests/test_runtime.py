@@ -11,19 +11,15 @@ from installed import INSTALLED
 from owner import Owner, binding_of
 from tiny_model import cleartext_scores, tiny_bundle
 
-from heinfer.backends.native import plan_circuit
+from heinfer.backends import Runtime, choice, choose_backend, open_runtime
 from heinfer.circuit.counts import count_circuit
 from heinfer.errors import BackendError, MissingKeyError, SettingError
-from heinfer.formats import bundle as bundles
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
 from heinfer.formats.seal_reader import read_key
-from heinfer.runtime import Runtime, choice, choose_backend, open_runtime
-from heinfer.zoo.shipped import bundle_path
 
 MODEL = tiny_bundle()
 PARAMETERS = MODEL.manifest.to_parameters()
 INPUT = MODEL.manifest.input
-SHIPPED = ("mnist-ffconv", "mnist-plain", "lola-mnist", "lenet5-mnist")
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 
 
@@ -34,7 +30,7 @@ def owner() -> Owner:
 
 @pytest.fixture(params=INSTALLED)
 def runtime(request) -> Runtime:
-    return open_runtime(MODEL.circuit, PARAMETERS, INPUT.level, INPUT.scale, backend=request.param)
+    return open_runtime(MODEL.typed, backend=request.param)
 
 
 def keys_of(owner: Owner):
@@ -84,17 +80,9 @@ def test_what_a_key_was_trimmed_of_changes_no_word(runtime, owner):
 def test_a_key_for_lower_levels_only_is_missing(owner):
     if "native" not in INSTALLED:
         pytest.skip("heinfer-native is not built")
-    runtime = open_runtime(MODEL.circuit, PARAMETERS, INPUT.level, INPUT.scale, backend="native")
+    runtime = open_runtime(MODEL.typed, backend="native")
     with pytest.raises(MissingKeyError, match="step 0 is for use below level 2 only"):
         runtime.load_keys([key.trimmed(0) for key in keys_of(owner)])
-
-
-@pytest.mark.parametrize("name", SHIPPED)
-def test_the_native_plan_uses_keys_at_the_manifests_levels(name):
-    model = bundles.load(bundle_path(name))
-    plan = model.manifest.input
-    native = plan_circuit(model.circuit, model.manifest.to_parameters(), plan.level, plan.scale)
-    assert native.key_levels == model.manifest.keys.levels
 
 
 def test_a_ciphertext_may_come_with_both_halves(runtime, owner):
@@ -140,7 +128,7 @@ STALE = {
 def test_a_build_for_another_heinfer_does_not_serve(build, tmp_path):
     text, reason = STALE[build]
     (tmp_path / "heinfer_native.py").write_text(text)
-    script = "from heinfer.runtime import *; print(choose_backend(), without_native()); choose_backend('native')"
+    script = "from heinfer.backends import *; print(choose_backend(), without_native()); choose_backend('native')"
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = os.environ | {"PYTHONPATH": path}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)

@@ -12,10 +12,11 @@ from tiny_model import tiny_bundle
 import heinfer
 import heinfer_client
 import heinfer_server
+from heinfer.backends import open_runtime
+from heinfer.backends.seal import runtime as seal
 from heinfer.ckks import evaluation, secret
 from heinfer.errors import FormatError, ServiceError
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.runtime import open_runtime, tenseal
 from heinfer_client import codec
 
 PACKAGES = [Path(package.__file__).parent for package in (heinfer, heinfer_server, heinfer_client)]
@@ -59,7 +60,7 @@ def calls(tree: ast.AST, name: str) -> Iterator[tuple[str, ast.Call]]:
 def test_few_files_know_seal_and_one_function_calls_its_loaders():
     knowing = {name: tree for name, tree in sources() if any(of.startswith("tenseal") for of in imported(tree))}
     assert knowing.keys() == {
-        "heinfer/backends/tenseal.py",
+        "heinfer/backends/seal/program.py",
         "heinfer/ckks/evaluation.py",
         "heinfer/ckks/seal.py",
         "heinfer/ckks/secret.py",
@@ -94,7 +95,7 @@ def test_what_comes_to_a_loader_is_what_the_writer_made():
         given = [
             ast.unparse(call.args[0])
             for file, tree in by_file.items()
-            if file in ("heinfer/runtime/tenseal.py", "heinfer/calibration/tenseal.py")
+            if file in ("heinfer/backends/seal/runtime.py", "heinfer/measurement/tenseal.py")
             for _, call in calls(tree, name)
         ]
         assert given
@@ -125,7 +126,7 @@ def doors(monkeypatch) -> tuple[list[bytes], set[bytes]]:
             return load(empty, context, data)
 
         monkeypatch.setattr(module, "from_bytes", loading)
-    for module, name in ((tenseal, "write_ciphertext"), (tenseal, "write_keys"), (codec, "write_ciphertext")):
+    for module, name in ((seal, "write_ciphertext"), (seal, "write_keys"), (codec, "write_ciphertext")):
         write = getattr(module, name)
 
         def writing(frames, parameters, write=write):
@@ -140,7 +141,7 @@ def doors(monkeypatch) -> tuple[list[bytes], set[bytes]]:
 def test_a_call_from_end_to_end_loads_what_the_writer_wrote_and_nothing_else(doors):
     came, written = doors
     owner, plan = Owner(MODEL), MODEL.manifest.input
-    runtime = open_runtime(MODEL.circuit, PARAMETERS, plan.level, plan.scale, backend="tenseal")
+    runtime = open_runtime(MODEL.typed, backend="tenseal")
     sent, binding = owner.inputs(IMAGE), bytes(range(32))
     assert not came  # the client's own objects never are bytes of SEAL that it reads again
     of_keys = MODEL.manifest.keys_binding

@@ -11,17 +11,17 @@ from owner import Owner
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 from tiny_model import tiny_bundle
 
+from heinfer.backends import NativeOptions, open_runtime, runtime_memory
 from heinfer.backends.memory import Memory, memory_of
 from heinfer.backends.native import NativeProgram, NativeRing
-from heinfer.backends.tenseal import TensealProgram
-from heinfer.circuit.annotate import annotate
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.seal import Ring
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_keys
-from heinfer.runtime import NativeOptions, open_runtime, runtime_memory
 from heinfer_server import Settings, create_app
 from heinfer_server.memory.of_models import model_options
 from heinfer_server.memory.total import available
@@ -31,12 +31,12 @@ ROW = 8 * PARAMETERS.ring_degree  # bytes of one polynomial at one prime
 
 
 def memory(circuit: Circuit) -> Memory:
-    return memory_of(circuit, PARAMETERS, 1, INPUT_SCALE)
+    return memory_of(TypedCircuit(circuit, PARAMETERS, 1, INPUT_SCALE))
 
 
 def test_plaintexts_take_what_was_predicted():
     circuit = sample_circuit()
-    encoded = TensealProgram(circuit, Ring.secure(PARAMETERS), 1, INPUT_SCALE)._plaintexts
+    encoded = TensealProgram(TypedCircuit(circuit, PARAMETERS, 1, INPUT_SCALE), Ring.secure(PARAMETERS))._plaintexts
     taken = sum(8 * plaintext.coeff_count() for plaintext in {id(p): p for p in encoded.values()}.values())
     assert memory(circuit).plaintexts == taken == 2 * 2 * ROW
 
@@ -73,8 +73,7 @@ def served(tmp_path, models: list[Bundle], **settings: object) -> None:
 
 def test_models_that_do_not_fit_into_a_worker_are_refused_by_name(tmp_path):
     one, two = tiny_bundle("one"), tiny_bundle("two")
-    parameters, plan = one.manifest.to_parameters(), one.manifest.input
-    need = memory_of(one.circuit, parameters, plan.level, plan.scale)
+    need = memory_of(one.typed)
     alone, together = need.plaintexts + need.ciphertexts, 2 * need.plaintexts + need.ciphertexts
     served(tmp_path, [one], model_memory=alone)
     served(tmp_path, [one, two], model_memory=together)
@@ -100,9 +99,7 @@ def test_a_service_that_may_take_more_than_there_is_is_refused_with_the_numbers(
 def test_loaded_keys_take_what_was_predicted():
     owner, model = Owner(tiny_bundle()), ServedModel.of(tiny_bundle())
     manifest = model.bundle.manifest
-    runtime = open_runtime(
-        model.bundle.circuit, model.parameters, manifest.input.level, manifest.input.scale, backend="native"
-    )
+    runtime = open_runtime(model.bundle.typed, backend="native")
     keys = runtime.load_keys(decode_keys(owner.keys, model.parameters, manifest.keys_binding, manifest.keys.levels))
     assert keys.bytes == pytest.approx(model.loaded_key_bytes("native"), rel=0.01)
     assert model.loaded_key_bytes("tenseal") == 3 * 2 * 3 * 4 * 8 * 4096
@@ -118,12 +115,12 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
         for number in range(10_000)
     ]
     ops = (*before, *products, Op(Kind.RESCALE, (last + len(products),)))
-    circuit = replace(model.circuit, ops=ops, outputs=(len(ops) - 1,))
-    image = model.manifest.input
-    scale = annotate(circuit, model.manifest.to_parameters(), image.level, image.scale)[-1].scale
-    output = model.manifest.output.model_copy(update={"scale": scale})
+    hostile = replace(
+        model, circuit=replace(model.circuit, ops=ops, outputs=(len(ops) - 1,)), bounds=(16.0,) * len(ops)
+    )
+    output = model.manifest.output.model_copy(update={"scale": hostile.typed.output_types[0].scale})
     manifest = model.manifest.model_copy(update={"outputs": (output,)})
-    hostile = replace(model, manifest=manifest, circuit=circuit, bounds=(16.0,) * len(ops))
+    hostile = replace(hostile, manifest=manifest)
     with pytest.raises(SettingError, match="tiny 1 needs 65"):  # 0.65 GB
         served(tmp_path, [hostile], model_memory=1 << 29)
     assert (tmp_path / "tiny").stat().st_size < 1 << 20
@@ -132,9 +129,8 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
 @pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
 def test_the_native_backend_takes_what_was_predicted(tmp_path):
     model, options = tiny_bundle(), NativeOptions(threads=2)
-    parameters, plan = model.manifest.to_parameters(), model.manifest.input
-    need = runtime_memory(model.circuit, parameters, plan.level, plan.scale, backend="native", options=options)
-    program = NativeProgram(model.circuit, NativeRing.secure(parameters), plan.level, plan.scale, threads=2)
+    need = runtime_memory(model.typed, backend="native", options=options)
+    program = NativeProgram(model.typed, NativeRing.secure(model.typed.parameters), threads=2)
     assert need == Memory(program.constant_bytes, program.run_bytes)
     served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts, backend="native", threads=2)
 

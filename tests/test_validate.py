@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from rings import tiny_parameters
 
-from heinfer.circuit.annotate import ValueType, annotate
+from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.circuit.validate import validate, validate_ranges, validate_structure
 from heinfer.errors import CircuitError, RangeError
 
@@ -28,6 +29,10 @@ def good() -> Circuit:
     return replace(circuit, ops=tuple(ops))
 
 
+def typed(circuit: Circuit, level: int = 2) -> TypedCircuit:
+    return TypedCircuit(circuit, PARAMETERS, level, SCALE)
+
+
 def position(kind: Kind) -> int:
     return next(number for number, op in good() if op.kind is kind)
 
@@ -41,10 +46,9 @@ def changed(kind: Kind, **fields: object) -> Circuit:
 
 
 def test_a_good_circuit_passes() -> None:
-    circuit = good()
-    types = validate(circuit, PARAMETERS, 2, SCALE, [1.0] * len(circuit.ops))
-    assert len(types) == len(circuit.ops)
-    assert types[-1].level == 0
+    circuit = typed(good())
+    validate(circuit, [1.0] * len(circuit.types))
+    assert [value.level for value in circuit.output_types] == [0]
 
 
 # Structure ---------------------------------------------------------------------------------------
@@ -135,13 +139,13 @@ SQUARE = Op(Kind.MULTIPLY, (0, 0))
 def test_what_does_not_fit_is_refused_by_the_layer_name(circuit: Circuit, complaint: str) -> None:
     validate_structure(circuit)
     with pytest.raises(CircuitError, match=f"^conv: value {len(circuit.ops) - 1} .*{complaint}"):
-        annotate(circuit, PARAMETERS, 2, SCALE)
+        _ = typed(circuit).types
 
 
 @pytest.mark.parametrize("level", [-1, 3])
 def test_an_input_level_that_the_parameters_do_not_give_is_refused(level: int) -> None:
     with pytest.raises(CircuitError, match=f"inputs at level {level}"):
-        annotate(good(), PARAMETERS, level, SCALE)
+        _ = typed(good(), level).types
 
 
 def test_types_are_what_the_library_will_compute() -> None:
@@ -157,7 +161,7 @@ def test_types_are_what_the_library_will_compute() -> None:
         Op(Kind.ROTATE, (7,), step=1),
     )
     affine = SCALE * 3.0 / last
-    assert annotate(circuit, PARAMETERS, 2, SCALE) == (
+    assert typed(circuit).types == (
         ValueType(2, SCALE),
         ValueType(2, SCALE * 3.0),
         ValueType(1, affine),
@@ -169,41 +173,40 @@ def test_types_are_what_the_library_will_compute() -> None:
 
 
 def test_dropping_a_level_keeps_the_scale() -> None:
-    assert annotate(chain(Op(Kind.DROP_LEVEL, (0,))), PARAMETERS, 2, SCALE)[1] == ValueType(1, SCALE)
+    assert typed(chain(Op(Kind.DROP_LEVEL, (0,)))).types[1] == ValueType(1, SCALE)
 
 
 # Ranges ------------------------------------------------------------------------------------------
 
 
 def test_a_plan_that_would_overflow_is_refused_with_the_layer_and_the_way_out() -> None:
-    circuit = good()
+    circuit = typed(good())
     half = PARAMETERS.data_primes[0] / 2
-    types = annotate(circuit, PARAMETERS, 2, SCALE)
-    bounds = [1.0] * len(circuit.ops)
+    types = circuit.types
+    bounds = [1.0] * len(types)
     bounds[-1] = half / types[-1].scale * (1 - 1e-9)
-    validate_ranges(circuit, types, bounds, PARAMETERS)
+    validate_ranges(circuit, bounds)
     bounds[-1] = half / types[-1].scale
     with pytest.raises(RangeError, match=r"^act: values up to .* level 0 has 28.0: lower the scale"):
-        validate_ranges(circuit, types, bounds, PARAMETERS)
+        validate_ranges(circuit, bounds)
 
 
 @pytest.mark.parametrize("number", range(len(good().ops)))
 def test_every_value_is_checked_at_its_own_level(number: int) -> None:
     circuit = good()
-    types = annotate(circuit, PARAMETERS, 2, SCALE)
+    types = typed(circuit).types
     half = np.prod([float(q) for q in PARAMETERS.primes_at(types[number].level)]) / 2
     bounds = [2.0**-30] * len(circuit.ops)
     bounds[number] = 1.0001 * half / types[number].scale
     with pytest.raises(RangeError, match=f"^{circuit.layer_name(circuit.ops[number])}: "):
-        validate_ranges(circuit, types, bounds, PARAMETERS)
+        validate_ranges(typed(circuit), bounds)
 
 
 @pytest.mark.parametrize("bound", [np.nan, np.inf])
 def test_a_bound_that_is_no_number_is_no_bound(bound: float) -> None:
-    circuit = good()
-    types = annotate(circuit, PARAMETERS, 2, SCALE)
+    circuit = typed(good())
     with pytest.raises(RangeError):
-        validate_ranges(circuit, types, [bound] * len(circuit.ops), PARAMETERS)
+        validate_ranges(circuit, [bound] * len(circuit.types))
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, np.nan, np.inf])
@@ -211,4 +214,4 @@ def test_a_factor_without_a_scale_is_refused(scale: float) -> None:
     circuit = changed(Kind.MULTIPLY_PLAIN, scale=scale)
     lone = replace(circuit, ops=circuit.ops[: position(Kind.MULTIPLY_PLAIN) + 1], outputs=(0,))
     with pytest.raises(CircuitError, match=r"^conv: value 3 .multiply_plain. has the scale"):
-        validate(lone, PARAMETERS, 2, SCALE, [1.0] * len(lone.ops))
+        validate(typed(lone), [1.0] * len(lone.ops))

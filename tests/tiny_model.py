@@ -9,10 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.ir import Circuit, Kind, Op
-from heinfer.circuit.levels import key_levels
 from heinfer.circuit.passes.interleaving import interleave
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import (
@@ -62,8 +61,8 @@ def tiny_bundle(
     """A compiled model; `idle_rotations` by the period of its content change nothing but the time it takes."""
     circuit = _circuit(parameters, parameters.slots // batch, weights, idle_rotations, input_scale)
     circuit = interleave(circuit, batch)
-    types = annotate(circuit, parameters, parameters.top_level, input_scale)
-    output = types[circuit.outputs[0]]
+    typed = TypedCircuit(circuit, parameters, parameters.top_level, input_scale)
+    output = typed.output_types[0]
     slots = np.arange(parameters.slots // batch)[None]
     manifest = Manifest(
         name=name,
@@ -91,7 +90,7 @@ def tiny_bundle(
                 labels=labels,
             ),
         ),
-        key_sets=(KeysPart.of(key_levels(circuit, parameters.top_level)),),
+        key_sets=(KeysPart.of(typed.key_levels),),
     )
     return Bundle(manifest, circuit, (16.0,) * len(circuit.ops), {"network": "columns"})
 

@@ -22,9 +22,9 @@ from tenseal import sealapi
 from heinfer.backends.memory import plaintext_keys
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.library import library
-from heinfer.backends.tenseal import TensealProgram
-from heinfer.circuit.annotate import annotate
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit, SlotVector
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import LIBRARY_VERSION, SealObject, from_bytes, to_bytes
@@ -115,7 +115,7 @@ class Twin:
 
     def on_seal(self, circuit: Circuit, inputs: Sequence[Pair], level: int, scale: float) -> list[Words]:
         """Outputs of SEAL, its plaintexts encoded by the native library."""
-        return run_on_seal(self.seal, circuit, inputs, level, scale)
+        return run_on_seal(self.seal, TypedCircuit(circuit, self.parameters, level, scale), inputs)
 
     def on_native(
         self,
@@ -129,12 +129,12 @@ class Twin:
         exact: bool = True,
     ) -> list[Words]:
         """Outputs of the native library."""
-        ring = NativeRing(self.parameters, kernels)
-        program = NativeProgram(circuit, ring, level, scale, threads=threads, exact=exact)
+        ring, typed = NativeRing(self.parameters, kernels), TypedCircuit(circuit, self.parameters, level, scale)
+        program = NativeProgram(typed, ring, threads=threads, exact=exact)
         return program.run(inputs, self.native_keys(ring, program, threads))
 
     def native_keys(self, ring: NativeRing, program: NativeProgram, threads: int = 1) -> NativeKeys:
-        keys = NativeKeys(ring, program.plan.key_levels, threads)
+        keys = NativeKeys(ring, program.typed.key_levels, threads)
         for frame in self.keys:
             keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
         return keys
@@ -150,25 +150,22 @@ class Twin:
                 np.testing.assert_array_equal(mine, theirs, err_msg=f"{kind} at level {level}, {name or 'default'}")
 
 
-def run_on_seal(
-    side: EvaluationSide, circuit: Circuit, inputs: Sequence[Pair], level: int, scale: float
-) -> list[Words]:
+def run_on_seal(side: EvaluationSide, typed: TypedCircuit, inputs: Sequence[Pair]) -> list[Words]:
     """Output words of SEAL, its plaintexts encoded by the native library: encoders may round differently."""
-    plaintexts = _plaintexts(side, circuit, level, scale)
-    with patch("heinfer.backends.tenseal._Encoder.encode_all", return_value=plaintexts):
-        program = TensealProgram(circuit, side.ring, level, scale)
-    frames = [CiphertextFrame(level, scale, *words) for words in inputs]
+    plaintexts = _plaintexts(side, typed)
+    with patch("heinfer.backends.seal.program._Encoder.encode_all", return_value=plaintexts):
+        program = TensealProgram(typed, side.ring)
+    frames = [CiphertextFrame(typed.input_level, typed.input_scale, *words) for words in inputs]
     loaded = [side.load_ciphertext(write_ciphertext(frame, side.parameters)) for frame in frames]
     return [words_of(c) for c in program.run(loaded, side)]
 
 
-def _plaintexts(side: EvaluationSide, circuit: Circuit, level: int, scale: float) -> dict[int, SealObject]:
+def _plaintexts(side: EvaluationSide, typed: TypedCircuit) -> dict[int, SealObject]:
     parameters, ring = side.parameters, NativeRing(side.parameters)
-    types = annotate(circuit, parameters, level, scale)
     plaintexts: dict[int, SealObject] = {}
-    for number, (constant, at, encoded_scale) in plaintext_keys(circuit, types).items():
+    for number, (constant, at, encoded_scale) in plaintext_keys(typed).items():
         primes = parameters.primes_at(at)
-        words = encoded(ring, circuit.constants[constant], encoded_scale, primes)
+        words = encoded(ring, typed.circuit.constants[constant], encoded_scale, primes)
         plaintexts[number] = plaintext_of(words, encoded_scale, parameters.parms_id(primes), side.context)
     return plaintexts
 

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.interpret import SlotBatch, interpret
-from heinfer.circuit.ir import Circuit
 from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.statistics import observe
-from heinfer.ckks.parameters import Parameters
+from heinfer.circuit.typed import TypedCircuit
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,19 +28,13 @@ class Simulation:
     warnings: tuple[str, ...]
 
 
-def simulate(
-    circuit: Circuit,
-    parameters: Parameters,
-    input_level: int,
-    input_scale: float,
-    bounds: tuple[float, ...],
-    inputs: SlotBatch,
-) -> Simulation:
+def simulate(typed: TypedCircuit, bounds: tuple[float, ...], inputs: SlotBatch) -> Simulation:
     """Run a circuit on slots of shape (batch, ciphertexts, slots) without keys.
 
     Args:
         bounds: declared bound on |slot| of every value.
     """
+    circuit = typed.circuit
     outputs: dict[int, SlotBatch] = {}
     beyond: dict[str, tuple[float, float]] = {}
     for number, op, value in interpret(circuit, inputs):
@@ -51,8 +43,7 @@ def simulate(
             beyond.setdefault(circuit.layer_name(op), (most, bounds[number]))
         if number in circuit.outputs:
             outputs[number] = value
-    types = annotate(circuit, parameters, input_level, input_scale)
-    variances = predict_noise(circuit, types, observe(circuit, inputs, 1.0), parameters)
+    variances = predict_noise(typed, observe(circuit, inputs, 1.0))
     warnings = tuple(
         f"{layer}: a value reaches {most:.3g}, its declared bound is {bound:.3g}: an encrypted run may wrap around"
         for layer, (most, bound) in beyond.items()

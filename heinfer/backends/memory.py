@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 
 PlaintextKey: TypeAlias = tuple[int, int, float]
@@ -29,25 +29,24 @@ class Memory:
     ciphertexts: int
 
 
-def plaintext_keys(circuit: Circuit, types: Sequence[ValueType]) -> Mapping[int, PlaintextKey]:
+def plaintext_keys(typed: TypedCircuit) -> Mapping[int, PlaintextKey]:
     """What to encode for every operation that has a constant, by the operation's number."""
     keys: dict[int, PlaintextKey] = {}
-    for number, op in circuit:
+    for number, op in typed.circuit:
         if op.constant >= 0:
-            argument = types[op.args[0]]
+            argument = typed.types[op.args[0]]
             scale = op.scale if op.kind is Kind.MULTIPLY_PLAIN else argument.scale
             keys[number] = op.constant, argument.level, scale
     return keys
 
 
-def memory_of(circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float) -> Memory:
+def memory_of(typed: TypedCircuit) -> Memory:
     """The memory of a circuit; CircuitError when its levels or scales do not fit the parameters."""
-    types = annotate(circuit, parameters, input_level, input_scale)
-    row = _WORD_BYTES * parameters.ring_degree
-    keys = set(plaintext_keys(circuit, types).values())
+    row = _WORD_BYTES * typed.parameters.ring_degree
+    keys = set(plaintext_keys(typed).values())
     plaintexts = sum(row * (level + 1) for _, level, _ in keys)
-    sizes = [row * (value.level + 1) * value.size for value in types]
-    return Memory(plaintexts, _most_at_once(circuit, sizes))
+    sizes = [row * (value.level + 1) * value.size for value in typed.types]
+    return Memory(plaintexts, _most_at_once(typed.circuit, sizes))
 
 
 def key_bytes(parameters: Parameters, levels: Mapping[int, int], backend: str) -> int:

@@ -14,16 +14,14 @@ coefficients have variance v, the real part of a slot has variance N v / 2 / D^2
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.circuit.annotate import ValueType
-from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.ir import Kind, Op
 from heinfer.circuit.statistics import Statistics
-from heinfer.ckks.parameters import Parameters
+from heinfer.circuit.typed import TypedCircuit
 
 Variance = NDArray[np.float64]
 
@@ -31,19 +29,13 @@ _FRESH = 10.5
 _ROUNDING = 1 / 12
 
 
-def predict_noise(
-    circuit: Circuit,
-    types: Sequence[ValueType],
-    statistics: Statistics,
-    parameters: Parameters,
-    of_layer: int | None = None,
-) -> list[Variance]:
+def predict_noise(typed: TypedCircuit, statistics: Statistics, of_layer: int | None = None) -> list[Variance]:
     """Return the error variance of every output, shape (slots,) each, in units of the message.
 
     Args:
         of_layer: count only what this layer's operations add, -1 for encryption; variances of layers add up to all.
     """
-    model = _NoiseModel(circuit, types, statistics, parameters)
+    circuit, model = typed.circuit, _NoiseModel(typed, statistics)
     live: dict[int, Variance] = {}
     for number, op in circuit:
         live[number] = model.passed_on(op, [live[a] for a in op.args])
@@ -56,14 +48,12 @@ def predict_noise(
 
 
 class _NoiseModel:
-    def __init__(
-        self, circuit: Circuit, types: Sequence[ValueType], statistics: Statistics, parameters: Parameters
-    ) -> None:
-        self.circuit = circuit
-        self.types = types
+    def __init__(self, typed: TypedCircuit, statistics: Statistics) -> None:
+        self.circuit = typed.circuit
+        self.types = typed.types
         self.power = statistics.power
-        self.parameters = parameters
-        self.degree = parameters.ring_degree
+        self.parameters = typed.parameters
+        self.degree = typed.parameters.ring_degree
         self.near_one = _inverse_distance_to_one(self.degree)
 
     def passed_on(self, op: Op, args: list[Variance]) -> Variance:

@@ -8,9 +8,8 @@ from sys import float_info
 
 import numpy as np
 
-from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.ir import Circuit, Kind, Op, SlotVector
-from heinfer.ckks.parameters import Parameters
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import CircuitError, RangeError
 
 _ARGUMENTS = {
@@ -67,19 +66,18 @@ def _constant_complaint(constant: SlotVector, slots: int) -> str | None:
     return None
 
 
-def validate_ranges(
-    circuit: Circuit, types: Sequence[ValueType], bounds: Sequence[float], parameters: Parameters
-) -> None:
+def validate_ranges(typed: TypedCircuit, bounds: Sequence[float]) -> None:
     """Raise RangeError where bound x scale can reach half the modulus: CKKS would wrap around in silence.
 
     So would a constant, and SEAL 4.3 has no defined result for one that is far too large.
 
     |slot| <= bound implies |coefficient| <= bound x scale, since coefficients are averages of rotated slots.
     """
+    circuit, parameters = typed.circuit, typed.parameters
     halves = [prod(parameters.primes_at(level)) / 2 for level in range(parameters.top_level + 1)]
     peaks = [float(max(constant.max(), -constant.min())) for constant in circuit.constants]
     for number, op in circuit:
-        kind = types[number]
+        kind = typed.types[number]
         if not float_info.min <= kind.scale < inf:
             raise CircuitError(f"{circuit.layer_name(op)}: value {number} ({op.kind}) has the scale {kind.scale}")
         half = halves[kind.level]
@@ -99,11 +97,7 @@ def validate_ranges(
             )
 
 
-def validate(
-    circuit: Circuit, parameters: Parameters, input_level: int, input_scale: float, bounds: Sequence[float]
-) -> tuple[ValueType, ...]:
-    """Run every validator and return the types of all values."""
-    validate_structure(circuit)
-    types = annotate(circuit, parameters, input_level, input_scale)
-    validate_ranges(circuit, types, bounds, parameters)
-    return types
+def validate(typed: TypedCircuit, bounds: Sequence[float]) -> None:
+    """Run every validator; `bounds` of all values."""
+    validate_structure(typed.circuit)
+    validate_ranges(typed, bounds)

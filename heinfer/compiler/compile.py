@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.circuit.interpret import run
-from heinfer.circuit.levels import key_levels
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.compiler.arguments import (
     as_inputs,
@@ -81,9 +80,7 @@ class CompiledModel:
 
     def simulate(self, x: Array) -> Simulation:
         """Cleartext run with the noise model, on preprocessed inputs of shape (n, *input_shape), n whole batches."""
-        part = self.manifest.input
-        inputs = self.plan.input.pack(self.plan.in_batches(x))
-        return simulate(self.bundle.circuit, self.plan.parameters, part.level, part.scale, self.bundle.bounds, inputs)
+        return simulate(self.bundle.typed, self.bundle.bounds, self.plan.input.pack(self.plan.in_batches(x)))
 
     def __call__(self, x: Array) -> Array:
         """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole."""
@@ -177,13 +174,13 @@ def compile_network(  # noqa: PLR0913 - as compile()
         is_classification=bool(labels),
         headroom=requirements.headroom,
     )
-    validate(calibrated.circuit, plan.parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
+    validate(calibrated.typed, calibrated.bounds)
     try:
         manifest = _manifest(plan, calibrated, balanced.exponent, name, model_version, preprocessing, labels)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     told = {"policy": planner.name} | calibrated.metadata | dict(metadata or {})
-    return CompiledModel(folded, plan, Bundle(manifest, calibrated.circuit, calibrated.bounds, told))
+    return CompiledModel(folded, plan, Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, told))
 
 
 def _require_arguments(
@@ -212,21 +209,20 @@ def _manifest(
     preprocessing: Preprocessing,
     labels: tuple[str, ...],
 ) -> Manifest:
-    circuit, parameters = calibrated.circuit, plan.parameters
-    types = validate(circuit, parameters, plan.input_level, calibrated.input_scale, calibrated.bounds)
-    output = types[circuit.outputs[0]]
+    typed = calibrated.typed
+    output = typed.output_types[0]
     return Manifest(
         name=name,
         model_version=model_version,
-        parameters=ParametersPart.of(parameters),
+        parameters=ParametersPart.of(typed.parameters),
         batch=plan.batch,
         inputs=(
             InputPart(
                 name="image",
                 preprocessing=preprocessing,
                 layout=LayoutPart.from_layout(plan.input),
-                level=plan.input_level,
-                scale=calibrated.input_scale,
+                level=typed.input_level,
+                scale=typed.input_scale,
             ),
         ),
         outputs=(
@@ -241,5 +237,5 @@ def _manifest(
                 labels=labels,
             ),
         ),
-        key_sets=(KeysPart.of(key_levels(circuit, plan.input_level)),),
+        key_sets=(KeysPart.of(typed.key_levels),),
     )

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.passes.key_set import key_sets
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import HOISTED, cost_table
@@ -28,15 +27,14 @@ def key_curve(bundle: Bundle, backend: str, costs: Path | None = None) -> Iterat
 
     A limit on key bytes makes the search plan for fewer keys too, which may do better than a point of this curve.
     """
-    manifest, circuit = bundle.manifest, bundle.circuit
-    parameters = manifest.to_parameters()
-    table = cost_table(parameters.ring_degree, backend, costs)
-    whole = predict(circuit, annotate(circuit, parameters, manifest.input.level, manifest.input.scale), table)
+    typed = bundle.typed
+    table = cost_table(typed.parameters.ring_degree, backend, costs)
+    whole = predict(typed, table)
     others: float | None = None
     sets = key_sets(
-        circuit, manifest.input.level, lambda level: table("rotation", level), lambda level: table(HOISTED, level)
+        typed.circuit, typed.input_level, lambda level: table("rotation", level), lambda level: table(HOISTED, level)
     )
     for keys in sets:
         others = sum(whole) - keys.milliseconds if others is None else others
-        size = keys_length(parameters, keys.levels)
+        size = keys_length(typed.parameters, keys.levels)
         yield KeyPoint(len(keys.levels), size, others + keys.milliseconds)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf, ldexp, log2
 from pathlib import Path
 
 import numpy as np
 
-from heinfer.circuit.annotate import ValueType, annotate
+from heinfer.backends import choose_backend
 from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
 from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.prediction import predict
-from heinfer.costs.tables import cost_table, cost_tables
+from heinfer.costs.tables import CostTable, cost_table, cost_tables
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import Manifest
-from heinfer.runtime import choose_backend
 
 
 @dataclass(frozen=True)
@@ -86,16 +85,15 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         FormatError: when the file is no file of cost tables.
         PlanError: when it has none of the backend.
     """
-    manifest, circuit = bundle.manifest, bundle.circuit
-    parameters = manifest.to_parameters()
+    manifest, circuit, typed = bundle.manifest, bundle.circuit, bundle.typed
+    parameters = typed.parameters
     tables = cost_tables(parameters.ring_degree, costs)
     shown = shown_backend(tables) if backend is None else backend
     table = cost_table(parameters.ring_degree, shown, costs)
-    types = annotate(circuit, parameters, manifest.input.level, manifest.input.scale)
-    cost = circuit_cost(circuit, parameters, manifest.input.level, tables)
+    cost = circuit_cost(circuit, parameters, typed.input_level, tables)
     peak = _peak_ciphertexts(circuit)
     word = 8 * parameters.ring_degree
-    plaintexts = sum(word * (types[n].level + 1) for n, op in circuit if op.constant >= 0)
+    plaintexts = sum(word * (typed.levels[n] + 1) for n, op in circuit if op.constant >= 0)
     key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * cost.key_count
     return Report(
         **vars(cost),
@@ -103,9 +101,9 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         policy=_printable(bundle.metadata.get("policy", "heinfer")),
         backend=shown,
         batch=manifest.batch,
-        layers=_layers(bundle, types, predict(circuit, types, table)),
+        layers=_layers(bundle, table),
         peak_ciphertexts=peak,
-        memory_bytes=plaintexts + word * key_words + 2 * word * (manifest.input.level + 1) * peak,
+        memory_bytes=plaintexts + word * key_words + 2 * word * (typed.input_level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
         precision=_printable(bundle.metadata.get("predicted precision", "")) or None,
@@ -123,10 +121,10 @@ def _printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable())
 
 
-def _layers(bundle: Bundle, types: Sequence[ValueType], milliseconds: Sequence[float]) -> tuple[LayerReport, ...]:
-    circuit, parameters = bundle.circuit, bundle.manifest.to_parameters()
+def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
+    circuit, types, milliseconds = bundle.circuit, bundle.typed.types, predict(bundle.typed, table)
     worst = worst_cases(circuit, _input_intervals(bundle.manifest))
-    room = [parameters.capacity(kind.level, kind.scale) for kind in types]
+    room = [bundle.typed.parameters.capacity(kind.level, kind.scale) for kind in types]
     reports = []
     for layer, numbers, counts in zip(circuit.layers, circuit.by_layer, count_layers(circuit), strict=True):
         made = numbers[-1]

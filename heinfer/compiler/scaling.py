@@ -9,13 +9,13 @@ from math import floor, ldexp, log2, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.circuit.annotate import annotate
 from heinfer.circuit.interpret import SlotBatch
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.passes import assign_scales, choose_scales
 from heinfer.circuit.precision import Scores
 from heinfer.circuit.statistics import MARGIN, Statistics, observe
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import NoiseError, NoiseWarning
 from heinfer.formats.bundle import Bundle
@@ -27,15 +27,13 @@ class Scaled:
     """A circuit with its scales.
 
     Attributes:
-        circuit: every plaintext factor has a scale.
-        input_scale: of fresh ciphertexts.
+        typed: every plaintext factor has a scale.
         bounds: bound on |slot| of every value.
         range: declared bound on what leaves it.
         precision_bits: of the scores, predicted at worst.
     """
 
-    circuit: Circuit
-    input_scale: float
+    typed: TypedCircuit
     bounds: tuple[float, ...]
     range: float
     precision_bits: float
@@ -74,22 +72,20 @@ def scale(
     statistics = observe(circuit, inputs, MARGIN)
     seen = Scores.of(statistics, output, scores, is_classification)
     scales = choose_scales(circuit, parameters, level, statistics, seen, headroom)
-    scaled = assign_scales(circuit, parameters, level, scales)
-    input_scale = float(2.0**scales.input_bits)
-    bits = _look_at_noise(scaled, parameters, level, input_scale, statistics, seen)
-    declared = _range(scaled, parameters, level, input_scale, statistics)
-    return Scaled(scaled, input_scale, statistics.bounds, declared, bits)
+    typed = assign_scales(circuit, parameters, level, scales)
+    bits = _look_at_noise(typed, statistics, seen)
+    return Scaled(typed, statistics.bounds, _range(typed, statistics), bits)
 
 
 _RANGE_STEP = 0.125
 """Bits to which the range of the scores is told."""
 
 
-def _range(circuit: Circuit, parameters: Parameters, level: int, input_scale: float, statistics: Statistics) -> float:
+def _range(typed: TypedCircuit, statistics: Statistics) -> float:
     """The bound on the outputs: what the parameters can represent, less whole steps that are free."""
-    output = annotate(circuit, parameters, level, input_scale)[circuit.outputs[0]]
-    capacity = parameters.capacity(output.level, output.scale)
-    bound = max(statistics.bounds[number] for number in circuit.outputs)
+    output = typed.output_types[0]
+    capacity = typed.parameters.capacity(output.level, output.scale)
+    bound = max(statistics.bounds[number] for number in typed.circuit.outputs)
     free = log2(capacity / bound) if bound else 0.0
     return float(capacity * 2.0 ** (-_RANGE_STEP * max(0, floor(free / _RANGE_STEP))))
 
@@ -99,13 +95,13 @@ def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | Non
 
     Layouts, keys and counts stay. Raises what :func:`scale` does.
     """
-    manifest, circuit = bundle.manifest, bundle.circuit
+    manifest = bundle.manifest
     layout, part = manifest.input.layout.to_layout(), manifest.input
     batches = -(-len(inputs) // manifest.batch)
     packed = layout.pack(np.resize(inputs, (batches * manifest.batch, *inputs.shape[1:])).reshape(-1, *layout.shape))
     found = scale(
-        circuit,
-        manifest.to_parameters(),
+        bundle.circuit,
+        bundle.typed.parameters,
         part.level,
         packed,
         manifest.output.layout.to_layout(),
@@ -113,36 +109,32 @@ def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | Non
         is_classification=manifest.output.kind == "classification",
         headroom=headroom,
     )
-    types = annotate(found.circuit, manifest.to_parameters(), part.level, found.input_scale)
     changes = {
-        "scale": types[found.circuit.outputs[0]].scale,
+        "scale": found.typed.output_types[0].scale,
         "range": ldexp(found.range, manifest.output.exponent),
     }
     output = manifest.output.model_copy(update=changes)
-    image = part.model_copy(update={"scale": found.input_scale})
+    image = part.model_copy(update={"scale": found.typed.input_scale})
     changed = manifest.model_copy(update={"inputs": (image,), "outputs": (output,)})
     return replace(
         bundle,
         manifest=changed,
-        circuit=found.circuit,
+        circuit=found.typed.circuit,
         bounds=found.bounds,
         metadata={**bundle.metadata, **found.metadata},
     )
 
 
-def _look_at_noise(
-    circuit: Circuit, parameters: Parameters, level: int, input_scale: float, statistics: Statistics, scores: Scores
-) -> float:
+def _look_at_noise(typed: TypedCircuit, statistics: Statistics, scores: Scores) -> float:
     """Predicted bits of precision of the scores; refuses, or warns, where noise takes labels or all bits."""
-    types = annotate(circuit, parameters, level, input_scale)
-    variances = predict_noise(circuit, types, statistics, parameters)
+    variances = predict_noise(typed, statistics)
     bits = scores.precision_bits(variances)
     if scores.are_clear(variances):
         return bits
-    layers = range(-1, len(circuit.layers))
-    parts = [predict_noise(circuit, types, statistics, parameters, layer) for layer in layers]
+    layers = range(-1, len(typed.circuit.layers))
+    parts = [predict_noise(typed, statistics, layer) for layer in layers]
     noisiest = max(layers, key=lambda layer: float(scores.deviations(parts[layer + 1]).max()))
-    name = circuit.layers[noisiest].name if noisiest >= 0 else "encryption"
+    name = typed.circuit.layers[noisiest].name if noisiest >= 0 else "encryption"
     deviation = float(scores.deviations(variances).max())
     if scores.is_classification:
         told = (

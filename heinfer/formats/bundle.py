@@ -13,6 +13,7 @@ import secrets
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from safetensors.numpy import save as to_safetensors
 
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit
-from heinfer.circuit.levels import key_levels
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.circuit.validate import validate
 from heinfer.errors import BundleError, CircuitError, ManifestError, NewerFormatError, RangeError
 from heinfer.formats.circuit_tensors import DTYPES, MAX_TEXT_BYTES, Tensors, circuit_of, tensors_of
@@ -71,6 +72,12 @@ class Bundle:
     circuit: Circuit
     bounds: tuple[float, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def typed(self) -> TypedCircuit:
+        """The circuit with what the manifest says of its parameters and inputs."""
+        image = self.manifest.input
+        return TypedCircuit(self.circuit, self.manifest.to_parameters(), image.level, image.scale)
 
 
 def save(bundle: Bundle, path: Path | str) -> None:
@@ -170,18 +177,17 @@ def from_bytes(data: bytes) -> Bundle:
 
 def _check_against_manifest(bundle: Bundle) -> None:
     circuit, manifest = bundle.circuit, bundle.manifest
-    image = manifest.input
     try:
-        types = validate(circuit, manifest.to_parameters(), image.level, image.scale, bundle.bounds)
+        validate(bundle.typed, bundle.bounds)
     except (CircuitError, RangeError) as error:
         raise BundleError(f"the circuit is invalid: {error}") from None
     if circuit.inputs != manifest.input.layout.ciphertexts:
         raise BundleError(f"the circuit takes {circuit.inputs} ciphertexts, not the manifest's")
     if len(circuit.outputs) != manifest.output.layout.ciphertexts:
         raise BundleError(f"the circuit returns {len(circuit.outputs)} ciphertexts, not the manifest's")
-    if any(types[number] != ValueType(manifest.output.level, manifest.output.scale) for number in circuit.outputs):
+    if set(bundle.typed.output_types) != {ValueType(manifest.output.level, manifest.output.scale)}:
         raise BundleError("the circuit's outputs have not the manifest's level and scale, or three polynomials")
-    if key_levels(circuit, image.level) != manifest.keys.levels:
+    if bundle.typed.key_levels != manifest.keys.levels:
         raise BundleError("the circuit needs other evaluation keys than the manifest lists, or at other levels")
 
 

@@ -10,6 +10,7 @@ from time import thread_time
 from typing import Any, Protocol
 
 from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.prediction import ROWS
 from heinfer.costs.tables import HOISTED, OPERATIONS, CostTable
@@ -43,7 +44,7 @@ class Bench(Protocol):
     def encrypt(self, count: int, level: int, scale: float) -> Sequence[Any]:
         """Ciphertexts to run programs on."""
 
-    def encode(self, circuit: Circuit, level: int, scale: float) -> Any:
+    def encode(self, typed: TypedCircuit) -> Any:
         """The program of a circuit, with its constants encoded."""
 
     def run(self, program: Any, inputs: Sequence[Any]) -> None:
@@ -87,8 +88,9 @@ class Calibration:
         inputs = self._bench.encrypt(INPUTS, level, _SCALE)
         programs: dict[Kind | str, Any] = {}
         for kind, circuit in self._probes[level].items():
+            typed = TypedCircuit(circuit, self._bench.parameters, level, _SCALE)
             started = self._clock()
-            programs[kind] = self._bench.encode(circuit, level, _SCALE)
+            programs[kind] = self._bench.encode(typed)
             if circuit.constants:
                 self._encodes[level].append((self._clock() - started) / len(circuit.constants))
         first = {kind: self._seconds(program, inputs) for kind, program in programs.items()}  # warms the caches

@@ -8,7 +8,7 @@ import numpy as np
 
 from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 
 _SEED_BYTES = 64
@@ -40,9 +40,9 @@ class NativeBench:
         primes = self.parameters.primes_at(level)
         return [(self._words(primes), self._words(primes)) for _ in range(count)]
 
-    def encode(self, circuit: Circuit, level: int, scale: float) -> NativeProgram:
+    def encode(self, typed: TypedCircuit) -> NativeProgram:
         """The program of a circuit, with its constants encoded."""
-        return NativeProgram(circuit, self._ring, level, scale)
+        return NativeProgram(typed, self._ring)
 
     def run(self, program: NativeProgram, inputs: Sequence[tuple[Words, Words]]) -> None:
         """Evaluate a program."""

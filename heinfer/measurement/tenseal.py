@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heinfer.backends.tenseal import TensealProgram
-from heinfer.circuit.ir import Circuit
+from heinfer.backends.seal.program import TensealProgram
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import Ring, SealObject
@@ -42,9 +42,9 @@ class TensealBench:
         frames = [read_ciphertext(self._secret.encrypt(row, level, scale), self.parameters) for row in slots]
         return [self._side.load_ciphertext(write_ciphertext(frame, self.parameters)) for frame in frames]
 
-    def encode(self, circuit: Circuit, level: int, scale: float) -> TensealProgram:
+    def encode(self, typed: TypedCircuit) -> TensealProgram:
         """The program of a circuit, with its constants encoded."""
-        return TensealProgram(circuit, self._ring, level, scale)
+        return TensealProgram(typed, self._ring)
 
     def run(self, program: TensealProgram, inputs: Sequence[SealObject]) -> None:
         """Evaluate a program."""

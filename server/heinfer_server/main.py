@@ -18,8 +18,8 @@ from typing import Any
 
 import uvicorn
 
+from heinfer.backends import BACKENDS, choose_backend, without_native
 from heinfer.errors import SettingError
-from heinfer.runtime import BACKENDS, choose_backend, without_native
 from heinfer_server.beginning import leave_signals
 from heinfer_server.isolation.privileges import hide
 from heinfer_server.memory.allocator import give_back_large_blocks

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
+from heinfer.backends import NativeOptions, runtime_memory
 from heinfer.backends.memory import Memory, key_bytes
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import ManifestRequiredError, SettingError, UnknownManifestError, UnknownModelError
@@ -15,7 +16,6 @@ from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import Levels, ciphertexts_length, decode_ciphertexts, keys_length, read_keys
 from heinfer.formats.manifest import Manifest
 from heinfer.formats.signature import digest_of_file, signer_of
-from heinfer.runtime import NativeOptions, runtime_memory
 
 
 def digest_of(manifest: Manifest) -> str:
@@ -105,10 +105,7 @@ class ServedModel:
 
     def memory(self, backend: str, options: NativeOptions) -> Memory:
         """What it takes in a worker."""
-        plan = self.bundle.manifest.input
-        return runtime_memory(
-            self.bundle.circuit, self.parameters, plan.level, plan.scale, backend=backend, options=options
-        )
+        return runtime_memory(self.bundle.typed, backend=backend, options=options)
 
     def loaded_key_bytes(self, backend: str) -> int:
         """What one client's keys take in a worker."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from math import inf
 
+from heinfer.backends import NativeOptions, choose_backend
 from heinfer.errors import (
     BusyError,
     FormatError,
@@ -15,7 +16,6 @@ from heinfer.errors import (
     SettingError,
     UploadDigestError,
 )
-from heinfer.runtime import NativeOptions, choose_backend
 from heinfer_server.admission.access import REFRESH_SECONDS, Access
 from heinfer_server.admission.gate import Gate, PatientGate
 from heinfer_server.errors import StorageError

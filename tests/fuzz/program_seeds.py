@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from circuits import SCALE, every_operation, weighted_rotations
 from rings import tiny_parameters
 
-from heinfer.backends.native.plan import NativePlan, plan_circuit
+from heinfer.backends.native.plan import NativePlan, native_plan
+from heinfer.circuit.typed import TypedCircuit
 
 STEPS = (1, 7)
 """Of rotations for which program_target.cpp has keys."""
@@ -29,25 +30,26 @@ def programs() -> Iterator[tuple[str, bytes]]:
     every = every_operation(PARAMETERS.slots, LEVEL, STEPS)
     hoisted = weighted_rotations(PARAMETERS.slots, STEPS, np.linspace(0, 1, PARAMETERS.slots))
     for name, circuit in (("every", every), ("hoisted", hoisted)):
+        typed = TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE)
         for memory, most in (("kept", float("inf")), ("encoded", 0.0)):
             for threads in (1, 2):
-                plan = plan_circuit(circuit, PARAMETERS, LEVEL, SCALE, most_constant_bytes=most)
+                plan = native_plan(typed, most_constant_bytes=most)
                 yield f"good-{name}-{memory}-{threads}", to_bytes(plan, threads)
-    exact = plan_circuit(hoisted, PARAMETERS, LEVEL, SCALE, exact=True)
+    exact = native_plan(TypedCircuit(hoisted, PARAMETERS, LEVEL, SCALE), exact=True)
     yield "good-hoisted-exact", to_bytes(exact, 1)
 
 
 def to_bytes(plan: NativePlan, threads: int) -> bytes:
     """A program, its constants by exponent: even of all slots, odd for one value."""
     exponents = [
-        2 * round(log2(constant.scale) / 2) + (len(plan.circuit.constants[constant.number]) == 1)
+        2 * round(log2(constant.scale) / 2) + (len(plan.typed.circuit.constants[constant.number]) == 1)
         for constant in plan.constants
     ]
     return b"".join(
         (
             bytes([threads - 1]),
             _number(plan.arena.rows),
-            *map(_numbers, (plan.inputs, plan.circuit.outputs, plan.value_array.tolist(), exponents)),
+            *map(_numbers, (plan.inputs, plan.typed.circuit.outputs, plan.value_array.tolist(), exponents)),
             *map(_number, plan.code_array.tolist()),
         )
     )

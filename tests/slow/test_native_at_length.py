@@ -10,6 +10,7 @@ from rings import tiny_parameters
 from twin import Twin, instruction_sets
 
 from heinfer.backends.native import NativeProgram, NativeRing
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path, digits
@@ -63,7 +64,7 @@ def test_thousands_of_runs_take_no_more_memory():
         # Programs and keys come and go as clients do; so do threads, for they belong to a program.
         if number % 20 == 0:
             threads = 1 + number // 20 % 3
-            program = NativeProgram(circuit, ring, 2, SCALE, threads=threads, exact=True)
+            program = NativeProgram(TypedCircuit(circuit, parameters, 2, SCALE), ring, threads=threads, exact=True)
             keys = twin.native_keys(ring, program, threads)
         outputs = program.run(inputs, keys)
         if number % 100 == 0:

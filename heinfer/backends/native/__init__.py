@@ -2,7 +2,7 @@
 
 from heinfer.backends.native.keys import NativeKeys
 from heinfer.backends.native.library import is_installed, native_problem
-from heinfer.backends.native.plan import NativePlan, plan_circuit
+from heinfer.backends.native.plan import NativePlan, native_plan
 from heinfer.backends.native.program import NativeProgram, Progress
 from heinfer.backends.native.ring import NativeRing
 
@@ -13,6 +13,6 @@ __all__ = [
     "NativeRing",
     "Progress",
     "is_installed",
+    "native_plan",
     "native_problem",
-    "plan_circuit",
 ]

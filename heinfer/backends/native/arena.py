@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from heinfer.backends.native.instructions import Instruction, Shape, inputs_of, outputs_of, scratch_rows
+from heinfer.backends.native.instructions import Instruction, Residues, inputs_of, outputs_of, scratch_rows
 from heinfer.backends.native.waves import Wave
 from heinfer.errors import CircuitError
 
@@ -22,7 +22,7 @@ class Arena:
     rows: int
 
 
-def place(waves: Sequence[Wave], shapes: Sequence[Shape], inputs: Sequence[int], outputs: Sequence[int]) -> Arena:
+def place(waves: Sequence[Wave], residues: Sequence[Residues], inputs: Sequence[int], outputs: Sequence[int]) -> Arena:
     """Give every value and scratch the first place that is free while it is needed.
 
     Raises:
@@ -30,18 +30,18 @@ def place(waves: Sequence[Wave], shapes: Sequence[Shape], inputs: Sequence[int],
     """
     last = _last_waves(waves, outputs)
     free = _FreeRows()
-    values = {value: free.take(shapes[value].size) for value in inputs}
+    values = {value: free.take(residues[value].size) for value in inputs}
     scratch: list[tuple[int, ...]] = []
     for number, wave in enumerate(waves):
         for value in (made for instruction in wave for made in outputs_of(instruction)):
-            values[value] = free.take(shapes[value].size)
-        sizes = [scratch_rows(instruction, shapes) for instruction in wave]
+            values[value] = free.take(residues[value].size)
+        sizes = [scratch_rows(instruction, residues) for instruction in wave]
         scratch.append(tuple(free.take(size) for size in sizes))
         for start, size in zip(scratch[-1], sizes, strict=True):
             free.give(start, size)
         for value in _touched(wave):
             if last.get(value, number) == number:
-                free.give(values[value], shapes[value].size)
+                free.give(values[value], residues[value].size)
     return Arena(values, tuple(scratch), free.rows)
 
 

@@ -6,7 +6,6 @@ What is computed stays the same word for word, but for rotations that share digi
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from heinfer.backends.native.instructions import (
@@ -19,8 +18,8 @@ from heinfer.backends.native.instructions import (
     Sum,
     Target,
 )
-from heinfer.circuit.annotate import ValueType
-from heinfer.circuit.ir import Circuit, Kind, Op
+from heinfer.circuit.ir import Kind, Op
+from heinfer.circuit.typed import TypedCircuit
 
 MOST_OPERANDS = 64
 """Of one sum: all of them are in memory at once."""
@@ -34,14 +33,9 @@ MOST_HOISTED = 16
 _LINEAR = frozenset({Kind.ADD, Kind.ADD_PLAIN, Kind.MULTIPLY_PLAIN, Kind.DROP_LEVEL})
 
 
-def fuse(circuit: Circuit, types: Sequence[ValueType], *, exact: bool) -> list[Instruction]:
-    """Instructions that compute a circuit.
-
-    Args:
-        types: of its values.
-        exact: share no digits, so that every word is SEAL's.
-    """
-    return _Fusion(circuit, types, exact).instructions()
+def fuse(typed: TypedCircuit, *, exact: bool) -> list[Instruction]:
+    """Instructions that compute a circuit; ``exact``: they share no digits, so that every word is SEAL's."""
+    return _Fusion(typed, exact).instructions()
 
 
 @dataclass(frozen=True)
@@ -62,11 +56,11 @@ class _Form:
 
 
 class _Fusion:
-    def __init__(self, circuit: Circuit, types: Sequence[ValueType], exact: bool) -> None:
-        self._circuit, self._types, self._exact = circuit, types, exact
-        self._uses = Counter(circuit.outputs)
+    def __init__(self, typed: TypedCircuit, exact: bool) -> None:
+        self._circuit, self._types, self._exact = typed.circuit, typed.types, exact
+        self._uses = Counter(self._circuit.outputs)
         self._user: dict[int, int] = {}  # the last; the only one where it matters
-        for number, op in circuit:
+        for number, op in self._circuit:
             self._uses.update(op.args)
             self._user.update(dict.fromkeys(op.args, number))
         self._hoisted = self._hoisting_groups()

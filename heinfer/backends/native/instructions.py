@@ -11,8 +11,8 @@ from typing import TypeAlias
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of a value: `rows` residue rows for each polynomial; an extended value's last one is modulo the special prime."""
+class Residues:
+    """Of a value: `rows` of them for each polynomial; an extended value's last one is modulo the special prime."""
 
     rows: int
     polynomials: int = 2
@@ -135,31 +135,31 @@ def steps_of(instruction: Instruction) -> tuple[int, ...]:
             return ()
 
 
-def scratch_rows(instruction: Instruction, shapes: Sequence[Shape]) -> int:
+def scratch_rows(instruction: Instruction, residues: Sequence[Residues]) -> int:
     """Rows that an instruction needs while it runs (native/src/operations)."""
     match instruction:
         case Sum(resident=False):
-            return shapes[instruction.out].rows * instruction.constants
+            return residues[instruction.out].rows * instruction.constants
         case Rotations():
-            digits = shapes[instruction.input].rows
+            digits = residues[instruction.input].rows
             return digits + 2 * (digits + 1) * len(instruction.targets)
         case Relinearization() | Product(relinearized=True):
-            digits = shapes[instruction.out].rows
+            digits = residues[instruction.out].rows
             product = 3 * digits if isinstance(instruction, Product) else 0
             return product + digits + 2 * (digits + 1)
         case Division():
-            return shapes[instruction.out].polynomials * (2 if instruction.twice else 1)
+            return residues[instruction.out].polynomials * (2 if instruction.twice else 1)
         case _:
             return 0
 
 
-def thread_rows(instruction: Instruction, shapes: Sequence[Shape]) -> int:
+def thread_rows(instruction: Instruction, residues: Sequence[Residues]) -> int:
     """Rows that every thread needs for an instruction."""
     match instruction:
         case Rotations():
-            return shapes[instruction.input].rows
+            return residues[instruction.input].rows
         case Relinearization() | Product(relinearized=True):
-            return shapes[instruction.out].rows
+            return residues[instruction.out].rows
         case Division():
             return 2 if instruction.twice else 1
         case _:

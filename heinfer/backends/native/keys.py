@@ -17,7 +17,7 @@ class NativeKeys:
     """
 
     def __init__(self, ring: NativeRing, levels: Mapping[int, int], threads: int = 1) -> None:
-        """Take keys for use up to the given level: by step, 0 for relinearization (NativePlan.key_levels)."""
+        """Take keys for use up to the given level: by step, 0 for relinearization (TypedCircuit.key_levels)."""
         self._levels = dict(levels)
         self._threads = threads
         self._steps: set[int] = set()

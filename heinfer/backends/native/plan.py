@@ -21,18 +21,15 @@ from heinfer.backends.native.instructions import (
     Instruction,
     Product,
     Relinearization,
+    Residues,
     Rotations,
-    Shape,
     Sum,
-    inputs_of,
-    steps_of,
     thread_rows,
 )
 from heinfer.backends.native.residents import constant_words, is_scalar, within
 from heinfer.backends.native.waves import Wave, in_waves
-from heinfer.circuit.annotate import annotate
-from heinfer.circuit.ir import Circuit, Kind
-from heinfer.ckks.parameters import Parameters
+from heinfer.circuit.ir import Kind
+from heinfer.circuit.typed import TypedCircuit
 
 Numbers = NDArray[np.int64]
 
@@ -46,18 +43,16 @@ class NativePlan:
     """A circuit, ready to be loaded.
 
     Attributes:
-        circuit: what it computes.
-        parameters: of the ring.
+        typed: what it computes.
         waves: its instructions.
-        shapes: of the values, by number.
+        residues: of its values, by number.
         arena: where they lie.
         constants: what is encoded.
     """
 
-    circuit: Circuit
-    parameters: Parameters
+    typed: TypedCircuit
     waves: tuple[Wave, ...]
-    shapes: tuple[Shape, ...]
+    residues: tuple[Residues, ...]
     arena: Arena
     constants: tuple[Constant, ...]
 
@@ -69,18 +64,8 @@ class NativePlan:
     @cached_property
     def inputs(self) -> tuple[int, ...]:
         """Values of the input ciphertexts, by ciphertext."""
-        numbers = {op.input: number for number, op in self.circuit if op.kind is Kind.INPUT}
+        numbers = {op.input: number for number, op in self.typed.circuit if op.kind is Kind.INPUT}
         return tuple(numbers[ciphertext] for ciphertext in range(len(numbers)))
-
-    @cached_property
-    def key_levels(self) -> Mapping[int, int]:
-        """Step of every key that is needed, 0 for relinearization, -> the highest level at which it is used."""
-        levels: dict[int, int] = {}
-        for instruction in self.instructions:
-            for step in steps_of(instruction):
-                level = self.shapes[inputs_of(instruction)[0]].rows - 1
-                levels[step] = max(levels.get(step, 0), level)
-        return dict(sorted(levels.items()))
 
     @cached_property
     def constant_bytes(self) -> int:
@@ -91,22 +76,21 @@ class NativePlan:
     def constant_words(self) -> int:
         """Words of the constants that are kept encoded."""
         kept = (i for i in self.instructions if isinstance(i, Sum) and i.resident)
-        return sum(constant_words(i, self.circuit, self.shapes, self.parameters.ring_degree) for i in kept)
+        return sum(constant_words(i, self.typed, self.residues) for i in kept)
 
     def run_bytes(self, threads: int = 1) -> int:
         """Memory of a run: every value at its place, and what threads need for themselves."""
-        own = max((thread_rows(instruction, self.shapes) for instruction in self.instructions), default=0)
-        return (self.arena.rows + threads * own) * (self.parameters.ring_degree + _PADDING) * _WORD_BYTES
+        own = max((thread_rows(instruction, self.residues) for instruction in self.instructions), default=0)
+        return (self.arena.rows + threads * own) * (self.typed.parameters.ring_degree + _PADDING) * _WORD_BYTES
 
     def identity(self) -> bytes:
         """32 bytes that stand for all that the words of the encoded constants depend on."""
-        digest = sha256(
-            struct.pack(f"<{1 + len(self.parameters.primes)}Q", self.parameters.ring_degree, *self.parameters.primes)
-        )
+        parameters = self.typed.parameters
+        digest = sha256(struct.pack(f"<{1 + len(parameters.primes)}Q", parameters.ring_degree, *parameters.primes))
         for part in (self.value_array, self.code_array, np.array([c.scale for c in self.constants])):
             digest.update(part.tobytes())
         for constant in self.constants:
-            digest.update(np.ascontiguousarray(self.circuit.constants[constant.number]).data)
+            digest.update(np.ascontiguousarray(self.typed.circuit.constants[constant.number]).data)
         return digest.digest()
 
     # Flat arrays, as native/src/program.h describes them
@@ -115,10 +99,10 @@ class NativePlan:
     def value_array(self) -> Numbers:
         """Offset, rows, polynomials and whether extended of every value; nothing of those that are never there."""
         rows = [
-            (self.arena.values[value], shape.rows, shape.polynomials, int(shape.extended))
+            (self.arena.values[value], of.rows, of.polynomials, int(of.extended))
             if value in self.arena.values
-            else (0, shape.rows + shape.extended, 2, 0)
-            for value, shape in enumerate(self.shapes)
+            else (0, of.rows + of.extended, 2, 0)
+            for value, of in enumerate(self.residues)
         ]
         return np.array(rows, dtype=np.int64).reshape(-1)
 
@@ -141,7 +125,7 @@ class NativePlan:
                     len(factors),
                     len(addends),
                     len(plains),
-                    int(is_scalar(instruction, self.circuit)),
+                    int(is_scalar(instruction, self.typed.circuit)),
                     int(resident),
                 ]
                 return [0, out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
@@ -158,35 +142,24 @@ class NativePlan:
                 return [7, out, value]
 
 
-def plan_circuit(
-    circuit: Circuit,
-    parameters: Parameters,
-    input_level: int,
-    input_scale: float,
-    *,
-    exact: bool = False,
-    most_constant_bytes: float = inf,
-) -> NativePlan:
+def native_plan(typed: TypedCircuit, *, exact: bool = False, most_constant_bytes: float = inf) -> NativePlan:
     """Plan a circuit; CircuitError when its levels or scales do not fit the parameters.
 
     Args:
         most_constant_bytes: that encoded constants may take; the others are encoded in every run.
         exact: compute what SEAL computes, word for word: rotations share nothing.
     """
-    types = annotate(circuit, parameters, input_level, input_scale)
-    shapes = tuple(Shape(value.level + 1, value.size) for value in types)
-    instructions = fuse(circuit, types, exact=exact)
-    most_words = most_constant_bytes / _WORD_BYTES
-    instructions = within(most_words, instructions, circuit, shapes, parameters.ring_degree)
-    return plan_instructions(circuit, parameters, shapes, instructions)
+    residues = tuple(Residues(value.level + 1, value.size) for value in typed.types)
+    instructions = within(most_constant_bytes / _WORD_BYTES, fuse(typed, exact=exact), typed, residues)
+    return plan_instructions(typed, residues, instructions)
 
 
 def plan_instructions(
-    circuit: Circuit, parameters: Parameters, shapes: Sequence[Shape], instructions: Sequence[Instruction]
+    typed: TypedCircuit, residues: Sequence[Residues], instructions: Sequence[Instruction]
 ) -> NativePlan:
-    """Plan instructions that take a circuit's inputs and make its outputs; `shapes` of all their values."""
+    """Plan instructions that take a circuit's inputs and make its outputs; `residues` of all their values."""
     waves = in_waves(instructions)
-    inputs = [number for number, op in circuit if op.kind is Kind.INPUT]
-    arena = place(waves, shapes, inputs, circuit.outputs)
+    inputs = [number for number, op in typed.circuit if op.kind is Kind.INPUT]
+    arena = place(waves, residues, inputs, typed.circuit.outputs)
     used = (c for i in instructions if isinstance(i, Sum) for c in (*(c for _, c in i.factors), *i.plains))
-    return NativePlan(circuit, parameters, waves, tuple(shapes), arena, tuple(dict.fromkeys(used)))
+    return NativePlan(typed, waves, tuple(residues), arena, tuple(dict.fromkeys(used)))

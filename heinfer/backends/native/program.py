@@ -14,10 +14,10 @@ from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Rotations
 from heinfer.backends.native.keys import NativeKeys
 from heinfer.backends.native.library import LibraryObject, library
-from heinfer.backends.native.plan import NativePlan, plan_circuit
+from heinfer.backends.native.plan import NativePlan, native_plan
 from heinfer.backends.native.ring import NativeRing, Words
-from heinfer.circuit.counts import Counts, count_circuit
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.counts import Counts
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import BackendError, CancelledError
 
 
@@ -41,18 +41,16 @@ class NativeProgram:
     """A circuit with its constants encoded.
 
     Attributes:
-        circuit: what runs.
+        typed: what runs.
         ring: where.
         plan: how.
         executed: counts of the last run.
     """
 
-    def __init__(  # noqa: PLR0913 - all but the first are options of one line each
+    def __init__(
         self,
-        circuit: Circuit,
+        typed: TypedCircuit,
         ring: NativeRing,
-        input_level: int,
-        input_scale: float,
         *,
         threads: int = 1,
         exact: bool = False,
@@ -69,27 +67,20 @@ class NativeProgram:
             folder: where encoded constants are kept and mapped from.
             saves: whether those that are not there are written there; SettingError when they cannot be.
         """
-        self.circuit = circuit
+        self.typed = typed
         self.ring = ring
         self.executed = Counts()
-        self.plan: NativePlan = plan_circuit(
-            circuit,
-            ring.parameters,
-            input_level,
-            input_scale,
-            exact=exact,
-            most_constant_bytes=most_constant_bytes,
-        )
+        self.plan: NativePlan = native_plan(typed, exact=exact, most_constant_bytes=most_constant_bytes)
         self._threads = threads
         plan = self.plan
         self._handle: LibraryObject = library().Program(
-            ring.handle, plan.value_array, plan.code_array, plan.inputs, circuit.outputs, plan.arena.rows
+            ring.handle, plan.value_array, plan.code_array, plan.inputs, typed.circuit.outputs, plan.arena.rows
         )
         self._load(folder, saves)
 
     def _load(self, folder: Path | None, saves: bool) -> None:
-        plan = self.plan
-        vectors = [np.ascontiguousarray(plan.circuit.constants[c.number], dtype=np.float64) for c in plan.constants]
+        plan, known = self.plan, self.typed.circuit.constants
+        vectors = [np.ascontiguousarray(known[constant.number], dtype=np.float64) for constant in plan.constants]
         scales = [constant.scale for constant in plan.constants]
         file = ConstantsFile(folder, plan.identity()) if folder else None
         mapped = file.open(plan.constant_words) if file else None
@@ -129,8 +120,8 @@ class NativeProgram:
             CancelledError: when that was asked for.
         """
         keys.require_all()
-        if len(inputs) != self.circuit.inputs:
-            raise BackendError(f"the circuit takes {self.circuit.inputs} ciphertexts, got {len(inputs)}")
+        if len(inputs) != self.typed.circuit.inputs:
+            raise BackendError(f"the circuit takes {self.typed.circuit.inputs} ciphertexts, got {len(inputs)}")
         rows = [np.ascontiguousarray(half, dtype=np.uint32) for pair in inputs for half in pair]
         control = (progress or Progress()).handle
         try:
@@ -147,4 +138,4 @@ class NativeProgram:
         """Of a complete run: an instruction does what its part of the circuit says, always."""
         groups = [i for i in self.plan.instructions if isinstance(i, Rotations)]
         shared = sum(len(group.targets) for group in groups if len(group.targets) > 1)
-        return replace(count_circuit(self.circuit), rotations_hoisted=shared)
+        return replace(self.typed.counts, rotations_hoisted=shared)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from heinfer.backends.native.instructions import Instruction, Shape, Sum
+from heinfer.backends.native.instructions import Instruction, Residues, Sum
 from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 
 
 def is_scalar(instruction: Sum, circuit: Circuit) -> bool:
@@ -15,14 +16,14 @@ def is_scalar(instruction: Sum, circuit: Circuit) -> bool:
     return all(circuit.constants[constant.number].size == 1 for constant in used)
 
 
-def constant_words(instruction: Sum, circuit: Circuit, shapes: Sequence[Shape], ring_degree: int) -> int:
+def constant_words(instruction: Sum, typed: TypedCircuit, residues: Sequence[Residues]) -> int:
     """Words of a sum's encoded constants."""
-    words = 1 if is_scalar(instruction, circuit) else ring_degree
-    return words * shapes[instruction.out].rows * instruction.constants
+    words = 1 if is_scalar(instruction, typed.circuit) else typed.parameters.ring_degree
+    return words * residues[instruction.out].rows * instruction.constants
 
 
 def within(
-    most_words: float, instructions: Sequence[Instruction], circuit: Circuit, shapes: Sequence[Shape], ring_degree: int
+    most_words: float, instructions: Sequence[Instruction], typed: TypedCircuit, residues: Sequence[Residues]
 ) -> list[Instruction]:
     """The same instructions, the constants of some sums being encoded in every run, so that the others take no more.
 
@@ -33,10 +34,10 @@ def within(
     vectors = [
         (position, instruction)
         for position, instruction in enumerate(instructions)
-        if isinstance(instruction, Sum) and not is_scalar(instruction, circuit)
+        if isinstance(instruction, Sum) and not is_scalar(instruction, typed.circuit)
     ]
-    for position, instruction in sorted(vectors, key=lambda found: shapes[found[1].out].rows):
-        words = constant_words(instruction, circuit, shapes, ring_degree)
+    for position, instruction in sorted(vectors, key=lambda found: residues[found[1].out].rows):
+        words = constant_words(instruction, typed, residues)
         if words <= most_words:
             most_words -= words
         else:

@@ -11,8 +11,8 @@ from heinfer.backends.native.instructions import (
     Instruction,
     Product,
     Relinearization,
+    Residues,
     Rotations,
-    Shape,
     Sum,
     steps_of,
 )
@@ -37,37 +37,31 @@ class Work:
         return Work(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
-def work_of(instruction: Instruction, shapes: Sequence[Shape]) -> Work:
+def work_of(instruction: Instruction, residues: Sequence[Residues]) -> Work:
     """Work of an instruction (native/src/operations)."""
     match instruction:
         case Sum(out, factors):
-            return Work(products=shapes[out].rows * sum(shapes[value].polynomials for value, _ in factors))
+            return Work(products=residues[out].rows * sum(residues[value].polynomials for value, _ in factors))
         case Rotations(value, targets):
-            digits, extended = shapes[value].rows, shapes[targets[0].out].extended
+            digits, extended = residues[value].rows, residues[targets[0].out].extended
             division = Work() if extended else _division(2, digits)
             return sum((_products(digits) + division for _ in targets), start=_digits(digits))
         case Product(out, _, _, relinearized):
-            own = Work(products=4 * shapes[out].rows)
-            return own + _relinearization(shapes[out].rows) if relinearized else own
+            own = Work(products=4 * residues[out].rows)
+            return own + _relinearization(residues[out].rows) if relinearized else own
         case Relinearization(out):
-            return _relinearization(shapes[out].rows)
+            return _relinearization(residues[out].rows)
         case Division(out, _, twice):
-            polynomials, rows = shapes[out].polynomials, shapes[out].rows
+            polynomials, rows = residues[out].polynomials, residues[out].rows
             special = Work(forward=polynomials, inverse=polynomials) if twice else Work()
             return special + _division(polynomials, rows)
         case Extension(out):
-            return Work(products=shapes[out].polynomials * (shapes[out].rows - 1))
+            return Work(products=residues[out].polynomials * (residues[out].rows - 1))
 
 
-def work_of_all(instructions: Iterable[Instruction], shapes: Sequence[Shape]) -> Work:
+def work_of_all(instructions: Iterable[Instruction], residues: Sequence[Residues]) -> Work:
     """Work of all of them."""
-    return sum((work_of(instruction, shapes) for instruction in instructions), start=Work())
-
-
-def key_bytes_read(plan: NativePlan) -> int:
-    """Bytes of keys that a run reads, each at its highest level of use once: what no cache can save."""
-    rows = (2 * (level + 1) * (level + 2) for level in plan.key_levels.values())
-    return 4 * plan.parameters.ring_degree * sum(rows)
+    return sum((work_of(instruction, residues) for instruction in instructions), start=Work())
 
 
 def key_switches(plan: NativePlan) -> int:

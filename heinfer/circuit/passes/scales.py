@@ -19,12 +19,13 @@ from math import floor, inf, log2, nextafter, prod
 
 import numpy as np
 
-from heinfer.circuit.annotate import ValueType, annotate, type_of
+from heinfer.circuit.annotate import ValueType, type_of
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.levels import levels
 from heinfer.circuit.noise import Variance, predict_noise
 from heinfer.circuit.precision import LEAST_BITS, Scores
 from heinfer.circuit.statistics import Statistics
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import RangeError
 
@@ -57,12 +58,13 @@ class Scales:
         return replace(self, layer_bits=tuple(bits))
 
 
-def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: Scales) -> Circuit:
+def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: Scales) -> TypedCircuit:
     """Return the circuit with the scale of every plaintext factor set.
 
     Args:
         level: of the inputs.
     """
+    input_scale = float(2.0**scales.input_bits)
     types: list[ValueType] = []
     ops: list[Op] = []
     products: dict[
@@ -81,8 +83,8 @@ def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: 
                 factor = _factor_scale(scale, 1, product)
             scaled = replace(op, scale=factor)
         ops.append(scaled)
-        types.append(type_of(scaled, arguments, parameters, level, 2.0**scales.input_bits))
-    return replace(circuit, ops=tuple(ops))
+        types.append(type_of(scaled, arguments, parameters, level, input_scale))
+    return TypedCircuit(replace(circuit, ops=tuple(ops)), parameters, level, input_scale)
 
 
 def _factor_scale(scale: float, prime: int, target: float) -> float:
@@ -176,21 +178,21 @@ class _Search:
 
     def noise(self, scales: Scales) -> float | None:
         """Median variance of a score, None when a value could overflow or a factor's scale is out of its range."""
-        scaled = assign_scales(self.circuit, self.parameters, self.level, scales)
-        factors = [log2(op.scale) for op in scaled.ops if op.kind is Kind.MULTIPLY_PLAIN]
+        scaled = self._scaled(scales)
+        factors = [log2(op.scale) for op in scaled.circuit.ops if op.kind is Kind.MULTIPLY_PLAIN]
         if min(factors) < _FACTOR_BITS[0] or max(factors) > _FACTOR_BITS[1]:
             return None
-        types = annotate(scaled, self.parameters, self.level, 2.0**scales.input_bits)
-        if not self._fits(types):
+        if not self._fits(scaled.types):
             return None
-        variances = predict_noise(scaled, types, self.statistics, self.parameters)
+        variances = predict_noise(scaled, self.statistics)
         return float(np.median(self.scores.deviations(variances))) ** 2
 
     def variances(self, scales: Scales) -> list[Variance]:
         """Output variances of scales that the circuit allows."""
-        scaled = assign_scales(self.circuit, self.parameters, self.level, scales)
-        types = annotate(scaled, self.parameters, self.level, 2.0**scales.input_bits)
-        return predict_noise(scaled, types, self.statistics, self.parameters)
+        return predict_noise(self._scaled(scales), self.statistics)
+
+    def _scaled(self, scales: Scales) -> TypedCircuit:
+        return assign_scales(self.circuit, self.parameters, self.level, scales)
 
     def _fits(self, types: Sequence[ValueType]) -> bool:
         room = [sum(log2(q) for q in self.parameters.primes_at(level)) - 1 for level in range(self.level + 1)]

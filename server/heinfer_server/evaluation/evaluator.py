@@ -10,6 +10,7 @@ from mmap import mmap
 from time import perf_counter
 from traceback import format_exc
 
+from heinfer.backends import Handle, NativeOptions, RingHandle, open_ring, open_runtime
 from heinfer.backends.control import RunControl
 from heinfer.circuit.counts import Counts
 from heinfer.ckks.parameters import Parameters
@@ -17,7 +18,6 @@ from heinfer.errors import HeinferError
 from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
-from heinfer.runtime import Handle, NativeOptions, RingHandle, open_ring, open_runtime
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 from heinfer_server.evaluation.watching import Watcher
 from heinfer_server.models import digest_of
@@ -29,11 +29,8 @@ class _Model:
     def __init__(self, bundle: Bundle, backend: str, options: NativeOptions, ring: RingHandle) -> None:
         self._manifest = bundle.manifest
         self._binding = manifest_binding(bundle.manifest.to_bytes())
-        self._parameters = bundle.manifest.to_parameters()
-        plan = self._manifest.input
-        self._runtime = open_runtime(
-            bundle.circuit, self._parameters, plan.level, plan.scale, backend=backend, options=options, ring=ring
-        )
+        self._parameters = bundle.typed.parameters
+        self._runtime = open_runtime(bundle.typed, backend=backend, options=options, ring=ring)
 
     @property
     def executed(self) -> Counts:
@@ -87,7 +84,7 @@ class Evaluator:
         rings: dict[Parameters, RingHandle] = {}
         for bundle in setup.bundles:
             manifest, started = bundle.manifest, perf_counter()
-            digest, parameters = digest_of(manifest), manifest.to_parameters()
+            digest, parameters = digest_of(manifest), bundle.typed.parameters
             if parameters not in rings:
                 rings[parameters] = open_ring(parameters, setup.backend)
             self._models[digest] = _Model(bundle, setup.backend, setup.options_of(digest), rings[parameters])

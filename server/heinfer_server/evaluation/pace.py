@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import ceil, log2
 
-from heinfer.circuit.annotate import annotate
-from heinfer.circuit.ir import Kind
+from heinfer.circuit.ir import KEY_SWITCHES
 from heinfer_server.models import ServedModel
 
 _SECONDS_A_BUTTERFLY = {"tenseal": 1.2e-9, "native": 1.5e-10}
@@ -18,14 +17,13 @@ _LEAST_SECONDS = 2**-9
 
 def expected_seconds(model: ServedModel, backend: str) -> float:
     """Roughly what an evaluation takes, by the key switches that it has."""
-    plan, parameters = model.bundle.manifest.input, model.parameters
-    types = annotate(model.bundle.circuit, parameters, plan.level, plan.scale)
+    typed = model.bundle.typed
     transforms = 0
-    for number, op in model.bundle.circuit:
-        if op.kind in (Kind.ROTATE, Kind.RELINEARIZE):
-            primes = types[number].level + 1
+    for op, level in zip(typed.circuit.ops, typed.levels, strict=True):
+        if op.kind in KEY_SWITCHES:
+            primes = level + 1
             transforms += primes * (primes + 3) + 2
-    degree = parameters.ring_degree
+    degree = typed.parameters.ring_degree
     return transforms * degree * log2(degree) * _SECONDS_A_BUTTERFLY[backend]
 
 

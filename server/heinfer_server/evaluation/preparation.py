@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 
+from heinfer.backends import NativeOptions
 from heinfer.errors import WorkerFailedError
-from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
 from heinfer_server.evaluation.questions import Ready

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from heinfer.backends import NativeOptions
 from heinfer.errors import HeinferError
 from heinfer.formats.bundle import Bundle
-from heinfer.runtime import NativeOptions
 from heinfer_server.isolation.confinement import Confinement
 from heinfer_server.keys.frame_file import FrameFile
 
@@ -18,7 +18,7 @@ class Setup:
 
     Attributes:
         bundles: the models, every version.
-        backend: one that heinfer.runtime.choose_backend named.
+        backend: one that heinfer.backends.choose_backend named.
         options: for every version, by the digest of its manifest; those of the native backend.
         confinement: what is left to the process once it has loaded them; None for everything.
     """

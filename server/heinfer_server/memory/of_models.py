@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from heinfer.backends import NativeOptions
 from heinfer.errors import SettingError
-from heinfer.runtime import NativeOptions
 from heinfer_server.models import Models
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from heinfer.runtime import NativeOptions
+from heinfer.backends import NativeOptions
 from heinfer_server.models import Models
 
 _SLACK = 1 << 29

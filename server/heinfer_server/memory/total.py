@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from heinfer.backends import NativeOptions
 from heinfer.errors import SettingError
-from heinfer.runtime import NativeOptions
 from heinfer_server.evaluation.jobs import JOBS_KEPT
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.memory.cgroups import memory_limits

@@ -10,9 +10,9 @@ from tenseal import sealapi
 
 from heinfer.backends.control import StepControl
 from heinfer.backends.memory import PlaintextKey, plaintext_keys
-from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count
-from heinfer.circuit.ir import Circuit, Kind, Op, SlotVector
+from heinfer.circuit.ir import Kind, Op, SlotVector
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring, SealObject, library_errors, parms_words
 from heinfer.errors import BackendError, CancelledError, MissingKeyError
@@ -29,13 +29,11 @@ class TensealProgram:
         executed: counts of the last run, taken at the calls into the library, which cannot hoist.
     """
 
-    def __init__(self, circuit: Circuit, ring: Ring, input_level: int, input_scale: float) -> None:
+    def __init__(self, typed: TypedCircuit, ring: Ring) -> None:
         """Encode all constants; CircuitError when levels or scales of the circuit do not fit the parameters."""
-        self.circuit = circuit
+        self.circuit = typed.circuit
         self.executed = Counts()
-        self._ring = ring
-        self._types = annotate(circuit, ring.parameters, input_level, input_scale)
-        self._plaintexts = _Encoder(ring).encode_all(circuit, self._types)
+        self._plaintexts = _Encoder(ring).encode_all(typed)
 
     def run(
         self, inputs: Sequence[SealObject], keys: EvaluationSide, control: StepControl | None = None
@@ -148,10 +146,11 @@ class _Encoder:
         self._encoder = sealapi.CKKSEncoder(ring.context)
         self._known: dict[PlaintextKey, SealObject] = {}
 
-    def encode_all(self, circuit: Circuit, types: Sequence[ValueType]) -> dict[int, SealObject]:
+    def encode_all(self, typed: TypedCircuit) -> dict[int, SealObject]:
         """Plaintext of every operation that has one, by the operation's number."""
+        circuit = typed.circuit
         plaintexts: dict[int, SealObject] = {}
-        for number, key in plaintext_keys(circuit, types).items():
+        for number, key in plaintext_keys(typed).items():
             if key not in self._known:
                 constant, level, scale = key
                 with library_errors(f"encode a constant of {circuit.layer_name(circuit.ops[number])}"):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from heinfer.backends.memory import Memory, memory_of
-from heinfer.backends.native import NativeRing, native_problem, plan_circuit
-from heinfer.circuit.ir import Circuit
+from heinfer.backends.native import NativeRing, native_plan, native_problem
+from heinfer.backends.native.runtime import DEFAULTS, NativeOptions, NativeRuntime
+from heinfer.backends.runtime import RingHandle, Runtime
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import SettingError
-from heinfer.runtime.native import DEFAULTS, NativeOptions, NativeRuntime
-from heinfer.runtime.runtime import RingHandle, Runtime
 
 BACKENDS = ("native", "tenseal")
 """Those that compute on ciphertexts, the preferred one first."""
@@ -51,47 +51,30 @@ def open_ring(parameters: Parameters, backend: str) -> RingHandle:
 
 
 def open_runtime(
-    circuit: Circuit,
-    parameters: Parameters,
-    input_level: int,
-    input_scale: float,
-    *,
-    backend: str,
-    options: NativeOptions = DEFAULTS,
-    ring: RingHandle = None,
+    typed: TypedCircuit, *, backend: str, options: NativeOptions = DEFAULTS, ring: RingHandle = None
 ) -> Runtime:
     """Encode a circuit's constants for a backend that :func:`choose_backend` named.
 
     Args:
         options: of the native backend; SEAL has none.
-        ring: that :func:`open_ring` has opened of these parameters; one of its own when None.
+        ring: that :func:`open_ring` has opened of the circuit's parameters; one of its own when None.
 
     Raises:
         InsecureParametersError: below 128 bits.
         CircuitError: when levels or scales of the circuit do not fit the parameters.
         SettingError: when encoded constants cannot be written where the options say.
     """
-    ring = open_ring(parameters, backend) if ring is None else ring
+    ring = open_ring(typed.parameters, backend) if ring is None else ring
     if backend == "native":
-        return NativeRuntime(circuit, ring, input_level, input_scale, options)
-    from heinfer.runtime.tenseal import TensealRuntime  # noqa: PLC0415
+        return NativeRuntime(typed, ring, options)
+    from heinfer.backends.seal.runtime import TensealRuntime  # noqa: PLC0415
 
-    return TensealRuntime(circuit, ring, input_level, input_scale)
+    return TensealRuntime(typed, ring)
 
 
-def runtime_memory(
-    circuit: Circuit,
-    parameters: Parameters,
-    input_level: int,
-    input_scale: float,
-    *,
-    backend: str,
-    options: NativeOptions = DEFAULTS,
-) -> Memory:
+def runtime_memory(typed: TypedCircuit, *, backend: str, options: NativeOptions = DEFAULTS) -> Memory:
     """What :func:`open_runtime` and a run will take, before either; CircuitError as there."""
     if backend == "native":
-        plan = plan_circuit(
-            circuit, parameters, input_level, input_scale, most_constant_bytes=options.most_constant_bytes
-        )
+        plan = native_plan(typed, most_constant_bytes=options.most_constant_bytes)
         return Memory(plan.constant_bytes, plan.run_bytes(options.threads))
-    return memory_of(circuit, parameters, input_level, input_scale)
+    return memory_of(typed)

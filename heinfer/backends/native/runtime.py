@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
-from heinfer.backends.native.ring import Words
-from heinfer.circuit.annotate import annotate
+from heinfer.backends.native.keys import NativeKeys
+from heinfer.backends.native.program import NativeProgram, Progress
+from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.circuit.counts import Counts
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.formats.residues import CiphertextFrame, KeyFrame
 
 
@@ -51,7 +51,7 @@ class NativeControl:
 
 
 class NativeRuntime:
-    """See heinfer.runtime.Runtime; its constants are encoded when it is made.
+    """See heinfer.backends.Runtime; its constants are encoded when it is made.
 
     Args:
         options: threads, memory for constants, and where they are kept.
@@ -59,29 +59,18 @@ class NativeRuntime:
 
     backend = "native"
 
-    def __init__(
-        self,
-        circuit: Circuit,
-        ring: NativeRing,
-        input_level: int,
-        input_scale: float,
-        options: NativeOptions = DEFAULTS,
-    ) -> None:
+    def __init__(self, typed: TypedCircuit, ring: NativeRing, options: NativeOptions = DEFAULTS) -> None:
         """CircuitError when levels or scales of the circuit do not fit the parameters."""
         self._ring = ring
         self._threads = options.threads
         self._program = NativeProgram(
-            circuit,
+            typed,
             ring,
-            input_level,
-            input_scale,
             threads=options.threads,
             most_constant_bytes=options.most_constant_bytes,
             folder=options.constants_folder,
             saves=options.saves_constants,
         )
-        types = annotate(circuit, ring.parameters, input_level, input_scale)
-        self._outputs = [types[number] for number in circuit.outputs]
 
     @property
     def executed(self) -> Counts:
@@ -98,7 +87,7 @@ class NativeRuntime:
         return self._program.run_bytes
 
     def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:
-        keys = NativeKeys(self._ring, self._program.plan.key_levels, self._threads)
+        keys = NativeKeys(self._ring, self._program.typed.key_levels, self._threads)
         for frame in frames:
             keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
         return keys
@@ -117,7 +106,7 @@ class NativeRuntime:
     def save_outputs(self, outputs: Sequence[Words]) -> list[CiphertextFrame]:
         return [
             CiphertextFrame(kind.level, kind.scale, output[0], output[1])
-            for kind, output in zip(self._outputs, outputs, strict=True)
+            for kind, output in zip(self._program.typed.output_types, outputs, strict=True)
         ]
 
     def _second(self, frame: CiphertextFrame) -> Words:

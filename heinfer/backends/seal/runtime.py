@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heinfer.backends.control import StepControl
-from heinfer.backends.tenseal import TensealProgram
+from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.counts import Counts
-from heinfer.circuit.ir import Circuit
+from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring, SealObject
 from heinfer.formats.residues import CiphertextFrame, KeyFrame
@@ -16,15 +16,15 @@ from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 
 class TensealRuntime:
-    """See heinfer.runtime.Runtime; its constants are encoded when it is made."""
+    """See heinfer.backends.Runtime; its constants are encoded when it is made."""
 
     backend = "tenseal"
 
-    def __init__(self, circuit: Circuit, ring: Ring, input_level: int, input_scale: float) -> None:
+    def __init__(self, typed: TypedCircuit, ring: Ring) -> None:
         """CircuitError when levels or scales of the circuit do not fit the parameters."""
         self._ring = ring
         self._border = EvaluationSide(ring)  # without keys: ciphertexts need none to come in and go out
-        self._program = TensealProgram(circuit, ring, input_level, input_scale)
+        self._program = TensealProgram(typed, ring)
 
     @property
     def executed(self) -> Counts:

@@ -1,0 +1,1 @@
+"""The SEAL backend: circuits on SEAL through its Python bindings, TenSEAL, by which requests and settings name it."""
