@@ -234,8 +234,10 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
     async def run() -> None:
         now = [0.0]
         jobs = Jobs(10.0, lambda: now[0])
-        mine = [jobs.begin("a", _nothing, ExitStack(), f"{number}", b"x") for number in range(JOBS_OF_A_TENANT + 2)]
-        other = jobs.begin("b", _nothing, ExitStack(), "0", b"y")
+        mine = [
+            jobs.begin("a", "tiny", _nothing, ExitStack(), f"{number}", b"x") for number in range(JOBS_OF_A_TENANT + 2)
+        ]
+        other = jobs.begin("b", "tiny", _nothing, ExitStack(), "0", b"y")
         for number, job in enumerate((*mine, other)):
             await job.task
             job.touched = number / 1000
@@ -261,7 +263,7 @@ def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
 
     async def run() -> None:
         jobs = Jobs(10.0, lambda: 1.0)
-        begun = [jobs.begin(f"{number}", _nothing, ExitStack(), "key", b"x") for number in range(5)]
+        begun = [jobs.begin(f"{number}", "tiny", _nothing, ExitStack(), "key", b"x") for number in range(5)]
         for number, job in enumerate(begun):
             await job.task
             job.touched = -number / 1000  # the first is the newest
@@ -284,7 +286,10 @@ def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
         place = ExitStack()
         place.callback(closed.append, True)
         jobs = Jobs(10.0)
-        quick, endless = jobs.begin("a", _nothing, ExitStack(), ""), jobs.begin("a", until_withdrawn, place, "")
+        quick, endless = (
+            jobs.begin("a", "tiny", _nothing, ExitStack(), ""),
+            jobs.begin("a", "tiny", until_withdrawn, place, ""),
+        )
         await jobs.settle(0.05)
         assert not endless.is_over
         await jobs.drain()

@@ -113,7 +113,7 @@ class Uploads:
         self._drop_those_over()
         upload = self._uploads.get(upload_id)
         if upload is None or upload.tenant != tenant:
-            raise UnknownUploadError("there is no upload under this id (any more): begin it again")
+            raise unknown_upload()
         return upload
 
     def room(self, tenant: str, upload_id: str, offset: int) -> int:
@@ -150,6 +150,11 @@ class Uploads:
         now = self._clock()
         for upload_id in [i for i, upload in self._uploads.items() if now - upload.touched > self._seconds]:
             del self._uploads[upload_id]
+
+
+def unknown_upload() -> UnknownUploadError:
+    """The error that says so."""
+    return UnknownUploadError("there is no upload under this id (any more): begin it again")
 
 
 def _rest_with_room(
