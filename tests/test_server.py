@@ -190,6 +190,12 @@ def test_its_interface_is_described_with_examples(http):
     assert "application/problem+json" in operation["responses"]["413"]["content"]
 
 
+def test_the_description_is_written_once(running, http, monkeypatch):
+    written = http.get("/openapi.json").content
+    monkeypatch.setattr(running.app, "openapi", dict)
+    assert http.get("/openapi.json").content == written
+
+
 def test_it_serves_no_page_with_scripts_from_elsewhere(http):
     for path in ("/docs", "/docs/oauth2-redirect", "/redoc"):
         assert_problem(http.get(path), 404, "not-found")
