@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import struct
@@ -136,7 +137,8 @@ def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner,
     assert running.service.evaluations.inside == 0
 
 
-def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
+def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http, caplog):
+    caplog.set_level(logging.INFO)
     long = Owner(LONG)
     keys = registered(http, long.keys, LONG)
     (worker,) = running.service.workers._workers
@@ -151,6 +153,9 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
         inner.outcome()
     assert worker._process is process
     assert worker.running
+    wait_until(lambda: "job over" in caplog.messages, SECONDS)
+    (record,) = (record for record in caplog.records if record.message in ("job over", "evaluation failed"))
+    assert (record.levelname, record.facts["state"]) == ("INFO", "cancelled")  # it is what its client wished
 
 
 def test_the_same_request_under_one_key_is_one_job(http, owner, key_id):

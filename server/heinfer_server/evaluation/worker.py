@@ -9,7 +9,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TypeVar
 
-from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
+from heinfer.errors import CancelledError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
@@ -186,7 +186,8 @@ class Worker:
         if key_id in self._loaded:
             self._loaded.move_to_end(key_id)
         if isinstance(result, TaskFailure):
-            log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
+            if not isinstance(result.error, CancelledError):  # whose job says so in its own line
+                log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
             raise result.error or RuntimeError("the evaluation failed in the worker")
         return result
 
