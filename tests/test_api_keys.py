@@ -91,6 +91,12 @@ def test_what_is_no_time_to_come_is_refused_and_makes_no_key(tmp_path, words):
     assert not path.exists()
 
 
+def test_with_api_keys_any_name_will_do(running, file):
+    """A proxy's, above all; and nobody has another's key in a browser."""
+    answer = http_of(running, file.add_key("alice")).get("/models", headers={"Host": "heinfer.example"})
+    assert answer.status_code == 200
+
+
 # A list of models ------------------------------------------------------------------------------
 
 

@@ -37,7 +37,8 @@ class Settings(BaseSettings):
         trust: files of public keys, separated as in PATH; a bundle that none of them has signed is not opened.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
-        no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
+        no_auth: serve without API keys, everybody as one tenant; on a loopback address only, for requests that name one
+            (Host, Origin). Either this or tenants.
         tenant_requests: requests that one tenant may send in a minute; without tenants nobody counts.
         tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute; the same.
         workers: processes that evaluate, one request each at a time.

@@ -25,6 +25,7 @@ from heinfer_server.telemetry.background import for_ever
 from heinfer_server.telemetry.logs import log, request_id
 from heinfer_server.web.admission import AccessMiddleware
 from heinfer_server.web.heads import HeadMiddleware
+from heinfer_server.web.hosts import LoopbackMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
 from heinfer_server.web.metrics_port import MetricsPort
@@ -96,6 +97,8 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.add_route(OPENAPI_PATH, _openapi, include_in_schema=False)
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
+    if settings.no_auth:
+        app.add_middleware(LoopbackMiddleware)
     app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     # The last one is the outermost.
     app.add_middleware(RequestMiddleware, metrics=service.metrics, trusted_proxies=settings.trusted_proxies)
