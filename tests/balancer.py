@@ -42,7 +42,7 @@ def nginx(folder: Path, ports: Sequence[int], sticky: str = "", apart: tuple[str
         f"daemon off; user root; pid {folder / 'nginx.pid'}; worker_processes 1; events {{}}\n"
         f"http {{ access_log off; client_max_body_size 64m; {places}\n"
         f"upstream services {{ {sticky} {servers} }}\n"
-        f"server {{ listen 127.0.0.1:{port};\n{split}"
+        f"server {{ listen 127.0.0.1:{port}; proxy_set_header Host $host;\n{split}"
         "location / { proxy_pass http://services; proxy_next_upstream off; } } }\n"
     )
     with (folder / "nginx.log").open("w") as log:

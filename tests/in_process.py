@@ -16,7 +16,7 @@ from heinfer.formats.bundle import Bundle
 from heinfer_server import Settings, create_app
 from heinfer_server.models import load_models
 
-URL = "http://service"
+URL = "http://localhost"
 
 
 class PortalTransport(httpx.BaseTransport):

@@ -66,7 +66,63 @@ def survive_table() -> str:
     return _table(["", ""], rows)
 
 
+def fairness_table() -> str:
+    """What a tenant waits for an answer beside another, and as many times what it waits alone."""
+    alone, one, many = (record["answered_seconds"] for record in records("fairness"))
+    others = ("asks for nothing", "uses one set of keys", "uses 24 sets in rotation: nearly each request loads keys")
+    return _table(
+        ["the other", "p50, ms", "p95, ms", "p50, times that alone"],
+        [
+            [other, f"{1e3 * took['p50']:.0f}", f"{1e3 * took['p95']:.0f}", f"{took['p50'] / alone['p50']:.1f}"]
+            for other, took in zip(others, (alone, one, many), strict=True)
+        ],
+    )
+
+
+def soak_table() -> str:
+    """Every kind of fault, and how soon the service answered after it."""
+    (one,) = records("soak")
+    slowest, not_over = one["slowest_recovery_seconds"], one["faults_not_recovered"]
+    return _table(
+        ["fault", "times", "not got over", "slowest until the next answer, s"],
+        [
+            [f"`{name}`", str(times), str(not_over.get(name, 0)), f"{slowest[name]:.1f}"]
+            for name, times in sorted(one["faults"].items())
+        ],
+    )
+
+
+def soak_counts_table() -> str:
+    """What half an hour of faults left."""
+    (one,) = records("soak")
+    rows = [
+        ("minutes", f"{one['minutes']:g}"),
+        ("right answers, wrong answers", f"{one['right']:,}, {one['wrong']}"),
+        ("bits of precision, least", f"{one['precision_bits_min']:g}"),
+        ("registrations of new keys", str(one["registrations_of_newcomers"])),
+        ("keys lost; processes, files left", _counts(one, "lost_keys", "leaked_processes", "files_left")),
+        ("bytes refused", ", ".join(f"`{code}` {count}" for code, count in one["errors_answered"].items())),
+        (
+            "errors that callers heard",
+            ", ".join(f"`{code}` {count}" for code, count in one["errors_of_callers"].items()),
+        ),
+        (
+            "MB of the process that speaks HTTP, second and last quarter",
+            f"{one['main_mb_second_quarter']:.0f}, {one['main_mb_last_quarter']:.0f}",
+        ),
+        (
+            "its open files, second and last quarter",
+            _counts(one, "descriptors_second_quarter", "descriptors_last_quarter"),
+        ),
+        ("MB of all processes, most", f"{one['total_mb_most']:.0f}"),
+    ]
+    return _table(["", ""], rows)
+
+
 TABLES = {
+    "fairness": (ROOT / "docs" / "service.md", fairness_table),
+    "soak": (ROOT / "docs" / "service.md", soak_table),
+    "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),
     "range": (ROOT / "docs" / "benchmarks.md", range_table),
     "survive": (ROOT / "docs" / "service.md", survive_table),
 }

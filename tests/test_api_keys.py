@@ -2,11 +2,12 @@
 
 import json
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 
 import httpx
 import numpy as np
 import pytest
-from asking import infer, of, registered
+from asking import infer, of, registered, to
 from in_process import URL, RunningService, running_service
 from owner import Owner
 from test_server import assert_problem
@@ -90,6 +91,12 @@ def test_what_is_no_time_to_come_is_refused_and_makes_no_key(tmp_path, words):
     assert not path.exists()
 
 
+def test_with_api_keys_any_name_will_do(running, file):
+    """A proxy's, above all; and nobody has another's key in a browser."""
+    answer = http_of(running, file.add_key("alice")).get("/models", headers={"Host": "heinfer.example"})
+    assert answer.status_code == 200
+
+
 # A list of models ------------------------------------------------------------------------------
 
 
@@ -128,8 +135,53 @@ def test_a_key_for_some_models_is_good_for_them(running, file, bound):
     answer = free.post("/models/other/keys", params={"manifest": of(OTHER)["manifest"]}, content=keys)
     assert answer.status_code == 201, answer.text
     models = {tuple(entry["models"]) for entry in bound.get("/keys").json()["keys"]}
-    assert models == {("tiny",), ()}  # no name of another model is told
+    assert models == {("tiny",)}  # keys of another model are not told of
     assert {tuple(entry["models"]) for entry in free.get("/keys").json()["keys"]} == {("tiny",), ("other",)}
+
+
+def begun(http: httpx.Client, keys: bytes) -> str:
+    """Id of an upload of keys for the other model."""
+    params = {"manifest": of(OTHER)["manifest"], "size": len(keys), "sha256": sha256(keys).hexdigest()}
+    return http.post("/models/other/uploads", params=params).json()["upload"]
+
+
+def by_id(http: httpx.Client, kept: str, upload: str, whole: str, job: str) -> list[httpx.Response]:
+    """Answers to all that is asked by an id."""
+    tiny = {"model": "tiny", "keys": kept, "manifest": of(MODEL)["manifest"]}
+    return [
+        http.get(f"/uploads/{upload}"),
+        http.patch(f"/uploads/{upload}", params={"offset": 0}, content=b"x"),
+        http.post(f"/uploads/{upload}"),
+        http.post(f"/uploads/{whole}"),
+        http.delete(f"/uploads/{upload}"),
+        http.delete(f"/keys/{kept}"),
+        http.post("/infer", params=tiny, content=b""),
+        http.post("/jobs", params=tiny, content=b""),
+        http.get(f"/jobs/{job}"),
+        http.get(f"/jobs/{job}/result"),
+        http.get(f"/jobs/{job}/events"),
+        http.delete(f"/jobs/{job}"),
+    ]
+
+
+def test_what_is_of_another_model_is_found_by_no_id(running, file, bound):
+    free, owner = http_of(running, file.add_key("alice")), Owner(OTHER)
+    upload = begun(free, owner.keys)
+    whole = begun(free, Owner(OTHER).keys)
+    kept = registered(free, Owner(OTHER).keys, OTHER)
+    keys = Owner(OTHER)
+    key_id = registered(free, keys.keys, OTHER)
+    job = free.post("/jobs", params=to(key_id, OTHER), content=keys.inputs(IMAGE)).json()["job"]
+    ids, absent = (kept, upload, whole, job), ("0" * 64,) * 3 + ("0" * 32,)
+    found, expected = by_id(bound, *ids), by_id(bound, *absent)
+    assert {answer.status_code for answer in expected} == {404}
+    assert [{**answer.json(), "request_id": ""} for answer in found] == [
+        {**answer.json(), "request_id": ""} for answer in expected
+    ]
+    assert bound.post(f"/uploads/{kept}").status_code == 404  # as one that is finished
+    assert free.get(f"/uploads/{upload}").json()["offset"] == 0
+    assert free.get(f"/jobs/{job}").status_code == 200
+    assert free.delete(f"/keys/{kept}").status_code == 204
 
 
 def test_names_that_no_model_has_are_refused(tmp_path):

@@ -96,6 +96,26 @@ def test_show_needs_no_passphrase_and_knows_former_files(path, passphrase):
     assert re.search(r"made +20\d\d-", shown)
 
 
+def test_show_needs_nothing_that_talks_to_a_service(path):
+    make(path)
+    without = "import sys; sys.modules['httpx'] = None; from heinfer.cli.main import main; main()"
+    words = [sys.executable, "-c", without, "keys", "show", str(path)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "N = 4096" in done.stdout
+    words[-2] = "protect"
+    done = subprocess.run([*words, "--keyring"], capture_output=True, text=True, timeout=60, check=False)
+    assert "httpx" not in done.stderr
+
+
+def test_a_mark_at_the_beginning_of_a_passphrase_file_is_none_of_the_passphrase(path, passphrase, tmp_path):
+    make(path)
+    marked = tmp_path / "marked"
+    marked.write_bytes(b"\xef\xbb\xbf" + Path(passphrase).read_bytes().rstrip() + b"\r\n")
+    assert run("keys", "protect", str(path), "--passphrase-file", str(marked))[0] == 0
+    assert secret_file.read(path).key(Passphrase(Path(passphrase).read_text().strip()))
+
+
 @pytest.mark.parametrize(
     "verb", [["show"], ["protect"], ["rotate", "http://127.0.0.1:1"], ["delete", "http://127.0.0.1:1"]]
 )

@@ -93,6 +93,19 @@ def test_no_process_is_made_and_threads_only_where_there_are_several():
         assert run_filter(code, 56, 0xC000003E, (17, 0, 0, 0, 0, 0)) == DENIED
 
 
+def test_a_file_is_opened_to_be_read_or_written_and_for_nothing_else():
+    code = seccomp._filter(rules(1, threads=False, files=True), "x86_64")
+    for flags, expected in (
+        (os.O_RDONLY | os.O_CLOEXEC, ALLOWED),
+        (os.O_WRONLY | os.O_CREAT | os.O_TRUNC, ALLOWED),
+        (os.O_PATH, DENIED),
+        (os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW, DENIED),
+        (os.O_DIRECTORY, DENIED),
+        (os.O_TMPFILE | os.O_RDWR, DENIED),
+    ):
+        assert run_filter(code, 257, 0xC000003E, (2**64 - 100, 0, flags, 0, 0, 0)) == expected
+
+
 # Services --------------------------------------------------------------------------------------
 
 

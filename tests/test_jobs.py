@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import struct
@@ -136,7 +137,8 @@ def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner,
     assert running.service.evaluations.inside == 0
 
 
-def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
+def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http, caplog):
+    caplog.set_level(logging.INFO)
     long = Owner(LONG)
     keys = registered(http, long.keys, LONG)
     (worker,) = running.service.workers._workers
@@ -151,6 +153,9 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http):
         inner.outcome()
     assert worker._process is process
     assert worker.running
+    wait_until(lambda: "job over" in caplog.messages, SECONDS)
+    (record,) = (record for record in caplog.records if record.message in ("job over", "evaluation failed"))
+    assert (record.levelname, record.facts["state"]) == ("INFO", "cancelled")  # it is what its client wished
 
 
 def test_the_same_request_under_one_key_is_one_job(http, owner, key_id):
@@ -234,8 +239,10 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
     async def run() -> None:
         now = [0.0]
         jobs = Jobs(10.0, lambda: now[0])
-        mine = [jobs.begin("a", _nothing, ExitStack(), f"{number}", b"x") for number in range(JOBS_OF_A_TENANT + 2)]
-        other = jobs.begin("b", _nothing, ExitStack(), "0", b"y")
+        mine = [
+            jobs.begin("a", "tiny", _nothing, ExitStack(), f"{number}", b"x") for number in range(JOBS_OF_A_TENANT + 2)
+        ]
+        other = jobs.begin("b", "tiny", _nothing, ExitStack(), "0", b"y")
         for number, job in enumerate((*mine, other)):
             await job.task
             job.touched = number / 1000
@@ -261,7 +268,7 @@ def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
 
     async def run() -> None:
         jobs = Jobs(10.0, lambda: 1.0)
-        begun = [jobs.begin(f"{number}", _nothing, ExitStack(), "key", b"x") for number in range(5)]
+        begun = [jobs.begin(f"{number}", "tiny", _nothing, ExitStack(), "key", b"x") for number in range(5)]
         for number, job in enumerate(begun):
             await job.task
             job.touched = -number / 1000  # the first is the newest
@@ -284,7 +291,10 @@ def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
         place = ExitStack()
         place.callback(closed.append, True)
         jobs = Jobs(10.0)
-        quick, endless = jobs.begin("a", _nothing, ExitStack(), ""), jobs.begin("a", until_withdrawn, place, "")
+        quick, endless = (
+            jobs.begin("a", "tiny", _nothing, ExitStack(), ""),
+            jobs.begin("a", "tiny", until_withdrawn, place, ""),
+        )
         await jobs.settle(0.05)
         assert not endless.is_over
         await jobs.drain()

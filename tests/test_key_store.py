@@ -20,7 +20,7 @@ from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.worker import Worker
 from heinfer_server.keys import frame_file
-from heinfer_server.keys.clock import Clocks
+from heinfer_server.keys.clock import Clocks, Seen
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.shelves import MemoryShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
@@ -336,6 +336,35 @@ def test_a_folder_is_one_servers_alone(tmp_path):
     with closing(DiskShelf(tmp_path)), pytest.raises(SettingError, match="another server keeps its keys"):
         DiskShelf(tmp_path)
     DiskShelf(tmp_path).close()
+
+
+def test_an_index_of_somebody_elses_that_is_in_its_log_alone_is_left_as_it_is(tmp_path):
+    """As a process that was killed leaves it: the file itself has no table yet."""
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as theirs:
+        theirs.execute("PRAGMA journal_mode = WAL")
+        theirs.execute("CREATE TABLE theirs (x)")
+        theirs.commit()
+        for name in ("index.sqlite", "index.sqlite-wal"):
+            (folder / name).write_bytes((tmp_path / name).read_bytes())
+    folder.chmod(0o755)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(SettingError, match="has other things in it"):
+        DiskShelf(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_an_index_of_our_own_that_is_in_its_log_alone_is_taken(tmp_path):
+    folder = tmp_path / "ours"
+    with closing(DiskShelf(tmp_path / "live")) as shelf:
+        shelf.note_seen(Seen(1.0, None))
+        folder.mkdir()
+        for name in ("index.sqlite", "index.sqlite-wal"):
+            (folder / name).write_bytes((tmp_path / "live" / name).read_bytes())
+    with closing(DiskShelf(folder)) as shelf:
+        assert shelf.seen() == Seen(1.0, None)
 
 
 def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path):

@@ -31,6 +31,7 @@ from heinfer.errors import (
 )
 
 SECRET = SecretSide.generate(Parameters.create(4096, [28, 24, 24], 30))
+OTHER = SecretSide.generate(SECRET.parameters)
 SEAL_AT = 26 + 4 * 4 + 8  # after preamble, sizes, primes and time
 WORK_AT = SEAL_AT + 4
 
@@ -190,6 +191,19 @@ def test_a_keyring_holds_what_opens_the_file(ring, path):
     assert SecretSide.load(path, Keyring()).fingerprint() == SECRET.fingerprint()
     path.rename(path.with_name("moved"))
     assert SecretSide.load(path.with_name("moved"), Keyring()).fingerprint() == SECRET.fingerprint()
+
+
+def test_a_key_that_is_replaced_while_it_is_read_is_read_anew(ring, path, monkeypatch):
+    SECRET.save(path, Keyring())
+    get = ring.get_password
+
+    def replaced_before(*names: str) -> str | None:
+        monkeypatch.setattr(ring, "get_password", get)
+        OTHER.save(path, Keyring())  # as another process does between the file and the keyring
+        return get(*names)
+
+    monkeypatch.setattr(ring, "get_password", replaced_before)
+    assert SecretSide.load(path, Keyring()).fingerprint() == OTHER.fingerprint()
 
 
 def test_what_is_written_over_opens_no_more(ring, path):

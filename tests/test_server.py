@@ -190,6 +190,12 @@ def test_its_interface_is_described_with_examples(http):
     assert "application/problem+json" in operation["responses"]["413"]["content"]
 
 
+def test_the_description_is_written_once(running, http, monkeypatch):
+    written = http.get("/openapi.json").content
+    monkeypatch.setattr(running.app, "openapi", dict)
+    assert http.get("/openapi.json").content == written
+
+
 def test_it_serves_no_page_with_scripts_from_elsewhere(http):
     for path in ("/docs", "/docs/oauth2-redirect", "/redoc"):
         assert_problem(http.get(path), 404, "not-found")
@@ -444,8 +450,39 @@ def test_what_does_not_exist_is_a_problem_too(http):
 
 
 def test_it_sends_nobody_to_the_host_that_a_request_names(http):
-    answer = http.get("/models/", headers={"Host": "elsewhere.example"})
-    assert_problem(answer, 404, "not-found")
+    assert_problem(http.get("/models/"), 404, "not-found")
+
+
+HERE = ("localhost", "LOCALHOST:1", "127.0.0.1:8000", "127.1.2.3", "[::1]", "[::1]:8000")
+ELSEWHERE = (
+    "elsewhere.example",
+    "localhost.elsewhere.example:8000",
+    "127.0.0.1.elsewhere.example",
+    "192.0.2.1",
+    "[::2]",
+)
+NONE = ("", "null", "[::1", "localhost@elsewhere.example", "\xff", ":8000", "0.0.0.0", "1" * 9999)
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/models", "/openapi.json", "/nothing"])
+def test_without_api_keys_it_is_for_who_means_this_machine(http, path):
+    expected = http.get(path).status_code
+    for host in HERE:
+        assert http.get(path, headers={"Host": host}).status_code == expected
+    for host in ELSEWHERE + NONE:
+        answer = http.get(path, headers={"Host": host.encode("latin-1")})
+        assert_problem(answer, 421, "misdirected-request")
+        assert "elsewhere" not in answer.text
+
+
+def test_without_api_keys_it_answers_no_page_of_another_machine(http, owner):
+    for host in HERE:
+        assert http.get("/models", headers={"Origin": f"http://{host}"}).status_code == 200
+    for origin in (*(f"http://{host}" for host in ELSEWHERE), *NONE, "https://elsewhere.example", "localhost"):
+        answer = http.post(
+            "/models/tiny/keys", params=of(), headers={"Origin": origin.encode("latin-1")}, content=owner.keys
+        )
+        assert_problem(answer, 403, "foreign-origin")
 
 
 def test_an_unexpected_error_says_nothing_of_its_cause(running, http, monkeypatch, caplog):

@@ -230,8 +230,11 @@ def test_a_service_that_trusts_a_key_does_not_start_with_anything_else(file, pai
 
 def test_trust_in_nothing_is_refused(file, monkeypatch):
     monkeypatch.setenv("HEINFER_SERVER_TRUST", "")
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="names no file of a public key: name one, or unset it"):
         Settings(bundles=(file,), no_auth=True)
+    monkeypatch.delenv("HEINFER_SERVER_TRUST")
+    with pytest.raises(ValueError, match="names no file: name bundles"):
+        Settings(bundles="", no_auth=True)
 
 
 def test_the_list_of_models_has_the_digests_of_the_files(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import Result
+from server_process import alive, children_of, wait_until
 from test_key_store import read
 from typer.testing import CliRunner
 
@@ -22,6 +24,7 @@ from heinfer.errors import SettingError
 from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.keys.disk_shelf import DiskShelf
 from heinfer_server.keys.store import KeyStore, StoreLimits
+from heinfer_server.operator import apart as apart_module
 from heinfer_server.operator.apart import apart
 from heinfer_server.operator.stored import back_up, confirm_clock, stored_sets
 
@@ -270,6 +273,123 @@ def test_a_link_in_the_place_of_the_confirmation_is_not_followed(place):
     with pytest.raises(SettingError, match="is a link"):
         confirm_clock(keys)
     assert (place / "secret").read_text() == "root:$6$secret\n"
+
+
+# What the service's user may plant -------------------------------------------------------------
+
+
+def sparse(path: Path) -> None:
+    size = path.stat().st_size
+    path.unlink()
+    path.touch()
+    os.truncate(path, size)
+
+
+def replaced(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def act(path: Path) -> None:
+        path.unlink()
+        make(path)
+
+    return act
+
+
+FRAMES: dict[str, Callable[[Path], object]] = {
+    "a pipe": replaced(os.mkfifo),
+    "a folder": replaced(Path.mkdir),
+    "a link": replaced(lambda path: path.symlink_to("/etc/passwd")),
+    "longer": lambda path: os.truncate(path, 1 << 30),
+    "shorter": lambda path: os.truncate(path, 5),
+    "sparse": sparse,
+}
+
+
+@pytest.mark.parametrize("plant", FRAMES.values(), ids=FRAMES)
+def test_what_is_no_frame_is_left_out_of_a_backup(tmp_path, plant):
+    folder = tmp_path / "keys"
+    with closing(store(folder)) as keys:
+        good, bad = (keys.add("a", KEY_SET, os.urandom(1 << 20)) for _ in range(2))
+    plant(folder / "frames" / bad)
+    size = back_up(folder, None, tmp_path / "saved.tar")
+    with tarfile.open(tmp_path / "saved.tar") as archive:
+        assert archive.getnames() == ["keys/index.sqlite", f"keys/frames/{good}"]
+    assert size < 3 << 20
+    with closing(restored(tmp_path / "saved.tar", tmp_path / "other")) as keys:
+        assert [entry.id for entry in keys.of("a")] == [good]
+
+
+ENDLESS = """
+DROP TABLE keys;
+CREATE VIEW keys AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c)
+SELECT printf('%064d', x) id, printf('%016d', x) tenant, printf('%064d', x) key_set, '' digest, 1 size, 1.0 created,
+    1.0 used FROM c;
+"""
+INDEXES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a pipe": (replaced(os.mkfifo), "no index of keys"),
+    "a pipe for a log": (lambda path: os.mkfifo(f"{path}-wal"), "index.sqlite-wal is no file"),
+    "without an end": (lambda path: script(path, ENDLESS), "no heinfer wrote its index"),
+}
+
+
+def script(path: Path, text: str) -> None:
+    with closing(sqlite3.connect(path)) as index:
+        index.executescript(text)
+
+
+@pytest.mark.parametrize(("plant", "reason"), INDEXES.values(), ids=INDEXES)
+def test_what_is_no_index_is_refused_at_once(tmp_path, plant, reason):
+    folder = tmp_path / "keys"
+    store(folder).close()
+    plant(folder / "index.sqlite")
+    for act in (lambda: stored_sets(folder), lambda: back_up(folder, None, tmp_path / "saved.tar")):
+        with pytest.raises(SettingError, match=reason):
+            act()
+    assert not (tmp_path / "saved.tar").exists()
+
+
+def pause(folder: Path, answer: object) -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def hoard(folder: Path, answer: object) -> None:
+    bytearray(4 << 30)
+
+
+@pytest.mark.parametrize(("work", "reason"), [(pause, "nothing of .* could be read"), (hoard, "too much memory")])
+def test_who_reads_and_stands_still_or_takes_everything_is_ended(tmp_path, monkeypatch, work, reason):
+    monkeypatch.setattr(apart_module, "_STILL_SECONDS", 1.0)
+    with pytest.raises(SettingError, match=reason), apart(tmp_path, work) as answer:
+        answer.read()
+    assert not children_of(os.getpid())
+
+
+WAITS = """
+import sys, time
+from pathlib import Path
+from heinfer_server.operator import stored
+save = stored._save
+def slowly(folder, answer):
+    save(folder, answer)
+    answer.flush()
+    print("reads", flush=True)
+    time.sleep(1000)
+stored._save = slowly
+stored.back_up(Path(sys.argv[1]), None, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGKILL])
+def test_a_backup_that_is_told_to_end_leaves_no_process_and_no_part_of_a_file(tmp_path, number):
+    folder, target = tmp_path / "keys", tmp_path / "saved.tar"
+    store(folder).close()
+    words = [sys.executable, "-c", WAITS, str(folder), str(target)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reads\n"
+        (reader,) = children_of(process.pid)
+        process.send_signal(number)
+        process.wait(20)
+    wait_until(lambda: not alive(reader), 20)
+    assert target.exists() == (number == signal.SIGKILL)
 
 
 AS_ANOTHER = """

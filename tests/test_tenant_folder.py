@@ -1,12 +1,14 @@
 """`heinfer tenant` as root, in a folder of an unprivileged user who plants links, pipes and files of others there."""
 
 import ctypes
+import fcntl
 import os
 import signal
 import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +19,7 @@ from typer.testing import CliRunner
 
 from heinfer.cli.main import app
 from heinfer.errors import SettingError
+from heinfer_server.admission import folder
 from heinfer_server.admission.tenants import Directory, TenantFile
 
 ROUNDS = 200
@@ -189,6 +192,88 @@ def test_nothing_is_left_beside_the_file(place):
     assert names_in(place / "service") == [NAME]
 
 
+# The lock --------------------------------------------------------------------------------------
+
+LOCK = f".{NAME}.lock"
+
+
+def holds(path: Path) -> Callable[[], None]:
+    """Somebody who locks what they may open, for ever."""
+
+    def act() -> None:
+        descriptor = os.open(path, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        signal.pause()
+
+    return act
+
+
+@pytest.mark.parametrize("name", [".", NAME, LOCK])
+def test_who_may_read_the_folder_keeps_nobody_from_revoking(place, monkeypatch, name):
+    monkeypatch.setattr(folder, "_LOCK_SECONDS", 1.0)
+    (place / "private").chmod(0o755)
+    file = TenantFile(place / "private" / NAME)
+    file.add("alice")
+    (place / "private" / NAME).chmod(0o644)
+    (place / "private" / LOCK).touch(0o600)  # as one that was killed has left it
+    with by_the_service(holds(place / "private" / name)):
+        time.sleep(0.5)
+        file.remove("alice")
+    assert file.tenants() == []
+    assert names_in(place / "private") == [NAME]
+
+
+def test_commands_at_the_same_time_wait_for_each_other(place):
+    file = TenantFile(place / "service" / NAME)
+    words = [sys.executable, "-c", f"from heinfer_server.admission.tenants import *; import sys; f = {str(place)!r}"]
+    words[-1] += f"; [TenantFile(Path(f) / 'service' / {NAME!r}).add(sys.argv[1] + str(n)) for n in range(20)]"
+    as_service = {"user": SERVICE, "group": SERVICE, "extra_groups": []}
+    who = [{}, {}, as_service] if os.access(sys.executable, os.X_OK) and _may_run(words[0], as_service) else [{}] * 3
+    running = [subprocess.Popen([*words, f"t{number}-"], **rights) for number, rights in enumerate(who)]
+    assert [one.wait(60) for one in running] == [0] * 3
+    assert len(file.tenants()) == 60
+    assert names_in(place / "service") == [NAME]
+
+
+def _may_run(program: str, rights: dict[str, object]) -> bool:
+    """Whether another user may run it, wherever it is installed."""
+    with suppress(OSError):
+        return subprocess.run([program, "-c", "import heinfer_server"], check=False, **rights).returncode == 0
+    return False
+
+
+def test_who_waits_too_long_hears_of_it(place, monkeypatch):
+    monkeypatch.setattr(folder, "_LOCK_SECONDS", 0.2)
+    file = TenantFile(place / "service" / NAME)
+    said = rf"locked by another command .* remove .*{LOCK} where none runs"
+    with (
+        folder.in_folder(place / "service" / NAME) as held,
+        held.locked(),
+        pytest.raises(SettingError, match=said),
+    ):
+        file.add("alice")
+    file.add("alice")
+
+
+LOCKS = {
+    "linked": symlink(LOCK, "secret"),
+    "linked to nowhere": symlink(LOCK, "private/made"),
+    "hard-linked": hard_link(LOCK, "secret"),
+    "a pipe": lambda base: os.mkfifo(base / "service" / LOCK),
+    "open to others": lambda base: (base / "service" / LOCK).touch(0o644),
+}
+
+
+@pytest.mark.parametrize("plant", LOCKS.values(), ids=LOCKS)
+def test_what_is_no_lock_is_not_used(place, plant):
+    plant(place)
+    before, planted = victims(place), state(place / "service" / LOCK)
+    done = tenant("add", "alice", "--tenants", str(place / "service" / NAME))
+    assert (victims(place), state(place / "service" / LOCK)) == (before, planted)
+    assert done.exit_code == 2
+    assert "no lock that heinfer made: remove it" in " ".join(done.output.split())
+
+
 # Names that change meanwhile -------------------------------------------------------------------
 
 
@@ -207,7 +292,7 @@ def swaps(base: Path) -> Callable[[], None]:
 
     def act() -> None:
         names = {name for name in names_in(folder) if not name.startswith(("linked", "spare"))}
-        for name in names | {NAME, f"{NAME}.lock", f"{NAME}.tmp"}:
+        for name in names | {NAME, f"{NAME}.lock", f"{NAME}.tmp", LOCK}:
             for make in makes:
                 with suppress(OSError):
                     make()

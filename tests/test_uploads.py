@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from hashlib import sha256
 
 import httpx
@@ -37,6 +38,7 @@ MODEL = tiny_bundle()
 TWIN = tiny_bundle("twin")
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 PIECE = 50_000
+A_BYTE_A_MINUTE = 60.0 * (1 << 20)
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +261,7 @@ def test_uploads_that_stand_still_are_over():
 
 def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
     now = [0.0]
-    uploads = Uploads(100 * UPLOADS_OF_A_TENANT, 3600.0, lambda: now[0])
+    uploads = Uploads(100 * UPLOADS_OF_A_TENANT, 3600.0, lambda: now[0], A_BYTE_A_MINUTE)
     for number in range(UPLOADS_OF_A_TENANT):
         uploads.open(f"{number}", "a", "tiny", "", 100)
         now[0] += 1
@@ -277,7 +279,7 @@ def test_what_nobody_sends_any_more_gives_way_to_another_of_its_tenant():
 
 def test_tenants_who_do_nothing_do_not_keep_all_places_from_another():
     now = [0.0]
-    uploads = Uploads(1 << 30, 3600.0, lambda: now[0])
+    uploads = Uploads(1 << 30, 3600.0, lambda: now[0], A_BYTE_A_MINUTE)
     for number in range(UPLOADS_AT_ONCE):
         uploads.open(f"{number}", f"tenant {number}", "tiny", "", 100)
     now[0] = 1.0
@@ -304,6 +306,34 @@ def test_tenants_who_keep_their_uploads_alive_do_not_keep_all_places_from_anothe
     with pytest.raises(BusyError):  # with this one it would have more than those it takes them from
         uploads.open("one more", "c", "tiny", "", 100)
     assert sorted(Counter(upload.tenant for upload in uploads._uploads.values()).values()) == [5, 5, 6]
+
+
+@pytest.mark.parametrize("pace", [0.0, 0.3, 0.9, 1.0, 5.0])
+@pytest.mark.parametrize("pause", [1.0, 10.0, 40.0])
+def test_who_sends_more_slowly_than_a_body_may_come_gives_way(pace, pause):
+    """A byte now and then, or pieces of any size: at the pace of a body or more they keep their place."""
+    now, size = [0.0], 1 << 30
+    uploads = Uploads(size, 600.0, lambda: now[0], seconds_per_mib=10.0)
+    uploads.open("slow", "a", "tiny", "", size)
+    piece = bytes(max(1, min(CHUNK_BYTES, int(pace * pause * (1 << 20) / 10))))
+    taken = None
+    while taken is None and now[0] < 900:
+        now[0] += pause
+        uploads.append("a", "slow", uploads.get("a", "slow").offset, piece)
+        with suppress(BusyError):
+            taken = uploads.open("new", "b", "tiny", "", size)
+    assert (taken is None) == (pace >= 1)
+    assert pace or now[0] <= ABANDONED_SECONDS + 2 * pause
+
+
+def test_who_sends_slowly_goes_on_where_nobody_needs_the_place():
+    now = [0.0]
+    uploads = Uploads(1000, 60.0, lambda: now[0])
+    uploads.open("slow", "a", "tiny", "", 100)
+    for _ in range(20):
+        now[0] += 50
+        uploads.append("a", "slow", uploads.get("a", "slow").offset, b"x")
+    assert len(uploads) == 1
 
 
 def test_nothing_is_no_sign_of_life():

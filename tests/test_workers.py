@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -296,3 +297,13 @@ def test_where_no_worker_can_evaluate_one_is_started_again_without_a_request(run
 
 def no_threads(_thread: object) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_an_interpreter_that_this_user_may_not_run_is_named(tmp_path, monkeypatch):
+    """As one below root's home folder is, for a service of another user."""
+    (tmp_path / "home").write_text("")
+    (tmp_path / "python").symlink_to("home")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    said = r"python cannot be run by user \d+ \(Permission denied\): .*home.* an interpreter that every user may run"
+    with pytest.raises(WorkerFailedError, match=said), running_service(tmp_path, [tiny_bundle()]):
+        pass

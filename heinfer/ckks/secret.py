@@ -54,9 +54,9 @@ class SecretSide:
             InsecureParametersError: when its parameters are below 128 bits.
             BackendError: when SEAL refuses the key (it takes none that another minor version of SEAL wrote).
         """
-        found = secret_file.read(path)
+        found, key = secret_file.opened(path, protection)
         ring = Ring.secure(found.parameters)
-        return cls(ring, from_bytes(sealapi.SecretKey(), ring.context, found.key(protection)))
+        return cls(ring, from_bytes(sealapi.SecretKey(), ring.context, key))
 
     def save(self, path: Path, protection: Protection = None) -> None:
         """Write parameters and key to a file of mode 0600, whole or not at all; KeyringError as it comes."""

@@ -29,6 +29,7 @@ from heinfer.ckks.protection import Keyring, Kind, Protection, Seal, decrypted, 
 from heinfer.errors import (
     FormatError,
     KeyProtectionError,
+    KeyringError,
     NewerFormatError,
     ParameterError,
     PassphraseRequiredError,
@@ -157,6 +158,20 @@ def read(path: Path) -> SecretFile:
     if version not in (1, 3, VERSION) or sha256(body).digest() != digest:
         raise _damaged(path)
     return _parse(version, body, path)
+
+
+def opened(path: Path, protection: Protection) -> tuple[SecretFile, bytes]:
+    """The file and SEAL's bytes of its key; raises what `read` and `SecretFile.key` do."""
+    found = read(path)
+    try:
+        return found, found.key(protection)
+    except KeyringError:
+        again = read(path)
+        if again.seal == found.seal:
+            raise
+        return again, again.key(
+            protection
+        )  # another process has put a new key in its place, and had that one forgotten
 
 
 def protect(path: Path, protection: Protection) -> None:

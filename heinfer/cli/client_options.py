@@ -75,7 +75,7 @@ def _of_environment() -> str:
 def _read(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            text = file.read(_MAX_PASSPHRASE_FILE).decode()
+            text = file.read(_MAX_PASSPHRASE_FILE).decode("utf-8-sig")  # Windows' editors begin with a mark
     except OSError as error:
         raise SettingError(f"{path}: the passphrase cannot be read: {error.strerror}") from error
     except UnicodeDecodeError:

@@ -23,6 +23,18 @@ class HeadTooLargeError(ServiceError):
     code = "head-too-large"
 
 
+class MisdirectedError(ServiceError):
+    """A request names another host than this machine, and the service is for this machine alone."""
+
+    code = "misdirected-request"
+
+
+class ForeignOriginError(ServiceError):
+    """A page of another host than this machine sends a request, and the service is for this machine alone."""
+
+    code = "foreign-origin"
+
+
 class StorageError(ServiceError):
     """The place where keys are kept fails or is full."""
 

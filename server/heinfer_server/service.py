@@ -84,7 +84,9 @@ class Service:
         self.models = models
         shelf = MemoryShelf() if settings.key_folder is None else DiskShelf(settings.key_folder)
         self.keys = KeyStore(limits, shelf)
-        self.uploads = Uploads(int(settings.key_memory), settings.upload_seconds)
+        self.uploads = Uploads(
+            int(settings.key_memory), settings.upload_seconds, seconds_per_mib=settings.body_seconds_per_mib
+        )
         self.access = Access(settings)
         self._purged: frozenset[str] = frozenset()
         self.is_ending = False

@@ -37,7 +37,8 @@ class Settings(BaseSettings):
         trust: files of public keys, separated as in PATH; a bundle that none of them has signed is not opened.
         backend: what evaluates; auto is the native backend where it is installed, else SEAL.
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
-        no_auth: serve without API keys, everybody as one tenant; on a loopback address only. Either this or tenants.
+        no_auth: serve without API keys, everybody as one tenant; on a loopback address only, for requests that name one
+            (Host, Origin). Either this or tenants.
         tenant_requests: requests that one tenant may send in a minute; without tenants nobody counts.
         tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute; the same.
         workers: processes that evaluate, one request each at a time.
@@ -79,8 +80,8 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
     trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
-    bundles: Annotated[tuple[Path, ...], NoDecode] = Field(min_length=1)
-    trust: Annotated[tuple[Path, ...] | None, NoDecode] = Field(default=None, min_length=1)
+    bundles: Annotated[tuple[Path, ...], NoDecode]
+    trust: Annotated[tuple[Path, ...] | None, NoDecode] = None
     backend: Literal["auto", "native", "tenseal"] = "auto"
     tenants: Path | None = None
     no_auth: bool = False
@@ -176,6 +177,22 @@ class Settings(BaseSettings):
     @classmethod
     def _split_paths(cls, value: Any) -> Any:
         return tuple(filter(None, value.split(os.pathsep))) if isinstance(value, str) else value
+
+    @field_validator("bundles")
+    @classmethod
+    def _check_bundles(cls, bundles: tuple[Path, ...]) -> tuple[Path, ...]:
+        if not bundles:
+            raise PydanticCustomError("bundles", "it names no file: name bundles that heinfer compile wrote")
+        return bundles
+
+    @field_validator("trust")
+    @classmethod
+    def _check_trust(cls, trust: tuple[Path, ...] | None) -> tuple[Path, ...] | None:
+        if trust == ():
+            raise PydanticCustomError(
+                "trust", "it names no file of a public key: name one, or unset it and serve bundles that nobody signed"
+            )
+        return trust
 
 
 def is_loopback(host: str) -> bool:

@@ -100,6 +100,19 @@ def files(target: Target) -> str:
     return tried(**reading, write_tenants=lambda: write(paths["tenants"]), **making)
 
 
+def looking(target: Target) -> str:
+    """Whether a name is there, and whose and how long what it names is."""
+    paths = {**target.facts["paths"], "absent": target.facts["folder"] + "/absent"}
+    flags = {"path": os.O_PATH, "link": os.O_PATH | os.O_NOFOLLOW, "folder": os.O_DIRECTORY}
+    return tried(
+        **{
+            f"{kind}_{name}": lambda path=path, flag=flag: os.open(path, flag | os.O_CLOEXEC)
+            for name, path in paths.items()
+            for kind, flag in flags.items()
+        }
+    )
+
+
 def write_new(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
 

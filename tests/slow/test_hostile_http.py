@@ -194,7 +194,7 @@ def test_listeners_that_vanish_leave_nothing(attacked):
         with socket.create_connection(
             (attacked.http.base_url.host, attacked.http.base_url.port), SECONDS
         ) as connection:
-            connection.sendall(f"GET {job}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            connection.sendall(f"GET {job}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     attacked.assert_still_works()
 
 
@@ -367,7 +367,7 @@ class Wire:
         url = httpx.URL(attacked.server.url)
         self.socket = socket.create_connection((url.host, url.port or 80), timeout=SECONDS)
         path = target or f"/infer?{urlencode(to(attacked.key_id))}"
-        self.send("\r\n".join([f"POST {path} HTTP/1.1", "Host: here", *headers, "", ""]).encode())
+        self.send("\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode())
 
     def send(self, data: bytes) -> None:
         self.socket.sendall(data)
@@ -450,7 +450,7 @@ def test_malformed_headers_are_no_request(attacked, headers):
 
 
 def test_what_a_proxy_may_take_for_two_requests_is_refused_and_nothing_after_it_answered(attacked):
-    smuggled = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+    smuggled = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
     wire = Wire(attacked, f"Content-Length: {5 + len(smuggled)}", "Transfer-Encoding: chunked")
     wire.send(b"0\r\n\r\n" + smuggled)
     answer = wire.answer()

@@ -42,7 +42,7 @@ def test_a_flood_without_api_keys_leaves_a_bounded_log(tmp_path):
     key = {"Authorization": f"Bearer {TenantFile(tmp_path / 'tenants.json').add('alice')}"}
     with server_process(tmp_path, [TINY], tenants=tmp_path / "tenants.json") as server:
         count = 20_000
-        flooding = Thread(target=flood, args=(server, b"GET /models HTTP/1.1\r\nHost: here\r\n", count, 100))
+        flooding = Thread(target=flood, args=(server, b"GET /models HTTP/1.1\r\nHost: localhost\r\n", count, 100))
         flooding.start()
         asked = 0
         with httpx.Client(base_url=server.url, headers=key, timeout=SECONDS) as http:
@@ -51,7 +51,7 @@ def test_a_flood_without_api_keys_leaves_a_bounded_log(tmp_path):
                 asked += 1
             flooding.join()
             flood(server, b"no request\r\n", 500)
-            flood(server, b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: upgrade\r\nUpgrade: x\r\n", 500)
+            flood(server, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: x\r\n", 500)
             wait_until(lambda: '"repeated"' in server.log, SECONDS)
             assert http.get("/models").status_code == 200
         wait_until(lambda: sum(line.get("tenant") == "alice" for line in lines(server)) == asked + 1, SECONDS)

@@ -92,7 +92,7 @@ def starting(folder: Path, **settings: object) -> Iterator[tuple[subprocess.Pope
 @pytest.mark.parametrize("words", [["-m", "heinfer_server"], ["-m", "heinfer", "serve", "--no-auth", "nothing"]])
 def test_a_hangup_is_ignored_before_the_start_imports_what_takes_long(words):
     """Python says on standard error what it has imported, as soon as it has."""
-    command = [sys.executable, "-v", *words]
+    command, is_sent = [sys.executable, "-v", *words], False
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         for line in process.stderr:
@@ -101,9 +101,31 @@ def test_a_hangup_is_ignored_before_the_start_imports_what_takes_long(words):
         for line in process.stderr:
             if line.startswith("import 'heinfer_server.settings'"):
                 process.send_signal(signal.SIGHUP)
+                is_sent = True
                 break
         process.stderr.read()
-    assert process.returncode != -signal.SIGHUP
+    assert is_sent
+    assert process.returncode == 2  # there are no settings that it could serve with
+
+
+def test_hangups_from_the_first_moment_on_leave_a_service_that_serves(tmp_path):
+    process = launch(tmp_path, [TINY])
+    sent = 0
+    try:
+        wait_until(lambda: ignores(process.pid, signal.SIGHUP), SECONDS)
+        while not workers_of(process.pid):
+            assert process.poll() is None
+            process.send_signal(signal.SIGHUP)
+            sent += 1
+            time.sleep(0.01)
+        assert sent > 3
+        server = ServerProcess(process, tmp_path / "log")
+        assert httpx.get(f"{server.url}/readyz").status_code == 200
+        assert server.stop() == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
 
 
 # While models load -----------------------------------------------------------------------------

@@ -29,7 +29,7 @@ class FileInFolder:
     """A file, by the descriptor of its folder.
 
     Raises:
-        SettingError: from every method, when what is there under the name cannot be trusted, or the folder is locked.
+        SettingError: from every method, when what is there under the name cannot be trusted, or it is locked.
         OSError: from every method, when the system refuses.
     """
 
@@ -76,19 +76,65 @@ class FileInFolder:
             raise
         os.fsync(self._folder)
 
-    def lock(self) -> None:
-        """Keep other commands from the folder until it is closed; the folder is its own lock, so none is made in it."""
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other commands from the file meanwhile, by another beside it, which only its owner can open.
+
+        Whoever may read the folder, or the file, could lock that for ever.
+        """
         end = time.monotonic() + _LOCK_SECONDS
-        while True:
-            try:
-                return fcntl.flock(self._folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise SettingError(
-                        f"{self._path.parent} is locked by another process for {_LOCK_SECONDS:.0f} s: try again when "
-                        "no other command changes it"
-                    ) from None
+        while (lock := self._try_lock()) is None:
+            if time.monotonic() > end:
+                raise SettingError(
+                    f"{self._path} is locked by another command for {_LOCK_SECONDS:.0f} s: try again when none changes "
+                    f"it, or remove {self._path.with_name(self._lock)} where none runs"
+                )
             time.sleep(0.01)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # while it is held: who waits for it sees that it is gone, and makes another
+                os.unlink(self._lock, dir_fd=self._folder)
+            os.close(lock)
+
+    @property
+    def _lock(self) -> str:
+        return f".{self._path.name}.lock"
+
+    def _try_lock(self) -> int | None:
+        """Descriptor of the locked file; None while another process has it, or has just removed it."""
+        flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._lock, flags, 0o600, dir_fd=self._folder)
+        except PermissionError:
+            if not os.access(self._lock, os.F_OK, dir_fd=self._folder, follow_symlinks=False):
+                raise  # none can be made here
+            return None  # a command of root's has it
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise self._no_lock() from None
+            raise
+        try:
+            self._require_lock(os.fstat(descriptor))
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            there = os.stat(self._lock, dir_fd=self._folder, follow_symlinks=False)
+            if os.path.samestat(there, os.fstat(descriptor)):
+                return descriptor
+        except (BlockingIOError, FileNotFoundError):
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        return None
+
+    def _require_lock(self, status: os.stat_result) -> None:
+        is_own = status.st_uid in (self._owner.st_uid, os.geteuid()) and status.st_nlink <= 1
+        if not stat.S_ISREG(status.st_mode) or status.st_mode & 0o077 or not is_own:
+            raise self._no_lock()
+
+    def _no_lock(self) -> SettingError:
+        return SettingError(f"{self._path.with_name(self._lock)} is no lock that heinfer made: remove it")
 
     def _opened(self) -> int | None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a pipe must not keep it waiting

@@ -201,8 +201,7 @@ class TenantFile:
     @contextmanager
     def _changing(self) -> Iterator[_File]:
         try:
-            with in_folder(self._path) as file:
-                file.lock()
+            with in_folder(self._path) as file, file.locked():
                 data = file.read()
                 content = _File() if data is None else _parsed(self._path, data)
                 yield content

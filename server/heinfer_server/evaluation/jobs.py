@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -78,6 +78,7 @@ class Job:
     Attributes:
         id: as hard to guess as a key.
         tenant: whose it is.
+        model: name of what it evaluates.
         watch: how far it has come.
         withdrawn: done when nobody wants it any more.
         result, error: one of them, when it is over and was not cancelled.
@@ -88,6 +89,7 @@ class Job:
 
     id: str
     tenant: str
+    model: str
     watch: Watch
     withdrawn: Departure
     result: Result | None = None
@@ -157,7 +159,9 @@ class Jobs:
             raise IdempotencyConflictError("another request has used this Idempotency-Key: make a new one for each")
         return self._jobs[job_id]
 
-    def begin(self, tenant: str, work: Work, place: ExitStack, idempotency_key: str, *request: bytes) -> Job:
+    def begin(
+        self, tenant: str, model: str, work: Work, place: ExitStack, idempotency_key: str, *request: bytes
+    ) -> Job:
         """Begin a job.
 
         Args:
@@ -168,24 +172,24 @@ class Jobs:
         """
         self.tidy()
         withdrawn: Departure = asyncio.get_running_loop().create_future()
-        job = Job(secrets.token_hex(16), tenant, Watch(), withdrawn, idempotency_key=idempotency_key)
+        job = Job(secrets.token_hex(16), tenant, model, Watch(), withdrawn, idempotency_key=idempotency_key)
         self._jobs[job.id] = job
         if idempotency_key:
             self._idempotent[tenant, idempotency_key] = _digest(request), job.id
         job.task = asyncio.create_task(self._do(job, work, place))
         return job
 
-    def get(self, tenant: str, job_id: str) -> Job:
-        """A job of the tenant; UnknownJobError when there is none under the id."""
+    def get(self, tenant: str, job_id: str, models: Set[str] | None = None) -> Job:
+        """A job of the tenant, for one of these models (None: any); UnknownJobError when there is none under the id."""
         self.tidy()
         job = self._jobs.get(job_id)
-        if job is None or job.tenant != tenant:
+        if job is None or job.tenant != tenant or (models is not None and job.model not in models):
             raise UnknownJobError("there is no job under this id (any more): begin it again")
         return job
 
-    def cancel(self, tenant: str, job_id: str) -> None:
-        """Have a job end soon, and forget it; UnknownJobError when there is none under the id."""
-        job = self.get(tenant, job_id)
+    def cancel(self, tenant: str, job_id: str, models: Set[str] | None = None) -> None:
+        """Have a job end soon, and forget it; raises what `get` does."""
+        job = self.get(tenant, job_id, models)
         self._withdraw(job)
         self._forget(job)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from heinfer.errors import EvaluationTimeoutError, WorkerFailedError
+from heinfer.errors import CancelledError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
@@ -106,7 +108,7 @@ class Worker:
             await self._start()
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
-            raise WorkerFailedError(f"the machine has no process left to evaluate in: {error}") from error
+            raise WorkerFailedError(_why_none_starts(error)) from error
         models = self._handover.models
         loaded = await self._run(_START_SECONDS, Ready(len(models), _START_SECONDS))
         for model, seconds in zip(models, loaded, strict=True):
@@ -186,7 +188,8 @@ class Worker:
         if key_id in self._loaded:
             self._loaded.move_to_end(key_id)
         if isinstance(result, TaskFailure):
-            log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
+            if not isinstance(result.error, CancelledError):  # whose job says so in its own line
+                log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
             raise result.error or RuntimeError("the evaluation failed in the worker")
         return result
 
@@ -258,3 +261,14 @@ class Worker:
             raise WorkerFailedError("the process that evaluated the request died") from error
         self._sound, self._failed = True, False
         return result
+
+
+def _why_none_starts(error: OSError | RuntimeError) -> str:
+    if isinstance(error, PermissionError | FileNotFoundError) and error.filename == sys.executable:
+        place = Path(sys.executable).resolve()
+        return (
+            f"{sys.executable} cannot be run by user {os.geteuid()} ({error.strerror}): it, or the interpreter that it "
+            f"leads to, {place}, lies where this user may not look, below a home folder say. Install heinfer with an "
+            "interpreter that every user may run"
+        )
+    return f"the machine has no process left to evaluate in: {error}"

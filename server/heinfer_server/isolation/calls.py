@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import mmap
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -63,6 +64,9 @@ _FREE = """
 """.split()  # noqa: SIM905 - a list of words
 
 _MAP_TYPE, _MAP_GROWSDOWN = 0x0F, 0x100
+_OPEN = os.O_ACCMODE | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_LARGEFILE
+"""Flags to read and write files with. O_PATH, which Landlock does not know, would give a descriptor of any file, and
+fstat(2) tells its owner, size and dates; O_DIRECTORY and O_NOFOLLOW say what a name is."""
 _CLONE_THREAD = 0x00010000 | 0x00000800 | 0x00000100  # CLONE_THREAD, CLONE_SIGHAND, CLONE_VM
 
 
@@ -72,7 +76,8 @@ def rules(process: int, *, threads: bool, files: bool) -> Rules:
     Args:
         process: its id.
         threads: whether it makes threads while it evaluates.
-        files: whether it makes anonymous files, and opens them by their names in /proc: Landlock keeps all others.
+        files: whether it makes anonymous files, and opens them by their names in /proc: Landlock keeps all others, but
+            what fails for a name that is there is another error than for one that is not.
     """
     one_file = (fcntl.F_GETFD, fcntl.F_SETFD, fcntl.F_GETFL, fcntl.F_DUPFD_CLOEXEC)  # not who gets a signal of it
     found: dict[str, Sequence[Alternative]] = dict.fromkeys(_FREE, _ALWAYS)
@@ -88,5 +93,5 @@ def rules(process: int, *, threads: bool, files: bool) -> Rules:
     if threads:
         found["clone"] = [(Masked(0, _CLONE_THREAD, _CLONE_THREAD),)]
     if files:
-        found |= {"openat": _ALWAYS, "memfd_create": _ALWAYS}
+        found |= {"openat": [(Masked(2, _WHOLE & ~_OPEN, 0),)], "memfd_create": _ALWAYS}
     return found

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import signal
 import struct
 from contextlib import suppress
 from pathlib import Path
 
 from heinfer_server.isolation.kernel import prctl, set_capabilities
 
-_SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _CAP_AMBIENT, _AMBIENT_CLEAR = 4, 24, 38, 47, 4  # linux/prctl.h
+_SET_PDEATHSIG, _SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _CAP_AMBIENT, _AMBIENT_CLEAR = (
+    1,
+    4,
+    24,
+    38,
+    47,
+    4,
+)  # linux/prctl.h
 _CAPABILITY_VERSION = 0x20080522
 _SETS_BYTES = 24
 _MOST_CAPABILITIES = 64
@@ -22,6 +31,13 @@ _STACK_BYTES, _HEAP_BYTES = (
 def hide() -> None:
     """Have no process without special rights trace this one, read its memory or its open files, or get its core."""
     prctl(_SET_DUMPABLE, 0)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel end this process when its parent, of that id, ends; at once when it has ended already."""
+    prctl(_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def drop_capabilities() -> None:

@@ -11,6 +11,8 @@ import sqlite3
 import stat
 from contextlib import closing
 from pathlib import Path
+from shutil import copyfile
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from heinfer.errors import SettingError
@@ -107,9 +109,17 @@ def _is_regular(path: Path) -> bool:
 
 
 def _require_own_index_file(path: Path, folder: Path) -> None:
-    """What the file itself says, read so that SQLite makes no file beside it: its log may know more."""
+    """What the file says, read so that SQLite makes no file beside it; where it says nothing, its log as well."""
     with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro&immutable=1", uri=True)) as index:
-        require_own_index(index, folder)
+        is_known = require_own_index(index, folder) > 0
+    log = path.with_name(f"{INDEX}-wal")
+    if is_known or not log.exists() or not log.stat().st_size:
+        return
+    with TemporaryDirectory(prefix="heinfer-") as place:
+        for name in (INDEX, log.name):
+            copyfile(path.with_name(name), Path(place) / name)
+        with closing(sqlite3.connect(Path(place) / INDEX)) as index:
+            require_own_index(index, folder)
 
 
 def _has_others(folder: Path, names: list[str]) -> SettingError:

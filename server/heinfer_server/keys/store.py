@@ -159,6 +159,12 @@ class KeyStore:
             entry = self._entries.get(key_id)
         return None if entry is None else entry.tenant
 
+    def key_set_of(self, tenant: str, key_id: str) -> str | None:
+        """What a tenant's keys are for, which does not count as use; None when it has none under the id."""
+        with self._looking:
+            entry = self._entries.get(key_id)
+        return None if entry is None or entry.tenant != tenant else entry.key_set
+
     def __contains__(self, key_id: str) -> bool:
         with self._looking:
             return key_id in self._entries

@@ -40,6 +40,7 @@ class Upload:
         digest: hexadecimal SHA-256 of all of it, as it was announced.
         size: bytes of all of it.
         touched: when the last piece came.
+        paced: until when the bytes that have come are enough; no later than the last piece.
         is_refused: whether all of it came, and the keys could not be kept.
         data: what has come.
     """
@@ -49,6 +50,7 @@ class Upload:
     digest: str
     size: int
     touched: float
+    paced: float
     is_refused: bool = False
     data: bytearray = field(default_factory=bytearray, repr=False)
 
@@ -74,20 +76,29 @@ class Upload:
 class Uploads:
     """Uploads by id. Those that stand still are over after a while, or as soon as another needs their place.
 
-    Others of their tenant may have it soon, those of other tenants later. One that was refused gives way at once: it
-    waits only in case that its sender tries again. And who has fewer than another, with the new one, gets a place of
-    theirs: no two tenants keep all places, and nobody loses the only one.
+    Others of their tenant may have it soon, those of other tenants later; to them, what comes more slowly than a body
+    may come stands still. One that was refused gives way at once: it waits only in case that its sender tries again.
+    And who has fewer than another, with the new one, gets a place of theirs: no two tenants keep all places, and nobody
+    loses the only one.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.
         seconds: after which one that stands still is over.
         clock: seconds that only go up.
+        seconds_per_mib: that a MiB of it may take.
     """
 
-    def __init__(self, capacity: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+        seconds_per_mib: float = 10.0,
+    ) -> None:
         self._capacity = capacity
         self._seconds = seconds
         self._clock = clock
+        self._seconds_per_byte = seconds_per_mib / (1 << 20)
         self._uploads: dict[str, Upload] = {}
 
     def __len__(self) -> int:
@@ -105,7 +116,7 @@ class Uploads:
         if rest is None:
             raise BusyError("too many uploads of keys are under way: try again later")
         self._uploads = rest
-        upload = self._uploads[upload_id] = Upload(tenant, key_set, digest, size, now)
+        upload = self._uploads[upload_id] = Upload(tenant, key_set, digest, size, now, now)
         return upload
 
     def get(self, tenant: str, upload_id: str) -> Upload:
@@ -113,7 +124,7 @@ class Uploads:
         self._drop_those_over()
         upload = self._uploads.get(upload_id)
         if upload is None or upload.tenant != tenant:
-            raise UnknownUploadError("there is no upload under this id (any more): begin it again")
+            raise unknown_upload()
         return upload
 
     def room(self, tenant: str, upload_id: str, offset: int) -> int:
@@ -135,7 +146,8 @@ class Uploads:
         upload = self._uploads[upload_id]
         upload.data += piece
         if piece:  # nothing is no sign of life
-            upload.touched = self._clock()
+            upload.touched = now = self._clock()
+            upload.paced = min(now, upload.paced + len(piece) * self._seconds_per_byte)
         return upload
 
     def drop(self, upload_id: str) -> None:
@@ -150,6 +162,11 @@ class Uploads:
         now = self._clock()
         for upload_id in [i for i, upload in self._uploads.items() if now - upload.touched > self._seconds]:
             del self._uploads[upload_id]
+
+
+def unknown_upload() -> UnknownUploadError:
+    """The error that says so."""
+    return UnknownUploadError("there is no upload under this id (any more): begin it again")
 
 
 def _rest_with_room(
@@ -190,5 +207,5 @@ def _of(uploads: Mapping[str, Upload], tenant: str) -> dict[str, Upload]:
 
 
 def _longest_still(uploads: Mapping[str, Upload], since: float) -> str | None:
-    still = {i: upload.touched for i, upload in uploads.items() if upload.is_refused or upload.touched < since}
+    still = {i: upload.paced for i, upload in uploads.items() if upload.is_refused or upload.paced < since}
     return min(still, key=lambda upload_id: still[upload_id], default=None)

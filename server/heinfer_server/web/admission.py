@@ -7,9 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from heinfer.errors import RateLimitedError, UnauthorizedError
 from heinfer_server.admission.access import Access
 from heinfer_server.telemetry.logs import request_id, tenant_name
+from heinfer_server.web.prefix import OPENAPI_PATH
 from heinfer_server.web.problems import problem_of
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/healthz", "/readyz", OPENAPI_PATH})
 """What says nothing of anybody is told to everybody."""
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -23,11 +25,12 @@ from heinfer_server.telemetry.background import for_ever
 from heinfer_server.telemetry.logs import log, request_id
 from heinfer_server.web.admission import AccessMiddleware
 from heinfer_server.web.heads import HeadMiddleware
+from heinfer_server.web.hosts import LoopbackMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
 from heinfer_server.web.metrics_port import MetricsPort
 from heinfer_server.web.middleware import RequestMiddleware
-from heinfer_server.web.prefix import PrefixMiddleware, require_unlike
+from heinfer_server.web.prefix import OPENAPI_PATH, PrefixMiddleware, require_unlike
 from heinfer_server.web.problems import ALARMING, documented, problem, problem_of
 from heinfer_server.web.routes import router
 
@@ -57,12 +60,15 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         background = (service.keep_house, service.follow_tenants, service.metrics.measure)
-        tasks = [asyncio.create_task(for_ever(work)) for work in background]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(for_ever(work)) for work in background]
         try:
             log(_logger, logging.INFO, "memory predicted", total=service.memory.total, **asdict(service.memory))
             if metrics_port is not None:
                 await metrics_port.start()
+            # A second's work, which nobody shall have for asking: it is done beside the loading of the models.
+            tasks.append(description := asyncio.create_task(asyncio.to_thread(_described, app)))
             await service.start()
+            app.state.description = await description
             yield
             await service.jobs.drain()
         finally:
@@ -80,8 +86,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         summary="Evaluates neural networks on encrypted images; holds no secret key.",
         version=version("heinfer"),
         lifespan=lifespan,
-        docs_url=None,  # their pages run scripts from elsewhere; /openapi.json says the same
-        redoc_url=None,
+        openapi_url=None,  # it would be written anew for everybody who asks, and there are no pages that show it
         servers=[{"url": settings.root_path}] if settings.root_path else None,
         redirect_slashes=False,  # it would redirect to whatever host the request names
     )
@@ -89,8 +94,11 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.state.metrics_port = metrics_port.port if metrics_port else None
     for part in _ROUTERS:
         app.include_router(part, responses=documented(*_ANYWHERE))
+    app.add_route(OPENAPI_PATH, _openapi, include_in_schema=False)
     app.add_middleware(AccessMiddleware, access=service.access)
     app.add_middleware(HeadMiddleware)
+    if settings.no_auth:
+        app.add_middleware(LoopbackMiddleware)
     app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     # The last one is the outermost.
     app.add_middleware(RequestMiddleware, metrics=service.metrics, trusted_proxies=settings.trusted_proxies)
@@ -98,6 +106,14 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _bad_request)
     app.add_exception_handler(HTTPException, _http_error)
     return app
+
+
+def _described(app: FastAPI) -> bytes:
+    return json.dumps(app.openapi(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def _openapi(request: Request) -> Response:
+    return Response(request.app.state.description, media_type="application/json")
 
 
 async def _heinfer_error(_request: Request, error: Exception) -> Response:
@@ -123,4 +139,4 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _description(request: Request) -> str:
-    return f"{request.app.state.service.settings.root_path}/openapi.json"
+    return f"{request.app.state.service.settings.root_path}{OPENAPI_PATH}"

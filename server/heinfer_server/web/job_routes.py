@@ -30,6 +30,7 @@ from heinfer_server.web.parts import (
     TheService,
     models_of,
     octets_in,
+    require_keys,
 )
 from heinfer_server.web.problems import documented, public_code
 from heinfer_server.web.schemas import JobState
@@ -74,7 +75,7 @@ async def begin_job(
 ) -> JobState:
     service.require_service()
     served = models_of(request).version(model, manifest)
-    service.require_keys(tenant, served, keys)
+    require_keys(request, tenant, served, keys)
     stages = Stages(service.metrics)
     with ExitStack() as place:
         place.enter_context(service.evaluations.entered(service.holder(tenant, keys)))
@@ -92,7 +93,7 @@ async def begin_job(
                     done = await service.workers.evaluate(evaluation, withdrawn)
                 return Result(done.frames, stages.header(), served.digest)
 
-            job = service.jobs.begin(tenant, work, place.pop_all(), idempotency_key, *asked)
+            job = service.jobs.begin(tenant, served.name, work, place.pop_all(), idempotency_key, *asked)
     response.headers["Location"] = f"{service.settings.root_path}/jobs/{job.id}"
     return _state(job)
 
@@ -102,8 +103,8 @@ async def begin_job(
     summary="How far a job has come",
     responses=documented(HTTPStatus.NOT_FOUND),
 )
-async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobState:
-    return _state(service.jobs.get(tenant, job_id))
+async def get_job(service: TheService, tenant: Tenant, request: Request, job_id: JobId) -> JobState:
+    return _state(service.jobs.get(tenant, job_id, request.state.models))
 
 
 @router.get(
@@ -124,8 +125,8 @@ async def get_job(service: TheService, tenant: Tenant, job_id: JobId) -> JobStat
         ),
     },
 )
-async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Response:
-    job = service.jobs.get(tenant, job_id)
+async def get_result(service: TheService, tenant: Tenant, request: Request, job_id: JobId) -> Response:
+    job = service.jobs.get(tenant, job_id, request.state.models)
     result = job.outcome()
     job.is_fetched = True
     headers = {"Server-Timing": result.timing, MANIFEST_HEADER: result.manifest}
@@ -145,8 +146,8 @@ async def get_result(service: TheService, tenant: Tenant, job_id: JobId) -> Resp
         **documented(HTTPStatus.NOT_FOUND),
     },
 )
-async def get_events(service: TheService, tenant: Tenant, job_id: JobId) -> StreamingResponse:
-    job = service.jobs.get(tenant, job_id)
+async def get_events(service: TheService, tenant: Tenant, request: Request, job_id: JobId) -> StreamingResponse:
+    job = service.jobs.get(tenant, job_id, request.state.models)
     with ExitStack() as place:
         place.enter_context(service.streams.entered(service.holder(tenant, job.id)))
         return _EventStream(job, place.pop_all())
@@ -158,8 +159,8 @@ async def get_events(service: TheService, tenant: Tenant, job_id: JobId) -> Stre
     status_code=HTTPStatus.NO_CONTENT,
     responses=documented(HTTPStatus.NOT_FOUND),
 )
-async def cancel_job(service: TheService, tenant: Tenant, job_id: JobId) -> None:
-    service.jobs.cancel(tenant, job_id)
+async def cancel_job(service: TheService, tenant: Tenant, request: Request, job_id: JobId) -> None:
+    service.jobs.cancel(tenant, job_id, request.state.models)
 
 
 class _EventStream(StreamingResponse):

@@ -7,9 +7,21 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from heinfer_server.keys.uploads import CHUNK_BYTES
+from heinfer_server.keys.store import unknown_keys
+from heinfer_server.keys.uploads import CHUNK_BYTES, Upload, unknown_upload
+from heinfer_server.service import Service
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import KeyId, ManifestQuery, Model, Tenant, TheService, UploadId, models_of, octets_in
+from heinfer_server.web.parts import (
+    KeyId,
+    ManifestQuery,
+    Model,
+    Tenant,
+    TheService,
+    UploadId,
+    may_use,
+    models_of,
+    octets_in,
+)
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import KeyList, KeySummary, Registration, UploadState
 
@@ -60,6 +72,7 @@ async def list_keys(service: TheService, request: Request, tenant: Tenant) -> Ke
                 used=entry.used,
             )
             for entry in service.keys.of(tenant)
+            if may_use(request, entry.key_set)
         ]
     )
 
@@ -70,7 +83,10 @@ async def list_keys(service: TheService, request: Request, tenant: Tenant) -> Ke
     status_code=HTTPStatus.NO_CONTENT,
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.INSUFFICIENT_STORAGE),
 )
-async def delete_keys(service: TheService, tenant: Tenant, key_id: KeyId) -> None:
+async def delete_keys(service: TheService, tenant: Tenant, request: Request, key_id: KeyId) -> None:
+    key_set = service.keys.key_set_of(tenant, key_id)
+    if key_set is None or not may_use(request, key_set):
+        raise unknown_keys()
     await service.forget(tenant, key_id)
 
 
@@ -101,8 +117,8 @@ async def begin_upload(
     summary="How far an upload has come",
     responses=documented(HTTPStatus.NOT_FOUND),
 )
-async def get_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -> UploadState:
-    upload = service.uploads.get(tenant, upload_id)
+async def get_upload(service: TheService, tenant: Tenant, request: Request, upload_id: UploadId) -> UploadState:
+    upload = _upload(service, tenant, request, upload_id)
     return UploadState(upload=upload_id, size=upload.size, offset=upload.offset)
 
 
@@ -123,6 +139,7 @@ async def continue_upload(
     request: Request,
     offset: Annotated[int, Query(ge=0, lt=1 << 48, description="where the piece begins: where the last one ended")],
 ) -> UploadState:
+    _upload(service, tenant, request, upload_id)
     room = service.uploads.room(tenant, upload_id, offset)
     async with service.registrations.entered_in_turn(tenant):
         piece = await read_body(request, room, service.settings.body_seconds_per_mib)
@@ -141,7 +158,14 @@ async def continue_upload(
         HTTPStatus.INSUFFICIENT_STORAGE,
     ),
 )
-async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId, response: Response) -> Registration:
+async def finish_upload(
+    service: TheService, tenant: Tenant, request: Request, upload_id: UploadId, response: Response
+) -> Registration:
+    key_set = service.keys.key_set_of(tenant, upload_id)  # finished before, and the answer lost
+    if key_set is None:
+        _upload(service, tenant, request, upload_id)
+    elif not may_use(request, key_set):
+        raise unknown_upload()
     async with service.registrations.entered_in_turn(tenant):
         key_id = await service.finish_upload(tenant, upload_id)
     response.headers["Location"] = f"{service.settings.root_path}/keys/{key_id}"
@@ -154,6 +178,14 @@ async def finish_upload(service: TheService, tenant: Tenant, upload_id: UploadId
     status_code=HTTPStatus.NO_CONTENT,
     responses=documented(HTTPStatus.NOT_FOUND),
 )
-async def give_up_upload(service: TheService, tenant: Tenant, upload_id: UploadId) -> None:
-    service.uploads.get(tenant, upload_id)
+async def give_up_upload(service: TheService, tenant: Tenant, request: Request, upload_id: UploadId) -> None:
+    _upload(service, tenant, request, upload_id)
     service.uploads.drop(upload_id)
+
+
+def _upload(service: Service, tenant: str, request: Request, upload_id: str) -> Upload:
+    """An upload that the API key of a request may know of; UnknownUploadError when there is none under the id."""
+    upload = service.uploads.get(tenant, upload_id)
+    if not may_use(request, upload.key_set.digest):
+        raise unknown_upload()
+    return upload

@@ -10,7 +10,8 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from heinfer_server.models import Models
+from heinfer_server.keys.store import unknown_keys
+from heinfer_server.models import Models, ServedModel
 from heinfer_server.service import Service
 
 OCTETS = "application/octet-stream"
@@ -45,6 +46,23 @@ def models_of(request: Request) -> Models:
     """Those that the API key of a request may be used for."""
     models, names = _service_of(request).models, request.state.models
     return models if names is None else models.only(names)
+
+
+def may_use(request: Request, key_set: str) -> bool:
+    """Whether the API key of a request may see and change keys of that set, or an upload of some.
+
+    Keys that no model takes any more are for those API keys that may be used for all.
+    """
+    return request.state.models is None or bool(models_of(request).taking(key_set))
+
+
+def require_keys(request: Request, tenant: str, model: ServedModel, key_id: str) -> None:
+    """Raise what Service.require_keys does; keys that the API key may not know of are unknown."""
+    service = _service_of(request)
+    key_set = service.keys.key_set_of(tenant, key_id)
+    if key_set is not None and not may_use(request, key_set):
+        raise unknown_keys()
+    service.require_keys(tenant, model, key_id)
 
 
 async def tenant_of(

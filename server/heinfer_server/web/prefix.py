@@ -8,6 +8,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from heinfer.errors import SettingError
 
+OPENAPI_PATH = "/openapi.json"
+
 
 class PrefixMiddleware:
     """Has all that is inside see the paths of OpenAPI, whether a proxy takes the prefix off or not."""
@@ -24,7 +26,7 @@ class PrefixMiddleware:
 
 def require_unlike(root_path: str, paths: Iterable[str]) -> None:
     """SettingError when a path of the service's own may begin like the prefix: which is meant would be unclear."""
-    for path in (*paths, "/openapi.json"):
+    for path in (*paths, OPENAPI_PATH):
         if root_path and path.split("/")[1] == root_path.split("/")[1]:
             raise SettingError(
                 f"HEINFER_SERVER_ROOT_PATH is {root_path}, and the service has a path {path} of its own: "

@@ -32,7 +32,15 @@ from heinfer.errors import (
     UploadOffsetError,
     WorkerFailedError,
 )
-from heinfer_server.errors import AmbiguousLengthError, HeadTooLargeError, NotReadyError, SlowBodyError, StorageError
+from heinfer_server.errors import (
+    AmbiguousLengthError,
+    ForeignOriginError,
+    HeadTooLargeError,
+    MisdirectedError,
+    NotReadyError,
+    SlowBodyError,
+    StorageError,
+)
 from heinfer_server.telemetry.logs import error_code, error_reason
 
 MEDIA_TYPE = "application/problem+json"
@@ -54,6 +62,8 @@ _STATUS: dict[type[HeinferError], HTTPStatus] = {
     SlowBodyError: HTTPStatus.REQUEST_TIMEOUT,
     AmbiguousLengthError: HTTPStatus.BAD_REQUEST,
     HeadTooLargeError: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    MisdirectedError: HTTPStatus.MISDIRECTED_REQUEST,
+    ForeignOriginError: HTTPStatus.FORBIDDEN,
     UnauthorizedError: HTTPStatus.UNAUTHORIZED,
     ApiKeyExpiredError: HTTPStatus.UNAUTHORIZED,
     BusyError: HTTPStatus.TOO_MANY_REQUESTS,

@@ -28,6 +28,7 @@ from heinfer_server.web.parts import (
     end_of,
     models_of,
     octets_in,
+    require_keys,
 )
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import Health, ModelList, ModelSummary, Readiness
@@ -134,7 +135,7 @@ async def infer(
 ) -> Response:
     service.require_service()
     served = models_of(request).version(model, manifest)
-    service.require_keys(tenant, served, keys)
+    require_keys(request, tenant, served, keys)
     stages = Stages(service.metrics)
     holder, ends = service.holder(tenant, keys), end_of(seconds)
     with service.evaluations.entered(holder):
