@@ -35,11 +35,11 @@ from heinfer.errors import (
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
-from heinfer_server.admission.gate import Gate
+from heinfer_server.admission.concurrency import ConcurrencyLimit
 from heinfer_server.evaluation import watching
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
-from heinfer_server.evaluation.pace import Pace
-from heinfer_server.evaluation.watching import Watch, Watcher, new_cell
+from heinfer_server.evaluation.latency import Latency
+from heinfer_server.evaluation.progress import Watch, Watcher, new_cell
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -101,7 +101,7 @@ def test_its_events_end_when_it_is_over(running, http, owner, key_id):
 
 
 def test_streams_of_events_have_a_bound_and_places_that_are_left_are_free(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setattr(running.service, "streams", Gate(2, 1))
+    monkeypatch.setattr(running.service, "streams", ConcurrencyLimit(2, 1))
     with ThreadPoolExecutor() as pool:
         with held_worker(running):
             first, second = (f"/jobs/{begin(http, key_id, owner.inputs(IMAGE)).json()['job']}/events" for _ in range(2))
@@ -221,7 +221,7 @@ def test_the_manifest_says_how_long_it_will_take(http):
 
 
 def test_what_others_evaluate_does_not_show_in_it():
-    pace = Pace({"tiny": 0.02})
+    pace = Latency({"tiny": 0.02})
     before = pace.roughly("tiny")
     for seconds in (0.017, 0.02, 0.023):
         pace.note("tiny", seconds)
@@ -272,7 +272,7 @@ def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
         for number, job in enumerate(begun):
             await job.task
             job.touched = -number / 1000  # the first is the newest
-        jobs.tidy()
+        jobs.evict_expired()
         assert list(jobs._jobs.values()) == begun[:3]
         assert {job_id for _, job_id in jobs._idempotent.values()} == set(jobs._jobs)
 
@@ -295,9 +295,9 @@ def test_at_the_end_jobs_have_a_while_to_finish_and_to_be_fetched(monkeypatch):
             jobs.begin("a", "tiny", _nothing, ExitStack(), ""),
             jobs.begin("a", "tiny", until_withdrawn, place, ""),
         )
-        await jobs.settle(0.05)
+        await jobs.drain(0.05)
         assert not endless.is_over
-        await jobs.drain()
+        await jobs.cancel_all()
         assert endless.task.done()
         assert (quick.state, endless.state) == (State.DONE, State.CANCELLED)
         assert closed == [True]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 from heinfer.cli.main import app
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Clocks, KeyClock, Seen
-from heinfer_server.keys.disk_shelf import DiskShelf
-from heinfer_server.keys.shelves import MemoryShelf
+from heinfer_server.keys.disk_storage import DiskStorage
+from heinfer_server.keys.memory_storage import MemoryStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
 
 DAY = 86400.0
@@ -43,12 +43,12 @@ class Machine:
 @contextmanager
 def store_in(folder: Path, machine: Machine, capacity: int = 1000) -> Iterator[KeyStore]:
     limits = StoreLimits(capacity, capacity, SECONDS, DOWNTIME)
-    with closing(KeyStore(limits, DiskShelf(folder), machine.clocks)) as store:
+    with closing(KeyStore(limits, DiskStorage(folder), machine.clocks)) as store:
         yield store
 
 
 def in_memory(machine: Machine) -> KeyStore:
-    return KeyStore(StoreLimits(1000, 1000, SECONDS, DOWNTIME), MemoryShelf(), machine.clocks)
+    return KeyStore(StoreLimits(1000, 1000, SECONDS, DOWNTIME), MemoryStorage(), machine.clocks)
 
 
 def add(store: KeyStore, number: int = 0) -> str:
@@ -72,13 +72,13 @@ def test_a_step_of_the_wall_clock_changes_nothing_while_the_service_runs(jump):
     store = in_memory(machine)
     first = add(store, 1)
     machine.wall += jump
-    assert store.tidy() == 0
+    assert store.evict_expired() == 0
     assert store.find("a", first)
     machine.wait(29 * DAY)
     second = add(store, 2)
-    assert store.tidy() == 0
+    assert store.evict_expired() == 0
     machine.wait(2 * DAY)
-    assert store.tidy() == 1
+    assert store.evict_expired() == 1
     assert ids(store) == [second]
 
 
@@ -112,21 +112,21 @@ def test_a_clock_that_has_jumped_at_the_start_deletes_nothing_and_is_named_until
         assert abs(line.facts["jump_seconds"] - jump) < 60
         assert "confirm-clock" in line.facts["way_out"]
         machine.wait(1800)
-        store.tidy()
+        store.evict_expired()
         assert warnings(caplog) == 1
         machine.wait(1801)
-        store.tidy()
+        store.evict_expired()
         assert warnings(caplog) == 2  # it is said now and then
         machine.wait(SECONDS + DAY)
-        assert store.tidy() == 0
+        assert store.evict_expired() == 0
         for key_id in kept[1:]:
             store.find("a", key_id)
         machine.wall -= jump  # somebody sets it right: no confirmation is needed
-        assert store.tidy() == 1
+        assert store.evict_expired() == 1
         assert not store.is_expiry_suspended
         assert ids(store) == kept[1:]
         machine.wait(SECONDS + DAY)
-        assert store.tidy() == 4
+        assert store.evict_expired() == 4
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -162,7 +162,7 @@ def test_what_is_used_while_the_clock_is_doubted_is_young_when_it_is_confirmed(t
     with store_in(tmp_path, machine) as store:
         assert store.is_expiry_suspended
         confirm(tmp_path)
-        assert store.tidy() == (1 if jump > 0 else 0)  # what was used in the future is as old as the doubt
+        assert store.evict_expired() == (1 if jump > 0 else 0)  # what was used in the future is as old as the doubt
         assert ids(store) == ([] if jump > 0 else [unused]) + [first, second]
         assert all(0 <= machine.wall - entry.used <= 3 * DAY for entry in store.of("a"))
     with store_in(tmp_path, machine) as store:
@@ -181,7 +181,7 @@ def test_a_clock_that_is_right_after_a_long_downtime_is_confirmed_and_what_is_ov
         new = add(store, 2)
         assert len(store) == 2
         confirm(tmp_path)
-        assert store.tidy() == 1
+        assert store.evict_expired() == 1
         assert ids(store) == [new]
     assert not (tmp_path / "clock-confirmed").exists()
     with store_in(tmp_path, machine) as store:
@@ -203,7 +203,7 @@ def test_keys_of_a_clock_that_was_ahead_expire_once_it_is_confirmed_that_it_is_n
         assert not store.is_expiry_suspended
         store.find("a", second)
         machine.wait(SECONDS - DAY + 1)
-        assert store.tidy() == 1
+        assert store.evict_expired() == 1
         assert ids(store) == [second]
 
 
@@ -218,7 +218,7 @@ def test_keys_that_a_former_service_dated_in_the_future_expire(tmp_path):
     with store_in(tmp_path, machine) as store:
         assert not store.is_expiry_suspended
         machine.wait(SECONDS + 1)
-        assert store.tidy() == 1
+        assert store.evict_expired() == 1
 
 
 def test_a_service_that_nobody_used_was_not_out_of_use(tmp_path):
@@ -227,15 +227,15 @@ def test_a_service_that_nobody_used_was_not_out_of_use(tmp_path):
         add(store, 1)
         for _ in range(20):
             machine.wait(DAY)
-            store.tidy()
+            store.evict_expired()
         machine.wait(700)
-        store.tidy()
-        noted = store._shelf.seen()
+        store.evict_expired()
+        noted = store._storage.seen()
         assert machine.wall - noted.time < 700  # what a kill would leave
     with store_in(tmp_path, machine) as store:
         assert not store.is_expiry_suspended
         machine.wait(11 * DAY)
-        assert store.tidy() == 1
+        assert store.evict_expired() == 1
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -258,10 +258,10 @@ def test_bounds_hold_and_tenants_are_purged_while_expiry_is_suspended(tmp_path, 
 
 
 def test_a_folder_without_a_time_believes_the_clock_and_a_full_disk_is_no_hindrance(tmp_path, monkeypatch):
-    def fails(_shelf: DiskShelf, _seen: object) -> None:
+    def fails(_storage: DiskStorage, _seen: object) -> None:
         raise StorageError("full")
 
-    monkeypatch.setattr(DiskShelf, "note_seen", fails)
+    monkeypatch.setattr(DiskStorage, "note_seen", fails)
     with store_in(tmp_path, Machine()) as store:
         assert not store.is_expiry_suspended
     with store_in(tmp_path, Machine(wall=5.0)) as store:

@@ -21,8 +21,8 @@ from heinfer_server.errors import StorageError
 from heinfer_server.evaluation.worker import Worker
 from heinfer_server.keys import frame_file
 from heinfer_server.keys.clock import Clocks, Seen
-from heinfer_server.keys.disk_shelf import DiskShelf
-from heinfer_server.keys.shelves import MemoryShelf
+from heinfer_server.keys.disk_storage import DiskStorage
+from heinfer_server.keys.memory_storage import MemoryStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 
 KEY_SET = "0" * 64
@@ -40,14 +40,14 @@ class Clock:
 
 
 @pytest.fixture(params=["memory", "disk"])
-def shelf(request, tmp_path):
-    with closing(MemoryShelf() if request.param == "memory" else DiskShelf(tmp_path / "keys")) as shelf:
-        yield shelf
+def storage(request, tmp_path):
+    with closing(MemoryStorage() if request.param == "memory" else DiskStorage(tmp_path / "keys")) as storage:
+        yield storage
 
 
-def store_on(shelf, capacity: int = 100, quota: int = 100, seconds: float = 1000.0) -> KeyStore:
+def store_on(storage, capacity: int = 100, quota: int = 100, seconds: float = 1000.0) -> KeyStore:
     clock = Clock()
-    return KeyStore(StoreLimits(capacity, quota, seconds), shelf, Clocks(clock, clock))
+    return KeyStore(StoreLimits(capacity, quota, seconds), storage, Clocks(clock, clock))
 
 
 def frame(size: int, number: int = 0) -> bytes:
@@ -68,8 +68,8 @@ def read(store: KeyStore, key_id: str) -> bytes:
 # Addresses -------------------------------------------------------------------------------------
 
 
-def test_keys_are_where_their_content_says(shelf):
-    store = store_on(shelf)
+def test_keys_are_where_their_content_says(storage):
+    store = store_on(storage)
     first, second = add(store, 10, 1), add(store, 10, 2)
     assert add(store, 10, 1) == first != second
     assert len(store) == 2
@@ -85,8 +85,8 @@ def test_an_address_depends_on_every_part_of_it_and_where_it_ends():
     assert len(address(*parts)) == 64
 
 
-def test_a_tenant_has_no_way_to_anothers_keys(shelf):
-    store = store_on(shelf)
+def test_a_tenant_has_no_way_to_anothers_keys(storage):
+    store = store_on(storage)
     key_id = add(store, 10, 1, "a")
     assert add(store, 10, 1, "b") != key_id  # the same content, and yet not the same thing
     with pytest.raises(UnknownKeysError):
@@ -100,8 +100,8 @@ def test_a_tenant_has_no_way_to_anothers_keys(shelf):
 # Bounds ----------------------------------------------------------------------------------------
 
 
-def test_the_least_recently_used_keys_go_first(shelf):
-    store = store_on(shelf)
+def test_the_least_recently_used_keys_go_first(storage):
+    store = store_on(storage)
     first, second = add(store, 40, 1), add(store, 40, 2)
     store.find("a", first)
     third = add(store, 60, 3)
@@ -110,8 +110,8 @@ def test_the_least_recently_used_keys_go_first(shelf):
         read(store, second)
 
 
-def test_the_store_stays_within_its_bound(shelf):
-    store = store_on(shelf)
+def test_the_store_stays_within_its_bound(storage):
+    store = store_on(storage)
     for number, size in enumerate((30, 70, 10, 90, 100, 1)):
         add(store, size, number)
         assert sum(entry.size for entry in store.of("a")) <= 100
@@ -120,8 +120,8 @@ def test_the_store_stays_within_its_bound(shelf):
         add(store, 101)
 
 
-def test_a_quota_takes_from_who_exceeds_it_and_from_nobody_else(shelf):
-    store = store_on(shelf, capacity=1000, quota=50)
+def test_a_quota_takes_from_who_exceeds_it_and_from_nobody_else(storage):
+    store = store_on(storage, capacity=1000, quota=50)
     kept = add(store, 40, 1, "b")
     first, second = add(store, 30, 1), add(store, 30, 2)
     assert [key_id in store for key_id in (kept, first, second)] == [True, False, True]
@@ -129,8 +129,8 @@ def test_a_quota_takes_from_who_exceeds_it_and_from_nobody_else(shelf):
         add(store, 51)
 
 
-def test_who_has_most_gives_when_all_of_it_is_full(shelf):
-    store = store_on(shelf)
+def test_who_has_most_gives_when_all_of_it_is_full(storage):
+    store = store_on(storage)
     oldest = add(store, 10, 1, "small")
     large = [add(store, 30, number, "large") for number in range(3)]
     new = add(store, 20, 2, "small")
@@ -139,9 +139,9 @@ def test_who_has_most_gives_when_all_of_it_is_full(shelf):
     assert [key_id in store for key_id in large] == [False, True, True]
 
 
-def test_keys_that_nobody_uses_are_over_in_time(shelf):
+def test_keys_that_nobody_uses_are_over_in_time(storage):
     clock = Clock()
-    store = KeyStore(StoreLimits(100, 100, 60.0), shelf, Clocks(clock, clock))
+    store = KeyStore(StoreLimits(100, 100, 60.0), storage, Clocks(clock, clock))
     used, unused = add(store, 10, 1), add(store, 10, 2)
     clock.now += 40
     store.find("a", used)
@@ -149,13 +149,13 @@ def test_keys_that_nobody_uses_are_over_in_time(shelf):
     with pytest.raises(UnknownKeysError):
         store.find("a", unused)
     assert [entry.id for entry in store.of("a")] == [used]
-    assert store.tidy() == 1
+    assert store.evict_expired() == 1
     assert unused not in store
-    assert store.tidy() == 0
+    assert store.evict_expired() == 0
 
 
-def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(shelf):
-    store = store_on(shelf)
+def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(storage):
+    store = store_on(storage)
     worker = Worker([], 1.0, store, most_keys=4)
     ids = [add(store, 1, number) for number in range(5)]
     for key_id in ids[:4]:
@@ -203,7 +203,7 @@ def former_folder(folder: Path, number: int) -> None:
 @pytest.mark.parametrize("number", [0, 3])
 def test_keys_of_the_former_format_go_once_with_a_line_that_says_how_many_and_why(tmp_path, caplog, number):
     former_folder(tmp_path, number)
-    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+    with caplog.at_level(logging.INFO), closing(store_on(DiskStorage(tmp_path))) as store:
         assert store.of("a") == []
         assert files(tmp_path) == set()
         key_id = add(store, 10, 1)
@@ -211,7 +211,7 @@ def test_keys_of_the_former_format_go_once_with_a_line_that_says_how_many_and_wh
     assert [fact["keys"] for fact in facts] == ([number] if number else [])
     assert all("another format" in fact["reason"] and "register" in fact["reason"] for fact in facts)
     caplog.clear()
-    with caplog.at_level(logging.INFO), closing(store_on(DiskShelf(tmp_path))) as store:
+    with caplog.at_level(logging.INFO), closing(store_on(DiskStorage(tmp_path))) as store:
         assert [entry.id for entry in store.of("a")] == [key_id]
     assert not caplog.records
 
@@ -220,9 +220,9 @@ DIES = """
 import os, sys
 from pathlib import Path
 from heinfer_server.keys import frame_file
-from heinfer_server.keys.disk_shelf import DiskShelf
-DiskShelf._swept = lambda _shelf: os._exit(9)
-DiskShelf(Path(sys.argv[1]))
+from heinfer_server.keys.disk_storage import DiskStorage
+DiskStorage._swept = lambda _storage: os._exit(9)
+DiskStorage(Path(sys.argv[1]))
 """
 
 
@@ -230,16 +230,16 @@ def test_a_former_folder_whose_change_was_cut_off_is_clean_after_the_next_start(
     former_folder(tmp_path, 3)
     assert subprocess.run([sys.executable, "-c", DIES, str(tmp_path)], check=False).returncode == 9
     assert len(files(tmp_path)) == 3
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert store.of("a") == []
         assert files(tmp_path) == set()
 
 
 def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         first, second = add(store, 40, 1), add(store, 40, 2)
         store.find("a", first)
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert read(store, first) == frame(40, 1)
         assert [entry.id for entry in store.of("a")] == [second, first]
         add(store, 40, 3)
@@ -248,10 +248,10 @@ def test_keys_outlive_the_process_with_when_they_were_used(tmp_path):
 
 
 def test_a_smaller_bound_is_kept_from_the_start(tmp_path):
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         add(store, 40, 1)
         second = add(store, 40, 2)
-    with closing(store_on(DiskShelf(tmp_path), capacity=50)) as store:
+    with closing(store_on(DiskStorage(tmp_path), capacity=50)) as store:
         assert files(tmp_path) == {second} == {entry.id for entry in store.of("a")}
 
 
@@ -259,7 +259,7 @@ def test_nobody_else_may_read_what_is_kept(tmp_path):
     old = os.umask(0)
     try:
         folder = tmp_path / "deep" / "keys"
-        with closing(store_on(DiskShelf(folder))) as store:
+        with closing(store_on(DiskStorage(folder))) as store:
             add(store, 10)
             modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
     finally:
@@ -270,7 +270,7 @@ def test_nobody_else_may_read_what_is_kept(tmp_path):
 
 
 def test_what_is_damaged_is_gone(tmp_path):
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         changed, short, missing, sound = (add(store, 20, number) for number in range(4))
         (tmp_path / "frames" / changed).write_bytes(frame(20, 9))
         with pytest.raises(UnknownKeysError):
@@ -280,23 +280,23 @@ def test_what_is_damaged_is_gone(tmp_path):
     (tmp_path / "frames" / missing).unlink()
     stray = tmp_path / "frames" / ("f" * 64)
     stray.write_bytes(b"x")
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert sound in store
         assert short not in store
         assert missing not in store
         assert stray.name not in files(tmp_path)
 
 
-def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeypatch):
-    store = store_on(shelf)
-    key_id, opened = add(store, 20), shelf.open
+def test_what_is_registered_again_while_it_is_found_missing_stays(storage, monkeypatch):
+    store = store_on(storage)
+    key_id, opened = add(store, 20), storage.open
 
     def and_again(entry: object) -> None:
-        monkeypatch.setattr(shelf, "open", opened)
+        monkeypatch.setattr(storage, "open", opened)
         store.remove("a", key_id)
         add(store, 20)
 
-    monkeypatch.setattr(shelf, "open", and_again)
+    monkeypatch.setattr(storage, "open", and_again)
     with pytest.raises(UnknownKeysError):
         read(store, key_id)
     assert read(store, key_id) == frame(20)
@@ -304,7 +304,7 @@ def test_what_is_registered_again_while_it_is_found_missing_stays(shelf, monkeyp
 
 
 def test_a_disk_that_fails_for_a_moment_costs_nobody_its_keys(tmp_path, monkeypatch):
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         key_id = add(store, 20)
         with monkeypatch.context() as patch:
             patch.setattr(frame_file.os, "pread", fails)
@@ -319,12 +319,12 @@ def fails(*_arguments: int) -> bytes:
 
 def test_a_volume_may_have_what_its_file_system_puts_there(tmp_path):
     (tmp_path / "lost+found").mkdir()
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert add(store, 20) in store
 
 
 def test_what_cannot_be_read_takes_no_room(tmp_path):
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         key_id = add(store, 20)
         (tmp_path / "frames" / key_id).write_bytes(frame(20, 9))
         with pytest.raises(UnknownKeysError):
@@ -333,9 +333,9 @@ def test_what_cannot_be_read_takes_no_room(tmp_path):
 
 
 def test_a_folder_is_one_servers_alone(tmp_path):
-    with closing(DiskShelf(tmp_path)), pytest.raises(SettingError, match="another server keeps its keys"):
-        DiskShelf(tmp_path)
-    DiskShelf(tmp_path).close()
+    with closing(DiskStorage(tmp_path)), pytest.raises(SettingError, match="another server keeps its keys"):
+        DiskStorage(tmp_path)
+    DiskStorage(tmp_path).close()
 
 
 def test_an_index_of_somebody_elses_that_is_in_its_log_alone_is_left_as_it_is(tmp_path):
@@ -351,31 +351,31 @@ def test_an_index_of_somebody_elses_that_is_in_its_log_alone_is_left_as_it_is(tm
     folder.chmod(0o755)
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(SettingError, match="has other things in it"):
-        DiskShelf(folder)
+        DiskStorage(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_an_index_of_our_own_that_is_in_its_log_alone_is_taken(tmp_path):
     folder = tmp_path / "ours"
-    with closing(DiskShelf(tmp_path / "live")) as shelf:
-        shelf.note_seen(Seen(1.0, None))
+    with closing(DiskStorage(tmp_path / "live")) as storage:
+        storage.note_seen(Seen(1.0, None))
         folder.mkdir()
         for name in ("index.sqlite", "index.sqlite-wal"):
             (folder / name).write_bytes((tmp_path / "live" / name).read_bytes())
-    with closing(DiskShelf(folder)) as shelf:
-        assert shelf.seen() == Seen(1.0, None)
+    with closing(DiskStorage(folder)) as storage:
+        assert storage.seen() == Seen(1.0, None)
 
 
 def test_a_folder_of_somebody_elses_is_left_as_it_is(tmp_path):
     (tmp_path / "theirs").write_text("x")
     tmp_path.chmod(0o755)
     with pytest.raises(SettingError, match="has other things in it"):
-        DiskShelf(tmp_path)
+        DiskStorage(tmp_path)
     assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755
     assert {path.name for path in tmp_path.iterdir()} == {"theirs"}
     with pytest.raises(SettingError, match="is no folder"):
-        DiskShelf(tmp_path / "theirs")
+        DiskStorage(tmp_path / "theirs")
 
 
 def state(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -402,7 +402,7 @@ def var(folder: Path) -> None:
 
 
 def kept_keys(folder: Path) -> None:
-    with closing(store_on(DiskShelf(folder))) as store:
+    with closing(store_on(DiskStorage(folder))) as store:
         add(store, 10)
     folder.chmod(0o755)
 
@@ -455,7 +455,7 @@ def test_a_folder_for_something_else_is_refused_before_anything_in_it_changes(tm
     THEIRS[name](folder)
     before = state(folder)
     with pytest.raises(SettingError, match="HEINFER_SERVER_KEY_FOLDER a folder of its own"):
-        DiskShelf(folder)
+        DiskStorage(folder)
     assert state(folder) == before
 
 
@@ -473,24 +473,24 @@ CUT_OFF = {
 def test_a_first_start_that_was_cut_off_keeps_the_next_from_nothing(tmp_path, when):
     for name in CUT_OFF[when]:
         (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert add(store, 10) in store
 
 
 FIRST_START = """
 import os, sys
 from pathlib import Path
-from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.disk_storage import DiskStorage
 left = int(sys.argv[2])
 def step(frame, event, _argument):
     global left
-    if frame.f_code.co_filename.endswith("disk_shelf.py") and event == "line":
+    if frame.f_code.co_filename.endswith("disk_storage.py") and event == "line":
         left -= 1
         if left < 0:
             os._exit(9)
     return step
 sys.settrace(step)
-DiskShelf(Path(sys.argv[1]))
+DiskStorage(Path(sys.argv[1]))
 """
 
 
@@ -498,13 +498,13 @@ def test_a_first_start_may_be_killed_at_any_line(tmp_path):
     for line in range(5, 75, 7):
         folder = tmp_path / str(line)
         subprocess.run([sys.executable, "-c", FIRST_START, str(folder), str(line)], check=False)
-        DiskShelf(folder).close()
+        DiskStorage(folder).close()
 
 
 def test_a_restored_folder_without_lock_is_taken(tmp_path):
     kept_keys(tmp_path)
     (tmp_path / "lock").unlink()
-    with closing(store_on(DiskShelf(tmp_path))) as store:
+    with closing(store_on(DiskStorage(tmp_path))) as store:
         assert len(store.of("a")) == 1
 
 
@@ -513,8 +513,8 @@ def test_the_log_says_how_many_frames_a_start_has_removed(tmp_path, caplog):
     for number in range(3):
         (tmp_path / "frames" / f"{number:064x}.part").write_bytes(b"x")
     with caplog.at_level(logging.INFO):
-        DiskShelf(tmp_path).close()
-        DiskShelf(tmp_path).close()
+        DiskStorage(tmp_path).close()
+        DiskStorage(tmp_path).close()
     assert [record.facts for record in caplog.records] == [{"frames": 3}]
     assert caplog.records[0].message == "left over frames removed"
 
@@ -526,7 +526,7 @@ def test_a_link_in_the_place_of_frames_leads_to_no_other_folder(tmp_path):
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys" / "frames").symlink_to(tmp_path / "theirs")
     with pytest.raises(SettingError, match="cannot be kept"):
-        DiskShelf(tmp_path / "keys")
+        DiskStorage(tmp_path / "keys")
     assert (tmp_path / "theirs" / "file").read_text() == "x"
     assert stat.S_IMODE((tmp_path / "theirs").stat().st_mode) == 0o755
 
@@ -536,12 +536,12 @@ def test_a_service_of_roots_keeps_no_keys_where_another_user_may_put_links(tmp_p
     (tmp_path / "keys").mkdir(mode=0o755)
     os.chown(tmp_path / "keys", 65534, 65534)
     with pytest.raises(SettingError, match=r"belongs to user 65534, .* runs as user 0: .*chown -R 0 "):
-        DiskShelf(tmp_path / "keys")
+        DiskStorage(tmp_path / "keys")
     assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o755
 
 
 def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
-    DiskShelf(tmp_path / "new").close()
+    DiskStorage(tmp_path / "new").close()
     with closing(sqlite3.connect(tmp_path / "new" / "index.sqlite")) as index:
         index.execute("PRAGMA user_version = 99")
     (tmp_path / "file").write_text("")
@@ -549,12 +549,12 @@ def test_a_folder_of_the_future_or_none_is_refused(tmp_path):
     (tmp_path / "damaged" / "index.sqlite").write_text("no database " * 100)
     for name, reason in (("new", "newer heinfer"), ("file", "is no folder"), ("damaged", "cannot be kept")):
         with pytest.raises(SettingError, match=reason):
-            DiskShelf(tmp_path / name)
+            DiskStorage(tmp_path / name)
 
 
 def test_a_disk_that_takes_no_more_changes_nothing(tmp_path):
     """The limit on a file's size stands for a full disk: the write fails in the middle."""
-    with closing(store_on(DiskShelf(tmp_path), capacity=1 << 30, quota=1 << 30)) as store:
+    with closing(store_on(DiskStorage(tmp_path), capacity=1 << 30, quota=1 << 30)) as store:
         kept = add(store, 1000, 1)
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
@@ -571,9 +571,9 @@ REGISTERS = """
 import sys, os, random
 from pathlib import Path
 from heinfer_server.keys import frame_file
-from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
-store = KeyStore(StoreLimits(40 * 20_000, 40 * 20_000), DiskShelf(Path(sys.argv[1])))
+store = KeyStore(StoreLimits(40 * 20_000, 40 * 20_000), DiskStorage(Path(sys.argv[1])))
 rng = random.Random(int(sys.argv[2]))
 print("ready", flush=True)
 while True:
@@ -602,7 +602,7 @@ def test_whenever_it_is_killed_no_registered_key_is_lost_and_nothing_is_left_ove
             if line[0] == "+":
                 registered[line[1:]] = None
         assert lines
-        with closing(KeyStore(StoreLimits(1 << 30, 1 << 30), DiskShelf(tmp_path))) as store:
+        with closing(KeyStore(StoreLimits(1 << 30, 1 << 30), DiskStorage(tmp_path))) as store:
             there = {entry.id for entry in store.of("a")}
             assert files(tmp_path) == there
             for entry in store.of("a"):

@@ -21,7 +21,7 @@ from heinfer.errors import SettingError
 from heinfer_client import Client
 from heinfer_server.admission.tenants import Directory, TenantFile
 from heinfer_server.errors import StorageError
-from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -127,7 +127,7 @@ def test_a_running_job_of_a_removed_tenant_ends(running, file, keys, owner):
     alice = as_tenant(running, keys["alice"])
     key_id = registered(alice, owner.keys)
     (worker,) = running.service.workers._workers
-    running.portal.call(worker.line.acquire)
+    running.portal.call(worker.lock.acquire)
     try:
         job_id = alice.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE)).json()["job"]
         job = running.service.jobs._jobs[job_id]
@@ -135,7 +135,7 @@ def test_a_running_job_of_a_removed_tenant_ends(running, file, keys, owner):
         wait_until(lambda: job.is_over, SECONDS)
         assert job.watch.is_cancelled
     finally:
-        running.portal.call(worker.line.release)
+        running.portal.call(worker.lock.release)
     wait_until(lambda: running.service.evaluations.inside == 0, SECONDS)
 
 
@@ -214,7 +214,7 @@ def test_a_tenant_who_is_put_back_by_hand_is_not_purged(file, keys):
 
 
 def store(folder: Path) -> KeyStore:
-    return KeyStore(StoreLimits(1000, 1000), DiskShelf(folder))
+    return KeyStore(StoreLimits(1000, 1000), DiskStorage(folder))
 
 
 def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(tmp_path, file, keys):
@@ -246,12 +246,12 @@ def test_a_full_disk_does_not_keep_what_is_to_go(tmp_path, monkeypatch):
     with closing(store(tmp_path)) as there:
         there.add("a", "0" * 64, b"a")
         with monkeypatch.context() as patch:
-            patch.setattr(DiskShelf, "_delete", full)
+            patch.setattr(DiskStorage, "_delete", full)
             with pytest.raises(StorageError, match="is full"):
                 there.purge({"a"})
         assert not list((tmp_path / "frames").iterdir())
         assert there.purge({"a"}) == 1
 
 
-def full(_shelf: DiskShelf, _gone: object) -> None:
+def full(_storage: DiskStorage, _gone: object) -> None:
     raise OSError(28, "No space left on device")

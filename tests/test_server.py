@@ -96,7 +96,7 @@ class HeldWorker:
             return await run(seconds, question)
 
         self._worker._run = run_later
-        self._worker.send_ahead = lambda *_request: None
+        self._worker.prefetch = lambda *_request: None
         self._stuck_seconds, worker_pool.STUCK_SECONDS = worker_pool.STUCK_SECONDS, SECONDS
 
     async def let_go(self) -> None:
@@ -105,7 +105,7 @@ class HeldWorker:
         async with asyncio.timeout(SECONDS):
             while self._worker.line.locked() or not self._pool._turns.free:
                 await asyncio.sleep(0.01)
-        del self._worker._run, self._worker.send_ahead
+        del self._worker._run, self._worker.prefetch
         worker_pool.STUCK_SECONDS = self._stuck_seconds
 
 
@@ -533,7 +533,7 @@ def test_no_request_takes_a_thread_to_find_what_its_route_depends_on():
 @pytest.mark.parametrize(
     ("owner_of", "name"),
     [
-        (lambda service: service.jobs, "tidy"),
+        (lambda service: service.jobs, "evict_expired"),
         (lambda service: service.access, "refresh"),
         (lambda service: service.metrics, "update"),
     ],

@@ -27,11 +27,11 @@ from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client import transfer, trust
 from heinfer_server import Settings, create_app, service
 from heinfer_server.__main__ import main
-from heinfer_server.admission.gate import Gate, PatientGate
+from heinfer_server.admission.concurrency import ConcurrencyLimit, WaitingLimit
 from heinfer_server.errors import SlowBodyError
 from heinfer_server.evaluation import jobs
-from heinfer_server.evaluation.departure import DepartedError, unless
-from heinfer_server.evaluation.turns import Turn, Turns
+from heinfer_server.evaluation.disconnect import DisconnectedError, unless
+from heinfer_server.evaluation.fair_queue import FairQueue, Turn
 from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
 from heinfer_server.main import run
@@ -227,35 +227,35 @@ def test_a_client_that_goes_away_is_no_error_of_ours():
 
 
 def test_a_gate_is_full_and_then_is_not():
-    gate = Gate(2, 2)
-    with gate.entered("a"), gate.entered("b"), pytest.raises(BusyError, match="later"), gate.entered("c"):
+    limit = ConcurrencyLimit(2, 2)
+    with limit.entered("a"), limit.entered("b"), pytest.raises(BusyError, match="later"), limit.entered("c"):
         pass
-    with gate.entered("c"):
-        assert gate.inside == 1
-    assert not gate._holders
+    with limit.entered("c"):
+        assert limit.inside == 1
+    assert not limit._holders
 
 
 def test_a_gate_lets_nobody_have_all_of_it():
-    gate = Gate(3, 2)
-    with gate.entered("a"), gate.entered("a"):
-        with pytest.raises(BusyError, match="2 of your requests"), gate.entered("a"):
+    limit = ConcurrencyLimit(3, 2)
+    with limit.entered("a"), limit.entered("a"):
+        with pytest.raises(BusyError, match="2 of your requests"), limit.entered("a"):
             pass
-        with gate.entered("b"):
-            assert gate.inside == 3
+        with limit.entered("b"):
+            assert limit.inside == 3
 
 
 def test_who_waits_for_a_place_gets_it_holder_after_holder():
     async def use() -> list[str]:
-        gate, order = PatientGate(1, 1, 60.0), []
+        limit, order = WaitingLimit(1, 1, 60.0), []
 
         async def enter(holder: str) -> None:
-            async with gate.entered_in_turn(holder):
+            async with limit.entered_in_turn(holder):
                 order.append(holder)
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(enter(holder) for holder in "aaaabbca"))
-        assert not gate._holders
-        assert not gate._waiting
+        assert not limit._holders
+        assert not limit._waiting
         return order
 
     assert "".join(asyncio.run(use())) == "aabcabaa"
@@ -263,16 +263,16 @@ def test_who_waits_for_a_place_gets_it_holder_after_holder():
 
 def test_who_has_its_share_waits_and_others_do_not():
     async def use() -> None:
-        gate = PatientGate(3, 2, 0.05)
-        async with gate.entered_in_turn("a"), gate.entered_in_turn("a"):
-            waiting = asyncio.create_task(gate.entered_in_turn("a").__aenter__())
+        limit = WaitingLimit(3, 2, 0.05)
+        async with limit.entered_in_turn("a"), limit.entered_in_turn("a"):
+            waiting = asyncio.create_task(limit.entered_in_turn("a").__aenter__())
             await asyncio.sleep(0)
             assert not waiting.done()
-            async with gate.entered_in_turn("b"):
-                assert gate.inside == 3
+            async with limit.entered_in_turn("b"):
+                assert limit.inside == 3
             with pytest.raises(BusyError, match="2 of your requests"):
                 await waiting
-        assert gate.inside == 0
+        assert limit.inside == 0
 
     asyncio.run(use())
 
@@ -281,13 +281,13 @@ def test_who_has_its_share_waits_and_others_do_not():
 @settings(deadline=None, max_examples=100)
 def test_no_place_is_lost_whoever_leaves_and_when(events):
     async def use() -> None:
-        gate = PatientGate(3, 2, 60.0)
+        limit = WaitingLimit(3, 2, 60.0)
         entering: list[tuple[asyncio.Task[None], asyncio.Event]] = []
 
         async def enter(holder: str, end: asyncio.Event) -> None:
-            async with gate.entered_in_turn(holder):
-                assert gate._holders[holder] <= 2
-                assert gate.inside <= 3
+            async with limit.entered_in_turn(holder):
+                assert limit._holders[holder] <= 2
+                assert limit.inside <= 3
                 await end.wait()
 
         for holder, event in events:
@@ -305,15 +305,15 @@ def test_no_place_is_lost_whoever_leaves_and_when(events):
             task.cancel()
         for _ in range(len(events) + 5):
             await asyncio.sleep(0)
-        assert not gate._holders
-        assert not gate._waiting
+        assert not limit._holders
+        assert not limit._waiting
 
     asyncio.run(use())
 
 
 def test_turns_that_cost_the_same_go_from_holder_to_holder():
     async def use() -> list[str]:
-        turns, order = Turns(1), []
+        turns, order = FairQueue(1), []
 
         async def take(holder: str) -> None:
             await turns.take(holder)
@@ -331,7 +331,7 @@ def test_turns_that_cost_the_same_go_from_holder_to_holder():
 
 def test_as_many_turns_are_taken_at_once_as_there_are():
     async def use() -> None:
-        turns = Turns(2)
+        turns = FairQueue(2)
         waiting = [asyncio.create_task(turns.take(holder)) for holder in "aaab"]
         await asyncio.sleep(0)
         assert [turn.done() for turn in waiting] == [True, True, False, False]
@@ -345,7 +345,7 @@ def test_as_many_turns_are_taken_at_once_as_there_are():
 
 def test_a_turn_that_is_not_waited_for_any_more_is_the_next_ones():
     async def use() -> None:
-        turns = Turns(1)
+        turns = FairQueue(1)
         await turns.take("a")
         leaves, late, stays = (asyncio.create_task(turns.take(holder)) for holder in "aab")
         await asyncio.sleep(0)
@@ -368,7 +368,7 @@ def test_a_turn_that_is_not_waited_for_any_more_is_the_next_ones():
 
 def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
     async def use() -> None:
-        turns = Turns(1)
+        turns = FairQueue(1)
         turn = Turn(turns, "a", 1.0)
         gone = asyncio.get_running_loop().create_future()
         await unless(gone, turn.take(), give_up=turn.give_up)
@@ -377,9 +377,9 @@ def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
             await asyncio.sleep(0)
         turns.give_back()
         gone.set_result(None)
-        with pytest.raises(DepartedError):
+        with pytest.raises(DisconnectedError):
             await waiting
-        with pytest.raises(DepartedError):  # gone before it had to wait
+        with pytest.raises(DisconnectedError):  # gone before it had to wait
             await unless(gone, turn.take(), give_up=turn.give_up)
         while not turns.free:
             await asyncio.sleep(0)
@@ -389,7 +389,7 @@ def test_a_turn_that_comes_as_the_client_goes_is_the_next_ones():
 
 def test_a_wait_that_is_cancelled_takes_no_turn():
     async def use() -> None:
-        turns = Turns(0)
+        turns = FairQueue(0)
         gone = asyncio.get_running_loop().create_future()
         waiting = asyncio.create_task(unless(gone, turns.take("a"), give_up=turns.give_back))
         while not turns.waiting:

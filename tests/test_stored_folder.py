@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from heinfer.cli.main import app
 from heinfer.errors import SettingError
 from heinfer_server.admission.tenants import TenantFile
-from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
 from heinfer_server.operator import apart as apart_module
 from heinfer_server.operator.apart import apart
@@ -35,7 +35,7 @@ needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be roo
 
 
 def store(folder: Path) -> KeyStore:
-    return KeyStore(StoreLimits(1 << 30, 1 << 30), DiskShelf(folder))
+    return KeyStore(StoreLimits(1 << 30, 1 << 30), DiskStorage(folder))
 
 
 def run(*words: str) -> Result:
@@ -143,9 +143,9 @@ def test_a_backup_has_what_was_there_and_nothing_else(tmp_path, file):
 COMES_AND_GOES = """
 import os, sys
 from pathlib import Path
-from heinfer_server.keys.disk_shelf import DiskShelf
+from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
-store = KeyStore(StoreLimits(1 << 30, 1 << 30), DiskShelf(Path(sys.argv[1])))
+store = KeyStore(StoreLimits(1 << 30, 1 << 30), DiskStorage(Path(sys.argv[1])))
 while True:
     key_id = store.add("b", "ab" * 32, os.urandom(20_000))
     print(key_id, flush=True)

@@ -32,7 +32,7 @@ from heinfer_server.keys.uploads import (
     UPLOADS_OF_A_TENANT,
     Uploads,
 )
-from heinfer_server.web.parts import tenant_of
+from heinfer_server.web.dependencies import tenant_of
 
 MODEL = tiny_bundle()
 TWIN = tiny_bundle("twin")

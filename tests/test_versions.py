@@ -28,7 +28,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer_client import Client
 from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.models import Models, ServedModel, digest_of
-from heinfer_server.web.parts import MANIFEST_HEADER
+from heinfer_server.web.dependencies import MANIFEST_HEADER
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 OTHER_IMAGE = 1 - IMAGE

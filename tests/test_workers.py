@@ -25,7 +25,7 @@ from heinfer_server.evaluation import pool
 from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.messages import Request
 from heinfer_server.evaluation.pool import SHORT_SECONDS
-from heinfer_server.evaluation.worker import Sent
+from heinfer_server.evaluation.worker import Prefetched
 from heinfer_server.models import digest_of
 
 SECONDS = 60.0
@@ -59,15 +59,15 @@ class Line:
         (self.worker,) = self._pool._workers
         self._go = asyncio.Event()
         self.begun = 0
-        self.sent: list[Sent | None] = []
-        self.rest: Callable[[], bool] = lambda: self._pool._turns.free == 1 and not self.worker.line.locked()
+        self.sent: list[Prefetched | None] = []
+        self.rest: Callable[[], bool] = lambda: self._pool._turns.free == 1 and not self.worker.lock.locked()
 
     @property
     def waiting_for_room(self) -> int:
         return self._pool.waiting
 
     async def hold(self) -> None:
-        answer, send_ahead = self.worker._answer, self.worker.send_ahead
+        answer, prefetch = self.worker._answer, self.worker.prefetch
 
         async def hear_later(seconds: float, result: asyncio.Future[object]) -> object:
             async def later() -> object:
@@ -77,18 +77,18 @@ class Line:
             self.begun += 1
             return await answer(seconds, asyncio.ensure_future(later()))
 
-        def noted(*request: object) -> Sent | None:
-            self.sent.append(send_ahead(*request))
+        def noted(*request: object) -> Prefetched | None:
+            self.sent.append(prefetch(*request))
             return self.sent[-1]
 
-        self.worker._answer, self.worker.send_ahead = hear_later, noted
+        self.worker._answer, self.worker.prefetch = hear_later, noted
 
     async def let_go(self) -> None:
         self._go.set()
         async with asyncio.timeout(SECONDS):
             while not self.rest():
                 await asyncio.sleep(0.01)
-        del self.worker._answer, self.worker.send_ahead
+        del self.worker._answer, self.worker.prefetch
 
 
 @contextmanager
@@ -154,7 +154,7 @@ def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner,
 
 
 def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setitem(running.service.pace._expected, digest_of(MODEL.manifest), 2 * SHORT_SECONDS)
+    monkeypatch.setitem(running.service.latency._expected, digest_of(MODEL.manifest), 2 * SHORT_SECONDS)
     with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
         wait_until(lambda: line.waiting_for_room == 1, SECONDS)
@@ -277,7 +277,7 @@ def test_a_worker_that_died_idle_is_started_again_without_a_request(running, htt
     failures = worker_failures(running)
     os.kill(worker._process.pid, signal.SIGKILL)
     wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)
-    running.portal.call(running.service.workers.tend)
+    running.portal.call(running.service.workers.maintain)
     wait_until(lambda: worker.running, SECONDS)
     assert http.get("/readyz").status_code == 200
     assert worker_failures(running) == failures + 1
@@ -289,9 +289,9 @@ def test_where_no_worker_can_evaluate_one_is_started_again_without_a_request(run
         patch.setattr(process_module.Thread, "start", no_threads)
         os.kill(worker._process.pid, signal.SIGKILL)
         wait_until(lambda: not worker.running, SECONDS)
-        running.portal.call(running.service.workers.tend)
+        running.portal.call(running.service.workers.maintain)
         wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)
-    running.portal.call(running.service.workers.tend)
+    running.portal.call(running.service.workers.maintain)
     wait_until(lambda: http.get("/readyz").status_code == 200, SECONDS)
 
 

@@ -77,14 +77,14 @@ class Codec:
     @cached_property
     def upload_bytes(self) -> int:
         """Bytes that one request sends: those of an image, or of a batch of them."""
-        plan = self.manifest.input
-        return ciphertexts_length(self.parameters, count=plan.layout.ciphertexts, level=plan.level, seeded=True)
+        spec = self.manifest.input
+        return ciphertexts_length(self.parameters, count=spec.layout.ciphertexts, level=spec.level, seeded=True)
 
     @cached_property
     def download_bytes(self) -> int:
         """Bytes that the answer to one request has."""
-        plan = self.manifest.output
-        return ciphertexts_length(self.parameters, count=plan.layout.ciphertexts, level=plan.level, seeded=False)
+        spec = self.manifest.output
+        return ciphertexts_length(self.parameters, count=spec.layout.ciphertexts, level=spec.level, seeded=False)
 
     def read_image(self, image: Image, maximum: int | None = None) -> Array:
         """The network's input from an image; ImageError when it does not fit the model."""
@@ -132,9 +132,9 @@ class Codec:
 
     def encrypt(self, secret: SecretSide, inputs: Sequence[Array]) -> bytes:
         """Pack a network's inputs, no more than a batch, and encrypt them: a frame of seeded ciphertexts."""
-        plan = self.manifest.input
+        spec = self.manifest.input
         (packed,) = self.pack(inputs)
-        frames = [read_ciphertext(secret.encrypt(slots, plan.level, plan.scale), self.parameters) for slots in packed]
+        frames = [read_ciphertext(secret.encrypt(slots, spec.level, spec.scale), self.parameters) for slots in packed]
         return encode_ciphertexts(self.parameters, self.binding, frames)
 
     def decrypt(self, secret: SecretSide, body: bytes, count: int, binding: bytes) -> Decrypted:
@@ -147,15 +147,15 @@ class Codec:
             WrongAnswerError: when it is of another evaluation.
             ServiceError: when it is not the frame that the manifest promises.
         """
-        plan = self.manifest.output
+        spec = self.manifest.output
         try:
             frames = decode_ciphertexts(
                 body,
                 self.parameters,
                 binding,
-                count=plan.layout.ciphertexts,
-                level=plan.level,
-                scale=plan.scale,
+                count=spec.layout.ciphertexts,
+                level=spec.level,
+                scale=spec.scale,
                 seeded=False,
             )
         except FrameBindingError as error:

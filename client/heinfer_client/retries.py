@@ -173,7 +173,7 @@ def pause_before_retry(pauses: int, wanted: float | None) -> float:
     Args:
         pauses: how many there were before; each doubles the next.
     """
-    backoff: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(pauses, 10))  # no power that is no float any more
+    backoff: float = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(pauses, 10))  # 2**n overflows a float
     return max(wanted or 0.0, backoff / 2) + random.uniform(0, backoff / 2)  # noqa: S311 - no secret
 
 

@@ -58,7 +58,7 @@ def require_requirements(requirements: object) -> None:
     """Refuse what are no requirements."""
     if not isinstance(requirements, Requirements):
         raise CompileError(
-            f"requirements must be a heinfer.planner.requirements.Requirements, such as "
+            f"requirements must be heinfer.planner.requirements.Requirements, such as "
             f"Requirements(limits=Limits(key_bytes=20e6)), not a {type(requirements).__name__}"
         )
 

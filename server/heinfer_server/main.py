@@ -87,7 +87,7 @@ class _Server(uvicorn.Server):
         is_serving = self.has_served and not self.should_exit and self._ending is None
         with self._supervisor.reloading() if is_serving else nullcontext():
             access = self._service.access
-            tenants = ("read" if access.reload() else "as before") if access.tells_apart else "none"
+            tenants = ("read" if access.reload() else "as before") if access.requires_api_key else "none"
             log(_logger, logging.INFO, "reloaded", tenants=tenants, takes_a_restart="settings, models, software")
 
     @contextmanager

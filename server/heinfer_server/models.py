@@ -113,14 +113,14 @@ class ServedModel:
 
     def check_inputs(self, body: bytes) -> None:
         """Raise what decode_ciphertexts raises unless `body` is a frame of inputs as the plan wants them."""
-        plan = self.bundle.manifest.input
+        spec = self.bundle.manifest.input
         decode_ciphertexts(
             body,
             self.parameters,
             bytes.fromhex(self.digest),
-            count=plan.layout.ciphertexts,
-            level=plan.level,
-            scale=plan.scale,
+            count=spec.layout.ciphertexts,
+            level=spec.level,
+            scale=spec.scale,
             seeded=True,
         )
 

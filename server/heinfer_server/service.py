@@ -17,18 +17,18 @@ from heinfer.errors import (
     UploadDigestError,
 )
 from heinfer_server.admission.access import REFRESH_SECONDS, Access
-from heinfer_server.admission.gate import Gate, PatientGate
+from heinfer_server.admission.concurrency import ConcurrencyLimit, WaitingLimit
 from heinfer_server.errors import StorageError
-from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.jobs import Jobs
-from heinfer_server.evaluation.pace import Pace, expected_seconds
+from heinfer_server.evaluation.latency import Latency, expected_seconds
 from heinfer_server.evaluation.pool import WorkerPool
 from heinfer_server.evaluation.preparation import only_read, prepare
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker import Worker
+from heinfer_server.evaluation.worker_setup import WorkerSetup
 from heinfer_server.isolation.confinement import PARTS, Confinement, available_parts
-from heinfer_server.keys.disk_shelf import DiskShelf
-from heinfer_server.keys.shelves import MemoryShelf
+from heinfer_server.keys.disk_storage import DiskStorage
+from heinfer_server.keys.memory_storage import MemoryStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits, address
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
@@ -82,8 +82,8 @@ class Service:
             _require_room(model, settings)
         self.settings = settings
         self.models = models
-        shelf = MemoryShelf() if settings.key_folder is None else DiskShelf(settings.key_folder)
-        self.keys = KeyStore(limits, shelf)
+        storage = MemoryStorage() if settings.key_folder is None else DiskStorage(settings.key_folder)
+        self.keys = KeyStore(limits, storage)
         self.uploads = Uploads(
             int(settings.key_memory), settings.upload_seconds, seconds_per_mib=settings.body_seconds_per_mib
         )
@@ -91,12 +91,12 @@ class Service:
         self._purged: frozenset[str] = frozenset()
         self.is_ending = False
         self.jobs = Jobs(settings.job_seconds)
-        self.pace = Pace({model.digest: expected_seconds(model, self.backend) for model in models})
+        self.latency = Latency({model.digest: expected_seconds(model, self.backend) for model in models})
         self.metrics = Metrics()
-        share = REGISTRATIONS_OF_A_TENANT if self.access.tells_apart else REGISTRATIONS_AT_ONCE
-        self.registrations = PatientGate(REGISTRATIONS_AT_ONCE, share, REGISTRATION_SECONDS)
-        self.evaluations = Gate(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
-        self.streams = Gate(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
+        share = REGISTRATIONS_OF_A_TENANT if self.access.requires_api_key else REGISTRATIONS_AT_ONCE
+        self.registrations = WaitingLimit(REGISTRATIONS_AT_ONCE, share, REGISTRATION_SECONDS)
+        self.evaluations = ConcurrencyLimit(waiting, EVALUATIONS_PER_WORKER_AND_TENANT * settings.workers)
+        self.streams = ConcurrencyLimit(STREAMS_AT_ONCE, STREAMS_OF_A_TENANT)
         most_keys = loaded_keys(models, settings, self.backend)
         confinement = Confinement(
             memory=worker_bytes(models, self.backend, options, most_keys),
@@ -106,11 +106,11 @@ class Service:
         )
         bundles = tuple(model.bundle for model in models)
         self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
-        self.handover = Handover(Setup(bundles, self.backend, only_read(options), confinement))
+        self.setup = WorkerSetup(Setup(bundles, self.backend, only_read(options), confinement))
         workers = [
-            Worker(self.handover, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
+            Worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
-        self.workers = WorkerPool(workers, self.metrics, self.pace)
+        self.workers = WorkerPool(workers, self.metrics, self.latency)
 
     async def start(self) -> None:
         """Start all workers and wait until they have loaded the models; WorkerFailedError when one cannot."""
@@ -138,13 +138,13 @@ class Service:
         if tenant in self.access.removed:  # since the request was admitted: its purge may have come too early for these
             await self.purge()
             raise BusyError("what is kept of you is purged at this moment: try again")
-        await self.workers.tend()  # others may have had to go
+        await self.workers.maintain()  # others may have had to go
         return key_id
 
     async def forget(self, tenant: str, key_id: str) -> None:
         """Forget keys, here and in the workers; UnknownKeysError when the tenant has none under the id."""
         await asyncio.to_thread(self.keys.remove, tenant, key_id)
-        await self.workers.tend()
+        await self.workers.maintain()
 
     async def purge(self) -> None:
         """Forget all that removed tenants have left: keys, here and in the workers, uploads, and jobs."""
@@ -155,7 +155,7 @@ class Service:
         self._purged = removed
         if keys:
             log(_logger, logging.INFO, "keys of removed tenants purged", keys=keys)
-            await self.workers.tend()
+            await self.workers.maintain()
 
     async def follow_tenants(self) -> None:
         """A round of what goes on for ever: purge what removed tenants leave, also while nobody asks for anything."""
@@ -210,17 +210,17 @@ class Service:
         """A round of what goes on for ever: wait a while, forget what is over, and look after idle workers."""
         await asyncio.sleep(HOUSEKEEPING_SECONDS)
         try:
-            self.jobs.tidy()
-            await self.workers.tend()
+            self.jobs.evict_expired()
+            await self.workers.maintain()
             await self.purge()  # what a request has left that was under way when its tenant was removed
-            if await asyncio.to_thread(self.keys.tidy):
-                await self.workers.tend()
+            if await asyncio.to_thread(self.keys.evict_expired):
+                await self.workers.maintain()
         except StorageError as error:
             log(_logger, logging.ERROR, "keys not tidied", reason=str(error))
 
     def holder(self, tenant: str, key_id: str) -> str:
-        """Whose turn an evaluation is: the tenant's, or that of the keys as long as nobody is told apart."""
-        return tenant if self.access.tells_apart else key_id
+        """Identity for the fair queue: the tenant, or the key id when the service runs without API keys."""
+        return tenant if self.access.requires_api_key else key_id
 
     def require_service(self) -> None:
         """ServiceUnavailableError when the service is about to end and begins nothing any more."""
@@ -231,7 +231,7 @@ class Service:
         """Begin nothing any more, and wait for jobs and for those who come for their results, as long as is set."""
         self.is_ending = True
         log(_logger, logging.INFO, "ending", jobs=self.jobs.under_way)
-        await self.jobs.settle(self.settings.drain_seconds)
+        await self.jobs.drain(self.settings.drain_seconds)
 
     async def check(self, model: ServedModel, body: bytes, stages: Stages) -> None:
         """Check a frame of inputs; raises what check_inputs raises."""

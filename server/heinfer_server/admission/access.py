@@ -45,7 +45,7 @@ class Access:
         self.bytes = Rate(float(settings.tenant_bytes), "bytes", clock)
 
     @property
-    def tells_apart(self) -> bool:
+    def requires_api_key(self) -> bool:
         """Whether requests need an API key."""
         return self._directory is not None
 

@@ -18,8 +18,8 @@ from heinfer.errors import HeinferError
 from heinfer.formats.bindings import evaluation_binding, manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
+from heinfer_server.evaluation.progress import Watcher
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
-from heinfer_server.evaluation.watching import Watcher
 from heinfer_server.models import digest_of
 
 
@@ -43,14 +43,14 @@ class _Model:
         )
 
     def open_inputs(self, frame: bytes) -> Handle:
-        plan = self._manifest.input
+        spec = self._manifest.input
         inputs = decode_ciphertexts(
             frame,
             self._parameters,
             self._binding,
-            count=plan.layout.ciphertexts,
-            level=plan.level,
-            scale=plan.scale,
+            count=spec.layout.ciphertexts,
+            level=spec.level,
+            scale=spec.scale,
             seeded=True,
         )
         return self._runtime.load_inputs(inputs)

@@ -20,8 +20,8 @@ from heinfer.errors import (
     JobNotDoneError,
     UnknownJobError,
 )
-from heinfer_server.evaluation.departure import DepartedError, Departure
-from heinfer_server.evaluation.watching import Watch
+from heinfer_server.evaluation.disconnect import Disconnect, DisconnectedError
+from heinfer_server.evaluation.progress import Watch
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class Result:
     manifest: str
 
 
-Work = Callable[[Watch, Departure], Awaitable[Result]]
+Work = Callable[[Watch, Disconnect], Awaitable[Result]]
 """Evaluates; is told by the second argument when it need not begin any more."""
 
 
@@ -91,7 +91,7 @@ class Job:
     tenant: str
     model: str
     watch: Watch
-    withdrawn: Departure
+    withdrawn: Disconnect
     result: Result | None = None
     error: HeinferError | None = None
     is_over: bool = False
@@ -151,7 +151,7 @@ class Jobs:
         Raises:
             IdempotencyConflictError: when another request has.
         """
-        self.tidy()
+        self.evict_expired()
         digest, job_id = self._idempotent.get((tenant, idempotency_key), (b"", ""))
         if not job_id:
             return None
@@ -170,8 +170,8 @@ class Jobs:
             idempotency_key: under which the request is found again; none when empty.
             request: all of it.
         """
-        self.tidy()
-        withdrawn: Departure = asyncio.get_running_loop().create_future()
+        self.evict_expired()
+        withdrawn: Disconnect = asyncio.get_running_loop().create_future()
         job = Job(secrets.token_hex(16), tenant, model, Watch(), withdrawn, idempotency_key=idempotency_key)
         self._jobs[job.id] = job
         if idempotency_key:
@@ -181,7 +181,7 @@ class Jobs:
 
     def get(self, tenant: str, job_id: str, models: Set[str] | None = None) -> Job:
         """A job of the tenant, for one of these models (None: any); UnknownJobError when there is none under the id."""
-        self.tidy()
+        self.evict_expired()
         job = self._jobs.get(job_id)
         if job is None or job.tenant != tenant or (models is not None and job.model not in models):
             raise UnknownJobError("there is no job under this id (any more): begin it again")
@@ -199,14 +199,14 @@ class Jobs:
             self._withdraw(job)
             self._forget(job)
 
-    async def settle(self, seconds: float) -> None:
-        """Wait for what is under way and a little for results to be fetched, for so many seconds in all."""
+    async def drain(self, seconds: float) -> None:
+        """Wait for running jobs, and shortly for their results to be fetched, at most so many seconds."""
         ends = self._clock() + seconds
         while self._clock() < ends and any(self._is_awaited(job) for job in self._jobs.values()):
             await asyncio.sleep(EVENT_SECONDS / 5)
 
-    async def drain(self) -> None:
-        """Cancel what is under way."""
+    async def cancel_all(self) -> None:
+        """Cancel all running jobs, and wait up to FETCH_SECONDS for them to end."""
         tasks = [job.task for job in self._jobs.values() if job.task is not None and not job.is_over]
         for job in self._jobs.values():
             self._withdraw(job)
@@ -216,8 +216,8 @@ class Jobs:
     def _is_awaited(self, job: Job) -> bool:
         return not job.is_over or (not job.is_fetched and self._clock() - job.touched < FETCH_SECONDS)
 
-    def tidy(self) -> None:
-        """Forget what is over for long, and the oldest of what is too much."""
+    def evict_expired(self) -> None:
+        """Drop finished jobs that are too old or too many, the oldest first."""
         now = self._clock()
         over = [job for job in self._jobs.values() if job.is_over]
         later_of_tenant: Counter[str] = Counter()
@@ -231,7 +231,7 @@ class Jobs:
         with place:
             try:
                 job.result = await work(job.watch, job.withdrawn)
-            except DepartedError:  # it was withdrawn
+            except DisconnectedError:  # it was withdrawn
                 pass
             except HeinferError as error:
                 job.error = _bare(error)
@@ -256,7 +256,7 @@ class Jobs:
 
 
 async def progress_of(job: Job) -> AsyncIterator[bool]:
-    """True at every change of a job's state or progress, the first time at once and the last when it is over.
+    """Yield True at once, at every change of state or progress, and a last time when the job is finished.
 
     False whenever nothing has changed for QUIET_SECONDS.
     """

@@ -11,12 +11,12 @@ from math import inf
 from time import perf_counter
 
 from heinfer.errors import DeadlineError, ServiceUnavailableError, WorkerFailedError
-from heinfer_server.evaluation.departure import Departure, unless
-from heinfer_server.evaluation.pace import Pace
+from heinfer_server.evaluation.disconnect import Disconnect, unless
+from heinfer_server.evaluation.fair_queue import FairQueue, Turn
+from heinfer_server.evaluation.latency import Latency
+from heinfer_server.evaluation.progress import Watch
 from heinfer_server.evaluation.tasks import Evaluated
-from heinfer_server.evaluation.turns import Turn, Turns
-from heinfer_server.evaluation.watching import Watch
-from heinfer_server.evaluation.worker import Sent, Worker
+from heinfer_server.evaluation.worker import Prefetched, Worker
 from heinfer_server.telemetry.logs import log
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.telemetry.stages import Stages
@@ -60,11 +60,11 @@ class WorkerPool:
     and back would else be a good part of the time. Whose worker is stuck finds another.
     """
 
-    def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Pace) -> None:
-        self._metrics, self._pace = metrics, pace
+    def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Latency) -> None:
+        self._metrics, self._latency = metrics, pace
         self._workers = list(workers)
-        self._rooms = list(self._workers)
-        self._turns = Turns(len(workers))
+        self._free = list(self._workers)
+        self._queue = FairQueue(len(workers))
         self._stopping = False
         self._preparations: set[asyncio.Task[None]] = set()
 
@@ -81,12 +81,12 @@ class WorkerPool:
     @property
     def busy(self) -> int:
         """How many have something to do."""
-        return sum(worker.line.locked() for worker in self._workers)
+        return sum(worker.lock.locked() for worker in self._workers)
 
     @property
     def waiting(self) -> int:
         """How many evaluations wait for room in one."""
-        return self._turns.waiting
+        return self._queue.waiting
 
     async def start(self) -> None:
         """Start all workers and wait until they have loaded the models, or the pool is stopped meanwhile.
@@ -108,13 +108,13 @@ class WorkerPool:
         await asyncio.gather(*self._preparations, return_exceptions=True)
         await asyncio.gather(*(worker.close() for worker in self._workers))
 
-    async def evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
+    async def evaluate(self, task: Evaluation, gone: Disconnect) -> Evaluated:
         """Evaluate one request in a worker, unless its client goes away before that.
 
         When the worker dies or hangs, it is tried once more, in another process.
 
         Raises:
-            DepartedError: when its client goes away.
+            DisconnectedError: when its client goes away.
             DeadlineError: when its turn does not come in time.
             UnknownKeysError, WorkerFailedError, HeinferError, RuntimeError: as Worker.evaluate does.
         """
@@ -128,42 +128,42 @@ class WorkerPool:
             return await self._evaluate(task, gone)
 
     async def _start(self, worker: Worker) -> None:
-        async with worker.line:  # or who tends it would take it for one that did not start
+        async with worker.lock:  # or who tends it would take it for one that did not start
             await worker.start()
 
-    async def _evaluate(self, task: Evaluation, gone: Departure) -> Evaluated:
+    async def _evaluate(self, task: Evaluation, gone: Disconnect) -> Evaluated:
         came = perf_counter()
         while True:
             with suppress(_StuckError):
                 return await self._try(task, gone, came)
 
-    async def _try(self, task: Evaluation, gone: Departure, came: float) -> Evaluated:
-        turn = Turn(self._turns, task.holder, self._pace.seconds(task.manifest))
+    async def _try(self, task: Evaluation, gone: Disconnect, came: float) -> Evaluated:
+        turn = Turn(self._queue, task.holder, self._latency.seconds(task.manifest))
         async with _until(task.ends):
             await unless(gone, turn.take(), give_up=turn.give_up)
-        worker = min(self._rooms, key=lambda room: (room.line.locked(), not room.has(task.key_id)))
-        self._rooms.remove(worker)
+        worker = min(self._free, key=lambda room: (room.lock.locked(), not room.has(task.key_id)))
+        self._free.remove(worker)
         self._metrics.key_loads.labels("hit" if worker.has(task.key_id) else "miss").inc()
         leaves_room = False
-        sent = None if task.watch else worker.send_ahead(task.manifest, task.key_id, task.inputs)
+        sent = None if task.watch else worker.prefetch(task.manifest, task.key_id, task.inputs)
         try:
             async with _until(task.ends), _unless_stuck():
-                await unless(gone, worker.line.acquire(), give_up=worker.line.release)
+                await unless(gone, worker.lock.acquire(), give_up=worker.lock.release)
             try:
                 task.stages.add("wait", perf_counter() - came)
-                is_short = self._pace.seconds(task.manifest) <= SHORT_SECONDS
+                is_short = self._latency.seconds(task.manifest) <= SHORT_SECONDS
                 leaves_room = is_short and worker.running and worker.has(task.key_id)
                 if leaves_room:
                     self._give_back(worker)
-                in_line, sent = sent, None
-                return await self._in_line(task, worker, in_line, turn)
+                mine, sent = sent, None
+                return await self._run_locked(task, worker, mine, turn)
             finally:
-                worker.line.release()
+                worker.lock.release()
         finally:
             turn.settle(is_void=sent is None)  # what was sent ahead is evaluated all the same
             self._finish(worker, not leaves_room, sent)
 
-    async def _in_line(self, task: Evaluation, worker: Worker, sent: Sent | None, turn: Turn) -> Evaluated:
+    async def _run_locked(self, task: Evaluation, worker: Worker, sent: Prefetched | None, turn: Turn) -> Evaluated:
         if self._stopping:
             raise ServiceUnavailableError("the service ends: ask again when it has been started anew")
         self._count_idle_death(worker)
@@ -176,32 +176,32 @@ class WorkerPool:
             self._metrics.worker_failures.labels(error.code).inc()
             raise
         self._metrics.evaluated(task.manifest)
-        self._pace.note(task.manifest, result.evaluation_seconds)
+        self._latency.note(task.manifest, result.evaluation_seconds)
         task.stages.add("keys", result.keys_seconds)
         task.stages.add("evaluation", result.evaluation_seconds)
         return result
 
-    async def tend(self) -> None:
+    async def maintain(self) -> None:
         """Look after workers that have nothing to do, without waiting for them; the others do it when they are done.
 
         They let go of keys that nobody has registered any more, which are hundreds of MB expanded. Those that died
         idle, or did not start, are started again: a service that is not ready may get no request that would do it.
         """
         for worker in self._workers:
-            if (worker.holds_gone_keys or not worker.running) and not worker.line.locked():
+            if (worker.holds_gone_keys or not worker.running) and not worker.lock.locked():
                 self._prepare(worker, gives_back=False)
 
-    def _finish(self, worker: Worker, gives_back: bool, abandoned: Sent | None) -> None:
+    def _finish(self, worker: Worker, gives_back: bool, abandoned: Prefetched | None) -> None:
         if abandoned is not None or not worker.running or worker.holds_gone_keys:
             self._prepare(worker, gives_back, abandoned)
         elif gives_back:
             self._give_back(worker)
 
     def _give_back(self, worker: Worker) -> None:
-        self._rooms.append(worker)
-        self._turns.give_back()
+        self._free.append(worker)
+        self._queue.give_back()
 
-    def _prepare(self, worker: Worker, gives_back: bool, abandoned: Sent | None = None) -> None:
+    def _prepare(self, worker: Worker, gives_back: bool, abandoned: Prefetched | None = None) -> None:
         if not self._stopping:
             task = asyncio.create_task(self._made_ready(worker, gives_back, abandoned))
             self._preparations.add(task)
@@ -209,11 +209,11 @@ class WorkerPool:
         elif gives_back:
             self._give_back(worker)
 
-    async def _made_ready(self, worker: Worker, gives_back: bool, abandoned: Sent | None) -> None:
+    async def _made_ready(self, worker: Worker, gives_back: bool, abandoned: Prefetched | None) -> None:
         try:
-            async with worker.line:
+            async with worker.lock:
                 if abandoned is not None:  # or the next would begin, by its own clock, when this is not over
-                    await self._heard_out(worker, abandoned)
+                    await self._drained(worker, abandoned)
                 self._count_idle_death(worker)
                 await worker.revive()
                 while worker.holds_gone_keys:
@@ -228,9 +228,9 @@ class WorkerPool:
         if worker.died_idle:  # who finds it so starts it again
             self._metrics.worker_failures.labels(WorkerFailedError.code).inc()
 
-    async def _heard_out(self, worker: Worker, abandoned: Sent) -> None:
+    async def _drained(self, worker: Worker, abandoned: Prefetched) -> None:
         try:
-            await worker.hear_out(abandoned)
+            await worker.drain_reply(abandoned)
         except WorkerFailedError as error:
             self._metrics.worker_failures.labels(error.code).inc()
 

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from heinfer.backends import NativeOptions
 from heinfer.errors import WorkerFailedError
-from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
+from heinfer_server.evaluation.progress import new_cell
 from heinfer_server.evaluation.questions import Ready
 from heinfer_server.evaluation.tasks import Setup
-from heinfer_server.evaluation.watching import new_cell
+from heinfer_server.evaluation.worker_setup import WorkerSetup
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
@@ -33,18 +33,18 @@ async def prepare(setup: Setup) -> None:
     Raises:
         WorkerFailedError: when that fails.
     """
-    handover = Handover(setup)
+    handed = WorkerSetup(setup)
     cell, descriptor = new_cell()
-    process = AnsweringProcess(handover.descriptor, descriptor)
+    process = AnsweringProcess(handed.descriptor, descriptor)
     try:
         await process.start()
         async with asyncio.timeout(_SECONDS):
-            await process.ask(Ready(len(handover.models), _SECONDS))
+            await process.ask(Ready(len(handed.models), _SECONDS))
     except (LostError, TimeoutError, OSError, RuntimeError) as error:
         log(_logger, logging.ERROR, "constants not encoded", reason=str(error))
         raise WorkerFailedError("the models' constants could not be encoded and kept: the log has more") from error
     finally:
         await process.end()
         os.close(descriptor)
-        handover.close()
+        handed.close()
         del cell

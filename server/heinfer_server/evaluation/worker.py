@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from heinfer.errors import CancelledError, EvaluationTimeoutError, WorkerFailedError
-from heinfer_server.evaluation.handover import Handover
 from heinfer_server.evaluation.loaded import with_room
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
+from heinfer_server.evaluation.progress import Cell, Watch, new_cell
 from heinfer_server.evaluation.questions import Evaluate, Forget, Question, Ready
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
-from heinfer_server.evaluation.watching import Cell, Watch, new_cell
+from heinfer_server.evaluation.worker_setup import WorkerSetup
 from heinfer_server.keys.store import KeyStore, unknown_keys
 from heinfer_server.telemetry.logs import log
 
@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Sent:
-    """A request that a process has been sent while it evaluated another.
+class Prefetched:
+    """A request that was sent to a process while that evaluated another.
 
     Attributes:
-        process: the one that has it.
-        answer: its own.
+        process: the process that has it.
+        answer: the reply to it.
     """
 
     process: AnsweringProcess
@@ -54,15 +54,15 @@ class Worker:
         line: who has the process do something, holds it.
     """
 
-    def __init__(self, handover: Handover, timeout: float, registered: KeyStore, most_keys: int) -> None:
-        self._handover = handover
+    def __init__(self, setup: WorkerSetup, timeout: float, registered: KeyStore, most_keys: int) -> None:
+        self._setup = setup
         self._timeout = timeout
         self._registered = registered
         self._most_keys = most_keys
         self._process: AnsweringProcess | None = None
         self._sound = False
         self._failed = False
-        self.line = asyncio.Lock()
+        self.lock = asyncio.Lock()
         self._cell: Cell | None = None
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
@@ -109,7 +109,7 @@ class Worker:
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(_why_none_starts(error)) from error
-        models = self._handover.models
+        models = self._setup.models
         loaded = await self._run(_START_SECONDS, Ready(len(models), _START_SECONDS))
         for model, seconds in zip(models, loaded, strict=True):
             manifest = model.bundle.manifest
@@ -119,7 +119,7 @@ class Worker:
     async def _start(self) -> None:
         self._cell, descriptor = new_cell()
         try:
-            self._process = process = AnsweringProcess(self._handover.descriptor, descriptor)
+            self._process = process = AnsweringProcess(self._setup.descriptor, descriptor)
             await process.start()
         finally:
             os.close(descriptor)
@@ -147,24 +147,24 @@ class Worker:
         self._closed = True
         await self.stop()
 
-    def send_ahead(self, manifest: str, key_id: str, inputs: bytes) -> Sent | None:
-        """Send a request while another is under way: it begins when that is over, and not some messages later.
+    def prefetch(self, manifest: str, key_id: str, inputs: bytes) -> Prefetched | None:
+        """Send a request while another runs, so that it begins without a round trip of messages in between.
 
-        Who sends it waits for the line next, and then has it evaluated.
+        The caller acquires the lock next and passes the result to `evaluate`.
 
         Returns:
-            None when it has to wait: nothing is under way, or its keys are not loaded, or not registered any more.
+            None when nothing runs, or the keys of the request are not loaded, or no longer registered.
         """
-        is_under_way = self.line.locked() and not self._sound
+        is_under_way = self.lock.locked() and not self._sound
         if not is_under_way or self._process is None or self._process.is_over:
             return None
         if not self.has(key_id) or key_id not in self._registered:
             return None
         question = self._question(EvaluationTask(manifest, key_id, None, (), inputs))
-        return Sent(self._process, self._process.ask(question))
+        return Prefetched(self._process, self._process.ask(question))
 
     async def evaluate(
-        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Sent | None = None
+        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Prefetched | None = None
     ) -> Evaluated:
         """Evaluate one request; the line is held meanwhile.
 
@@ -209,8 +209,8 @@ class Worker:
             self._loaded[key_id] = None
         return result
 
-    async def hear_out(self, sent: Sent) -> None:
-        """Wait for the end of a request that was sent ahead, and that nobody waits for any more, in line.
+    async def drain_reply(self, sent: Prefetched) -> None:
+        """Consume the reply to an abandoned prefetched request, so that replies stay in step; hold the lock.
 
         Raises:
             WorkerFailedError, EvaluationTimeoutError: as `evaluate` does.
@@ -237,7 +237,7 @@ class Worker:
 
     def _question(self, task: EvaluationTask) -> Evaluate:
         # One that was sent ahead may have begun before its time is counted here.
-        return Evaluate(task, self._handover.output_lengths[task.manifest], 2 * self._timeout)
+        return Evaluate(task, self._setup.output_lengths[task.manifest], 2 * self._timeout)
 
     async def _run(self, seconds: float, question: Question[T]) -> T:
         if self._process is None:

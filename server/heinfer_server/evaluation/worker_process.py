@@ -10,10 +10,10 @@ import sys
 from typing import NoReturn
 
 from heinfer_server.evaluation.evaluator import Evaluator
-from heinfer_server.evaluation.handover import read_setup
 from heinfer_server.evaluation.messages import Kind, receive_request, send_forgotten, send_ready, send_result
+from heinfer_server.evaluation.progress import Watcher, open_cell
 from heinfer_server.evaluation.signals import leave_to_the_service
-from heinfer_server.evaluation.watching import Watcher, open_cell
+from heinfer_server.evaluation.worker_setup import read_setup
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

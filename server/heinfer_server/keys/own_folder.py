@@ -74,7 +74,7 @@ def require_own_index(index: sqlite3.Connection, folder: Path) -> int:
 
 
 def is_frame(path: Path) -> bool:
-    """Whether a file is of a name and kind that a shelf makes among its frames."""
+    """Whether a file is of a name and kind that a storage makes among its frames."""
     return _FRAME.fullmatch(path.name) is not None and _is_regular(path)
 
 

@@ -1,6 +1,6 @@
 """Clients' evaluation keys, by content, within bounds: who has which, and which go first when room is needed.
 
-What they are kept on, memory or disk, is a shelf's to know (shelves.py, disk_shelf.py).
+Where frames lie, in memory or on disk, only a storage knows (memory_storage.py, disk_storage.py).
 """
 
 from __future__ import annotations
@@ -54,11 +54,11 @@ def address(tenant: str, key_set: str, digest: str) -> str:
     return sha256(b"".join(len(part).to_bytes(4, "little") + part.encode() for part in parts)).hexdigest()
 
 
-class Shelf(Protocol):
+class Storage(Protocol):
     """Where frames of keys lie. Its methods may block, and raise StorageError when the place fails."""
 
     def entries(self) -> Collection[Entry]:
-        """What was there when the shelf was opened."""
+        """What was there when the storage was opened."""
 
     def put(self, entry: Entry, frame: bytes, gone: Collection[str]) -> None:
         """Keep a frame and forget others, by id: all of it, or nothing."""
@@ -113,15 +113,15 @@ class KeyStore:
     not to be believed (keys/clock.py), nothing expires.
     """
 
-    def __init__(self, limits: StoreLimits, shelf: Shelf, clocks: Clocks = _REAL_CLOCKS) -> None:
+    def __init__(self, limits: StoreLimits, storage: Storage, clocks: Clocks = _REAL_CLOCKS) -> None:
         self._limits = limits
-        self._shelf = shelf
-        self._changing = Lock()  # one change of the shelf at a time; never taken in the event loop
+        self._storage = storage
+        self._changing = Lock()  # one change of the storage at a time; never taken in the event loop
         self._looking = Lock()  # of what follows; never held while anything blocks
-        ordered = sorted(shelf.entries(), key=lambda entry: entry.used)
+        ordered = sorted(storage.entries(), key=lambda entry: entry.used)
         self._entries: OrderedDict[str, Entry] = OrderedDict((entry.id, entry) for entry in ordered)
         self._touched: set[str] = set()
-        seen, used = shelf.seen(), ordered[-1].used if ordered else -inf
+        seen, used = storage.seen(), ordered[-1].used if ordered else -inf
         if seen is None and ordered:
             seen = Seen(used)
         elif seen is not None:
@@ -130,7 +130,7 @@ class KeyStore:
         self._noted = -inf
         now = self._clock()
         self._redate(lambda used: min(used, now))
-        self.tidy()  # limits may have become smaller
+        self.evict_expired()  # limits may have become smaller
 
     # What is there
 
@@ -205,7 +205,7 @@ class KeyStore:
         with self._changing:
             with self._looking:
                 gone = set(self._to_go(entry))
-            self._shelf.put(entry, frame, gone - {entry.id})
+            self._storage.put(entry, frame, gone - {entry.id})
             with self._looking:
                 self._forget(gone)
                 self._entries[entry.id] = entry
@@ -222,7 +222,7 @@ class KeyStore:
             entry = self._entries.get(key_id)
         if entry is None:
             raise unknown_keys()
-        frame = self._shelf.open(entry)
+        frame = self._storage.open(entry)
         if frame is None:
             self._drop(entry)
             raise unknown_keys()
@@ -232,7 +232,7 @@ class KeyStore:
         """Forget keys; UnknownKeysError when the tenant has none under the id."""
         with self._changing:
             self.find(tenant, key_id)
-            self._shelf.remove({key_id})
+            self._storage.remove({key_id})
             with self._looking:
                 self._forget({key_id})
 
@@ -243,14 +243,14 @@ class KeyStore:
             if entry is None or entry.created != unreadable.created:  # they have been registered anew
                 return
             with suppress(StorageError):  # what is left of them counts for nothing
-                self._shelf.remove({entry.id})
+                self._storage.remove({entry.id})
             with self._looking:
                 self._forget({entry.id})
 
-    def tidy(self) -> int:
-        """Forget what is over, and have the shelf keep when the rest was used; returns how many keys went."""
+    def evict_expired(self) -> int:
+        """Forget what is over, and have the storage keep when the rest was used; returns how many keys went."""
         with self._changing:
-            redate = self._clock.look(self._shelf.take_confirmation())
+            redate = self._clock.look(self._storage.take_confirmation())
             if redate is not None:
                 self._redate(redate)
                 self._noted = -inf
@@ -259,9 +259,9 @@ class KeyStore:
                 used = [self._entries[key_id] for key_id in self._touched - gone]
                 self._touched.clear()
             if gone:
-                self._shelf.remove(gone)
+                self._storage.remove(gone)
             if used:
-                self._shelf.note_use(used)
+                self._storage.note_use(used)
             if self._clock() - self._noted >= SEEN_SECONDS:
                 self._note_seen()
             with self._looking:
@@ -274,16 +274,16 @@ class KeyStore:
             with self._looking:
                 gone = {key_id for key_id, entry in self._entries.items() if entry.tenant in tenants}
             if gone:
-                self._shelf.remove(gone)
+                self._storage.remove(gone)
             with self._looking:
                 self._forget(gone)
         return len(gone)
 
     def close(self) -> None:
         """Keep what there is to keep; the store is not used after that."""
-        self.tidy()
+        self.evict_expired()
         self._note_seen()
-        self._shelf.close()
+        self._storage.close()
 
     def _to_go(self, new: Entry | None) -> Iterator[str]:
         """Ids of what is over, and of what has to go to make room."""
@@ -325,7 +325,7 @@ class KeyStore:
     def _note_seen(self) -> None:
         self._noted = self._clock()
         with suppress(StorageError):  # a full disk does no more harm than that the next start may have doubts
-            self._shelf.note_seen(Seen(self._noted, self._clock.doubted_since))
+            self._storage.note_seen(Seen(self._noted, self._clock.doubted_since))
 
     def _forget(self, gone: Collection[str]) -> None:
         for key_id in gone:

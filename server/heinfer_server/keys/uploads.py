@@ -21,10 +21,10 @@ from heinfer_server.models import KeySet
 UPLOADS_AT_ONCE = 16
 UPLOADS_OF_A_TENANT = 8
 STILL_SECONDS = 10.0
-"""Longer than a client pauses between two tries: after that an upload gives way to another of its tenant."""
+"""Seconds without progress after which the same tenant's upload may evict this one; longer than a client's pauses."""
 
 ABANDONED_SECONDS = 60.0
-"""Longer than the largest piece may take by default: after that an upload gives way to any tenant's."""
+"""Seconds without progress after which any tenant's upload may evict this one; longer than the slowest piece takes."""
 
 CHUNK_BYTES = 1 << 22
 """The most that one piece may have: it lies in memory once more while it comes."""

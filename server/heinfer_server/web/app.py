@@ -70,7 +70,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
             await service.start()
             app.state.description = await description
             yield
-            await service.jobs.drain()
+            await service.jobs.cancel_all()
         finally:
             for task in tasks:
                 task.cancel()
@@ -78,7 +78,7 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
             if metrics_port is not None:
                 await metrics_port.close()
             await service.workers.stop()
-            service.handover.close()
+            service.setup.close()
             await asyncio.to_thread(service.keys.close)
 
     app = FastAPI(

@@ -12,13 +12,13 @@ from fastapi import Path as PathParameter
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from heinfer_server.evaluation.departure import Departure
+from heinfer_server.evaluation.disconnect import Disconnect
 from heinfer_server.evaluation.jobs import Job, Result, progress_of
 from heinfer_server.evaluation.pool import Evaluation
-from heinfer_server.evaluation.watching import Watch
+from heinfer_server.evaluation.progress import Watch
 from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import (
+from heinfer_server.web.dependencies import (
     MANIFEST_HEADER,
     MANIFEST_HEADERS,
     OCTET_SCHEMA,
@@ -87,7 +87,7 @@ async def begin_job(
         job = service.jobs.find_again(tenant, idempotency_key, *asked) if idempotency_key else None
         if job is None:
 
-            async def work(watch: Watch, withdrawn: Departure) -> Result:
+            async def work(watch: Watch, withdrawn: Disconnect) -> Result:
                 evaluation = Evaluation(served.digest, service.holder(tenant, keys), keys, body, stages, watch=watch)
                 with stages.timed("total"):
                     done = await service.workers.evaluate(evaluation, withdrawn)

@@ -11,7 +11,7 @@ from heinfer_server.keys.store import unknown_keys
 from heinfer_server.keys.uploads import CHUNK_BYTES, Upload, unknown_upload
 from heinfer_server.service import Service
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.parts import (
+from heinfer_server.web.dependencies import (
     KeyId,
     ManifestQuery,
     Model,
@@ -60,7 +60,7 @@ async def register_keys(
 @router.get("/keys", summary="The registered evaluation keys")
 async def list_keys(service: TheService, request: Request, tenant: Tenant) -> KeyList:
     # Whoever knows an id can use and delete the keys: it is told to nobody who is not told apart from others.
-    is_known, models = service.access.tells_apart, models_of(request)
+    is_known, models = service.access.requires_api_key, models_of(request)
     return KeyList(
         keys=[
             KeySummary(

@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from heinfer_server.evaluation.departure import DepartedError
+from heinfer_server.evaluation.disconnect import DisconnectedError
 from heinfer_server.telemetry.logs import error_code, error_reason, log, peer, request_id, tenant_name
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.web.peers import Network, peer_of
@@ -70,7 +70,7 @@ class RequestMiddleware:
 
         try:
             await self._app(scope, counted_receive, send_with_id)
-        except (ClientDisconnect, DepartedError):
+        except (ClientDisconnect, DisconnectedError):
             error_reason.set("client went away")
         except Exception:
             _logger.exception("unexpected error")

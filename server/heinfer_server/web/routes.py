@@ -12,8 +12,7 @@ from heinfer_server.errors import NotReadyError
 from heinfer_server.evaluation.pool import Evaluation
 from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
-from heinfer_server.web.departure import departure_of
-from heinfer_server.web.parts import (
+from heinfer_server.web.dependencies import (
     MANIFEST_HEADER,
     MANIFEST_HEADERS,
     OCTET_SCHEMA,
@@ -30,6 +29,7 @@ from heinfer_server.web.parts import (
     octets_in,
     require_keys,
 )
+from heinfer_server.web.disconnect import disconnect_of
 from heinfer_server.web.problems import documented
 from heinfer_server.web.schemas import Health, ModelList, ModelSummary, Readiness
 
@@ -90,7 +90,7 @@ async def list_models(service: TheService, request: Request, _tenant: Tenant) ->
 )
 async def get_manifest(service: TheService, request: Request, _tenant: Tenant, model: Model) -> Response:
     served = models_of(request).current(model)
-    headers = {"Heinfer-Evaluation-Seconds": f"{service.pace.roughly(served.digest):.3f}"}
+    headers = {"Heinfer-Evaluation-Seconds": f"{service.latency.roughly(served.digest):.3f}"}
     return Response(served.manifest, media_type="application/json", headers=headers)
 
 
@@ -141,7 +141,7 @@ async def infer(
     with service.evaluations.entered(holder):
         with stages.timed("body"):
             body = await read_body(request, served.inputs_length, service.settings.body_seconds_per_mib)
-        async with departure_of(request) as gone:
+        async with disconnect_of(request) as gone:
             with stages.timed("total"):
                 await service.check(served, body, stages)
                 evaluation = Evaluation(served.digest, holder, keys, body, stages, ends)

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 
-from heinfer_server.evaluation.departure import Departure
+from heinfer_server.evaluation.disconnect import Disconnect
 
 
 @asynccontextmanager
-async def departure_of(request: Request) -> AsyncIterator[Departure]:
+async def disconnect_of(request: Request) -> AsyncIterator[Disconnect]:
     """Watch the connection of a request whose body has been read."""
     gone = asyncio.create_task(_until_gone(request))
     try:

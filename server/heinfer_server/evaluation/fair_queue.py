@@ -1,4 +1,4 @@
-"""Turns for those who wait, by what each has cost: who asks for much does not keep who asks for little from its own."""
+"""Fair queue: a free slot goes to the waiting holder whose evaluations have cost least so far."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from math import inf
 from time import perf_counter
 
 MOST_AHEAD_SECONDS = 60.0
-"""That one holder has had more than who has had least of those who wait: what it took beyond is not held against it."""
+"""Most that one holder is charged ahead of the least charged waiting holder; more is forgiven."""
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class _Waiting:
     seconds: float
 
 
-class Turns:
-    """A number of turns that can be taken at the same time; of those who wait, that holder is next which has had least.
+class FairQueue:
+    """A number of slots; a free one goes to the waiting holder that has been charged least.
 
-    What a holder has had is a time of its own, to which the seconds of its turns are added: start-time fair queueing
-    (Goyal, Vin and Cheng, 1996). It is compared among those who wait together and never saved up: who comes back, or
-    comes first, has had as much as the one whose turn it last was. So of two who always wait, none gets more than the
-    other by more than a few turns, however long those are, and whoever waits comes after a bounded time.
+    Start-time fair queueing (Goyal, Vin and Cheng, 1996): every holder has a virtual time, to which the seconds of its
+    turns are added. Virtual times are compared among waiting holders only and never saved up: a holder that is new, or
+    returns, starts at the virtual time of the last turn. So two holders that always wait get equal seconds within a few
+    turns, however long those are, and every wait is bounded.
 
     Attributes:
-        free: turns that can be taken at once.
+        free: slots that can be taken at once.
     """
 
     def __init__(self, count: int) -> None:
@@ -45,7 +45,7 @@ class Turns:
         return sum(len(turns) for turns in self._waiting.values())
 
     async def take(self, holder: str, seconds: float = 0.0) -> None:
-        """Wait for a turn that is expected to take so long; it has to be settled and given back, in either order."""
+        """Wait for a slot, charging the expected seconds; afterwards call settle and give_back, in either order."""
         if self.free:  # then nobody waits
             self.free -= 1
             self._begin(holder, seconds)
@@ -63,13 +63,13 @@ class Turns:
             raise
 
     def settle(self, holder: str, seconds: float = 0.0) -> None:
-        """A turn is over, and has taken so much longer than was expected, or shorter where that is below nothing."""
+        """Correct the charge of a finished turn by the seconds beyond the expected ones; negative for a shorter one."""
         self._had[holder] = min(self._had[holder] + seconds, self._last + MOST_AHEAD_SECONDS)
         self._under_way[holder] -= 1
         self._forget_those_even()
 
     def give_back(self) -> None:
-        """Pass a turn on to the first who waits of the holder that has had least, and among equals waits longest."""
+        """Hand the slot to the oldest waiter of the least charged holder; among equals, of the one waiting longest."""
         while self._waiting:
             holder = min(self._waiting, key=self._next_begins)
             turns = self._waiting.pop(holder)
@@ -92,7 +92,7 @@ class Turns:
         self._forget_those_even()
 
     def _forget_those_even(self) -> None:
-        """Who has had no more than a newcomer is one; all are when nobody wants anything any more."""
+        """Drop holders that are charged no more than a new one; all of them when nothing runs or waits."""
         self._under_way += Counter()  # drops who has nothing
         least = self._last if self._under_way or self._waiting else inf
         self._had = {one: had for one, had in self._had.items() if one in self._under_way or had > least}
@@ -106,22 +106,22 @@ class Turns:
 
 
 class Turn:
-    """One turn of a holder, and what it cost, by the service's own clock: a worker may have been taken over.
+    """One turn of a holder and its cost, measured by the service: a worker may have been taken over.
 
-    Loading of keys counts, and so does what failed: it kept others from their turns as long.
+    Loading keys counts, and failed evaluations count: they occupied the slot as well.
     """
 
-    def __init__(self, turns: Turns, holder: str, expected: float) -> None:
-        self._turns, self._holder, self._expected = turns, holder, expected
+    def __init__(self, queue: FairQueue, holder: str, expected: float) -> None:
+        self._queue, self._holder, self._expected = queue, holder, expected
         self._spent: float | None = None
 
     async def take(self) -> None:
-        await self._turns.take(self._holder, self._expected)
+        await self._queue.take(self._holder, self._expected)
 
     def give_up(self) -> None:
-        """It came when nobody wanted it any more."""
+        """Return the slot of a request that was abandoned meanwhile."""
         self.settle(is_void=True)
-        self._turns.give_back()
+        self._queue.give_back()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -132,8 +132,8 @@ class Turn:
             self._spent = perf_counter() - started
 
     def settle(self, *, is_void: bool) -> None:
-        """It is over; when nothing ran that anybody heard of, it cost nothing, if it is void, or what was expected."""
+        """Charge the measured seconds; when nothing was measured, none if the turn is void, else the expected ones."""
         spent = self._spent
         if spent is None:
             spent = 0.0 if is_void else self._expected
-        self._turns.settle(self._holder, spent - self._expected)
+        self._queue.settle(self._holder, spent - self._expected)

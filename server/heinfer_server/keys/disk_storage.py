@@ -1,7 +1,7 @@
-"""A shelf on disk: a file for every frame of keys, and an SQLite index that says which of them count.
+"""Storage on disk: a file for every frame of keys, and an SQLite index that says which of them count.
 
 Whatever ends the process, at any moment: a frame is whole before the index names it, and named before its client hears
-of it; what the index does not name is removed when the shelf is opened again.
+of it; what the index does not name is removed when the storage is opened again.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ _PUT = f"INSERT OR REPLACE INTO keys (id, {', '.join(_COLUMNS)}) VALUES (?{', ?'
 _LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
 
 
-class DiskShelf:
-    """See heinfer_server.keys.store.Shelf; everything in the folder is of mode 0600, and the folder of 0700.
+class DiskStorage:
+    """See heinfer_server.keys.store.Storage; everything in the folder is of mode 0600, and the folder of 0700.
 
     Raises:
         SettingError: when the folder cannot be used, has other things in it, another server uses it, or a newer heinfer

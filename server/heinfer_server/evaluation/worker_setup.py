@@ -1,4 +1,4 @@
-"""What every worker process is started with."""
+"""Setup data of worker processes."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from heinfer_server.models import ServedModel
 from heinfer_server.sealed import open_sealed
 
 
-class Handover:
-    """The set-up in an anonymous file that no process can change, not even this one.
+class WorkerSetup:
+    """The setup in a sealed anonymous file, which no process can change, not even this one.
 
-    Not an argument of the process, whose length the system bounds, and not sent to it, so that a process which is
-    killed before it has read megabytes leaves nobody writing.
+    It is no argument of the process, because the system bounds their length, and it is not sent, because a process that
+    is killed before it has read megabytes would leave the service writing.
 
     Attributes:
-        setup: what is handed over.
-        descriptor: of the file, for reading.
-        models: the versions, in the order of the set-up.
+        setup: the data.
+        descriptor: of the file, read-only.
+        models: the versions, in the order of the setup.
         output_lengths: bytes of an answer, by the digest of the version's manifest.
     """
 
@@ -32,12 +32,12 @@ class Handover:
         self.output_lengths: Mapping[str, int] = {model.digest: model.outputs_length for model in self.models}
 
     def close(self) -> None:
-        """Let go of the file; no worker can be started afterwards."""
+        """Close the file; no worker can be started afterwards."""
         os.close(self.descriptor)
 
 
 def read_setup(descriptor: int) -> Setup:
-    """What the parent process hands over: the only pickled bytes between the two, and they go to the worker."""
+    """Read the setup in a worker: the only pickled bytes between the two processes, from the service to the worker."""
     with mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ) as file:
         setup: Setup = pickle.loads(file)  # noqa: S301 - it came from the service
     return setup

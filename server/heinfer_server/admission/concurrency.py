@@ -1,4 +1,4 @@
-"""A bound on how many requests of a kind are in the house."""
+"""Concurrency limit for one kind of request."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager, contextmanager
 from heinfer.errors import BusyError
 
 
-class Gate:
-    """Lets at most `limit` in at a time, and `share` of one holder; refuses more, so that their bodies have a bound.
+class ConcurrencyLimit:
+    """Admits at most `limit` requests, `share` of them of one holder; refuses others before their body is read.
 
     Attributes:
-        inside: how many are in.
+        inside: admitted requests.
     """
 
     def __init__(self, limit: int, share: int) -> None:
@@ -28,7 +28,7 @@ class Gate:
 
     @contextmanager
     def entered(self, holder: str) -> Iterator[None]:
-        """Be inside; BusyError when it is full, or when the holder has its share."""
+        """Hold a slot; BusyError when none is free, or the holder has its share."""
         if not self._has_room(holder):
             raise self._refusal()
         self._holders[holder] += 1
@@ -50,10 +50,10 @@ class Gate:
         self._holders += Counter()  # drops who holds nothing
 
 
-class PatientGate(Gate):
-    """A gate before which who comes waits for a while, holder after holder, with its body unread.
+class WaitingLimit(ConcurrencyLimit):
+    """A concurrency limit that lets requests wait for a slot, holder after holder, their bodies unread.
 
-    For what is over soon: those who share the place of one tenant would else meet by chance, and pause for a second.
+    For short requests: clients of one tenant would otherwise be refused by chance and pause for a second.
     """
 
     def __init__(self, limit: int, share: int, seconds: float) -> None:
@@ -63,7 +63,7 @@ class PatientGate(Gate):
 
     @asynccontextmanager
     async def entered_in_turn(self, holder: str) -> AsyncIterator[None]:
-        """Be inside; BusyError when there is no room in time."""
+        """Hold a slot; BusyError when none becomes free in time."""
         if self._has_room(holder):
             self._holders[holder] += 1
         else:

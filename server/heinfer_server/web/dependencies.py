@@ -1,4 +1,4 @@
-"""What routes are made of."""
+"""Dependencies and parameters that routes share."""
 
 from __future__ import annotations
 

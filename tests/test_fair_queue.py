@@ -1,4 +1,4 @@
-"""Turns by what each has cost: nobody gets much more than another who waits, and whoever waits comes."""
+"""FairQueue by what each has cost: nobody gets much more than another who waits, and whoever waits comes."""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heinfer_server.evaluation.turns import MOST_AHEAD_SECONDS, Turn, Turns
+from heinfer_server.evaluation.fair_queue import MOST_AHEAD_SECONDS, FairQueue, Turn
 
 COSTS = st.lists(st.floats(0.01, 5.0), min_size=1, max_size=8)
 HOLDERS = st.lists(COSTS, min_size=2, max_size=5)
@@ -20,7 +20,7 @@ class House:
     """Holders that always wait, each with some requests at once, and a clock that goes from one end to the next."""
 
     def __init__(self, costs: Sequence[Sequence[float]], turns: int, at_once: int, expected: float) -> None:
-        self.turns, self._expected = Turns(turns), expected
+        self.turns, self._expected = FairQueue(turns), expected
         self._costs = [iter(self._for_ever(those)) for those in costs]
         self._running: list[tuple[float, int, int, float]] = []
         self._asking: set[asyncio.Task[None]] = set()
@@ -141,7 +141,7 @@ def test_nobody_saves_up_by_staying_away():
 
 def test_what_was_is_over_when_nobody_has_anything():
     async def use() -> None:
-        turns = Turns(2)
+        turns = FairQueue(2)
         await turns.take("a")
         turns.settle("a", 50.0)
         turns.give_back()
@@ -163,7 +163,7 @@ def test_what_was_is_over_when_nobody_has_anything():
 @settings(deadline=None, max_examples=100)
 def test_no_turn_is_lost_whoever_leaves_and_when(events):
     async def use() -> None:
-        turns = Turns(2)
+        turns = FairQueue(2)
         taking: list[tuple[str, asyncio.Task[None]]] = []
         for holder, event in events:
             if event == "take":
@@ -195,7 +195,7 @@ def test_no_turn_is_lost_whoever_leaves_and_when(events):
 @pytest.mark.parametrize(("is_void", "ran", "charged"), [(True, False, 0.0), (False, False, 2.0), (True, True, 0.0)])
 def test_what_was_sent_ahead_and_abandoned_is_paid(is_void, ran, charged):
     async def use() -> None:
-        turns = Turns(1)
+        turns = FairQueue(1)
         turn, other = Turn(turns, "a", 2.0), Turn(turns, "b", 0.0)
         await other.take()
         waiting = asyncio.create_task(turn.take())

@@ -1,4 +1,4 @@
-"""A shelf in memory: keys last as long as the process."""
+"""Storage in memory: keys last as long as the process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from heinfer_server.keys.frame_file import FrameFile
 from heinfer_server.keys.store import Entry
 
 
-class MemoryShelf:
-    """See heinfer_server.keys.store.Shelf."""
+class MemoryStorage:
+    """See heinfer_server.keys.store.Storage."""
 
     def __init__(self) -> None:
         self._frames: dict[str, bytes] = {}

@@ -1,0 +1,36 @@
+"""Clients that disconnect while their request waits: what nobody will read is not computed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeAlias
+
+Disconnect: TypeAlias = asyncio.Future[None]
+"""Done when the client of a request has disconnected."""
+
+
+class DisconnectedError(Exception):
+    """The client disconnected or cancelled; not an error."""
+
+
+async def unless(gone: Disconnect, turn: Coroutine[Any, Any, object], give_up: Callable[[], object]) -> None:
+    """Wait for a turn as long as the client stays connected.
+
+    Args:
+        gone: done when the client disconnects.
+        turn: waits for the turn; cancelled when the client disconnects first.
+        give_up: called when the turn came although it was cancelled.
+
+    Raises:
+        DisconnectedError: when the client has disconnected, also at the very moment of its turn.
+    """
+    waiting: asyncio.Task[Any] = asyncio.create_task(turn)
+    try:
+        await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if gone.done():
+            raise DisconnectedError
+    except BaseException:  # this coroutine may be cancelled, too
+        if not waiting.cancel() and not waiting.cancelled():
+            give_up()
+        raise
