@@ -191,3 +191,27 @@ def test_blocks_of_python_are_python() -> None:
     for document in DOCUMENTS:
         for block in blocks(document.read_text(), "python"):
             compile(block, str(document), "exec")
+
+
+# The form of decisions ---------------------------------------------------------------------------
+
+DECISIONS = [page for page in (ROOT / "docs" / "design").glob("*.md") if page.name != "worked-example.md"]
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda path: path.name)
+def test_decisions_say_what_and_why_and_what_was_rejected(page: Path) -> None:
+    text = page.read_text()
+    decisions = re.findall(r"^- \*\*We (.*?)(?=^- |^$)", text, re.M | re.S)
+    assert decisions
+    for decision in decisions:
+        flat = " ".join(decision.split())
+        assert "ecause" in flat, flat
+        assert "Not " in flat, flat
+        assert len(re.findall(r"[.!?](?:\*\*)?(?= [A-Z]|$)", flat)) <= 5, flat
+    assert "\n## Rejected\n" in text
+
+
+@pytest.mark.parametrize("page", [*DECISIONS, ROOT / "docs" / "architecture.md"], ids=lambda path: path.name)
+def test_lines_are_short(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    assert not [line for line in lines if len(line) > 120 and not line.startswith(("|", "!["))]
