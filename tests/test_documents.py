@@ -187,6 +187,13 @@ def resolves(name: str) -> bool:
     return True
 
 
+@every_document
+def test_tables_are_tables(document: Path) -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", document.read_text() + "\n", re.M):
+        _, line, *_ = [*table.splitlines(), ""]
+        assert re.fullmatch(r"(\| ?:?-+:? ?)+\|", line), table
+
+
 def test_blocks_of_python_are_python() -> None:
     for document in DOCUMENTS:
         for block in blocks(document.read_text(), "python"):
