@@ -94,6 +94,7 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 			--json benchmarks/results/accuracy-$$network.json || exit 1; done
 	$(BIN)/python -m benchmarks claim --count --json benchmarks/results/claim.json
 	$(BIN)/python -m benchmarks layouts
+	$(BIN)/python -m benchmarks example
 	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json
 	$(BIN)/python -m benchmarks plots
 

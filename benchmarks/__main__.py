@@ -12,7 +12,7 @@ from benchmarks.instructions import instructions
 from benchmarks.latency import latency
 from benchmarks.peers.comparison import peers
 from benchmarks.plans import plans
-from benchmarks.plots import layouts, plots
+from benchmarks.plots import example, layouts, plots
 from benchmarks.prediction import prediction
 from benchmarks.primitives import primitives
 from benchmarks.range import range_
@@ -29,6 +29,7 @@ from benchmarks.whole import whole
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.command("accuracy")(accuracy)
 app.command("claim")(claim)
+app.command("example")(example)
 app.command("fairness")(fairness)
 app.command("floor")(floor)
 app.command("instructions")(instructions)

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.plot_claim import draw_claim, draw_published
+from benchmarks.plot_example import PICTURES, worked_example
 from benchmarks.plot_layouts import draw_layouts
 from benchmarks.plot_rotations import draw_rotations
 from benchmarks.plot_sweep import draw_sweep
@@ -51,6 +53,18 @@ def layouts(
 ) -> None:
     """Draw how small tensors sit in the slots of ciphertexts."""
     _save(draw_layouts(), out)
+
+
+def example(
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs/design"),
+) -> None:
+    """Draw the worked example of the documents: one convolution, from the image to its rotations."""
+    shown = worked_example()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "heinfer"}):  # text as text, and the same file every time
+        for name, draw in PICTURES.items():
+            picture = out / f"{name}.svg"
+            draw(shown).savefig(picture, metadata={"Date": None, "Creator": None})
+            typer.echo(f"drawn {picture}")
 
 
 def _save(figure: Figure, picture: Path) -> None:
