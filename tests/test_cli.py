@@ -18,12 +18,12 @@ import heinfer_client
 from heinfer import zoo
 from heinfer.baselines.names import Policy
 from heinfer.cli import comparison
-from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
 from heinfer.cli.options import parse_bytes
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
+from heinfer.extras import needs
 from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
 from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes

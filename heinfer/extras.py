@@ -1,4 +1,4 @@
-"""What a verb needs beyond the bare installation."""
+"""What something needs beyond the bare installation."""
 
 from __future__ import annotations
 
