@@ -15,7 +15,7 @@ from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
 import heinfer_client
-from heinfer import zoo
+from heinfer import __version__, zoo
 from heinfer.baselines.names import Policy
 from heinfer.cli import comparison
 from heinfer.cli.local_server import local_server
@@ -46,6 +46,11 @@ def tiny(tmp_path):
 
 
 # Help and errors ---------------------------------------------------------------------------------
+
+
+def test_the_version_is_told():
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"heinfer {__version__}\n", "")
 
 
 @pytest.mark.parametrize("verb", VERBS)
