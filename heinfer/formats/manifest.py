@@ -109,7 +109,7 @@ class Manifest(Part):
     key_sets: Annotated[tuple[KeysPart, ...], _SEVERAL]
 
     def _about(self) -> str:
-        shapes = " to ".join(str(part.layout.shape) for part in (*self.inputs, *self.outputs))
+        shapes = f"{self.input.layout.shape} to {self.output.layout.shape}"
         return f"{self.name} {self.model_version}: {shapes}, N={self.parameters.ring_degree}"
 
     @model_validator(mode="after")
