@@ -79,7 +79,7 @@ class _Planned:
         torch.manual_seed(SEED)
         about = reference(name)
         folded = fold(trace(about.build().eval(), about.data.shape))
-        plan, unscaled = plan_circuit(folded, replace(_wishes(name), backend=table))
+        plan, unscaled = plan_circuit(folded, replace(_requirements(name), backend=table))
         typed = scaled(plan, unscaled)
         bench = NativeBench(plan.parameters, unscaled.steps())
         return cls(table, plan, typed, bench, bench.encode(typed))
@@ -112,7 +112,7 @@ class _Planned:
         }
 
 
-def _wishes(name: str) -> Requirements:
+def _requirements(name: str) -> Requirements:
     """What the network that ships was compiled with: no more upload than it has."""
     requirements = requirements_for(name)
     upload = max(requirements.limits.upload_bytes, report(bundle.load(BUNDLES / f"{name}.heinfer")).upload_bytes)

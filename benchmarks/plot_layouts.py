@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from heinfer.baselines.slot_maps import Raster, planes
 from heinfer.layout.layout import FREE, ZERO, Layout
-from heinfer.layout.packings import Grid, Samples, dense_pack, plane_pack, sample_pack, window_pack
+from heinfer.layout.packings import Grid, dense_pack, phase_pack, plane_pack, window_pack
 
 _CHANNELS = "#3b6fb6", "#e08a2e", "#5aa469", "#a05195"
 _ZERO, _FREE = "#ffffff", "#d9d9d9"
@@ -23,7 +23,6 @@ def draw_layouts() -> Figure:
     """A panel for each layout: a row of slots for each ciphertext, coloured by channel, numbered by pixel."""
     figure = Figure(figsize=(13, 9.5), layout="constrained")
     tensor, image = (4, 4, 4), (1, 8, 8)
-    phases = Samples.phases(8, 2)
     panels = (
         ("DensePack: 4 channels of 4 x 4 in one ciphertext", dense_pack(tensor, _SLOTS)),
         (
@@ -36,7 +35,7 @@ def draw_layouts() -> Figure:
         ),
         (
             "stride phases (space to depth), what heinfer's clients mostly send: every tap reads at one shift",
-            sample_pack(image, phases, phases, Grid(4, 4), _SLOTS),
+            phase_pack(image, (2, 2), Grid(4, 4), _SLOTS),
         ),
         (
             "after a stride of 2: 4 channels of 2 x 2 in blocks of 4 x 4, gaps unused (grey)",

@@ -4,7 +4,7 @@ import numpy as np
 
 from heinfer.baselines.slot_maps import Raster, planes
 from heinfer.layout.layout import Layout
-from heinfer.layout.packings import Grid, Samples, sample_pack, window_pack
+from heinfer.layout.packings import window_pack
 
 Planes = tuple[int, int, int]
 Pair = tuple[int, int]
@@ -20,9 +20,3 @@ def packed_windows(shape: Planes, kernel: Pair, stride: Pair, padding: Pair, slo
     outputs = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape[1:], kernel, stride, padding, strict=True)]
     taps = tuple(np.arange(-p, k - p) for k, p in zip(kernel, padding, strict=True))
     return window_pack(shape, (taps[0], taps[1]), stride, np.arange(outputs[0] * outputs[1]).reshape(outputs), slots)
-
-
-def phase_pack(shape: Planes, stride: Pair, grid: Grid, slots: int) -> Layout:
-    """The stride phases of every channel, each a plane of its own."""
-    y, x = (Samples.phases(n, s) for n, s in zip(shape[1:], stride, strict=True))
-    return sample_pack(shape, y, x, grid, slots)

@@ -193,7 +193,7 @@ def test_sweep_times_every_plan_beside_that_of_one_image(swept):
     assert four["key_bytes_an_image"] == round(four["key_bytes"] / 4)
 
 
-def test_sweep_measures_equal_wishes_once(swept):
+def test_sweep_measures_equal_requirements_once(swept):
     records, requirements = swept
     assert (
         len(requirements) == len(set(requirements)) + 2 == 6
@@ -222,7 +222,7 @@ def test_sweep_says_how_good_every_rank_is_when_a_trained_network_is_given(tmp_p
     assert records[-1]["accuracy"] == evaluate(plain, digits().images, digits().labels)
 
 
-def test_a_case_is_compiled_as_it_wishes():
+def test_a_case_is_compiled_as_required():
     requirements = replace(sweep.REQUIREMENTS, batch=4, limits=NO_LIMITS)
     model = sweep.Case("batch", requirements, {}, reference(sweep.NETWORK).build().eval()).compile()
     assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)

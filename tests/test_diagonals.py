@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packings import phase_pack
 from planning import (
     SEEDS,
     assert_adds_each_term_once,
@@ -18,7 +17,7 @@ from planning import (
 
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
-from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, plane_pack
+from heinfer.layout.packings import Grid, cyclic_pack, dense_pack, phase_pack, plane_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution, Dense
 from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem

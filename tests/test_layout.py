@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from packings import conv_pack, packed_windows, phase_pack
+from packings import conv_pack, packed_windows
 from planning import SEEDS, random_layout
 
 from heinfer.errors import LayoutError
@@ -14,6 +14,7 @@ from heinfer.layout.packings import (
     Samples,
     cyclic_pack,
     dense_pack,
+    phase_pack,
     plane_pack,
     power_of_two,
     sample_pack,

@@ -503,7 +503,7 @@ def test_a_budget_that_nothing_keeps_is_refused_with_one_that_would_do(chosen: C
     assert chosen(least / as_it_is()).ranks == {"0": 1, "2": 1}
 
 
-def test_a_limit_of_the_wishes_holds_for_every_plan(planner: Callable[[Callable[..., Timing]], None]) -> None:
+def test_a_limit_of_the_requirements_holds_for_every_plan(planner: Callable[[Callable[..., Timing]], None]) -> None:
     seen = set()
 
     def planned(module: nn.Module, shape: tuple[int, ...], requirements: Requirements) -> Timing:

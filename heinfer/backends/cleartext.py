@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import SlotBatch, interpret
 from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.statistics import observe
@@ -26,6 +27,8 @@ class Simulation:
     outputs: SlotBatch
     deviation: NDArray[np.float64]
     warnings: tuple[str, ...]
+
+    __repr__ = brief_repr
 
 
 def simulate(typed: TypedCircuit, bounds: tuple[float, ...], inputs: SlotBatch) -> Simulation:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import inf, ldexp, log2
+from math import inf, ldexp, log2, nan
 from pathlib import Path
 
 import numpy as np
 
 from heinfer.backends import choose_backend
+from heinfer.brief import brief_repr
 from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
@@ -42,6 +43,8 @@ class LayerReport:
     headroom: float
     worst_case: float | None
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report(Cost):
@@ -63,6 +66,14 @@ class Report(Cost):
     largest_score: float
     capacity: float
     precision: str | None
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return (
+            f"{self.name}: {self.counts.rotations} rotations, {len(self.key_levels)} evaluation keys, "
+            f"{self.predicted.get(self.backend, nan):.0f} ms on {self.backend}, {self.memory_bytes:,} bytes of memory"
+        )
 
     @property
     def milliseconds(self) -> float:

@@ -40,7 +40,7 @@ class Plans:
         self._unplannable: set[Combination] = set()
         self._module = module
         self._shape = shape
-        self._wishes = requirements
+        self._requirements = requirements
         self._most = most
         self._progress = progress
 
@@ -63,7 +63,7 @@ class Plans:
         if combination not in self.timings and combination not in self._unplannable:
             ranks = self.ranks(combination)
             try:
-                self.timings[combination] = planned(factorized(self._module, ranks), self._shape, self._wishes)
+                self.timings[combination] = planned(factorized(self._module, ranks), self._shape, self._requirements)
             except CompileError:
                 if not ranks:
                     raise
@@ -79,7 +79,7 @@ class Plans:
             return inf
         cost = self.costs(timing.ring_degree)
         spent = sum(layer.milliseconds(cost) for layer in timing.layers if layer.belongs_to(path))
-        return spent / self._wishes.batch
+        return spent / self._requirements.batch
 
     def dominant(self, combination: Combination) -> tuple[str, float]:
         """The layer of a planned combination that takes longest, and its share of the time."""
@@ -90,4 +90,4 @@ class Plans:
 
     def costs(self, ring_degree: int) -> CostTable:
         """The cost table that predicts the time."""
-        return cost_table(ring_degree, self._wishes.backend, self._wishes.costs)
+        return cost_table(ring_degree, self._requirements.backend, self._requirements.costs)

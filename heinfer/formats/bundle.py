@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save as to_safetensors
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.typed import TypedCircuit
@@ -73,19 +74,36 @@ class Bundle:
     bounds: tuple[float, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    __repr__ = brief_repr
+
     @cached_property
     def typed(self) -> TypedCircuit:
         """The circuit with what the manifest says of its parameters and inputs."""
         image = self.manifest.input
         return TypedCircuit(self.circuit, self.manifest.to_parameters(), image.level, image.scale)
 
+    def _about(self) -> str:
+        model = f"{self.manifest.name} {self.manifest.model_version}"
+        return f"{model}: {len(self.circuit.ops)} operations on N={self.manifest.parameters.ring_degree}"
 
-def save(bundle: Bundle, path: Path | str) -> None:
-    """Write a bundle, whole or not at all.
+
+class HasBundle(Protocol):
+    """What compiling gives: a bundle, and what it was made of."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What a server gets."""
+
+
+def save(model: Bundle | HasBundle, path: Path | str) -> None:
+    """Write a bundle, or that of a compiled model, whole or not at all.
 
     Raises:
-        BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
+        BundleError: when there is no bundle that :func:`load` would take, or the file cannot be written.
     """
+    bundle = getattr(model, "bundle", model)
+    if not isinstance(bundle, Bundle):
+        raise BundleError(f"a compiled model or its bundle can be saved, not a {type(model).__name__}")
     data = to_bytes(bundle)
     from_bytes(data)
     write_whole(Path(path), data)

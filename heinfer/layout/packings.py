@@ -131,6 +131,12 @@ def sample_pack(shape: tuple[int, int, int], y: Samples, x: Samples, grid: Grid,
     return Layout(shape, _fill(planes.reshape(-1), slots))
 
 
+def phase_pack(shape: tuple[int, int, int], stride: tuple[int, int], grid: Grid, slots: int) -> Layout:
+    """The stride phases of every channel (space to depth), each a plane of its own, the whole repeated to fill."""
+    y, x = (Samples.phases(n, s) for n, s in zip(shape[1:], stride, strict=True))
+    return sample_pack(shape, y, x, grid, slots)
+
+
 def plane_pack(
     shape: tuple[int, int, int],
     grid: Grid,

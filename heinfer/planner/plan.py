@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
@@ -31,6 +32,8 @@ class LinearStep:
     level: int
     reads: tuple[int, ...]
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False)
 class SquareStep:
@@ -39,6 +42,8 @@ class SquareStep:
     name: str
     level: int
     reads: tuple[int, ...]
+
+    __repr__ = brief_repr
 
 
 Step = LinearStep | SquareStep
@@ -63,6 +68,13 @@ class Plan:
     input_label: str
     steps: tuple[Step, ...]
     batch: int = 1
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return (
+            f"N={self.parameters.ring_degree}, input {self.input_label}: {', '.join(step.name for step in self.steps)}"
+        )
 
     def level_of(self, tensor: int) -> int:
         """The level of what a step makes, or of the INPUT."""
