@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.ir import Circuit
@@ -28,6 +29,8 @@ class TypedCircuit:
     parameters: Parameters
     input_level: int
     input_scale: float
+
+    __repr__ = brief_repr
 
     @cached_property
     def types(self) -> tuple[ValueType, ...]:

@@ -179,13 +179,13 @@ def _plane_candidates(
             return
         yield Candidate(plain, (), grid, base + ", planes in the gaps too" + _places(plain), phases)
         apart = plane_pack(shape, grid, slots, phases=phases, in_gaps=False)
-        yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", folded over gaps", phases)
+        yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", summed over gaps", phases)
         return
     block_reductions = _doublings(planes * grid.block, slots)
     for gap_reductions in dict.fromkeys([(), grid.gap_steps]):
         for reductions in dict.fromkeys([(), block_reductions]):
             summed = [what for what, f in (("gaps", gap_reductions), ("blocks", reductions)) if f]
-            note = f", folded over {' and '.join(summed)}" if summed else ""
+            note = f", summed over {' and '.join(summed)}" if summed else ""
             yield Candidate(plain, gap_reductions + reductions, grid, base + _places(plain) + note, phases)
     if planes < blocks:
         for turn in _turns(planes):
