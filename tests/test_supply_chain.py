@@ -68,6 +68,13 @@ def test_locks_have_all_that_is_wanted_with_hashes_at_the_tested_versions(lock, 
     assert packages.keys() - versions.keys() <= {"colorama", "pywin32-ctypes"}  # of Windows
 
 
+def test_client_and_server_install_nothing_that_compiles():
+    compiling = wanted("train") - wanted()
+    assert compiling == {"torch", "scipy", "pooch"}
+    for lock in ("server.lock", "client.lock"):
+        assert not compiling & locked(lock).keys()
+
+
 def test_what_builds_is_locked():
     needed = [*PROJECT["build-system"]["requires"]]
     needed += tomllib.loads((ROOT / "native/pyproject.toml").read_text())["build-system"]["requires"]

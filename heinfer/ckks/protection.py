@@ -15,6 +15,7 @@ from typing import TypeAlias
 from unicodedata import normalize
 
 from heinfer.errors import FormatError, KeyProtectionError, KeyringError, SettingError
+from heinfer.extras import needs
 
 WORK = 17
 """Scrypt's cost: 2^17 blocks of 1 KiB, so 128 MiB and a third of a second for each guess."""
@@ -82,7 +83,7 @@ class Passphrase:
             self._bytes = normalize("NFC", text).encode()
         except UnicodeEncodeError:
             raise SettingError("the passphrase has characters that are none: give it as text in UTF-8") from None
-        with _installed():
+        with needs("protected"):
             import cryptography.hazmat.primitives.kdf.scrypt  # noqa: F401, PLC0415
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class Keyring:
     kind = Kind.KEYRING
 
     def __init__(self) -> None:
-        with _installed():
+        with needs("protected"):
             import cryptography.hazmat.primitives.ciphers.aead  # noqa: F401, PLC0415
             import keyring  # noqa: F401, PLC0415
 
@@ -174,14 +175,6 @@ def decrypted(key: bytes, seal: Seal, data: bytes, head: bytes) -> bytes | None:
         return AESGCM(key).decrypt(seal.nonce, data, head)
     except InvalidTag:
         return None
-
-
-@contextmanager
-def _installed() -> Iterator[None]:
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        raise SettingError(f"{error.name} is not installed: pip install 'heinfer[protected]'") from error
 
 
 @contextmanager

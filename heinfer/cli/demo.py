@@ -16,8 +16,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from heinfer.cli.extras import needs
 from heinfer.cli.out_of_range import OUT_OF_RANGE, OUT_OF_RANGE_MEANS, in_words
+from heinfer.extras import needs
 
 if TYPE_CHECKING:
     from heinfer.cli.comparison import Scores

@@ -22,8 +22,8 @@ from heinfer.cli.client_options import (
     new_passphrase,
     passphrase_of,
 )
-from heinfer.cli.extras import needs
 from heinfer.errors import ServiceError, SettingError
+from heinfer.extras import needs
 
 if TYPE_CHECKING:
     from heinfer.ckks.secret_file import SecretFile

@@ -21,9 +21,9 @@ from heinfer.cli.client_options import (
     UseKeyring,
     passphrase_of,
 )
-from heinfer.cli.extras import needs
 from heinfer.cli.out_of_range import OUT_OF_RANGE_MEANS, confidence_in_words, in_words
 from heinfer.errors import ImageError
+from heinfer.extras import needs
 
 if TYPE_CHECKING:
     from heinfer_client.images import Image

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from heinfer.cli.extras import needs
 from heinfer.errors import SettingError
+from heinfer.extras import needs
 
 KeyFolder = Annotated[
     Path,

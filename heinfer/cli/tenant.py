@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from heinfer.cli.extras import needs
 from heinfer.errors import SettingError
+from heinfer.extras import needs
 
 if TYPE_CHECKING:
     from heinfer_server.admission.tenants import Tenant, TenantFile, Terms

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from heinfer.cli.extras import needs
 from heinfer.cli.options import DataDir
+from heinfer.extras import needs
 
 
 def train(  # noqa: PLR0913, PLR0917 - one option for each choice

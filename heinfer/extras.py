@@ -1,4 +1,4 @@
-"""What a verb needs beyond the bare installation."""
+"""What something needs beyond the bare installation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def needs(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if (error.name or "heinfer").startswith("heinfer"):
+        package = (error.name or "heinfer").partition(".")[0]
+        if package.startswith("heinfer"):
             raise  # a package of ours cannot be missing: that is a defect, not a setting
-        raise SettingError(f"{error.name} is not installed: pip install 'heinfer[{extra}]'") from error
+        raise SettingError(f"{package} is not installed: pip install 'heinfer[{extra}]'") from error
