@@ -208,6 +208,12 @@ class SettingError(HeinferError):
     code = "bad-setting"
 
 
+class UnsupportedSystemError(SettingError):
+    """What is asked for does not run on this operating system."""
+
+    code = "unsupported-system"
+
+
 class KeyProtectionError(SettingError):
     """The file of a secret key is protected in another way than was said, or cannot be opened."""
 

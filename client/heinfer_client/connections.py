@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import register_at_fork
 from threading import Lock, RLock
 from weakref import WeakSet
 
@@ -14,6 +13,7 @@ import numpy.ma  # noqa: F401
 import PIL.ImageFile  # noqa: F401
 
 from heinfer.errors import SettingError
+from heinfer.system import begin_in_child
 from heinfer_client.address import Address
 from heinfer_client.transfer import require_open
 
@@ -114,4 +114,4 @@ def _after_fork() -> None:
         connections.after_fork()
 
 
-register_at_fork(after_in_child=_after_fork)
+begin_in_child(_after_fork)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from os import register_at_fork
 from threading import Lock
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from heinfer.errors import ImageError
+from heinfer.system import begin_in_child
 from heinfer_client.arrays import Array, fractions, of_integers
 
 _AS_IT_IS = ("L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -77,7 +77,7 @@ class _Reading:
 
 
 _READING = _Reading()
-register_at_fork(after_in_child=_READING.begin)
+begin_in_child(_READING.begin)
 
 
 def kept(image: Image.Image) -> Image.Image:

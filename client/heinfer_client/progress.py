@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from os import register_at_fork
 from threading import Lock
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from heinfer.system import begin_in_child
 
 Advance = Callable[[int], None]
 
@@ -49,7 +50,7 @@ class _Display:
 
 
 _DISPLAY = _Display()
-register_at_fork(after_in_child=_DISPLAY.after_fork)
+begin_in_child(_DISPLAY.after_fork)
 
 
 class Bars:

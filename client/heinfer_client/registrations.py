@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from os import register_at_fork
 from threading import Lock
 from weakref import WeakSet
 
+from heinfer.system import begin_in_child
 from heinfer_client.messages import Request
 
 FAREWELL_SECONDS = 2.0
@@ -97,7 +97,7 @@ def _after_fork() -> None:
         registrations.begin()
 
 
-register_at_fork(after_in_child=_after_fork)
+begin_in_child(_after_fork)
 
 
 def _deletion(key_id: str) -> Request:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from os import register_at_fork
 from threading import Lock
 from time import monotonic
 from weakref import WeakSet
 
 from heinfer.errors import BusyError, InsecureConnectionError, ServiceError, ServiceUnavailableError
+from heinfer.system import begin_in_child
 from heinfer_client.messages import Flow, Pause, Reply, Request, passing_refusal
 
 FIRST_PAUSE = 0.25
@@ -83,7 +83,7 @@ def _unlock_all() -> None:
         budget.unlock()
 
 
-register_at_fork(after_in_child=_unlock_all)
+begin_in_child(_unlock_all)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ The bindings have no type stubs; everything untyped of them stays behind the nam
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from tenseal import sealapi
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.security import require_128_bit
 from heinfer.errors import BackendError
+from heinfer.system import scratch_file
 
 SealObject: TypeAlias = Any
 """An object of the library; which class it is, the names around it say."""
@@ -82,12 +82,11 @@ def galois_element(parameters: Parameters, step: int) -> int:
 
 
 def to_bytes(thing: SealObject) -> bytes:
-    """Save an object of the library; it knows only paths, so the bytes go through an anonymous file in memory."""
-    descriptor = os.memfd_create("seal", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "rb") as file:
+    """Save an object of the library; it knows only paths, so the bytes go through a file, on Linux one in memory."""
+    with scratch_file() as (file, path):
         with library_errors("save an object"):
-            thing.save(_path(descriptor))
-        return file.read()
+            thing.save(path)
+        return file.readall()
 
 
 def from_bytes(empty: SealObject, context: SealObject, data: bytes | bytearray | memoryview) -> SealObject:
@@ -98,15 +97,10 @@ def from_bytes(empty: SealObject, context: SealObject, data: bytes | bytearray |
     Raises:
         BackendError: when SEAL refuses the bytes.
     """
-    descriptor = os.memfd_create("seal", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb", buffering=0) as file:
+    with scratch_file() as (file, path):
         rest = memoryview(data)
         while rest:
             rest = rest[file.write(rest) :]
         with library_errors("load an object"):
-            empty.load(context, _path(descriptor))
+            empty.load(context, path)
     return empty
-
-
-def _path(descriptor: int) -> str:
-    return f"/proc/self/fd/{descriptor}"

@@ -35,6 +35,7 @@ from heinfer.errors import (
     SettingError,
     WrongPassphraseError,
 )
+from heinfer.system import AT_ONCE, HAS_OWNERS
 
 VERSION = 4
 
@@ -56,6 +57,10 @@ _HOW_TO_GIVE_ONE = (
     "give it as keys_passphrase= (heinfer: --passphrase-file FILE, HEINFER_KEYS_PASSPHRASE, or on the terminal)"
 )
 _GIVE_KEYRING = "say keys_keyring=True (heinfer: --keyring)"
+_NOT_IN_CLEAR = (
+    "on this system the mode of a file keeps nobody out, so a secret key is not kept in clear: protect it by a "
+    "passphrase (keys_passphrase=; heinfer: --passphrase-file FILE), or by the keyring (keys_keyring=True; --keyring)"
+)
 _NEW_KEYS = "if it is lost, remove the file: new keys are made, and nothing else depended on the old ones"
 
 
@@ -83,14 +88,16 @@ class SecretFile:
         """SEAL's bytes of the key.
 
         Raises:
-            KeyProtectionError: when it is protected otherwise than said; one that is not protected is not taken for one
-                that is, for whoever can write the file might have put another in its place.
+            KeyProtectionError: when it is protected otherwise than said, or in clear where the mode of a file keeps
+                nobody out; one that is not protected is not taken for one that is, for whoever can write the file might
+                have put another in its place.
             PassphraseRequiredError, WrongPassphraseError, KeyringError.
         """
         kind = Kind.CLEAR if protection is None else protection.kind
         if kind is not self.seal.kind:
             raise self._otherwise(kind)
         if protection is None:
+            _require_owners(self.path)
             return self.body
         found = decrypted(protection.key(self.seal), self.seal, self.body, self.head)
         if found is None and kind is Kind.KEYRING:
@@ -122,7 +129,12 @@ def write(
     Args:
         key: SEAL's bytes.
         created: when the key was made; by default now.
+
+    Raises:
+        KeyProtectionError: when it is to be kept in clear where the mode of a file keeps nobody out.
     """
+    if protection is None:
+        _require_owners(path)
     path = path.resolve()  # a link stays one, and no key is left where it leads
     seal = Seal.clear() if protection is None else protection.new_seal()
     before = _seal_of(path)
@@ -167,7 +179,7 @@ def protect(path: Path, protection: Protection) -> None:
             f"{path} is protected already: to have it protected otherwise, delete it (`heinfer keys delete`), and have "
             "new keys made"
         )
-    write(path, found.parameters, found.key(None), protection, found.created)
+    write(path, found.parameters, found.body, protection, found.created)
 
 
 def remove(path: Path) -> None:
@@ -204,11 +216,16 @@ def _put_in_place(path: Path, data: bytes) -> None:
     finally:
         Path(temporary).unlink(missing_ok=True)
     with suppress(OSError):  # it is in place, if perhaps not yet after a power cut
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        folder = os.open(path.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def _require_owners(path: Path) -> None:
+    if not HAS_OWNERS:
+        raise KeyProtectionError(f"{path}: {_NOT_IN_CLEAR}")
 
 
 def _seal_of(path: Path) -> Seal | None:
@@ -262,11 +279,11 @@ def _seal(fields: tuple[Any, ...], path: Path) -> Seal:
 
 def _read_private(path: Path) -> bytes:
     # A pipe would wait for somebody who writes.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+    with os.fdopen(os.open(path, os.O_RDONLY | AT_ONCE), "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise FormatError(f"{path} is no file: give the path of a secret key, or of a new file")
-        if stat.S_IMODE(status.st_mode) & 0o077:
+        if HAS_OWNERS and stat.S_IMODE(status.st_mode) & 0o077:
             raise FormatError(f"{path} holds a secret key that others may read: chmod 600 it, or make new keys")
         data = file.read(_MAX_BYTES + 1)
     if len(data) > _MAX_BYTES:

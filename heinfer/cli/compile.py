@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import resource
+import sys
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 
 from heinfer.baselines.names import Policy
-from heinfer.cli.extras import needs
 from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
+from heinfer.extras import needs
 from heinfer.planner.objective import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Wishes
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
@@ -105,5 +105,15 @@ def compile_network(  # noqa: PLR0913 - one option for each wish
     seconds = perf_counter() - started
     bundle.save(compiled.bundle, out)
     print_report(report(compiled.bundle, backend, costs), Console())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s, peak memory {peak:.0f} MiB")
+    typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s{_peak_memory()}")
+
+
+def _peak_memory() -> str:
+    """What this process has taken at most, in words; nothing where the system does not say."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    return f", peak memory {peak:.0f} MiB"

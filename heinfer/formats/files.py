@@ -7,6 +7,8 @@ import os
 import stat
 from pathlib import Path
 
+from heinfer.system import AT_ONCE
+
 
 def read_regular(path: Path, most: int) -> bytes:
     """At most so many bytes of a file.
@@ -14,7 +16,7 @@ def read_regular(path: Path, most: int) -> bytes:
     Raises:
         OSError: when it cannot be read, or is no regular file: a pipe would keep its reader waiting.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | AT_ONCE)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file")

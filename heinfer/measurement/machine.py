@@ -14,12 +14,18 @@ from heinfer.ckks.seal import LIBRARY_VERSION
 
 def describe_machine() -> str:
     """Processor, memory and versions in one line."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     seal = ".".join(map(str, LIBRARY_VERSION))
     return (
-        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB; {platform.system()} {platform.machine()}; "
+        f"{_processor()}, {os.cpu_count()} cores{_memory()}; {platform.system()} {platform.machine()}; "
         f"heinfer {version('heinfer')}, SEAL {seal}"
     )
+
+
+def _memory() -> str:
+    """Where the system says how much there is: Windows does not so."""
+    if not hasattr(os, "sysconf"):
+        return ""
+    return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB"
 
 
 def today() -> str:

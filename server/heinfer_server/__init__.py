@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from heinfer.system import require_linux
+
 if TYPE_CHECKING:
     from heinfer_server.main import run
     from heinfer_server.settings import Settings
     from heinfer_server.web.app import create_app
 
 __all__ = ["Settings", "create_app", "run"]
+
+require_linux()  # said here: what is imported from this package fails elsewhere, each part for a reason of its own
 
 
 def __getattr__(name: str) -> Any:

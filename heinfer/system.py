@@ -1,0 +1,48 @@
+"""What systems differ in: compiler and client run on macOS and Windows as well, the service on Linux alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+
+from heinfer.errors import UnsupportedSystemError
+
+HAS_OWNERS = hasattr(os, "getuid")
+"""Whether the mode of a file says who may read it: on Windows every file looks as if all might."""
+
+AT_ONCE = getattr(os, "O_NONBLOCK", 0)
+"""Flag to open a file that may be a pipe, without waiting for its other end; Windows has no pipes among files."""
+
+
+def require_linux() -> None:
+    """Refuse to begin what only Linux has all parts of; UnsupportedSystemError elsewhere."""
+    if sys.platform != "linux":
+        raise UnsupportedSystemError(
+            f"the service runs on Linux, and this system is {sys.platform}: serve on a Linux machine or in a "
+            "container; to compile, and to call a service that runs elsewhere, works here"
+        )
+
+
+def begin_in_child(begin: Callable[[], None]) -> None:
+    """Have every forked child begin with this; Windows does not fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=begin)
+
+
+@contextmanager
+def scratch_file() -> Iterator[tuple[FileIO, str]]:
+    """An empty file and its path, gone afterwards: in memory, or where there are no such files in a folder of ours."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("heinfer", os.MFD_CLOEXEC)
+        with FileIO(descriptor, "r+") as file:
+            yield file, f"/proc/self/fd/{descriptor}"
+    else:
+        with tempfile.TemporaryDirectory(prefix="heinfer-") as folder:  # mode 0700
+            path = Path(folder) / "object"
+            with FileIO(str(path), "x+") as file:
+                yield file, str(path)
