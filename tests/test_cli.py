@@ -15,15 +15,15 @@ from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
 import heinfer_client
-from heinfer import zoo
+from heinfer import __version__, zoo
 from heinfer.baselines.names import Policy
 from heinfer.cli import comparison
-from heinfer.cli.extras import needs
 from heinfer.cli.local_server import local_server
 from heinfer.cli.main import app
 from heinfer.cli.options import parse_bytes
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
+from heinfer.extras import needs
 from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
 from heinfer.planner.objective import NO_LIMITS, Limits, Objective, Wishes
@@ -46,6 +46,11 @@ def tiny(tmp_path):
 
 
 # Help and errors ---------------------------------------------------------------------------------
+
+
+def test_the_version_is_told():
+    code, out, err = run("--version")
+    assert (code, out, err) == (0, f"heinfer {__version__}\n", "")
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.errors import MissingScoresError
 from heinfer_client.marks import Marks
 
@@ -71,6 +72,8 @@ class Prediction:
     upload_bytes: int
     download_bytes: int
     images: int
+
+    __repr__ = brief_repr
 
     @classmethod
     def of(cls, scores: NDArray[np.float64], marks: Marks, **fields: Any) -> Self:

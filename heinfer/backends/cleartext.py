@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.annotate import annotate
 from heinfer.circuit.interpret import SlotBatch, interpret
 from heinfer.circuit.ir import Circuit
@@ -28,6 +29,8 @@ class Simulation:
     outputs: SlotBatch
     deviation: NDArray[np.float64]
     warnings: tuple[str, ...]
+
+    __repr__ = brief_repr
 
 
 def simulate(

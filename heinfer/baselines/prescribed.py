@@ -10,6 +10,7 @@ import numpy as np
 
 from heinfer.baselines.places import subset_sums
 from heinfer.baselines.recipes import Recipe, Transform
+from heinfer.brief import brief_repr
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.planner.cover import Cover, RotationTree, covers
@@ -30,6 +31,8 @@ class PrescribedProblem(DiagonalProblem):
 
     row: Index
 
+    __repr__ = brief_repr
+
     @cached_property
     def modulus(self) -> int:
         return self.source.slots
@@ -41,6 +44,8 @@ class PrescribedProblem(DiagonalProblem):
 
 class PrescribedSet(DiagonalSet):
     """Diagonals of which no two add the same term, for a target that is stated in full."""
+
+    __repr__ = brief_repr
 
     def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
         """Yield each diagonal with the entry of the map that each row multiplies by, -1 for none: shape (slots,)."""

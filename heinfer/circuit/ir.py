@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -9,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from heinfer.brief import brief_repr
 
 SlotVector = NDArray[np.float64]
 
@@ -54,6 +57,8 @@ class Op:
     hoist: int = -1
     layer: int = -1
 
+    __repr__ = brief_repr
+
     def with_args(self, args: tuple[int, ...]) -> Op:
         return replace(self, args=args)
 
@@ -66,6 +71,8 @@ class Layer:
     kernel: str = ""
     layout_in: str = ""
     layout_out: str = ""
+
+    __repr__ = brief_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +92,14 @@ class Circuit:
     outputs: tuple[int, ...]
     constants: tuple[SlotVector, ...] = ()
     layers: tuple[Layer, ...] = ()
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        kinds = Counter(op.kind.value for op in self.ops)
+        return (
+            f"{len(self.ops)} operations on {self.slots} slots: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"
+        )
 
     @property
     def inputs(self) -> int:

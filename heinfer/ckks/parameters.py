@@ -8,6 +8,7 @@ from functools import cached_property
 from hashlib import blake2b
 from math import prod
 
+from heinfer.brief import brief_repr
 from heinfer.ckks.primes import ntt_primes
 from heinfer.ckks.security import MAX_LOG_QP_128, log_qp, require_128_bit
 from heinfer.errors import ParameterError
@@ -33,6 +34,11 @@ class Parameters:
     ring_degree: int
     data_primes: tuple[int, ...]
     special_prime: int
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"N={self.ring_degree}: {len(self.data_primes)} data primes and a special one, {self.log_qp:.1f} bits"
 
     def __post_init__(self) -> None:
         n = self.ring_degree

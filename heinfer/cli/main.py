@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from heinfer import __version__
 from heinfer.cli.calibrate import calibrate
 from heinfer.cli.compile import compile_network
 from heinfer.cli.demo import demo
@@ -53,9 +54,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"heinfer {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show where in the program an error came up.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show which heinfer this is.", callback=_show_version, is_eager=True)
+    ] = False,
 ) -> None:
     """Run a neural network on images it is not allowed to see."""
 

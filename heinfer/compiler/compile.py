@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from heinfer.backends.cleartext import Simulation, simulate
+from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import run
 from heinfer.circuit.levels import key_levels
 from heinfer.circuit.validate import validate, validate_structure
@@ -31,6 +32,7 @@ from heinfer.compiler.arguments import (
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
 from heinfer.errors import CompileError, ShapeError
+from heinfer.extras import needs
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import (
     InputPart,
@@ -69,6 +71,12 @@ class CompiledModel:
     network: Network
     plan: Plan
     bundle: Bundle
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        model = f"{self.manifest.name} {self.manifest.model_version}"
+        return f"{model}: {len(self.plan.steps)} layers on N={self.plan.parameters.ring_degree}"
 
     @property
     def manifest(self) -> Manifest:
@@ -120,9 +128,11 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
 
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
+        SettingError: when PyTorch is not installed.
         NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
     """
-    from heinfer.frontend import require_same, trace  # torch is needed for this alone
+    with needs("train"):  # torch is needed for this alone
+        from heinfer.frontend import require_same, trace
 
     inputs = as_inputs(calibration)
     try:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from math import inf, ldexp, log2
+from math import inf, ldexp, log2, nan
 from pathlib import Path
 
 import numpy as np
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.annotate import ValueType, annotate
 from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
@@ -43,6 +44,8 @@ class LayerReport:
     headroom: float
     worst_case: float | None
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report(Cost):
@@ -64,6 +67,14 @@ class Report(Cost):
     largest_score: float
     capacity: float
     precision: str | None
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return (
+            f"{self.name}: {self.counts.rotations} rotations, {len(self.key_levels)} evaluation keys, "
+            f"{self.predicted.get(self.backend, nan):.0f} ms on {self.backend}, {self.memory_bytes:,} bytes of memory"
+        )
 
     @property
     def milliseconds(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from heinfer.brief import brief_repr
 from heinfer.errors import SettingError
 from heinfer.planner.objective import DEFAULT, Wishes
 
@@ -19,6 +20,8 @@ class Budget:
 
     milliseconds: float
     wishes: Wishes = DEFAULT
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         if not self.milliseconds > 0:  # also when it is no number
@@ -44,6 +47,8 @@ class LayerChoice:
     milliseconds_before: float
     milliseconds: float
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True)
 class RankReport:
@@ -61,6 +66,8 @@ class RankReport:
     milliseconds_before: float
     milliseconds: float
     plans: int
+
+    __repr__ = brief_repr
 
     @property
     def loss(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
@@ -38,6 +39,8 @@ class Cost:
     output_ciphertexts: int
     predicted: Mapping[str, float]
     sampled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    __repr__ = brief_repr
 
     @property
     def key_count(self) -> int:

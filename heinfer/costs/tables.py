@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from heinfer.brief import brief_repr
 from heinfer.errors import FormatError, PlanError
 
 OPERATIONS = ("rotation", "hma", "square", "relinearize", "rescale", "encode", "drop_level", "add")
@@ -43,6 +44,11 @@ class CostTable:
     milliseconds: dict[str, Annotated[tuple[_Milliseconds, ...], Field(min_length=1)]]
     machine: str
     date: str
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.backend}, N={self.ring_degree}: {', '.join(self.milliseconds)}; {self.machine}"
 
     def __call__(self, operation: str, level: int) -> float:
         """Milliseconds of an operation at a level.

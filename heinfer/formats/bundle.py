@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import safetensors
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 from safetensors.numpy import save as to_safetensors
 
+from heinfer.brief import brief_repr
 from heinfer.circuit.annotate import ValueType
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels
@@ -72,13 +73,30 @@ class Bundle:
     bounds: tuple[float, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
+    __repr__ = brief_repr
 
-def save(bundle: Bundle, path: Path | str) -> None:
-    """Write a bundle, whole or not at all.
+    def _about(self) -> str:
+        model = f"{self.manifest.name} {self.manifest.model_version}"
+        return f"{model}: {len(self.circuit.ops)} operations on N={self.manifest.parameters.ring_degree}"
+
+
+class HasBundle(Protocol):
+    """What compiling gives: a bundle, and what it was made of."""
+
+    @property
+    def bundle(self) -> Bundle:
+        """What a server gets."""
+
+
+def save(model: Bundle | HasBundle, path: Path | str) -> None:
+    """Write a bundle, or that of a compiled model, whole or not at all.
 
     Raises:
-        BundleError: when the bundle is not one that :func:`load` would take, or the file cannot be written.
+        BundleError: when there is no bundle that :func:`load` would take, or the file cannot be written.
     """
+    bundle = getattr(model, "bundle", model)
+    if not isinstance(bundle, Bundle):
+        raise BundleError(f"a compiled model or its bundle can be saved, not a {type(model).__name__}")
     data = to_bytes(bundle)
     from_bytes(data)
     write_whole(Path(path), data)

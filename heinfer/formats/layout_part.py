@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from heinfer.brief import brief_repr
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
 
@@ -29,6 +30,8 @@ class Part(BaseModel):
     """Base of everything in a manifest: immutable, nothing converted, nothing extra, no infinities."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    __repr__ = brief_repr
 
 
 class LayoutRun(Part):

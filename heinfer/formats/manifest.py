@@ -108,6 +108,10 @@ class Manifest(Part):
     outputs: Annotated[tuple[OutputPart, ...], _SEVERAL]
     key_sets: Annotated[tuple[KeysPart, ...], _SEVERAL]
 
+    def _about(self) -> str:
+        shapes = f"{self.input.layout.shape} to {self.output.layout.shape}"
+        return f"{self.name} {self.model_version}: {shapes}, N={self.parameters.ring_degree}"
+
     @model_validator(mode="after")
     def _is_of_one_input_and_output(self) -> Manifest:
         for what, parts in (("inputs", self.inputs), ("outputs", self.outputs), ("key sets", self.key_sets)):

@@ -10,6 +10,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.errors import LayoutError
 
 ZERO = -1
@@ -35,6 +36,11 @@ class Layout:
 
     shape: tuple[int, ...]
     index: IndexArray
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.shape} in {self.ciphertexts} x {self.slots} slots"
 
     def __post_init__(self) -> None:
         index = np.array(self.index, dtype=np.int64)

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
 from heinfer.network.joints import Joint
 from heinfer.network.linear_map import Vector
@@ -29,6 +30,8 @@ class Node:
     operator: Operator | Joint
     inputs: tuple[int, ...] | None = None
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False)
 class Network:
@@ -36,6 +39,11 @@ class Network:
 
     input_shape: Shape
     nodes: tuple[Node, ...]
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"of {self.input_shape}: {', '.join(type(node.operator).__name__ for node in self.nodes)}"
 
     @cached_property
     def reads(self) -> tuple[tuple[int, ...], ...]:

@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 
+from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
 from heinfer.network.linear_map import LinearMap, Vector
 from heinfer.network.operators import Shape
@@ -71,6 +72,8 @@ class AffineSum(Joint):
     """A sum of affine maps of several tensors: what folding leaves of a joint and the maps around it."""
 
     maps: tuple[LinearMap, ...]
+
+    __repr__ = brief_repr
 
     def linear_maps(self, shapes: Sequence[Shape]) -> tuple[LinearMap, ...]:
         expected = [linear.in_shape for linear in self.maps]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
 
 Vector = NDArray[np.float64]
@@ -36,6 +37,11 @@ class LinearMap:
     cols: Index
     values: Vector
     bias: Vector
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.in_shape} to {self.out_shape}: {len(self.values)} entries"
 
     @classmethod
     def from_entries(

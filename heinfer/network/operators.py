@@ -13,6 +13,7 @@ from math import prod
 
 import numpy as np
 
+from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
 from heinfer.network.linear_map import Index, LinearMap, Vector
 
@@ -51,6 +52,8 @@ class Affine(Linear):
 
     map: LinearMap
 
+    __repr__ = brief_repr
+
     def linear_map(self, shape: Shape) -> LinearMap:
         _require(shape == self.map.in_shape, f"expected {self.map.in_shape}, got {shape}")
         return self.map
@@ -66,6 +69,8 @@ class Convolution(Linear):
     padding: tuple[int, int] = (0, 0)
     dilation: tuple[int, int] = (1, 1)
     groups: int = 1
+
+    __repr__ = brief_repr
 
     def output_shape(self, shape: Shape) -> Shape:
         c_out, c_group, *kernel = self.weight.shape
@@ -103,6 +108,8 @@ class SparseConvolution(Linear):
     bias: Vector
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+
+    __repr__ = brief_repr
 
     def linear_map(self, shape: Shape) -> LinearMap:
         _require(len(shape) in (1, 3) and shape[0] == self.c_in, f"expected {self.c_in} channels, got {shape}")
@@ -156,6 +163,8 @@ class Dense(Linear):
     weight: Vector
     bias: Vector
 
+    __repr__ = brief_repr
+
     def linear_map(self, shape: Shape) -> LinearMap:
         outputs, inputs = self.weight.shape
         _require(prod(shape) == inputs, f"expected {inputs} elements, got {prod(shape)} in {shape}")
@@ -170,6 +179,8 @@ class ChannelAffine(Linear):
     scale: Vector
     shift: Vector
 
+    __repr__ = brief_repr
+
     def linear_map(self, shape: Shape) -> LinearMap:
         return LinearMap.diagonal(shape, per_channel(self.scale, shape), per_channel(self.shift, shape))
 
@@ -181,6 +192,8 @@ class AveragePool(Linear):
     kernel: tuple[int, int]
     stride: tuple[int, int]
 
+    __repr__ = brief_repr
+
     def linear_map(self, shape: Shape) -> LinearMap:
         weight = np.full((shape[0], 1, *self.kernel), 1 / prod(self.kernel))
         return Convolution(weight, np.zeros(shape[0]), self.stride, groups=shape[0]).linear_map(shape)
@@ -191,6 +204,8 @@ class Flatten(Linear):
     """The same elements as one axis, of ``size`` where that is given."""
 
     size: int | None = None
+
+    __repr__ = brief_repr
 
     def linear_map(self, shape: Shape) -> LinearMap:
         _require(self.size in (None, prod(shape)), f"{shape} has {prod(shape)} elements, not {self.size}")
@@ -216,6 +231,8 @@ class Polynomial(Operator):
     a: Vector
     b: Vector
     c: Vector
+
+    __repr__ = brief_repr
 
     def output_shape(self, shape: Shape) -> Shape:
         _require(self.a.size in (1, shape[0]), f"coefficients for {self.a.size} channels, got {shape}")

@@ -19,6 +19,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
+
 
 @dataclass(frozen=True)
 class RotationTree:
@@ -33,6 +35,8 @@ class RotationTree:
     nodes: tuple[int, ...]
     parents: tuple[int, ...]
     steps: tuple[int, ...]
+
+    __repr__ = brief_repr
 
     @property
     def rotations(self) -> int:
@@ -63,6 +67,8 @@ class Cover:
     babies: RotationTree
     giants: RotationTree
     split: dict[int, tuple[int, int]]
+
+    __repr__ = brief_repr
 
     @property
     def rotations(self) -> int:

@@ -20,6 +20,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.network.linear_map import LinearMap
@@ -53,6 +54,8 @@ class Accumulators:
     row: Index
     element: Index
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False)
 class DiagonalProblem:
@@ -69,6 +72,8 @@ class DiagonalProblem:
     source: Layout
     target: Layout
     folds: tuple[int, ...] = ()
+
+    __repr__ = brief_repr
 
     @cached_property
     def fold_offsets(self) -> tuple[int, ...]:
@@ -232,6 +237,8 @@ class DiagonalSet:
 
     problem: DiagonalProblem
     diagonals: tuple[Diagonal, ...]
+
+    __repr__ = brief_repr
 
     @property
     def shifts(self) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 
+from heinfer.brief import brief_repr
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
 from heinfer.planner.cover import Cover, RotationTree, covers
@@ -37,6 +38,8 @@ class LinearPlan:
     cover: Cover
     rescale: Rescale
     label: str
+
+    __repr__ = brief_repr
 
     @property
     def problem(self) -> DiagonalProblem:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from math import inf
 from pathlib import Path
 
+from heinfer.brief import brief_repr
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import KEY_SWITCHES, CostTable, cost_table
 from heinfer.errors import SettingError
@@ -100,6 +101,8 @@ class Wishes:
     backend: str = "tenseal"
     costs: Path | None = None
     headroom: int | None = None
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         if self.batch < 1 or self.batch & (self.batch - 1):

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
@@ -29,6 +30,8 @@ class LinearStep:
     plan: LinearPlan
     reads: tuple[int, ...] | None = None
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False)
 class SquareStep:
@@ -36,6 +39,8 @@ class SquareStep:
 
     name: str
     reads: tuple[int, ...] | None = None
+
+    __repr__ = brief_repr
 
 
 Step = LinearStep | SquareStep
@@ -58,6 +63,13 @@ class Plan:
     input_label: str
     steps: tuple[Step, ...]
     batch: int = 1
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return (
+            f"N={self.parameters.ring_degree}, input {self.input_label}: {', '.join(step.name for step in self.steps)}"
+        )
 
     @cached_property
     def reads(self) -> tuple[tuple[int, ...], ...]:

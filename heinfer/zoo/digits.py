@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
+
 DIGITS_FILE = Path(__file__).parent / "bundles" / "mnist_digits.npz"
 
 
@@ -18,6 +20,8 @@ class DemoDigits:
     images: NDArray[np.uint8]
     labels: NDArray[np.int64]
     indices: NDArray[np.int64]
+
+    __repr__ = brief_repr
 
     def save(self, path: Path) -> None:
         """Write an npz file that ``load`` reads."""
