@@ -36,7 +36,7 @@ from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
 from heinfer_server.admission.concurrency import ConcurrencyLimit
-from heinfer_server.evaluation import watching
+from heinfer_server.evaluation import progress
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
 from heinfer_server.evaluation.latency import Latency
 from heinfer_server.evaluation.progress import Watch, Watcher, new_cell
@@ -342,7 +342,7 @@ def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
 
 
 def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
-    monkeypatch.setattr(watching, "_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "_SECONDS", 0.001)
     (cell, descriptor), control = new_cell(), StepControl(4)
     os.close(descriptor)
     seen = Watch()
@@ -350,7 +350,7 @@ def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
         seen.begin(cell, 7)
         control.done = 1
         wait_until(lambda: seen.fraction == 0.25, 10)
-        watching.cancel(cell, 6)
+        progress.cancel(cell, 6)
         time.sleep(0.02)
         assert not control.is_cancelled
         seen.cancel()
