@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from heinfer.cli.main import app
 from heinfer.errors import ApiKeyExpiredError, SettingError, UnauthorizedError
 from heinfer_client import Client
-from heinfer_server.admission.tenants import Directory, TenantFile, Terms
+from heinfer_server.admission.registry import TenantRegistry
+from heinfer_server.admission.tenants import TenantFile, Terms
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL, OTHER = tiny_bundle(), tiny_bundle("other", idle_rotations=1)
@@ -71,7 +72,7 @@ def test_the_command_line_takes_lengths_and_dates(tmp_path, words, seconds):
     path = tmp_path / "tenants.json"
     done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--expires", words])
     assert done.exit_code == 0, done.output
-    expires = Directory(path).find(done.output.strip()).expires
+    expires = TenantRegistry(path).find(done.output.strip()).expires
     if seconds is None:
         assert datetime.fromtimestamp(expires, UTC).replace(tzinfo=None) == datetime.fromisoformat(words)
     else:
@@ -191,7 +192,7 @@ def test_names_that_no_model_has_are_refused(tmp_path):
         assert done.exit_code == 2
         assert not path.exists()
     done = CliRunner().invoke(app, ["tenant", "add", "alice", "--tenants", str(path), "--models", "a, b-1"])
-    assert Directory(path).find(done.output.strip()).models == {"a", "b-1"}
+    assert TenantRegistry(path).find(done.output.strip()).models == {"a", "b-1"}
     assert "a, b-1" in CliRunner().invoke(app, ["tenant", "list", "--tenants", str(path)]).output
 
 
@@ -205,20 +206,20 @@ def test_a_file_of_the_former_format_is_read_and_goes_on(tmp_path):
     (tenant,) = content["tenants"]
     former = [{name: key[name] for name in ("id", "sha256", "created")} for key in tenant["keys"]]
     path.write_text(json.dumps({"format": 1, "tenants": [{**tenant, "keys": former}]}))
-    assert Directory(path).find(api_key).name == "alice"
-    assert Directory(path).removed == frozenset()
+    assert TenantRegistry(path).find(api_key).name == "alice"
+    assert TenantRegistry(path).removed == frozenset()
     second = TenantFile(path).add_key("alice", Terms(4e9))
-    assert Directory(path).find(api_key).models is None
-    assert Directory(path).find(second).expires == 4e9
+    assert TenantRegistry(path).find(api_key).models is None
+    assert TenantRegistry(path).find(second).expires == 4e9
     assert json.loads(path.read_text())["format"] == 2
 
 
 def test_a_file_of_the_future_is_refused_by_name_and_nobody_is_forgotten(tmp_path):
     path = tmp_path / "tenants.json"
     api_key = TenantFile(path).add("alice")
-    directory = Directory(path)
+    directory = TenantRegistry(path)
     path.write_text(json.dumps({"format": 3, "tenants": [{"something": "new"}]}))
-    for act in (directory.refresh, lambda: TenantFile(path).add("bob"), lambda: Directory(path)):
+    for act in (directory.refresh, lambda: TenantFile(path).add("bob"), lambda: TenantRegistry(path)):
         with pytest.raises(SettingError, match=r"a newer heinfer wrote .* \(format 3, .* up to 2\): upgrade this one"):
             act()
     assert directory.find(api_key).name == "alice"

@@ -23,7 +23,8 @@ from heinfer_server.keys import frame_file
 from heinfer_server.keys.clock import Clocks, Seen
 from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.memory_storage import MemoryStorage
-from heinfer_server.keys.store import KeyStore, StoreLimits, address
+from heinfer_server.keys.storage import address
+from heinfer_server.keys.store import KeyStore, StoreLimits
 
 KEY_SET = "0" * 64
 

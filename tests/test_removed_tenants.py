@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 from heinfer.cli.main import app
 from heinfer.errors import SettingError
 from heinfer_client import Client
-from heinfer_server.admission.tenants import Directory, TenantFile
+from heinfer_server.admission.registry import TenantRegistry
+from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits
@@ -95,7 +96,7 @@ def test_all_that_is_kept_of_a_tenant_goes_within_seconds_and_of_others_nothing(
         assert http.get("/readyz").status_code == 200
     service = running.service
     assert {upload.tenant for upload in service.uploads._uploads.values()} == {
-        Directory(file._path).find(keys["bob"]).id
+        TenantRegistry(file._path).find(keys["bob"]).id
     }
     assert set(service.jobs._jobs) == {jobs[1]}
     assert len(service.jobs._idempotent) == 1
@@ -200,12 +201,12 @@ def test_a_file_that_is_not_what_it_was_purges_nobody(tmp_path, running, file, k
 
 def test_a_tenant_who_is_put_back_by_hand_is_not_purged(file, keys):
     content = json.loads(file._path.read_text())
-    gone = Directory(file._path).find(keys["alice"])
+    gone = TenantRegistry(file._path).find(keys["alice"])
     file.remove("alice")
-    assert Directory(file._path).removed == {gone.id}
+    assert TenantRegistry(file._path).removed == {gone.id}
     after = json.loads(file._path.read_text())
     file._path.write_text(json.dumps({**after, "tenants": content["tenants"]}))
-    directory = Directory(file._path)
+    directory = TenantRegistry(file._path)
     assert directory.removed == frozenset()
     assert directory.find(keys["alice"]) == gone
 
@@ -218,7 +219,7 @@ def store(folder: Path) -> KeyStore:
 
 
 def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(tmp_path, file, keys):
-    alice, bob = (Directory(file._path).find(keys[name]).id for name in ("alice", "bob"))
+    alice, bob = (TenantRegistry(file._path).find(keys[name]).id for name in ("alice", "bob"))
     with closing(store(tmp_path / "keys")) as former:
         former.add(alice, "0" * 64, b"a")
         his = former.add(bob, "0" * 64, b"b")
@@ -233,13 +234,13 @@ def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(
 
 
 def test_what_cannot_be_purged_is_named(file, keys):
-    bob = Directory(file._path).find(keys["bob"]).id
+    bob = TenantRegistry(file._path).find(keys["bob"]).id
     file.purge("f" * 16)
     for name, reason in (("carol", "no tenant carol"), (bob, "is the id of a tenant"), ("f" * 16, "purged already")):
         with pytest.raises(SettingError, match=reason):
             file.purge(name)
     done = CliRunner().invoke(app, ["tenant", "keys", "--purge", "--tenants", str(file._path)])
-    assert (done.exit_code, Directory(file._path).find(keys["bob"]).id) == (2, bob)
+    assert (done.exit_code, TenantRegistry(file._path).find(keys["bob"]).id) == (2, bob)
 
 
 def test_a_full_disk_does_not_keep_what_is_to_go(tmp_path, monkeypatch):

@@ -20,7 +20,8 @@ from typer.testing import CliRunner
 from heinfer.cli.main import app
 from heinfer.errors import SettingError
 from heinfer_server.admission import folder
-from heinfer_server.admission.tenants import Directory, TenantFile
+from heinfer_server.admission.registry import TenantRegistry
+from heinfer_server.admission.tenants import TenantFile
 
 ROUNDS = 200
 SERVICE = 65534
@@ -126,7 +127,7 @@ def test_names_beside_the_file_are_not_used(place, plant):
     assert done.returncode == 0, done.stderr
     file = place / "service" / NAME
     assert (file.stat().st_uid, stat.S_IMODE(file.stat().st_mode)) == (SERVICE, 0o600)
-    assert Directory(file).find(done.stdout.strip()).name == "alice"
+    assert TenantRegistry(file).find(done.stdout.strip()).name == "alice"
 
 
 @pytest.mark.parametrize(("plant", "cause"), REFUSED.values(), ids=REFUSED)

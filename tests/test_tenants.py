@@ -20,7 +20,8 @@ from heinfer_client import Client
 from heinfer_server import Settings
 from heinfer_server.admission import access
 from heinfer_server.admission.rates import Rate
-from heinfer_server.admission.tenants import Directory, TenantFile
+from heinfer_server.admission.registry import TenantRegistry
+from heinfer_server.admission.tenants import TenantFile
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
@@ -72,7 +73,7 @@ def test_an_api_key_is_shown_once_and_kept_nowhere(tmp_path):
     text = path.read_text()
     assert not any(key in text or key.rpartition("-")[2] in text for key in (first, second))
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    directory = Directory(path)
+    directory = TenantRegistry(path)
     assert directory.find(first) == directory.find(second)
     assert directory.find(first).name == "alice"
     assert directory.find(first[:-1]) is None
@@ -82,7 +83,7 @@ def test_an_api_key_is_shown_once_and_kept_nowhere(tmp_path):
 def test_a_revoked_key_is_nobodys_and_the_others_stay_good(tmp_path):
     file = TenantFile(tmp_path / "tenants.json")
     first, second = file.add("alice"), file.add_key("alice")
-    directory = Directory(tmp_path / "tenants.json")
+    directory = TenantRegistry(tmp_path / "tenants.json")
     file.revoke("alice", first.split("-")[1])
     directory.refresh()
     assert directory.find(first) is None
@@ -95,10 +96,10 @@ def test_a_revoked_key_is_nobodys_and_the_others_stay_good(tmp_path):
 def test_who_gets_a_name_again_is_somebody_else(tmp_path):
     file = TenantFile(tmp_path / "tenants.json")
     first = file.add("alice")
-    before = Directory(tmp_path / "tenants.json").find(first)
+    before = TenantRegistry(tmp_path / "tenants.json").find(first)
     file.remove("alice")
     again = file.add("alice")
-    assert Directory(tmp_path / "tenants.json").find(again).id != before.id
+    assert TenantRegistry(tmp_path / "tenants.json").find(again).id != before.id
 
 
 def test_commands_at_once_lose_nothing(tmp_path):
@@ -134,9 +135,9 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(SettingError, match=r"is no file of tenants .* tenants\.0\.id: .* valid string"):
         file.tenants()
     with pytest.raises(SettingError, match=r"there is no file of tenants .* makes it"):
-        Directory(tmp_path / "none")
+        TenantRegistry(tmp_path / "none")
     with pytest.raises(SettingError, match=r"cannot be read \(Is a directory\): it must be a file"):
-        Directory(tmp_path)
+        TenantRegistry(tmp_path)
     with pytest.raises(SettingError, match="cannot be written"):
         TenantFile(tmp_path / "no" / "folder").add("alice")
 
@@ -155,7 +156,7 @@ def test_the_command_line_does_the_same(tmp_path):
     run("revoke", "alice", first.split("-")[1])
     assert second.split("-")[1] in run("list")
     assert first.split("-")[1] not in run("list")
-    assert Directory(tmp_path / "tenants.json").find(second).name == "alice"
+    assert TenantRegistry(tmp_path / "tenants.json").find(second).name == "alice"
     run("remove", "alice")
     assert "alice" not in run("list")
 

@@ -29,7 +29,8 @@ from heinfer_server.evaluation.worker_setup import WorkerSetup
 from heinfer_server.isolation.confinement import PARTS, Confinement, available_parts
 from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.memory_storage import MemoryStorage
-from heinfer_server.keys.store import KeyStore, StoreLimits, address
+from heinfer_server.keys.storage import address
+from heinfer_server.keys.store import KeyStore, StoreLimits
 from heinfer_server.keys.uploads import Upload, Uploads
 from heinfer_server.memory.of_models import model_options
 from heinfer_server.memory.of_worker import largest_file, worker_bytes

@@ -10,7 +10,8 @@ from math import inf
 
 from heinfer.errors import ApiKeyExpiredError, SettingError, UnauthorizedError
 from heinfer_server.admission.rates import Rate
-from heinfer_server.admission.tenants import Directory, Who
+from heinfer_server.admission.registry import TenantRegistry
+from heinfer_server.admission.tenants import Who
 from heinfer_server.settings import Settings
 from heinfer_server.telemetry.logs import log
 
@@ -36,7 +37,7 @@ class Access:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._directory = Directory(settings.tenants) if settings.tenants else None
+        self._directory = TenantRegistry(settings.tenants) if settings.tenants else None
         self._clock = clock
         self._wall = wall
         self._reminded = -inf

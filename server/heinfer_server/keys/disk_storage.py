@@ -30,7 +30,7 @@ from heinfer_server.keys.own_folder import (
     require_own_index,
     require_owner,
 )
-from heinfer_server.keys.store import Entry
+from heinfer_server.keys.storage import Entry
 from heinfer_server.telemetry.logs import log
 
 _logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ _LIST = f"SELECT id, {', '.join(_COLUMNS)} FROM keys"  # noqa: S608 - constants
 
 
 class DiskStorage:
-    """See heinfer_server.keys.store.Storage; everything in the folder is of mode 0600, and the folder of 0700.
+    """See heinfer_server.keys.storage.Storage; everything in the folder is of mode 0600, and the folder of 0700.
 
     Raises:
         SettingError: when the folder cannot be used, has other things in it, another server uses it, or a newer heinfer

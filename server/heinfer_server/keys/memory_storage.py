@@ -7,11 +7,11 @@ from collections.abc import Collection
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Seen
 from heinfer_server.keys.frame_file import FrameFile
-from heinfer_server.keys.store import Entry
+from heinfer_server.keys.storage import Entry
 
 
 class MemoryStorage:
-    """See heinfer_server.keys.store.Storage."""
+    """See heinfer_server.keys.storage.Storage."""
 
     def __init__(self) -> None:
         self._frames: dict[str, bytes] = {}
