@@ -1,7 +1,13 @@
 """Documents say what records of benchmarks say."""
 
+import json
+
 import pytest
-from recorded import TABLES, filled, records
+from recorded import RESULTS, TABLES, filled, records
+
+from benchmarks.records import plan_record
+from heinfer.formats import bundle
+from heinfer.zoo.shipped import bundle_path
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -16,3 +22,17 @@ def test_no_label_was_wrong_without_a_mark():
             assert record[what] == 0, (record["network"], what)
     (survive,) = records("survive")
     assert [survive[what] for what in ("wrong", "mixed_up", "lost", "untyped_errors")] == [0, 0, 0, 0]
+
+
+CURRENT = ("accuracy*.json", "latency.json", "latency-cifar-*.json", "range.json", "service.json", "startup.json")
+"""Records of bundles that ship; others are of plans under other limits, or of what was planned then."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for pattern in CURRENT for path in sorted(RESULTS.glob(pattern))], ids=lambda path: path.stem
+)
+def test_a_record_is_of_the_bundle_that_ships(path):
+    for record in json.loads(path.read_text()):
+        ships = plan_record("", bundle.load(bundle_path(record["network"])))
+        for what in ("ring_degree", "levels", "rotations", "key_bytes", "upload_bytes", "download_bytes"):
+            assert record.get(what, ships[what]) == ships[what], (record["network"], what)
