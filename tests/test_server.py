@@ -85,7 +85,7 @@ class HeldWorker:
 
     def waiting(self) -> int:
         """Requests that wait for the worker: for room in it, or until it is done with the one before."""
-        return self._pool._turns.waiting + len(self._worker.line._waiters or ())
+        return self._pool._queue.waiting + len(self._worker.lock._waiters or ())
 
     async def hold(self) -> None:
         run = self._worker._run
@@ -103,7 +103,7 @@ class HeldWorker:
         """Let it start, and wait until it has nothing to do."""
         self._go.set()
         async with asyncio.timeout(SECONDS):
-            while self._worker.line.locked() or not self._pool._turns.free:
+            while self._worker.lock.locked() or not self._pool._queue.free:
                 await asyncio.sleep(0.01)
         del self._worker._run, self._worker.prefetch
         worker_pool.STUCK_SECONDS = self._stuck_seconds

@@ -60,7 +60,7 @@ class Line:
         self._go = asyncio.Event()
         self.begun = 0
         self.sent: list[Prefetched | None] = []
-        self.rest: Callable[[], bool] = lambda: self._pool._turns.free == 1 and not self.worker.lock.locked()
+        self.rest: Callable[[], bool] = lambda: self._pool._queue.free == 1 and not self.worker.lock.locked()
 
     @property
     def waiting_for_room(self) -> int:
