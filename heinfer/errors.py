@@ -402,7 +402,7 @@ class UploadDigestError(ServiceError):
 
 
 class PayloadTooLargeError(ServiceError):
-    """A request body is larger than the model's plan can need."""
+    """A request body is larger than the model can need."""
 
     code = "payload-too-large"
 

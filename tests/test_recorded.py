@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from recorded import RESULTS, TABLES, filled, records
+from recorded import RESULTS, ROOT, TABLES, filled, records
 
 from benchmarks.records import plan_record
 from heinfer.formats import bundle
@@ -36,3 +36,16 @@ def test_a_record_is_of_the_bundle_that_ships(path):
         ships = plan_record("", bundle.load(bundle_path(record["network"])))
         for what in ("ring_degree", "levels", "rotations", "key_bytes", "upload_bytes", "download_bytes"):
             assert record.get(what, ships[what]) == ships[what], (record["network"], what)
+
+
+def test_the_times_that_the_readme_quotes_are_of_the_record():
+    readme = (ROOT / "README.md").read_text()
+    native = sorted(
+        (record["threads"], record["ratio_to_seal_rotation"])
+        for record in records("latency")
+        if record["backend"] == "native"
+    )
+    (one,) = (ratio for threads, ratio in native if threads == 1)
+    (two,) = (ratio for threads, ratio in native if threads == 2)
+    assert f"= {one:.1f} SEAL rotations / " in readme
+    assert f"= {two:.1f} |" in readme

@@ -14,7 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 
 from heinfer.errors import SettingError
-from heinfer_client.trusted import Certificate, PathLike, tls_context
+from heinfer_client.tls import Certificate, PathLike, tls_context
 
 TIMEOUT = httpx.Timeout(connect=10.0, read=600.0, write=60.0, pool=None)
 """Of each step on the way; reading waits for an evaluation, and for those before it."""

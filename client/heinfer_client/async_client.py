@@ -28,6 +28,7 @@ from heinfer_client.progress import Advance, Bars
 from heinfer_client.registrations import FAREWELL_SECONDS
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
+from heinfer_client.tls import Certificate
 from heinfer_client.transfer import (
     DEADLINE,
     checked_timeout,
@@ -37,7 +38,6 @@ from heinfer_client.transfer import (
     require_open,
     transport_errors,
 )
-from heinfer_client.trusted import Certificate
 
 T = TypeVar("T")
 

@@ -27,6 +27,7 @@ from heinfer_client.progress import Advance, Bars
 from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
 from heinfer_client.retries import Budget, Patience
 from heinfer_client.session import Reading, Session
+from heinfer_client.tls import Certificate
 from heinfer_client.transfer import (
     DEADLINE,
     checked_timeout,
@@ -36,7 +37,6 @@ from heinfer_client.transfer import (
     transport_errors,
     within,
 )
-from heinfer_client.trusted import Certificate
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from PIL import Image as Pictures
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Preprocessing
 from heinfer_client.arrays import Array, finite, fractions, shapes
-from heinfer_client.decoding import kept as kept_picture
 from heinfer_client.pictures import read_picture
+from heinfer_client.pil_images import kept as kept_picture
 
 _WHITE = 255  # of the pixels that Preprocessing speaks of
 _TOLERANCE = 1e-5  # of the declared range: what is normalised in float32 is that inexact

@@ -3,9 +3,9 @@
 Values wrap round by the coefficients of the decrypted polynomial, modulo Q = prod(primes), and slots are sums of many
 coefficients: what wraps adds 2 C k(r_j) to every slot j, with C = Q / 2 / scale, a polynomial k of whole numbers that
 is not zero, and the slots' roots r_j. These are conjugate to each other, so that the product of all |k(r_j)| is a whole
-number, and their geometric mean no less than 1. Where k is small in the slots that hold zero by the layout, it is large
-in the others: either the zeros are none or a score is beyond C, unless scores far beyond C meet a lattice by chance. A
-layout without zeros has the second mark alone, and where its scores are few, they can wrap into others.
+number, and their geometric mean no less than 1. So an answer that has wrapped shows it:
+slots that hold zero by the layout no longer do, or some score is beyond C, unless scores far beyond C meet a lattice by
+chance. A layout without zeros has the second mark alone, and where its scores are few, they can wrap into others.
 
 Slots are real and copies of an element equal, but for noise. What is left when both are taken away is a sample of it,
 and no wrap at a lower level changes that: a rescale carries multiples of one modulus to multiples of the next.

@@ -100,10 +100,7 @@ class Pause:
 
 @dataclass(frozen=True)
 class Alone:
-    """A flow beside which no other such flow of the same client runs, in any thread or task; it has none in it.
-
-    It changes what they share.
-    """
+    """A flow that runs exclusively within its client, because it changes shared state; it must not yield another."""
 
     flow: Flow[None]
 

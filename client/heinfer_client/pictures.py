@@ -7,7 +7,7 @@ from PIL import Image
 
 from heinfer.errors import ImageError
 from heinfer_client.arrays import Array, shapes
-from heinfer_client.decoding import decoded
+from heinfer_client.pil_images import decoded
 
 _COMPOSITE = "Image.alpha_composite(Image.new('RGBA', image.size, 'black'), image.convert('RGBA'))"
 

@@ -122,7 +122,7 @@ class _Pieces:
             raise _nonsense(reply) from None
         if state.offset > len(self._body):
             raise _nonsense(reply)
-        # By less than a piece, or than the rest, only a service gets further that wants to be sent them for ever.
+        # Progress is a whole piece, or all the rest: else a hostile service could keep us sending for ever.
         if self._furthest < min(self._furthest + PIECE_BYTES, len(self._body)) <= state.offset:
             self._advance(state.offset - self._furthest)
             self._furthest, self._tries = state.offset, Tries(self._patience)

@@ -19,7 +19,7 @@ RingHandle: TypeAlias = Any
 class Runtime(Protocol):
     """A circuit with its constants encoded, ready to run under any client's evaluation keys.
 
-    Frames have been checked against the plan before they come here (heinfer.formats.frames).
+    Frames have been checked against the manifest before they come here (heinfer.formats.frames).
     """
 
     @property

@@ -1,4 +1,4 @@
-"""Anonymous files that are never changed again: what processes are shown, none of them can make another see."""
+"""Sealed anonymous files: no process that holds one can change what the others read."""
 
 from __future__ import annotations
 

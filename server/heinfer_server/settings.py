@@ -39,8 +39,8 @@ class Settings(BaseSettings):
         tenants: file of the tenants and their API keys, which `heinfer tenant` writes; a change counts within a second.
         no_auth: serve without API keys, everybody as one tenant; on a loopback address only, for requests that name one
             (Host, Origin). Either this or tenants.
-        tenant_requests: requests that one tenant may send in a minute; without tenants nobody counts.
-        tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute; the same.
+        tenant_requests: requests that one tenant may send in a minute; not counted without tenants.
+        tenant_bytes: bytes of bodies, in and out, that one tenant may have in a minute; not counted without tenants.
         workers: processes that evaluate, one request each at a time.
         threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
             there are fewer requests at a time than cores.

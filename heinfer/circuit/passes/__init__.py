@@ -1,4 +1,4 @@
-"""Passes over circuits: each a function from circuit to circuit that keeps what the circuit computes."""
+"""Passes over circuits: each keeps what the circuit computes; key_set.py may add rotations to save keys."""
 
 from heinfer.circuit.passes.common_subexpressions import merge_common_subexpressions
 from heinfer.circuit.passes.dead_code import remove_dead_code

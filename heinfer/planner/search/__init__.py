@@ -1,1 +1,1 @@
-"""The search over a network: which maps are fused, which layout and which kernel each layer has."""
+"""The search over a network: which maps are merged, which layout and which kernel each layer has."""

@@ -1,4 +1,4 @@
-"""Evaluations that nobody waits for on the line: begun by one request, asked for by others."""
+"""Jobs: evaluations begun by one request and fetched by later ones, without a connection that stays open."""
 
 from __future__ import annotations
 

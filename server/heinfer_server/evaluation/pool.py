@@ -56,12 +56,12 @@ class Evaluation:
 class WorkerPool:
     """A fixed number of workers: they serve holder after holder, if possible where the keys are loaded.
 
-    A worker has room for one evaluation, and when it begins a short one, for the next: what a message takes to a client
-    and back would else be a good part of the time. Whose worker is stuck finds another.
+    A worker takes one evaluation; while it runs a short one, the next request may be prefetched to it, which saves a
+    round trip of messages. If the first turns out long, the prefetched request moves to any free worker.
     """
 
-    def __init__(self, workers: Sequence[Worker], metrics: Metrics, pace: Latency) -> None:
-        self._metrics, self._latency = metrics, pace
+    def __init__(self, workers: Sequence[Worker], metrics: Metrics, latency: Latency) -> None:
+        self._metrics, self._latency = metrics, latency
         self._workers = list(workers)
         self._free = list(self._workers)
         self._queue = FairQueue(len(workers))

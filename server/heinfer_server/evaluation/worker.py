@@ -51,7 +51,7 @@ class Worker:
     started again.
 
     Attributes:
-        line: who has the process do something, holds it.
+        lock: held by whoever has the process do something.
     """
 
     def __init__(self, setup: WorkerSetup, timeout: float, registered: KeyStore, most_keys: int) -> None:
@@ -125,7 +125,7 @@ class Worker:
             os.close(descriptor)
 
     async def revive(self) -> None:
-        """Start the process anew, unless it can take a task; the line is held. WorkerFailedError as `start` does."""
+        """Start the process anew, unless it can take a task; hold the lock. WorkerFailedError as `start` does."""
         if self.running:
             return
         if self.died_idle and self._process is not None:
@@ -166,7 +166,7 @@ class Worker:
     async def evaluate(
         self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Prefetched | None = None
     ) -> Evaluated:
-        """Evaluate one request; the line is held meanwhile.
+        """Evaluate one request; hold the lock.
 
         Args:
             manifest: digest of that of the version.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import sys
 from typing import NoReturn
@@ -14,6 +12,7 @@ from heinfer_server.evaluation.messages import Kind, receive_request, send_forgo
 from heinfer_server.evaluation.progress import Watcher, open_cell
 from heinfer_server.evaluation.signals import leave_to_the_service
 from heinfer_server.evaluation.worker_setup import read_setup
+from heinfer_server.isolation.privileges import die_with
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -48,19 +47,8 @@ def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
 def main(setup: str, cell: str, pipe: str, parent: str) -> None:
     """Serve, on descriptors of these numbers; the last number is the process id of the service."""
     leave_to_the_service()
-    _die_with(int(parent))
+    die_with(int(parent))  # not even a worker that is stopped, or in an evaluation, outlives the service
     serve(int(setup), int(cell), socket.socket(fileno=int(pipe)))
-
-
-def _die_with(parent: int) -> None:
-    """Leave nothing behind when the service is killed, not even a worker that is stopped or in an evaluation.
-
-    The kernel sends the signal when the thread that made this process ends: one of the event loop's own, which last as
-    long as the service.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before
-        os._exit(1)
 
 
 if __name__ == "__main__":

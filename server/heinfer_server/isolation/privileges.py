@@ -34,7 +34,10 @@ def hide() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Have the kernel end this process when its parent, of that id, ends; at once when it has ended already."""
+    """Have the kernel end this process when its parent, of that id, ends; at once when it has ended already.
+
+    The kernel looks at the thread that made this process: it has to last as long as the parent does.
+    """
     prctl(_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -47,7 +47,7 @@ class Seen:
 
 
 Redate = Callable[[float], float]
-"""What a time was, by a clock that goes otherwise from now on."""
+"""Maps a time that was stored by the former clock to the corrected one."""
 
 
 class KeyClock:

@@ -76,10 +76,10 @@ class Upload:
 class Uploads:
     """Uploads by id. Those that stand still are over after a while, or as soon as another needs their place.
 
-    Others of their tenant may have it soon, those of other tenants later; to them, what comes more slowly than a body
-    may come stands still. One that was refused gives way at once: it waits only in case that its sender tries again.
-    And who has fewer than another, with the new one, gets a place of theirs: no two tenants keep all places, and nobody
-    loses the only one.
+    Others of their tenant may have it soon, those of other tenants later; to other tenants, an upload slower than
+    BODY_SECONDS_PER_MIB counts as stalled. One that was refused gives way at once: it waits only in case that its
+    sender tries again. A tenant with fewer uploads than another, the new one counted, gets a place of the other's: no
+    two tenants keep all places, and nobody loses the only one.
 
     Args:
         capacity: bytes of all that are under way together, as they were announced.

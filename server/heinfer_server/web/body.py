@@ -19,7 +19,7 @@ _MAX_DIGITS = 20
 
 
 async def read_body(request: Request, length: int, seconds_per_mib: float) -> bytes:
-    """Read a body that the model's plan says has `length` bytes.
+    """Read a body that by the model's manifest has `length` bytes.
 
     A shorter one is returned as it is: the reader of frames has the words for it.
 
