@@ -363,8 +363,10 @@ def test_who_reads_and_stands_still_or_takes_everything_is_ended(tmp_path, monke
 
 
 WAITS = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which nohup has ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from heinfer_server.operator import stored
 save = stored._save
 def slowly(folder, answer):
