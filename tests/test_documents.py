@@ -41,6 +41,12 @@ def ours() -> Iterator[str]:
 
 
 OURS = "\n".join(ours()) + "\n"
+CODE = "\n".join(
+    path.read_text()
+    for folder in ("heinfer", "server", "client", "native", "benchmarks", "monitoring")
+    for path in (ROOT / folder).rglob("*")
+    if path.suffix in (".py", ".cpp", ".h", ".yml")
+)
 TOP = tuple(f"{path.name}/" for path in ROOT.iterdir() if path.is_dir() and path.name not in NOT_OURS)
 
 
@@ -171,6 +177,20 @@ def test_names_of_packages_and_what_is_in_them_exist(document: Path) -> None:
     named = {name.split("(")[0] for name in in_code(document.read_text())}
     ours = [name for name in sorted(named) if dotted.fullmatch(name) and not name.endswith(SOURCES)]
     assert not [name for name in ours if not resolves(name)]
+
+
+CLASSES_OF_OTHERS = {"BatchEncoder", "DynamicUser", "ExecStart", "TimeoutStartSec", "TimeoutStopSec", "WatchdogSec"}
+"""Classes of SEAL, settings of systemd."""
+
+
+@every_page_of_today
+def test_classes_that_are_named_exist(document: Path) -> None:
+    if document.name == "glossary.md":  # it has others' names; tests/test_glossary.py looks at ours
+        return
+    named = {
+        word for word in in_code(document.read_text()) if re.fullmatch(r"(?:[A-Z][a-z]+){2,}", word)
+    } - CLASSES_OF_OTHERS
+    assert not [word for word in sorted(named) if not re.search(rf"\b{word}\b", CODE)]
 
 
 def resolves(name: str) -> bool:
