@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from heinfer.backends.native.library import LibraryObject, library
+from heinfer.backends.native.library import library
 from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.errors import MissingKeyError
 
@@ -21,7 +21,7 @@ class NativeKeys:
         self._levels = dict(levels)
         self._threads = threads
         self._steps: set[int] = set()
-        self.handle: LibraryObject = library().Keys(ring.handle)
+        self.handle = library().Keys(ring.handle)
 
     def add(self, step: int, digits: Words, seeds: Sequence[bytes]) -> None:
         """Add a key that has been checked, unless nothing needs it.

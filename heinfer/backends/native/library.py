@@ -1,16 +1,20 @@
-"""The border to heinfer-native: whether it can be used, and its module; everything untyped of it stays behind this."""
+"""The border to heinfer-native: whether it can be used, and its module (native/heinfer_native/__init__.pyi)."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from heinfer.errors import BackendError, SettingError
 
-LibraryObject: TypeAlias = Any
-"""An object of the library; which class it is, the names around it say."""
+if TYPE_CHECKING:
+    import heinfer_native
 
 ISA_VARIABLE = "HEINFER_NATIVE_ISA"
 """Environment variable that forces an instruction set: avx512, avx2 or portable."""
@@ -18,6 +22,27 @@ ISA_VARIABLE = "HEINFER_NATIVE_ISA"
 
 FORMAT = 1
 """Of what the library is called with: its arrays, their numbers, its functions (native/src/module.cpp has the same)."""
+
+
+class Library(Protocol):
+    """The module, as far as heinfer uses it."""
+
+    FORMAT: int
+    Ring: type[heinfer_native.Ring]
+    Keys: type[heinfer_native.Keys]
+    Control: type[heinfer_native.Control]
+    Program: type[heinfer_native.Program]
+
+    def instruction_sets(self) -> list[str]:
+        """Those that this processor has, the best first."""
+
+    def expand_seed(self, seed: bytes, n: int, moduli: Sequence[int], kernels: str = "") -> NDArray[np.uint64]:
+        """Uniform polynomials (moduli, n), as SEAL expands them."""
+
+    def encode(
+        self, ring: heinfer_native.Ring, slots: NDArray[np.float64], scale: float, primes: Sequence[int]
+    ) -> NDArray[np.uint32]:
+        """Residues (primes, n) of an encoded plaintext."""
 
 
 def native_problem() -> str | None:
@@ -34,18 +59,18 @@ def is_installed() -> bool:
     return native_problem() is None
 
 
-def library() -> LibraryObject:
+def library() -> Library:
     """The module; BackendError when it is not installed, or built for another heinfer."""
-    problem = native_problem()
-    if problem:
+    problem, found = native_problem(), _import()
+    if problem or isinstance(found, str):
         raise BackendError(f"{problem}: make setup builds it, or pip install ./native")
-    return _import()
+    return found
 
 
 @cache
-def _import() -> LibraryObject | str:
+def _import() -> Library | str:
     try:
-        return import_module("heinfer_native")
+        return cast("Library", import_module("heinfer_native"))
     except ModuleNotFoundError:
         return "heinfer-native is not installed"
     except ImportError as error:  # of another Python, or without a function that is named in it

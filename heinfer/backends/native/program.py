@@ -13,7 +13,7 @@ import numpy as np
 from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Rotations
 from heinfer.backends.native.keys import NativeKeys
-from heinfer.backends.native.library import LibraryObject, library
+from heinfer.backends.native.library import library
 from heinfer.backends.native.plan import NativePlan, native_plan
 from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.circuit.counts import Counts
@@ -25,7 +25,7 @@ class Progress:
     """What another thread may know and do of a run."""
 
     def __init__(self) -> None:
-        self.handle: LibraryObject = library().Control()
+        self.handle = library().Control()
 
     @property
     def instructions_done(self) -> int:
@@ -73,7 +73,7 @@ class NativeProgram:
         self.plan: NativePlan = native_plan(typed, exact=exact, most_constant_bytes=most_constant_bytes)
         self._threads = threads
         plan = self.plan
-        self._handle: LibraryObject = library().Program(
+        self._handle = library().Program(
             ring.handle, plan.value_array, plan.code_array, plan.inputs, typed.circuit.outputs, plan.arena.rows
         )
         self._load(folder, saves)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.backends.native.library import LibraryObject, instruction_set, library
+from heinfer.backends.native.library import instruction_set, library
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.security import require_128_bit
 
@@ -28,7 +28,7 @@ class NativeRing:
         """Open a ring; `kernels` forces an instruction set where the environment does not."""
         self.parameters = parameters
         chosen = instruction_set() if kernels is None else kernels
-        self.handle: LibraryObject = library().Ring(parameters.ring_degree, list(parameters.primes), chosen)
+        self.handle = library().Ring(parameters.ring_degree, list(parameters.primes), chosen)
 
     @classmethod
     def secure(cls, parameters: Parameters) -> NativeRing:
