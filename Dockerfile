@@ -7,6 +7,7 @@ COPY requirements requirements
 COPY heinfer heinfer
 COPY server server
 COPY client client
+COPY cli cli
 COPY native native
 RUN apt-get update && apt-get install --yes --no-install-recommends g++
 # What is fetched is what requirements/*.lock have the SHA-256 of; what builds stays here.

@@ -17,12 +17,12 @@ from benchmarks.subject import Subject
 from heinfer.backends import choose_backend
 from heinfer.backends.cleartext import simulate
 from heinfer.circuit.precision import DEVIATIONS
-from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
-from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.zoo.cifar import cifar10_test
 from heinfer.zoo.data import CIFAR10, Images, mnist_test
+from heinfer_cli.comparison import Scores, cleartext_scores, precision_bits
+from heinfer_cli.models import bundle_file
 from heinfer_client.codec import Codec
 
 EXEMPT_MARGIN = 2.0**-8

@@ -20,10 +20,10 @@ from benchmarks.records import Record, write_records
 from benchmarks.samples import image_for
 from heinfer.backends import choose_backend
 from heinfer.ckks.secret import SecretSide
-from heinfer.cli.local_server import local_server
-from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
+from heinfer_cli.local_server import local_server
+from heinfer_cli.models import bundle_file
 from heinfer_client.codec import Codec
 from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.models import ServedModel, digest_of

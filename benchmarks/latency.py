@@ -24,13 +24,13 @@ from benchmarks.untrained import SEED, compile_random
 from heinfer.backends import BACKENDS, choose_backend
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import planner_of
-from heinfer.cli.local_server import local_server
-from heinfer.cli.models import bundle_file
-from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.planner.requirements import NO_LIMITS
 from heinfer.zoo.reference import REQUIREMENTS, compile_reference
+from heinfer_cli.local_server import local_server
+from heinfer_cli.models import bundle_file
+from heinfer_cli.options import DataDir
 from heinfer_client import Client
 
 EVALUATIONS = 12

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from benchmarks.wrapping import wrapped
 from heinfer.backends.cleartext import simulate
-from heinfer.cli.comparison import Scores
 from heinfer.formats.bundle import Bundle
+from heinfer_cli.comparison import Scores
 from heinfer_client.codec import Codec, Decrypted
 
 

@@ -25,13 +25,13 @@ from benchmarks.records import Record, plan_record, save_records, show_table
 from benchmarks.resumable import ResultsFile
 from benchmarks.subject import Subject
 from heinfer.backends import choose_backend
-from heinfer.cli.comparison import Scores
-from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
 from heinfer.zoo import BUNDLES
 from heinfer.zoo.cifar import cifar10_test
 from heinfer.zoo.data import CIFAR10, mnist_test
+from heinfer_cli.comparison import Scores
+from heinfer_cli.models import bundle_file
 from heinfer_client import Confidence
 from heinfer_client.codec import Decrypted
 from heinfer_client.prediction import confidence_of

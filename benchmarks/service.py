@@ -21,10 +21,10 @@ from benchmarks.records import Record, spread, write_records
 from benchmarks.samples import image_for
 from heinfer.backends import NativeOptions, choose_backend
 from heinfer.ckks.secret import SecretSide
-from heinfer.cli.local_server import local_server
-from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
+from heinfer_cli.local_server import local_server
+from heinfer_cli.models import bundle_file
 from heinfer_client import Client
 from heinfer_client.codec import Codec
 from heinfer_server.evaluation.evaluator import Evaluator

@@ -18,9 +18,9 @@ from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table, spread
 from benchmarks.samples import image_for
 from heinfer.ckks.secret import SecretSide
-from heinfer.cli.models import bundle_file
 from heinfer.formats import bundle
 from heinfer.measurement.machine import describe_machine, today
+from heinfer_cli.models import bundle_file
 from heinfer_client.codec import Codec
 
 NETWORKS = ("mnist-ffconv", "cifar-accurate")

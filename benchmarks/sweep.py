@@ -20,7 +20,6 @@ import heinfer
 from benchmarks.evaluations import Evaluations
 from benchmarks.options import Json
 from benchmarks.records import Record, plan_record, save_records, show_table, spread
-from heinfer.cli.options import DataDir
 from heinfer.compiler.compile import CompiledModel
 from heinfer.convert import factorize
 from heinfer.costs.tables import cost_table
@@ -32,6 +31,7 @@ from heinfer.zoo.measure import evaluate
 from heinfer.zoo.reference import REQUIREMENTS, preprocessing
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
+from heinfer_cli.options import DataDir
 
 NETWORK, UNFACTORIZED = "mnist-ffconv", "mnist-plain"
 RANKS = (1, 2, 4, 8, 16)

@@ -12,7 +12,6 @@ from rich.progress import track
 
 from benchmarks.options import Json
 from benchmarks.records import Record, save_records, show_table
-from heinfer.cli.options import DataDir
 from heinfer.formats import bundle
 from heinfer.zoo import BUNDLES
 from heinfer.zoo.checkpoint import read_metadata
@@ -22,6 +21,7 @@ from heinfer.zoo.measure import evaluate
 from heinfer.zoo.reference import training_command
 from heinfer.zoo.registry import reference
 from heinfer.zoo.training import load
+from heinfer_cli.options import DataDir
 
 RESULTS = Path("benchmarks/results/trained.json")
 

@@ -23,7 +23,6 @@ from heinfer.circuit.passes import remove_dead_code
 from heinfer.circuit.passes.scales import Scales, assign_scales
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.secret import SecretSide
-from heinfer.cli.comparison import precision_bits
 from heinfer.formats.residues import CiphertextFrame
 from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext
@@ -33,6 +32,7 @@ from heinfer.measurement.machine import describe_machine, today
 from heinfer.network.folding import fold
 from heinfer.planner.plan import Plan
 from heinfer.zoo.registry import reference
+from heinfer_cli.comparison import precision_bits
 
 NETWORK = "lola-cifar"
 SEED = 0

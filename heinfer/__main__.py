@@ -1,6 +1,6 @@
 """python -m heinfer: the command line."""
 
-from heinfer.cli import main
+from heinfer_cli import main
 
 if __name__ == "__main__":
     main()

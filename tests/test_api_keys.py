@@ -14,8 +14,8 @@ from test_server import assert_problem
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import ApiKeyExpiredError, SettingError, UnauthorizedError
+from heinfer_cli.main import app
 from heinfer_client import Client
 from heinfer_server.admission.registry import TenantRegistry
 from heinfer_server.admission.tenants import TenantFile, Terms

@@ -9,11 +9,11 @@ from in_process import URL, Recorded, RunningService, running_service
 from small_model import NETWORK, SHAPE, small_model
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 
-from heinfer.cli.comparison import cleartext_scores as scores_of_circuit
 from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
 from heinfer.planner.requirements import Requirements
+from heinfer_cli.comparison import cleartext_scores as scores_of_circuit
 from heinfer_client import AsyncClient, Client, Prediction
 from heinfer_client.codec import Codec
 

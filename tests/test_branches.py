@@ -30,7 +30,6 @@ from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import Scales, assign_scales
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.seal import Ring
-from heinfer.cli.report_table import print_report
 from heinfer.compiler.compile import CompiledModel, compile_network
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
@@ -44,6 +43,7 @@ from heinfer.network.operators import AveragePool, Flatten, Operator
 from heinfer.planner.plan import LinearStep, Plan
 from heinfer.planner.requirements import DEFAULT, Requirements
 from heinfer.planner.search.search import plan_network
+from heinfer_cli.report_table import print_report
 
 
 def conv(c_in: int, c_out: int, kernel: int = 3, stride: int = 1, seed: int = 0) -> Operator:

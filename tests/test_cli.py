@@ -17,10 +17,6 @@ from typer.testing import CliRunner
 import heinfer_client
 from heinfer import __version__, zoo
 from heinfer.baselines.names import Policy
-from heinfer.cli import comparison
-from heinfer.cli.local_server import local_server
-from heinfer.cli.main import app
-from heinfer.cli.options import parse_bytes
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import ServiceUnavailableError, SettingError, UnknownModelError
 from heinfer.extras import needs
@@ -28,6 +24,10 @@ from heinfer.formats import bundle as bundles
 from heinfer.measurement import measure
 from heinfer.planner.requirements import NO_LIMITS, Limits, Objective, Requirements
 from heinfer.zoo import checkpoint, reference
+from heinfer_cli import comparison
+from heinfer_cli.local_server import local_server
+from heinfer_cli.main import app
+from heinfer_cli.options import parse_bytes
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "keys", "demo")
 
@@ -347,7 +347,7 @@ def test_predict_sends_images_in_batches_to_a_model_that_takes_them(tmp_path):
 
 
 def test_predict_loads_neither_torch_nor_a_web_framework():
-    script = "from heinfer.cli.main import app; app(['predict', 'http://127.0.0.1:1', 'x.png'], standalone_mode=False)"
+    script = "from heinfer_cli.main import app; app(['predict', 'http://127.0.0.1:1', 'x.png'], standalone_mode=False)"
     script = f"import sys\ntry:\n    {script}\nfinally:\n    print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
     modules = done.stdout.split()

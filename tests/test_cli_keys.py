@@ -17,7 +17,7 @@ from tiny_model import tiny_bundle
 from heinfer.ckks import protection, secret_file
 from heinfer.ckks.protection import Kind, Passphrase
 from heinfer.ckks.secret import SecretSide
-from heinfer.cli.local_server import local_server
+from heinfer_cli.local_server import local_server
 
 MODEL = tiny_bundle()
 
@@ -98,7 +98,7 @@ def test_show_needs_no_passphrase_and_knows_former_files(path, passphrase):
 
 def test_show_needs_nothing_that_talks_to_a_service(path):
     make(path)
-    without = "import sys; sys.modules['httpx'] = None; from heinfer.cli.main import main; main()"
+    without = "import sys; sys.modules['httpx'] = None; from heinfer_cli.main import main; main()"
     words = [sys.executable, "-c", without, "keys", "show", str(path)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import InsecureConnectionError, ServiceError, ServiceUnavailableError, SettingError
+from heinfer_cli.main import app
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client.address import _is_loopback
 from heinfer_client.answers import Answer

@@ -9,7 +9,6 @@ from typer.testing import CliRunner
 
 from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.levels import key_levels
-from heinfer.cli.main import app
 from heinfer.convert.timing import planned
 from heinfer.costs.cost import Cost
 from heinfer.costs.tables import cost_table
@@ -19,6 +18,7 @@ from heinfer.network.folding import fold
 from heinfer.network.ir import Network
 from heinfer.planner.requirements import Requirements
 from heinfer.zoo.registry import reference
+from heinfer_cli.main import app
 
 BACKENDS = ("tenseal", "native")
 

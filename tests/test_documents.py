@@ -16,7 +16,7 @@ import typer
 from pages import ROOT, blocks, shell_lines
 
 from benchmarks.__main__ import app as benchmarks
-from heinfer.cli.main import app as heinfer
+from heinfer_cli.main import app as heinfer
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 TODAY = [document for document in DOCUMENTS if document.name != "CHANGELOG.md"]  # that one says what once was
@@ -43,7 +43,7 @@ def ours() -> Iterator[str]:
 OURS = "\n".join(ours()) + "\n"
 CODE = "\n".join(
     path.read_text()
-    for folder in ("heinfer", "server", "client", "native", "benchmarks", "monitoring")
+    for folder in ("heinfer", "server", "client", "cli", "native", "benchmarks", "monitoring")
     for path in (ROOT / folder).rglob("*")
     if path.suffix in (".py", ".cpp", ".h", ".yml")
 )

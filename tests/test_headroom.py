@@ -15,7 +15,6 @@ from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.statistics import MARGIN, observe
 from heinfer.circuit.worst_case import worst_cases
 from heinfer.ckks.seal import Ring
-from heinfer.cli.comparison import cleartext_scores
 from heinfer.compiler.compile import CompiledModel, compile_network
 from heinfer.compiler.report import report
 from heinfer.compiler.scaling import recalibrate
@@ -23,6 +22,7 @@ from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.planner.requirements import Requirements
 from heinfer.zoo import bundle_path
+from heinfer_cli.comparison import cleartext_scores
 
 y, x = np.indices((28, 28))
 CHECKER = ((y // 2 + x // 2) % 2 * 255).astype(np.uint8)

@@ -21,7 +21,6 @@ from heinfer.backends.native.arena import MOST_ROWS
 from heinfer.circuit.counts import count, count_layers
 from heinfer.circuit.ir import Circuit, Kind, Layer, Op
 from heinfer.circuit.passes import remove_dead_code
-from heinfer.cli.report_table import print_report
 from heinfer.compiler.report import report
 from heinfer.errors import BundleError, CircuitError, ManifestError
 from heinfer.formats.bundle import (
@@ -36,6 +35,7 @@ from heinfer.formats.bundle import (
 from heinfer.formats.circuit_tensors import circuit_of, tensors_of
 from heinfer.formats.manifest import parse_manifest
 from heinfer.zoo.shipped import BUNDLES
+from heinfer_cli.report_table import print_report
 
 GOOD = sample_bundle()
 MANY = 10_000

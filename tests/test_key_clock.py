@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
+from heinfer_cli.main import app
 from heinfer_server.errors import StorageError
 from heinfer_server.keys.clock import Clocks, KeyClock, Seen
 from heinfer_server.keys.disk_storage import DiskStorage

@@ -19,8 +19,6 @@ from typer.testing import CliRunner
 
 from benchmarks.wrapping import wrapped
 from heinfer.circuit.interpret import run
-from heinfer.cli.local_server import local_server
-from heinfer.cli.main import app
 from heinfer.compiler.compile import compile_network
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError
 from heinfer.formats import bundle as bundles
@@ -31,6 +29,8 @@ from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
 from heinfer.planner.requirements import Requirements
+from heinfer_cli.local_server import local_server
+from heinfer_cli.main import app
 from heinfer_client import AsyncClient, Client, Confidence, Prediction
 from heinfer_client.codec import Codec
 from heinfer_client.marks import Marks, read_marks

@@ -9,7 +9,7 @@ from other_systems import SYSTEMS, run_on
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.secret import SecretSide
 
-COMMAND = "from heinfer.cli import main; import sys; sys.argv = ['heinfer', *sys.argv[1:]]; main()\n"
+COMMAND = "from heinfer_cli import main; import sys; sys.argv = ['heinfer', *sys.argv[1:]]; main()\n"
 
 
 @pytest.fixture(params=SYSTEMS)
@@ -39,7 +39,7 @@ def test_keys_are_made_and_images_encrypted(system, tmp_path):
     assert not list((tmp_path / "scratch").iterdir())  # nothing of a key is left
 
 
-@pytest.mark.parametrize("module", ["heinfer_client", "heinfer.cli.main", "heinfer.compiler.compile", "heinfer.zoo"])
+@pytest.mark.parametrize("module", ["heinfer_client", "heinfer_cli.main", "heinfer.compiler.compile", "heinfer.zoo"])
 def test_what_runs_there_is_imported(system, module, tmp_path):
     done = run_on(system, f"import {module}", tmp_path)
     assert done.returncode == 0, done.stderr

@@ -9,13 +9,13 @@ from small_model import small_model
 from tiny_model import tiny_bundle
 
 from heinfer.backends import choose_backend
-from heinfer.cli.report_table import print_report
 from heinfer.compiler.compile import CompiledModel
 from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs
 from heinfer.errors import FormatError
 from heinfer.planner.requirements import Requirements
+from heinfer_cli.report_table import print_report
 
 
 @pytest.fixture(scope="module")

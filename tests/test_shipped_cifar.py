@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heinfer.cli.comparison import cleartext_scores
 from heinfer.compiler.report import report
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path
 from heinfer.zoo.archives import DATA_DIR_SETTING
 from heinfer.zoo.cifar import cifar10_test
+from heinfer_cli.comparison import cleartext_scores
 
 needs_cifar = pytest.mark.skipif(
     not (Path(os.environ.get(DATA_DIR_SETTING, "nowhere")) / "cifar10").is_dir(),

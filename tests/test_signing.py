@@ -14,10 +14,10 @@ from in_process import running_service
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import SettingError, UntrustedBundleError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.signature import public_key, signature_path, signed, signer_of
+from heinfer_cli.main import app
 from heinfer_server import Settings
 from heinfer_server.models import load_models
 
@@ -171,7 +171,7 @@ def test_wrong_keys_are_refused_by_name(file, tmp_path, pair):
 
 
 def test_without_the_library_the_extra_is_named(file, pair):
-    script = "import sys; sys.modules['cryptography'] = None; from heinfer.cli import main; main()"
+    script = "import sys; sys.modules['cryptography'] = None; from heinfer_cli import main; main()"
     for verb, option in (("sign", "--key"), ("verify", "--trust")):
         command = [sys.executable, "-c", script, verb, str(file), option, str(pair[verb == "verify"])]
         result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -19,8 +19,8 @@ from server_process import alive, children_of, wait_until
 from test_key_store import read
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import SettingError
+from heinfer_cli.main import app
 from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.keys.disk_storage import DiskStorage
 from heinfer_server.keys.store import KeyStore, StoreLimits

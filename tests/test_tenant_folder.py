@@ -17,8 +17,8 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import SettingError
+from heinfer_cli.main import app
 from heinfer_server.admission import folder
 from heinfer_server.admission.registry import TenantRegistry
 from heinfer_server.admission.tenants import TenantFile

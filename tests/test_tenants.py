@@ -14,8 +14,8 @@ from test_server import assert_problem
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.cli.main import app
 from heinfer.errors import RateLimitedError, SettingError, UnauthorizedError
+from heinfer_cli.main import app
 from heinfer_client import Client
 from heinfer_server import Settings
 from heinfer_server.admission import access

@@ -26,13 +26,13 @@ from benchmarks.peers.channel import reset_peak
 from benchmarks.peers.environment import Driven, driven, interpreter
 from benchmarks.peers.networks import SEED, in_unit_range, scores, trained, training_images
 from benchmarks.records import Record, show_table, spread, write_records
-from heinfer.cli.options import DataDir
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.planner import SEARCH
 from heinfer.planner.requirements import DEFAULT, Requirements
 from heinfer.zoo.data import mnist_test
+from heinfer_cli.options import DataDir
 
 Array = NDArray[np.float64]
 

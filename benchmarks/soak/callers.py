@@ -11,10 +11,10 @@ from time import monotonic, sleep
 import httpx
 import numpy as np
 
-from heinfer.cli.comparison import Scores, cleartext_scores, precision_bits
 from heinfer.errors import ServiceError
 from heinfer.formats.bundle import Bundle
 from heinfer.zoo import digits
+from heinfer_cli.comparison import Scores, cleartext_scores, precision_bits
 from heinfer_client import Client
 
 _LEAST_BITS = 8.0

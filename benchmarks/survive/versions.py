@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import heinfer
-from heinfer.cli.comparison import Scores, cleartext_scores
 from heinfer.formats.bindings import manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import Preprocessing
+from heinfer_cli.comparison import Scores, cleartext_scores
 
 NAME = "survivor"
 

@@ -25,7 +25,7 @@ async def call():
 asyncio.run(call())
 """
 
-COMMAND = "from heinfer.cli import main; import sys; sys.argv = ['heinfer', *sys.argv[1:]]; main()\n"
+COMMAND = "from heinfer_cli import main; import sys; sys.argv = ['heinfer', *sys.argv[1:]]; main()\n"
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,7 @@ def server(container, api_key) -> Iterator[subprocess.Popen[str]]:
 
 def test_what_is_installed_is_all_of_the_source(container):
     (packages,) = container.root.glob("lib/python3*/site-packages")
-    for source in ("heinfer", "server/heinfer_server", "client/heinfer_client"):
+    for source in ("heinfer", "server/heinfer_server", "client/heinfer_client", "cli/heinfer_cli"):
         assert files_of(packages / Path(source).name) == files_of(ROOT / source)
 
 

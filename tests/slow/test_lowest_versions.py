@@ -30,7 +30,7 @@ def lowest() -> list[str]:
 def environment(tmp_path_factory) -> Path:
     """A virtual environment of these and of heinfer."""
     folder, source = tmp_path_factory.mktemp("lowest"), tmp_path_factory.mktemp("source")
-    for name in ("heinfer", "server", "client"):
+    for name in ("heinfer", "server", "client", "cli"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
@@ -50,7 +50,7 @@ def run(environment: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_everything_is_imported_without_a_warning_that_is_shown(environment):
     script = (
-        "import heinfer, heinfer_client, heinfer_server, heinfer.cli; "
+        "import heinfer, heinfer_client, heinfer_server, heinfer_cli; "
         "print(heinfer.load, heinfer.Limits, heinfer_server.create_app, heinfer_server.run, heinfer_server.Settings)"
     )
     done = run(environment, "python", "-W", "error::UserWarning", "-c", script)

@@ -16,11 +16,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from heinfer.cli.out_of_range import OUT_OF_RANGE, OUT_OF_RANGE_MEANS, in_words
 from heinfer.extras import needs
+from heinfer_cli.out_of_range import OUT_OF_RANGE, OUT_OF_RANGE_MEANS, in_words
 
 if TYPE_CHECKING:
-    from heinfer.cli.comparison import Scores
+    from heinfer_cli.comparison import Scores
     from heinfer_client import Client, Prediction
 
 _MODEL = "mnist-ffconv"
@@ -53,10 +53,10 @@ def demo(
         from heinfer_client import Client
     with needs("server"):
         import heinfer_server  # noqa: F401 - so that it is missing here, and not in the server's process
-    from heinfer.cli.comparison import cleartext_scores
-    from heinfer.cli.local_server import local_server
     from heinfer.formats import bundle
     from heinfer.zoo import bundle_path, digits
+    from heinfer_cli.comparison import cleartext_scores
+    from heinfer_cli.local_server import local_server
 
     console = Console()
     model, twenty = bundle.load(bundle_path(_MODEL)), digits()
@@ -126,7 +126,7 @@ def _print_figures(client: Client, console: Console) -> None:
 
 
 def _summary(results: list[_Result]) -> str:
-    from heinfer.cli.comparison import precision_bits
+    from heinfer_cli.comparison import precision_bits
 
     count = len(results)
     match = sum(result.predicted == result.expected for result in results)

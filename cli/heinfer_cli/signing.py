@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from heinfer.cli.models import bundle_file
 from heinfer.errors import SettingError
 from heinfer.formats import bundle as bundles
 from heinfer.formats.signature import digest_of_file, signature_path, signed, signer_of
+from heinfer_cli.models import bundle_file
 
 _PASSPHRASE = "HEINFER_SIGNING_PASSPHRASE"  # noqa: S105 - the name of a variable
 

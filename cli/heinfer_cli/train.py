@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from heinfer.cli.options import DataDir
 from heinfer.extras import needs
+from heinfer_cli.options import DataDir
 
 
 def train(  # noqa: PLR0913, PLR0917 - one option for each choice

@@ -11,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from heinfer.cli.client_options import (
+from heinfer.errors import ImageError
+from heinfer.extras import needs
+from heinfer_cli.client_options import (
     AllowPlainHttp,
     ApiKey,
     Ca,
@@ -21,9 +23,7 @@ from heinfer.cli.client_options import (
     UseKeyring,
     passphrase_of,
 )
-from heinfer.cli.out_of_range import OUT_OF_RANGE_MEANS, confidence_in_words, in_words
-from heinfer.errors import ImageError
-from heinfer.extras import needs
+from heinfer_cli.out_of_range import OUT_OF_RANGE_MEANS, confidence_in_words, in_words
 
 if TYPE_CHECKING:
     from heinfer_client.images import Image

@@ -11,18 +11,18 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from heinfer import __version__
-from heinfer.cli.calibrate import calibrate
-from heinfer.cli.compile import compile_network
-from heinfer.cli.demo import demo
-from heinfer.cli.keys import keys
-from heinfer.cli.plan import plan
-from heinfer.cli.predict import predict
-from heinfer.cli.serve import serve
-from heinfer.cli.signing import sign, verify
-from heinfer.cli.stored import backup, confirm_clock
-from heinfer.cli.tenant import tenant
-from heinfer.cli.train import train
 from heinfer.errors import HeinferError, ServiceError
+from heinfer_cli.calibrate import calibrate
+from heinfer_cli.compile import compile_network
+from heinfer_cli.demo import demo
+from heinfer_cli.keys import keys
+from heinfer_cli.plan import plan
+from heinfer_cli.predict import predict
+from heinfer_cli.serve import serve
+from heinfer_cli.signing import sign, verify
+from heinfer_cli.stored import backup, confirm_clock
+from heinfer_cli.tenant import tenant
+from heinfer_cli.train import train
 
 REFUSED = 2
 """Exit code for what the user can put right, as for a wrong option."""

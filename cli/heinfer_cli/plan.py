@@ -9,11 +9,11 @@ import typer
 from rich.console import Console
 
 from heinfer.baselines.names import Policy
-from heinfer.cli.key_table import print_key_curve
-from heinfer.cli.models import bundle_file
-from heinfer.cli.options import Costs, CostsOf
-from heinfer.cli.report_table import print_cost, print_report
 from heinfer.extras import needs
+from heinfer_cli.key_table import print_key_curve
+from heinfer_cli.models import bundle_file
+from heinfer_cli.options import Costs, CostsOf
+from heinfer_cli.report_table import print_cost, print_report
 
 
 def plan(

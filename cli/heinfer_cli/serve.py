@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from heinfer.cli.models import bundle_file
 from heinfer.errors import SettingError
 from heinfer.extras import needs
+from heinfer_cli.models import bundle_file
 
 
 def serve(  # noqa: PLR0913, PLR0917 - one for each option

@@ -13,11 +13,11 @@ import typer
 from rich.console import Console
 
 from heinfer.baselines.names import Policy
-from heinfer.cli.options import Costs, CostsOf, DataDir, parse_bytes
-from heinfer.cli.report_table import print_report
 from heinfer.errors import DataError, SettingError
 from heinfer.extras import needs
 from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Requirements
+from heinfer_cli.options import Costs, CostsOf, DataDir, parse_bytes
+from heinfer_cli.report_table import print_report
 
 _OBJECTIVES = {objective.replace(" ", "-"): objective for objective in Objective}
 

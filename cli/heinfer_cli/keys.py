@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from heinfer.cli.client_options import (
+from heinfer.errors import ServiceError, SettingError
+from heinfer.extras import needs
+from heinfer_cli.client_options import (
     AllowPlainHttp,
     ApiKey,
     Ca,
@@ -22,8 +24,6 @@ from heinfer.cli.client_options import (
     new_passphrase,
     passphrase_of,
 )
-from heinfer.errors import ServiceError, SettingError
-from heinfer.extras import needs
 
 if TYPE_CHECKING:
     from heinfer.ckks.secret_file import SecretFile
