@@ -20,11 +20,11 @@ demo: .venv/.runtime .venv/.native ## classify 20 encrypted digits over HTTP; ne
 	@$(BIN)/python -m heinfer demo --started $(STARTED)
 
 test: .venv/.dev .venv/.native ## the tests that run on every change
-	@$(BIN)/python -m pytest tests --ignore=tests/slow
+	@$(BIN)/python -m pytest tests -m "not slow"
 	@$(ELAPSED)
 
 test-slow: .venv/.dev .venv/.native ## the tests that start processes, train, attack the service or build environments
-	@$(BIN)/python -m pytest tests/slow
+	@$(BIN)/python -m pytest tests -m slow
 	@$(ELAPSED)
 
 check: .venv/.dev .venv/.native ## style, types, direction of imports; the native code under sanitizers

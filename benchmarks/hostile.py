@@ -12,7 +12,7 @@ from heinfer.formats.bundle import Bundle
 from heinfer.formats.frame_fields import ciphertext_fields
 from heinfer_server.isolation.calls import NUMBERS
 
-CODE = Path(__file__).parents[1] / "tests" / "hostile_worker"
+CODE = Path(__file__).parents[1] / "tests" / "support" / "hostile_worker"
 
 FAILS = ("files", "looking", "proc", "memory_of_others", "signals", "programs", "network", "rights", "memory")
 """What the worker goes on after: every attempt is refused."""

@@ -1,4 +1,4 @@
-"""Fixtures of several files; that this one is here puts this folder on the import path, also for the tests below it."""
+"""Fixtures of several files."""
 
 import httpx
 import pytest

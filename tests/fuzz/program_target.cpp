@@ -1,7 +1,7 @@
 // Fuzz target of the native library's reader of programs: what it takes is also run, on a ring of N = 64.
 //
 // Built with -fsanitize=fuzzer,address,undefined (`make fuzz-native`), or with -DREPLAY and any compiler into a program that
-// takes the names of files (tests/slow/test_fuzz_programs.py). Nothing but std::invalid_argument and std::range_error may come
+// takes the names of files (tests/backends/test_fuzz_programs.py). Nothing but std::invalid_argument and std::range_error may come
 // out, and no access may be wrong. tests/fuzz/program_seeds.py writes the format that `Bytes` reads.
 #include <cmath>
 #include <cstdint>
