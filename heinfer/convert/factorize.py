@@ -68,8 +68,8 @@ def factorize(
         module: any model; its convolutions are named by their paths, such as ``conv2`` or ``stage1.0.conv``.
         rank: rank of every factorized layer, or a rank for each path (which then also chooses the layers).
         energy: in (0, 1]; the smallest rank that keeps this share of the squared singular values.
-        budget: predicted milliseconds of one encrypted image, one thread; a Budget also says what is required of
-            the plan besides.
+        budget: predicted milliseconds of one encrypted image, one thread, on SEAL; a Budget also says what is required
+            of the plan besides, and whose cost table predicts the time.
         layers: paths to factorize; by default every convolution with a kernel above 1 x 1 except the first, and with
             a budget only those among them that can be factorized. With a budget any of them may stay as it is.
         example_shape: shape of one input without the batch axis; a budget needs it, or calibration.

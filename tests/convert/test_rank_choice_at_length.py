@@ -25,6 +25,6 @@ def test_a_reference_network_keeps_to_its_budget_when_it_is_compiled() -> None:
         assert isinstance(module_within.conv2, FFConv2d)
         assert report.milliseconds <= report.budget.milliseconds < report.milliseconds_before
         model = heinfer.compile(module_within, images, name="within", preprocessing=PIXELS)
-        assert abs(model.report.milliseconds - report.milliseconds) < 1e-6
+        assert abs(model.report.predicted["tenseal"] - report.milliseconds) < 1e-6  # the table that ranks are chosen by
     assert 0 < loose.report.loss < tight.report.loss < 1
     assert loose.report.ranks["conv2"] > tight.report.ranks["conv2"]

@@ -3,12 +3,31 @@
 import pytest
 from test_costs import BACKENDS, assert_every_door_says_the_same
 
+from heinfer.network.ir import Network
+from heinfer.planner import planner
+from heinfer.planner.plan import Plan
+from heinfer.planner.requirements import Requirements
+from heinfer.planner.search.search import plan_network
 from heinfer.zoo import NETWORKS
 
 pytestmark = pytest.mark.slow
 
 
+@pytest.fixture
+def planned_once(monkeypatch):
+    """The search takes minutes for the large networks, and finds the same again: what is asked is what follows."""
+    plans: dict[object, Plan] = {}
+
+    def plan(network: Network, *, requirements: Requirements) -> Plan:
+        key = (network.input_shape, tuple(node.name for node in network.nodes), network.shapes, requirements)
+        if key not in plans:
+            plans[key] = plan_network(network, requirements=requirements)
+        return plans[key]
+
+    monkeypatch.setattr(planner, "plan_network", plan)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_door_says_the_same(name: str, backend: str) -> None:
+def test_every_door_says_the_same(name: str, backend: str, planned_once: None) -> None:
     assert_every_door_says_the_same(name, backend)
