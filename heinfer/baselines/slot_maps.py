@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
-from heinfer.layout.packings import power_of_two, window_pack
+from heinfer.layout.packings import power_of_two, require_room, window_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.join import Index
 from heinfer.planner.search.candidates import strides, taps
@@ -216,10 +216,7 @@ class Windows:
     label: str = field(init=False)
 
     def __post_init__(self) -> None:
-        if self.pixels.size and self.pixels.max() >= self.slots:
-            raise LayoutError(
-                f"a plane of outputs reaches over {self.pixels.max() + 1} slots and there are {self.slots}"
-            )
+        require_room(self.pixels, self.slots)
         label = f"{named(self.map.in_shape)} ConvPack of {self._taps[0].size}x{self._taps[1].size} taps"
         object.__setattr__(self, "label", label)
 

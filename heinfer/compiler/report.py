@@ -17,7 +17,7 @@ from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
 from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.prediction import predict
-from heinfer.costs.tables import CostTable, cost_table, cost_tables
+from heinfer.costs.tables import CostTable, cost_tables, table_of
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import Manifest
 
@@ -100,7 +100,7 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
     parameters = typed.parameters
     tables = cost_tables(parameters.ring_degree, costs)
     shown = shown_backend(tables) if backend is None else backend
-    table = cost_table(parameters.ring_degree, shown, costs)
+    table = table_of(tables, shown)
     cost = circuit_cost(circuit, parameters, typed.input_level, tables)
     peak = _peak_ciphertexts(circuit)
     word = 8 * parameters.ring_degree

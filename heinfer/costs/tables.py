@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib import resources
@@ -133,9 +133,7 @@ def cost_tables(ring_degree: int, path: Path | None = None) -> dict[str, CostTab
     found: dict[str, CostTable] = {}
     for table in load_costs(path) if path else _shipped():
         nearest = found.get(table.backend, table)
-        found[table.backend] = min(
-            nearest, table, key=lambda t: abs(t.ring_degree.bit_length() - ring_degree.bit_length())
-        )
+        found[table.backend] = min(nearest, table, key=lambda t: _octaves(t.ring_degree, ring_degree))
     return {backend: _scaled(table, ring_degree) for backend, table in found.items()}
 
 
@@ -150,7 +148,11 @@ def cost_table(ring_degree: int, backend: str = "tenseal", path: Path | None = N
         FormatError: when the file is no cost table.
         PlanError: when it has none of that backend.
     """
-    tables = cost_tables(ring_degree, path)
+    return table_of(cost_tables(ring_degree, path), backend)
+
+
+def table_of(tables: Mapping[str, CostTable], backend: str) -> CostTable:
+    """One backend's of some tables; PlanError when there is none."""
     if backend not in tables:
         raise PlanError(f"no cost table for backend {backend!r}; there are {sorted(tables)}")
     return tables[backend]

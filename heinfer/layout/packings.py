@@ -61,6 +61,12 @@ def dense_pack(shape: tuple[int, ...], slots: int) -> Layout:
     return Layout(shape, np.where(index < size, index, ZERO).reshape(ciphertexts, slots))
 
 
+def require_room(pixels: NDArray[np.int64], slots: int) -> None:
+    """Refuse a plane of outputs that has a slot beyond those of a ciphertext, by LayoutError."""
+    if pixels.max(initial=0) >= slots:
+        raise LayoutError(f"a plane of outputs reaches over {pixels.max() + 1} slots and there are {slots}")
+
+
 def window_pack(
     shape: tuple[int, ...],
     taps: tuple[NDArray[np.int64], NDArray[np.int64]],
@@ -81,8 +87,7 @@ def window_pack(
     row, column = y * stride[0] + ky, x * stride[1] + kx
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     held = np.where(inside, (c * height + row) * width + column, ZERO).reshape(-1, pixels.size)
-    if pixels.max(initial=0) >= slots:
-        raise LayoutError(f"a plane of outputs reaches over {pixels.max() + 1} slots and there are {slots}")
+    require_room(pixels, slots)
     index = np.full((len(held), slots), ZERO)
     index[:, pixels.reshape(-1)] = held
     unread = np.setdiff1d(np.arange(prod(shape)), held)

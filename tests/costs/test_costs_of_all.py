@@ -27,7 +27,13 @@ def planned_once(monkeypatch):
     monkeypatch.setattr(planner, "plan_network", plan)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", NETWORKS)
+ONLY_PLANNED = {"lola-cifar", "lola-cifar-ffconv", "lola-cifar-falcon", "cifar-plain", "cifar-ffconv", "cifar-resnet"}
+"""Networks whose search by the native table takes a minute each; they are planned by SEAL's everywhere else, too."""
+
+
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, backend) for name in NETWORKS for backend in BACKENDS if backend == "tenseal" or name not in ONLY_PLANNED],
+)
 def test_every_door_says_the_same(name: str, backend: str, planned_once: None) -> None:
     assert_every_door_says_the_same(name, backend)

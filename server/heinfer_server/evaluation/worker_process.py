@@ -14,8 +14,6 @@ from heinfer_server.evaluation.signals import leave_to_the_service
 from heinfer_server.evaluation.worker_setup import read_setup
 from heinfer_server.isolation.privileges import die_with
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
     """Load the models that are handed over, shut oneself in, and answer until the other end is closed.

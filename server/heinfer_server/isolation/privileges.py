@@ -11,14 +11,8 @@ from pathlib import Path
 
 from heinfer_server.isolation.kernel import prctl, set_capabilities
 
-_SET_PDEATHSIG, _SET_DUMPABLE, _CAPBSET_DROP, _SET_NO_NEW_PRIVS, _CAP_AMBIENT, _AMBIENT_CLEAR = (
-    1,
-    4,
-    24,
-    38,
-    47,
-    4,
-)  # linux/prctl.h
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38  # linux/prctl.h
+_CAPBSET_DROP, _CAP_AMBIENT, _AMBIENT_CLEAR = 24, 47, 4
 _CAPABILITY_VERSION = 0x20080522
 _SETS_BYTES = 24
 _MOST_CAPABILITIES = 64
