@@ -19,12 +19,15 @@ setup: .venv/.dev .venv/.native ## install everything that development needs int
 demo: .venv/.runtime .venv/.native ## classify 20 encrypted digits over HTTP; needs neither torch nor a data set
 	@$(BIN)/python -m heinfer demo --started $(STARTED)
 
+# A file's tests stay in one process: they share its services and keys.
+PYTEST = $(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
+
 test: .venv/.dev .venv/.native ## the tests that run on every change
-	@$(BIN)/python -m pytest tests -m "not slow"
+	@$(PYTEST) -m "not slow"
 	@$(ELAPSED)
 
 test-slow: .venv/.dev .venv/.native ## the tests that start processes, train, attack the service or build environments
-	@$(BIN)/python -m pytest tests -m slow
+	@$(PYTEST) -m slow
 	@$(ELAPSED)
 
 check: .venv/.dev .venv/.native ## style, types, direction of imports; the native code under sanitizers
@@ -34,7 +37,7 @@ check: .venv/.dev .venv/.native ## style, types, direction of imports; the nativ
 	$(BIN)/lint-imports
 	@$(MAKE) --no-print-directory sanitize
 
-# Not to look for leaks: the interpreter itself never frees all it has. tests/test_native_runs.py watches the memory.
+# Not to look for leaks: the interpreter itself never frees all it has. tests/backends/test_native_runs.py watches the memory.
 SANITIZER := $(shell c++ -print-file-name=libasan.so 2>/dev/null | grep /)
 SANITIZED = PYTHONPATH=build/sanitized PYTHONMALLOC=malloc \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1 UBSAN_OPTIONS=print_stacktrace=1 \
@@ -45,8 +48,8 @@ ifeq ($(SANITIZER),)
 	@echo "not run under sanitizers: that takes GCC with libasan"
 else
 	@$(SANITIZED) $(BIN)/python -c 'import heinfer_native; assert "sanitized" in heinfer_native.__file__'
-	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider --capture=sys tests/test_native_circuits.py tests/test_native_malformed.py \
-		tests/test_native_kernels.py tests/test_native_constants.py tests/test_native_exact.py \
+	@$(SANITIZED) $(BIN)/python -m pytest -p no:cacheprovider --capture=sys \
+		$(addprefix tests/backends/test_native_, circuits.py malformed.py kernels.py constants.py exact.py) \
 		-k 'not at_every_level and not 131072'
 endif
 
