@@ -152,7 +152,7 @@ def test_a_key_that_nothing_needs_is_not_kept():
 
 WITHOUT_ROOM = """
 import resource, sys
-sys.path.insert(0, "tests/support")
+sys.path[:0] = ["tests/backends", "tests/support"]
 from test_native_runs import LEVEL, TWIN, chain, loaded
 program, keys = loaded(chain(1), threads=256)
 inputs = TWIN.ciphertexts(1, LEVEL)
