@@ -179,7 +179,8 @@ def _plane_candidates(
             return
         yield Candidate(plain, (), grid, base + ", planes in the gaps too" + _places(plain), phases)
         apart = plane_pack(shape, grid, slots, phases=phases, in_gaps=False)
-        yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", summed over gaps", phases)
+        if apart.ciphertexts == plain.ciphertexts:
+            yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", summed over gaps", phases)
         return
     block_reductions = _doublings(planes * grid.block, slots)
     for gap_reductions in dict.fromkeys([(), grid.gap_steps]):
