@@ -183,7 +183,7 @@ class Stencil:
         """The same of inputs that are other planes; None where it has no such form."""
         if planes == self.in_planes and not self.first:
             return self
-        if self.in_planes[1:] != (1, 1) or self.first:
+        if self.in_planes[1:] != (1, 1) or self.first or prod(planes) != self.inputs:
             return None
         if self.channels.is_identity and self.out_planes[1:] == (1, 1):
             return Stencil.diagonal(planes, self.weights.reshape(-1))

@@ -45,8 +45,10 @@ def _product(first: Stencil, after: Stencil, channels: Pairs, tap: tuple[int, in
     found: Matrix = after.matrix(*then) @ first.matrix(*tap)
     if isinstance(found, np.ndarray):
         return found.reshape(-1)[channels.keys]
-    found.sum_duplicates()  # sorts: a value is then found by bisection of its row
-    return np.asarray(found[channels.out, channels.into], dtype=np.float64).reshape(-1)
+    found.sum_duplicates()  # sorts
+    rows = np.repeat(np.arange(channels.outputs), np.diff(found.indptr))
+    number = Pairs(channels.outputs, channels.inputs, rows, found.indices).find(channels.out, channels.into)
+    return np.append(found.data, 0.0)[number]  # the last of them, 0, is what is not found: zeros are not kept
 
 
 def _meeting(first: Stencil, after: Stencil) -> tuple[Stencil, Stencil]:
@@ -70,22 +72,24 @@ def united(stencils: Iterable[Stencil], inputs: int) -> tuple[Stencil, ...]:
         inputs: of the map that they make up.
     """
     found: list[Stencil] = []
-    for stencil in stencils:
-        left = [stencil] if stencil.size else []
-        for number in range(len(found)):
-            rest: list[Stencil] = []
-            for part in left:
-                found[number], outside = _taken_up(found[number], part, inputs)
-                rest += outside
-            left = rest
-        found += left
+    left = [stencil for stencil in stencils if stencil.size][::-1]
+    while left:
+        new = left.pop()
+        for number, old in enumerate(found):
+            parts = _added(old, new, inputs)
+            if parts:
+                del found[number]
+                left += parts[::-1]  # each may have entries of those that are not yet looked at
+                break
+        else:
+            found.append(new)
     return tuple(found)
 
 
-def _taken_up(old: Stencil, new: Stencil, inputs: int) -> tuple[Stencil, list[Stencil]]:
-    """The old stencil with what of the new one it has a place for, and the rest of that."""
+def _added(old: Stencil, new: Stencil, inputs: int) -> list[Stencil]:
+    """The sum of two as stencils without a common entry; none where they have none and are best as they are."""
     if not _share_inputs(old, new):
-        return old, [new]
+        return []
     if old.first != new.first or not all(a.is_like(b) for a, b in zip(old.relations, new.relations, strict=True)):
         viewed = new.with_input_planes(old.in_planes) if old.first == new.first == 0 else None
         if viewed and viewed.out_planes == old.out_planes:
@@ -93,15 +97,15 @@ def _taken_up(old: Stencil, new: Stencil, inputs: int) -> tuple[Stencil, list[St
         else:
             old, new = old.explicit(inputs), new.explicit(inputs)
     if old.y.pairs.equals(new.y.pairs) and old.x.pairs.equals(new.x.pairs):
-        return _sum(old.channels.united(new.channels), old, new), []
+        return [_sum(old.channels.united(new.channels), old, new)]
     inside = [a.within(b) for a, b in zip(new.relations, old.relations, strict=True)]
     if all(mask.all() for mask in inside):
-        return _sum(old.channels, old, new), []
+        return [_sum(old.channels, old, new)]
     if all(a.within(b).all() for a, b in zip(old.relations, new.relations, strict=True)):
-        return _sum(new.channels, new, old), []
+        return [_sum(new.channels, new, old)]
     if not all(mask.any() for mask in inside):
-        return old, [new]
-    return _sum(old.channels, old, new.kept(*inside)), list(_outside(new, inside))
+        return []
+    return [_sum(old.channels, old, new.kept(*inside)), *_outside(new, inside)]
 
 
 def _share_inputs(one: Stencil, other: Stencil) -> bool:
