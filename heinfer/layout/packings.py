@@ -148,12 +148,12 @@ def plane_pack(
     slots: int,
     turn: int = 0,
     phases: tuple[int, int] = (1, 1),
-    in_gaps: bool = True,
+    gaps: int | None = None,
 ) -> Layout:
     """One plane a channel and stride phase; copies fill the slots, copy k in an order rotated by k * turn planes.
 
-    Planes beyond the blocks of a ciphertext use the gaps (along x first) if ``in_gaps``, then further ciphertexts.
-    Slots that no plane uses are FREE.
+    Planes and copies use the first ``gaps`` places of the gaps, along x first, by default as few as hold the planes;
+    planes beyond those are in further ciphertexts. Slots that no plane uses are FREE.
     """
     planes = _planes(shape, phases)
     count, height, width = planes.shape
@@ -163,7 +163,7 @@ def plane_pack(
     if not blocks:
         raise LayoutError(f"a block of {grid.block} slots does not fit {slots} slots")
     padded = power_of_two(count)
-    gaps = min(-(-count // blocks), grid.gap_y * grid.gap_x) if in_gaps else 1
+    gaps = gaps or min(-(-count // blocks), grid.gap_y * grid.gap_x)
     ciphertexts = -(-count // (blocks * gaps))
     index = np.full((ciphertexts, blocks, grid.height, grid.width), FREE)
     for place in range(ciphertexts * gaps * blocks):

@@ -287,5 +287,5 @@ def test_sample_pack_takes_several_ciphertexts_when_it_must() -> None:
 def test_plane_pack_splits_planes_into_stride_phases() -> None:
     layout = plane_pack((1, 2, 3), Grid(1, 2), 8, phases=(2, 2))
     assert layout.index.reshape(4, 2).tolist() == [[0, 2], [1, FREE], [3, 5], [4, FREE]]
-    apart = plane_pack((4, 1, 2), Grid(2, 4, 2, 2), 16, in_gaps=False)
+    apart = plane_pack((4, 1, 2), Grid(2, 4, 2, 2), 16, gaps=1)
     assert apart.ciphertexts == 2

@@ -145,7 +145,9 @@ def test_gains_are_those_of_counting_anew(seed: int, diagonals: int, babies: int
     gains = Gains(np.arange(diagonals), terms, members, diagonals)
     while gains.left:
         expected = np.append(terms, 0)[members].sum(axis=0)
-        assert gains.near_best(tolerance).tolist() == np.flatnonzero(expected >= tolerance * expected.max()).tolist()
+        least, equals = gains.near_best(tolerance)
+        assert least == tolerance * expected.max()
+        assert equals.tolist() == np.flatnonzero(expected >= least).tolist()
         some = rng.integers(diagonals, size=rng.integers(1, 40))
         taken = np.unique(some[terms[some] > 0])
         gains.subtract(taken, np.ones(taken.size))

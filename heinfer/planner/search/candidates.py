@@ -154,33 +154,35 @@ def _plane_candidates(
     shape: tuple[int, int, int], grid: Grid, phases: tuple[int, int], slots: int
 ) -> Iterator[Candidate]:
     planes = power_of_two(shape[0] * prod(phases))
-    blocks = slots // grid.block
+    blocks, places = slots // grid.block, grid.gap_y * grid.gap_x
     if not blocks:
         return
     base = f"{_name(shape)} in {grid.height}x{grid.width} blocks"
     if phases != (1, 1):
         base += f" of {phases[0]}x{phases[1]} phases"
     plain = plane_pack(shape, grid, slots, phases=phases)
-    if planes > blocks:
-        if not grid.gap_steps:
-            yield Candidate(plain, (), grid, base + _places(plain), phases)
-            return
-        yield Candidate(plain, (), grid, base + ", planes in the gaps too" + _places(plain), phases)
-        apart = plane_pack(shape, grid, slots, phases=phases, in_gaps=False)
-        if apart.ciphertexts == plain.ciphertexts:
-            yield Candidate(apart, grid.gap_steps, grid, base + _places(apart) + ", summed over gaps", phases)
+    base += _places(plain)
+    if planes >= blocks:
+        used = min(planes // blocks, places)
+        note = ", planes in the gaps too" if used > 1 else ""
+        left = grid.gap_steps[used.bit_length() - 1 :]
+        yield Candidate(plain, (), grid, base + note, phases)
+        if left:
+            yield Candidate(plain, left, grid, f"{base}{note}, summed over gaps", phases)
+        for copies in _doublings(2, 2 * places // used):
+            turned = plane_pack(shape, grid, slots, planes // copies, phases, used * copies)
+            label = f"{base}{note}, {copies} copies there, rotated by {planes // copies} planes"
+            yield Candidate(turned, (), grid, label, phases)
         return
     block_reductions = _doublings(planes * grid.block, slots)
     for gap_reductions in dict.fromkeys([(), grid.gap_steps]):
         for reductions in dict.fromkeys([(), block_reductions]):
             summed = [what for what, f in (("gaps", gap_reductions), ("blocks", reductions)) if f]
             note = f", summed over {' and '.join(summed)}" if summed else ""
-            yield Candidate(plain, gap_reductions + reductions, grid, base + _places(plain) + note, phases)
-    if planes < blocks:
-        for turn in _turns(planes):
-            turned = plane_pack(shape, grid, slots, turn, phases)
-            label = f"{base}{_places(turned)}, copies rotated by {turn} planes"
-            yield Candidate(turned, (), grid, label, phases)
+            yield Candidate(plain, gap_reductions + reductions, grid, base + note, phases)
+    for turn in _turns(planes):
+        turned = plane_pack(shape, grid, slots, turn, phases)
+        yield Candidate(turned, (), grid, f"{base}, copies rotated by {turn} planes", phases)
 
 
 def _turns(channels: int) -> Iterator[int]:
