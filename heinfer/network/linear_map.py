@@ -25,6 +25,8 @@ class Entries:
     cols: Index
     values: Vector
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True, eq=False)
 class LinearMap:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from heinfer.brief import brief_repr
 from heinfer.network.join import Index, distinct, expand
 
 Vector = NDArray[np.float64]
@@ -35,6 +36,11 @@ class Pairs:
     inputs: int
     out: Index
     into: Index
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.size} of {self.outputs} x {self.inputs}"
 
     @classmethod
     def of_keys(cls, outputs: int, inputs: int, keys: Index) -> Pairs:
@@ -168,6 +174,11 @@ class Axis:
     tap: Index
     taps: int
 
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.pairs.size} pairs by {self.taps} taps"
+
     @classmethod
     def one_to_one(cls, places: int) -> Axis:
         return cls(Pairs.one_to_one(places), np.zeros(places, dtype=np.int64), 1)
@@ -230,6 +241,8 @@ class Ways:
     tap: Index
     second: Index
     first: Index
+
+    __repr__ = brief_repr
 
     def by_factors(self) -> dict[tuple[int, int], list[int]]:
         """The taps that every pair of a second and a first tap adds to, as often as it does."""

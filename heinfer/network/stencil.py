@@ -9,6 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from heinfer.brief import brief_repr
 from heinfer.errors import MapTooLargeError
 from heinfer.network.join import Index
 from heinfer.network.pairs import Axis, Matrix, Pairs, Vector
@@ -37,6 +38,11 @@ class Stencil:
     x: Axis
     weights: Vector
     first: int = 0
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{self.in_planes} to {self.out_planes}: {self.weights.size} weights"
 
     @classmethod
     def of_entries(cls, pairs: Pairs, values: Vector) -> Stencil:

@@ -47,7 +47,9 @@ def _product(first: Stencil, after: Stencil, channels: Pairs, tap: tuple[int, in
         return found.reshape(-1)[channels.keys]
     found.sum_duplicates()  # sorts
     rows = np.repeat(np.arange(channels.outputs), np.diff(found.indptr))
-    number = Pairs(channels.outputs, channels.inputs, rows, found.indices).find(channels.out, channels.into)
+    number = Pairs(channels.outputs, channels.inputs, rows, found.indices.astype(np.int64)).find(
+        channels.out, channels.into
+    )
     return np.append(found.data, 0.0)[number]  # the last of them, 0, is what is not found: zeros are not kept
 
 

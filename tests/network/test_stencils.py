@@ -1,4 +1,4 @@
-"""Maps by their structure against the same maps written out: entries, values, products, sums, lookups, kinds of terms."""
+"""Maps by their structure against the same maps written out: entries, values, products, sums, lookups, kinds."""
 
 from dataclasses import replace
 from itertools import product
