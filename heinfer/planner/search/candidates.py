@@ -173,6 +173,9 @@ def _plane_candidates(
             turned = plane_pack(shape, grid, slots, planes // copies, phases, used * copies)
             label = f"{base}{note}, {copies} copies there, rotated by {planes // copies} planes"
             yield Candidate(turned, (), grid, label, phases)
+            left = grid.gap_steps[(used * copies).bit_length() - 1 :]
+            if left:
+                yield Candidate(turned, left, grid, f"{label}, summed over gaps", phases)
         return
     block_reductions = _doublings(planes * grid.block, slots)
     for gap_reductions in dict.fromkeys([(), grid.gap_steps]):

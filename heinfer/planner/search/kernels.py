@@ -53,17 +53,24 @@ class Kernel:
         return self._plans[key]
 
     def least(self, operations: CostTable, level: int, diagonals: int) -> float:
-        """A lower bound on the price of any plan with so many diagonals: n shifts need 2 sqrt(n) - 2 rotations.
+        """A lower bound on the price of any plan with so many diagonals."""
+        problem = self.problem
+        sources, targets = problem.source.ciphertexts, problem.target.ciphertexts
+        return least_price(operations, level, diagonals, sources, targets, len(problem.reductions))
 
-        With s source and t target ciphertexts, b babies of price h and g giants of price r cost
-        s b h + t g r >= 2 sqrt(s t b g h r).
-        """
-        sources, targets = self.problem.source.ciphertexts, self.problem.target.ciphertexts
-        shifts = -(-diagonals // (sources * targets))
-        rotation, baby = operations("rotation", level - 1), operations(HOISTED, level - 1)
-        steps = 2 * math.sqrt(sources * targets * shifts * rotation * baby) - sources * baby - targets * rotation
-        reductions = len(self.problem.reductions) * targets
-        return max(0.0, steps) + reductions * rotation + diagonals * operations("hma", level)
+
+def least_price(
+    operations: CostTable, level: int, diagonals: int, sources: int = 1, targets: int = 1, reductions: int = 0
+) -> float:
+    """A lower bound on the price of a map of so many diagonals: n shifts need 2 sqrt(n) - 2 rotations.
+
+    With s source and t target ciphertexts, b babies of price h and g giants of price r cost
+    s b h + t g r >= 2 sqrt(s t b g h r).
+    """
+    shifts = -(-diagonals // (sources * targets))
+    rotation, baby = operations("rotation", level - 1), operations(HOISTED, level - 1)
+    steps = 2 * math.sqrt(sources * targets * shifts * rotation * baby) - sources * baby - targets * rotation
+    return max(0.0, steps) + reductions * targets * rotation + diagonals * operations("hma", level)
 
 
 class Kernels:

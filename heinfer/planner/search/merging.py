@@ -103,6 +103,16 @@ class Merging:
         self.last_stage = {tensor: number for number, stage in enumerate(self.stages) for tensor in stage.reads}
         self._fewest, self._most = self._levels_left(min), self._levels_left(max)
 
+    @cached_property
+    def readers(self) -> dict[int, tuple[LinearMap, ...]]:
+        """The maps that read every tensor, or its square, when nothing is merged."""
+        found: dict[int, tuple[LinearMap, ...]] = {}
+        for part in reversed([part for stage in self.stages for part in stage.partitions[0].parts]):
+            for tensor in part.reads:
+                maps = found.get(part.makes, ()) if part.is_square else (dict(part.terms)[tensor],)
+                found[tensor] = found.get(tensor, ()) + maps
+        return found
+
     def _levels_left(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
         """Levels from every tensor to the output along its longest way, every run at its fewest or most."""
         left = {self.stages[-1].makes: 0}

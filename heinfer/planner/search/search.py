@@ -11,7 +11,7 @@ one, in the ciphertexts of all of them.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from math import inf, prod
 
@@ -39,6 +39,7 @@ from heinfer.planner.requirements import (
 from heinfer.planner.search.candidates import input_candidates, target_candidates
 from heinfer.planner.search.kernels import Kernel, Kernels
 from heinfer.planner.search.merging import Merging, Part, Partition, Stage
+from heinfer.planner.search.outlook import Outlook
 from heinfer.planner.search.states import BEAM, State, beam
 
 _POSED = 12
@@ -145,6 +146,11 @@ def _depths(network: Network) -> list[int]:
     return [found[position] for position in range(len(network.nodes))]
 
 
+def _expected(outlook: Outlook) -> Callable[[State], float]:
+    """The price of a state and of what certainly follows."""
+    return lambda state: state.price + outlook(state.layout_of)
+
+
 class _Search:
     """The search for one ring and one number of levels."""
 
@@ -183,7 +189,7 @@ class _Search:
                         left = {tensor: level for tensor, level in levels if tensor not in done}
                         key = tuple(sorted((left | {stage.makes: end}).items()))
                         after[key] += self._through(partition, states, dict(levels), end, done)
-            at = {levels: beam(states) for levels, states in after.items()}
+            at = {levels: beam(states, _expected(self._outlook(dict(levels)))) for levels, states in after.items()}
         complete = (s for s in at.get(((self.merging.stages[-1].makes, 0),), []) if not s.layouts[0].has_free_slots)
         return min(complete, key=lambda s: s.price, default=None)
 
@@ -205,9 +211,17 @@ class _Search:
             level = end + partition.distance[part.makes] + 1
             later = {tensor for after in partition.parts[number + 1 :] for tensor in after.reads}
             read = [t for t in part.reads if t not in later and (t in done or t not in self.merging.last_stage)]
-            found = self._squared(states, part, level) if part.is_square else self._successors(states, part, level)
-            states = beam(state.without(read) for state in found)
+            levels = {t: at for t, at in levels.items() if t not in read} | {part.makes: level - 1}
+            outlook = self._outlook(levels)
+            if part.is_square:
+                found = self._squared(states, part, level)
+            else:
+                found = self._successors(states, part, level, outlook)
+            states = beam((state.without(read) for state in found), _expected(outlook))
         return states
+
+    def _outlook(self, levels: dict[int, int]) -> Outlook:
+        return Outlook(self.merging.readers, self.prices.operations, levels)
 
     def _inputs(self, partition: Partition) -> Iterator[State]:
         """The inputs that the first map of a partition suggests."""
@@ -226,7 +240,7 @@ class _Search:
             found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
         return found
 
-    def _successors(self, states: list[State], part: Part, level: int) -> list[State]:
+    def _successors(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
         posed: list[tuple[float, State, Kernel]] = []
         refusals: list[str] = []
         for state in states:
@@ -239,21 +253,22 @@ class _Search:
                 except PlanError as error:
                     refusals.append(str(error))
                 else:
-                    posed.append((state.price + least, state, kernel))
+                    follows = outlook({**state.layout_of, part.makes: candidate.layout})
+                    posed.append((state.price + least + follows, state, kernel))
         if states and not posed:
             why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
             self.failure = self.failure or f"{part.node.name}: {why}; use a larger ring degree"
         found: list[State] = []
         solved: list[tuple[float, State, Kernel]] = []
         for least, state, kernel in sorted(posed, key=lambda p: p[0])[:_POSED]:
-            if least >= self._worst_kept(found):
+            if least >= self._worst_kept(found, outlook):
                 break
-            ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found))
+            ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found, outlook))
             found += ways
-            solved.append((min((way.price for way in ways), default=inf), state, kernel))
+            solved.append((min(map(_expected(outlook), ways), default=inf), state, kernel))
         for price, state, kernel in sorted(solved, key=lambda s: s[0])[:_REFINED]:
             if price < inf:
-                found += self._evaluations(state, kernel, kernel.more_sets, part, level, found)
+                found += self._evaluations(state, kernel, kernel.more_sets, part, level, found, outlook)
         if posed and not found:
             self.failure = (
                 self.failure or f"{part.node.name}: every plan leaves partial sums in the output's unused slots"
@@ -261,14 +276,22 @@ class _Search:
         return found
 
     def _evaluations(
-        self, state: State, kernel: Kernel, sets: list[DiagonalSet], part: Part, level: int, found: list[State]
+        self,
+        state: State,
+        kernel: Kernel,
+        sets: list[DiagonalSet],
+        part: Part,
+        level: int,
+        found: list[State],
+        outlook: Outlook,
     ) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
         last = level == 1  # the input starts at just the level that the network needs
         hoists = self.prices.operations.hoists
+        follows = outlook({**state.layout_of, part.makes: kernel.target.layout})
         for diagonals in sets:
             least = kernel.least(self.prices.operations, level, len(diagonals.diagonals))
-            if state.price + least >= self._worst_kept(found):
+            if state.price + least + follows >= self._worst_kept(found, outlook):
                 continue
             plan = min(kernel.plans(diagonals, last=last, hoists=hoists), key=lambda p: self._price(p, state, level))
             successor = self._successor(state, plan, kernel, part, level)
@@ -285,10 +308,11 @@ class _Search:
         constants = plan.counts.hma * plaintext_bytes(self.ring, level)
         return replace(successor, keys=state.keys | plan.keys, plaintext_bytes=state.plaintext_bytes + constants)
 
-    def _worst_kept(self, found: list[State]) -> float:
-        """Price from which on a further state is of no use."""
-        kept = beam(found)
-        return min(self.to_beat, kept[-1].price if len(kept) == BEAM else inf)
+    def _worst_kept(self, found: list[State], outlook: Outlook) -> float:
+        """Expected price from which on a further state is of no use."""
+        expected = _expected(outlook)
+        kept = beam(found, expected)
+        return min(self.to_beat, expected(kept[-1]) if len(kept) == BEAM else inf)
 
     def _allowed(self, state: State) -> bool:
         keys = len(state.keys) + 1  # relinearization

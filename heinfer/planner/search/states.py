@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from heinfer.layout.layout import Layout
@@ -47,6 +47,11 @@ class State:
         return cls(candidate, {INPUT: Tensor(candidate, INPUT)}, price=price)
 
     @property
+    def layout_of(self) -> dict[int, Layout]:
+        """Of every tensor that is still read."""
+        return {tensor: held.place.layout for tensor, held in self.tensors.items()}
+
+    @property
     def layouts(self) -> tuple[Layout, ...]:
         """Of the tensors that are still read, in the order of the nodes that make them."""
         return tuple(self.tensors[tensor].place.layout for tensor in sorted(self.tensors))
@@ -69,9 +74,13 @@ class State:
         return replace(self, tensors=left)
 
 
-def beam(states: Iterable[State]) -> list[State]:
-    """Keep the cheapest states, one for each choice of layouts."""
+def beam(states: Iterable[State], expected: Callable[[State], float]) -> list[State]:
+    """Keep the states of the least expected price, one for each choice of layouts.
+
+    Args:
+        expected: the price of a state and of what certainly follows.
+    """
     kept: dict[tuple[Layout, ...], State] = {}
-    for state in sorted(states, key=lambda s: s.price):
+    for state in sorted(states, key=expected):
         kept.setdefault(state.layouts, state)
     return list(kept.values())[:BEAM]
