@@ -30,8 +30,8 @@ from heinfer.planner.kernel.gains import Gains, Pattern
 from heinfer.planner.kernel.incidence import Classes, Incidence
 from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
 
-_MISSES = 200
-"""Giants that turn out worse than the best, after which the gains are looked at again."""
+_AT_A_LOOK = 64
+"""Of so many giants that add equally much one is taken before the gains are looked at again."""
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""
 
@@ -209,8 +209,8 @@ class DiagonalProblem:
     def _greedy(self, babies: tuple[int, ...], tolerance: float) -> list[int]:
         """Positions in the incidence of the diagonals that a greedy choice takes, in its order.
 
-        One look at the gains takes all that are as good as the best, those first that continue the pattern best, as
-        long as what was taken before leaves them as good.
+        One look at the gains takes some of those that are as good as the best, those first that continue the pattern
+        best, if what was taken before leaves them as good; the more there are, the more.
         """
         incidence = self._incidence
         giants, members = self._translates(incidence.numbers, babies)
@@ -222,13 +222,10 @@ class DiagonalProblem:
         while gains.left:
             least, equals = gains.near_best(tolerance)
             added: list[Index] = []
-            misses = 0
-            for best in equals[np.argsort(-pattern.rank[shifts[equals]], kind="stable")].tolist():
+            order = np.argsort(-pattern.rank[shifts[equals]], kind="stable")
+            for best in equals[order[: 1 + equals.size // _AT_A_LOOK]].tolist():
                 numbers = members[members[:, best] < incidence.numbers.size, best].tolist()
-                if sum(incidence.weight[c[is_open[c]]].sum() for c in map(incidence.cells_of, numbers)) < least:
-                    misses += 1
-                    if misses == _MISSES:
-                        break
+                if added and self._opens(incidence, numbers, is_open) < least:
                     continue
                 pattern.add(int(shifts[best]))
                 for number in numbers:
@@ -240,6 +237,11 @@ class DiagonalProblem:
                         added.append(cells)
             gains.subtract(*incidence.terms_of(np.concatenate(added)))
         return chosen
+
+    def _opens(self, incidence: Incidence, numbers: list[int], is_open: NDArray[np.bool_]) -> int:
+        """How many terms diagonals would add that none has added."""
+        cells = (incidence.cells_of(number) for number in numbers)
+        return sum(int(incidence.weight[some[is_open[some]]].sum()) for some in cells)
 
     def _translates(self, numbers: Index, babies: tuple[int, ...]) -> tuple[Index, Index]:
         """All diagonals g with a translate g + baby among ``numbers``, and where that is; beyond the end: nowhere."""

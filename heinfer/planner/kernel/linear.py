@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from heinfer.brief import brief_repr
 from heinfer.costs.tables import HOISTED, CostTable
@@ -65,25 +65,9 @@ class LinearPlan:
         total = {shift: (babies[b] + giants[g]) % slots for shift, (b, g) in self.cover.split.items()}
         return self.diagonals.plaintexts(total)
 
-    @cached_property
+    @property
     def counts(self) -> LinearCounts:
-        babies, groups = set[tuple[int, int]](), set[tuple[int, int]]()
-        for diagonal in self.diagonals.diagonals:
-            baby, giant = self.position(diagonal)
-            babies.add((diagonal.source, baby))
-            groups.add((diagonal.target, giant))
-        rotated = {(source, node) for source, baby in babies for node in _path(self.cover.babies, baby)}
-        moved = {(target, node) for target, giant in groups for node in _path(self.cover.giants, giant)}
-        targets = self.problem.target.ciphertexts
-        return LinearCounts(
-            babies=len(rotated),
-            hoisted=len(rotated) - len({(source, self.cover.babies.parents[node]) for source, node in rotated}),
-            giants=len(moved),
-            reductions=len(self.reductions) * targets,
-            hma=len(self.diagonals.diagonals),
-            groups=len(groups),
-            targets=targets,
-        )
+        return _counts(self.diagonals, self.cover)
 
     @property
     def keys(self) -> frozenset[int]:
@@ -134,6 +118,28 @@ class LinearCounts:
     @property
     def rotations(self) -> int:
         return self.babies + self.giants + self.reductions
+
+
+@lru_cache(maxsize=64)
+def _counts(diagonals: DiagonalSet, cover: Cover) -> LinearCounts:
+    """Of one set by one cover, wherever the rescale is."""
+    babies, groups = set[tuple[int, int]](), set[tuple[int, int]]()
+    for diagonal in diagonals.diagonals:
+        baby, giant = cover.split[diagonal.shift]
+        babies.add((diagonal.source, baby))
+        groups.add((diagonal.target, giant))
+    rotated = {(source, node) for source, baby in babies for node in _path(cover.babies, baby)}
+    moved = {(target, node) for target, giant in groups for node in _path(cover.giants, giant)}
+    targets = diagonals.problem.target.ciphertexts
+    return LinearCounts(
+        babies=len(rotated),
+        hoisted=len(rotated) - len({(source, cover.babies.parents[node]) for source, node in rotated}),
+        giants=len(moved),
+        reductions=len(diagonals.problem.reductions) * targets,
+        hma=len(diagonals.diagonals),
+        groups=len(groups),
+        targets=targets,
+    )
 
 
 def rotations(tree: RotationTree, slots: int) -> tuple[int, ...]:

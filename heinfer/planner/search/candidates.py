@@ -169,7 +169,7 @@ def _plane_candidates(
         yield Candidate(plain, (), grid, base + note, phases)
         if left:
             yield Candidate(plain, left, grid, f"{base}{note}, summed over gaps", phases)
-        for copies in _doublings(2, 2 * places // used):
+        for copies in _doublings(2, places // used + 1):
             turned = plane_pack(shape, grid, slots, planes // copies, phases, used * copies)
             label = f"{base}{note}, {copies} copies there, rotated by {planes // copies} planes"
             yield Candidate(turned, (), grid, label, phases)
