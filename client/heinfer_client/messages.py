@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import inf, nan
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 from urllib.parse import quote
 
 from heinfer.errors import (
@@ -40,8 +39,6 @@ from heinfer_client.trust import claims_to_be_manifest
 
 MAX_SMALL_BYTES = 1 << 16
 """Length that an answer may have when nothing says otherwise: problems, and ids of keys."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,28 +86,6 @@ class Reply:
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Seconds to wait."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Alone:
-    """A flow that runs exclusively within its client, because it changes shared state; it must not yield another."""
-
-    flow: Flow[None]
-
-
-Flow: TypeAlias = Generator[Request | Pause | Alone, Reply | None, T]
-"""Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
-
-What goes wrong with a step is thrown into it, ServiceUnavailableError where no reply came. So is KeyboardInterrupt or
-CancelledError when its user wants it to stop; one request that it yields then is still sent, as a farewell.
-"""
 
 
 _BY_CODE: dict[str, type[ServiceError]] = {

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.errors import InsecureConnectionError, ServiceError, ServiceUnavailableError, SettingError
+from heinfer.errors import ImageError, InsecureConnectionError, ServiceError, ServiceUnavailableError, SettingError
 from heinfer_cli.main import app
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client.address import _is_loopback
@@ -39,15 +39,19 @@ def _alone(monkeypatch):
 
 
 def opened(url: str, **arguments: object) -> None:
-    """Fetch the manifest, with both clients."""
+    """Fetch the manifest, and no more as an image does not fit, with both clients."""
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._run(client._session._open())
+            with pytest.raises(ImageError):
+                await client.encrypt_and_predict(np.zeros(1))
+            assert client.manifest == MODEL.manifest
 
     asyncio.run(use())
     with Client(url, model="tiny", **arguments) as client:
-        client._run(client._session._open())
+        with pytest.raises(ImageError):
+            client.encrypt_and_predict(np.zeros(1))
+        assert client.manifest == MODEL.manifest
 
 
 def refusal(error: type[Exception], url: str, **arguments: object) -> str:
@@ -56,11 +60,11 @@ def refusal(error: type[Exception], url: str, **arguments: object) -> str:
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._run(client._session._open())
+            await client.prepare()
 
     def use_other() -> None:
         with Client(url, model="tiny", **arguments) as client:
-            client._run(client._session._open())
+            client.prepare()
 
     for call in (lambda: asyncio.run(use()), use_other):
         with pytest.raises(error) as caught:
