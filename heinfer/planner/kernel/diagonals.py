@@ -29,8 +29,6 @@ from heinfer.planner.kernel.incidence import Classes, Incidence
 from heinfer.planner.kernel.join import Index, distinct, expand, ranges
 from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
 
-_MISSES = 200
-"""Giants that turn out worse than the best, after which the gains are looked at again."""
 _PAIRS_A_LOT = 1_000_000
 """Pairs of a term and a diagonal looked at together: bounds the memory."""
 
@@ -199,11 +197,7 @@ class DiagonalProblem:
         return DiagonalSet(self, tuple(sorted(found)))
 
     def _greedy(self, babies: tuple[int, ...], tolerance: float) -> list[int]:
-        """Positions in the incidence of the diagonals that a greedy choice takes, in its order.
-
-        One look at the gains takes all that are as good as the best, those first that continue the pattern best, as
-        long as what was taken before leaves them as good.
-        """
+        """Positions in the incidence of the diagonals that a greedy choice takes, in its order."""
         incidence = self._incidence
         giants, members = self._translates(incidence.numbers, babies)
         gains = Gains(*incidence.terms_of(np.arange(incidence.cells)), members, incidence.numbers.size)
@@ -212,26 +206,16 @@ class DiagonalProblem:
         chosen: list[int] = []
         pattern = Pattern(self.modulus)
         while gains.left:
-            least, equals = gains.near_best(tolerance)
+            equals = gains.near_best(tolerance)
+            best = int(equals[pattern.rank[shifts[equals]].argmax()])
+            pattern.add(int(shifts[best]))
             added: list[Index] = []
-            misses = 0
-            for best in equals[np.argsort(-pattern.rank[shifts[equals]], kind="stable")].tolist():
-                adds: dict[int, Index] = {}
-                for number in members[members[:, best] < incidence.numbers.size, best].tolist():
-                    cells = incidence.cells_of(number)
-                    cells = cells[is_open[cells]]
-                    if cells.size:
-                        adds[number] = cells
-                        is_open[cells] = False
-                cells = np.concatenate(list(adds.values())) if adds else np.zeros(0, dtype=np.int64)
-                if incidence.weight[cells].sum() < least:
-                    is_open[cells] = True
-                    misses += 1
-                    if misses == _MISSES:
-                        break
-                else:
-                    pattern.add(int(shifts[best]))
-                    chosen += adds
+            for number in members[members[:, best] < incidence.numbers.size, best].tolist():
+                cells = incidence.cells_of(number)
+                cells = cells[is_open[cells]]
+                if cells.size:
+                    chosen.append(number)
+                    is_open[cells] = False
                     added.append(cells)
             gains.subtract(*incidence.terms_of(np.concatenate(added)))
         return chosen

@@ -39,12 +39,12 @@ class Gains:
         """Whether any term is left to be added."""
         return bool(self._largest.any())
 
-    def near_best(self, tolerance: float) -> tuple[float, Index]:
-        """The given share, above 0, of what the best giant adds, and the giants that add at least that."""
+    def near_best(self, tolerance: float) -> Index:
+        """The giants that add at least the given share, above 0, of what the best one adds."""
         least = tolerance * self._largest.max()
         blocks = np.flatnonzero(self._largest >= least)
         block, place = np.divmod(np.flatnonzero(self._blocks[blocks] >= least), _BLOCK)
-        return least, blocks[block] * _BLOCK + place
+        return blocks[block] * _BLOCK + place
 
     def subtract(self, diagonals: Index, terms: NDArray[np.float64]) -> None:
         """Take off terms that were added, given by all diagonals that could have added them."""
