@@ -8,13 +8,11 @@ from typing import Any, Self
 
 import httpx
 
-from heinfer_client.address import Address
 from heinfer_client.base_client import BaseClient
 from heinfer_client.images import Image, kept
 from heinfer_client.loop_connections import LoopConnections
 from heinfer_client.out_of_range import say_so
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Bars
 from heinfer_client.session import Reading
 
 
@@ -23,6 +21,8 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
 
     Several tasks may use it at the same time, all of one event loop in one process.
     """
+
+    _connect = LoopConnections
 
     async def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
@@ -75,9 +75,3 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
         predictions = await self._connections.call(self._session.predict, read)
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
-
-    @staticmethod
-    def _connect(
-        address: Address, timeout: float, bars: Bars, transport: httpx.AsyncBaseTransport | None
-    ) -> LoopConnections:
-        return LoopConnections(address, timeout, bars, transport)

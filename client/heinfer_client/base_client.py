@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, NoReturn, TypeVar
+from typing import ClassVar, Generic, NoReturn, TypeVar
 
 from heinfer.formats.manifest import Manifest
-from heinfer_client.address import Address, checked_address
+from heinfer_client.address import checked_address
 from heinfer_client.connections import Connections
 from heinfer_client.keyfile import key_file
 from heinfer_client.out_of_range import OnOutOfRange, checked_choice
@@ -19,8 +19,10 @@ from heinfer_client.transfer import DEADLINE, checked_timeout
 TransportT = TypeVar("TransportT")
 
 
-class BaseClient(ABC, Generic[TransportT]):
+class BaseClient(Generic[TransportT]):
     """A client without its methods, which block or do not; see Client for the arguments."""
+
+    _connect: ClassVar[Callable[..., Connections]]
 
     def __init__(  # noqa: PLR0913 - what a user may say, each by its name
         self,
@@ -48,14 +50,10 @@ class BaseClient(ABC, Generic[TransportT]):
             allow_plain_http=allow_plain_http,
             is_network=transport is None,
         )
-        self._connections = self._connect(address, checked_timeout(timeout), Bars(progress), transport)
+        self._connections = type(self)._connect(address, checked_timeout(timeout), Bars(progress), transport)
         self._on_out_of_range = checked_choice(on_out_of_range)
         file = key_file(keys_path, keys_passphrase, keys_keyring)
         self._session = Session(self._connections, model, file, manifest)
-
-    @staticmethod
-    @abstractmethod
-    def _connect(address: Address, timeout: float, bars: Bars, transport: TransportT | None) -> Connections: ...
 
     @property
     def manifest(self) -> Manifest:

@@ -8,13 +8,11 @@ from typing import Self
 
 import httpx
 
-from heinfer_client.address import Address
 from heinfer_client.base_client import BaseClient
 from heinfer_client.blocking_connections import BlockingConnections, at_once
 from heinfer_client.images import Image, kept
 from heinfer_client.out_of_range import say_so
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Bars
 from heinfer_client.session import Reading
 
 
@@ -53,6 +51,8 @@ class Client(BaseClient[httpx.BaseTransport]):
     Raises:
         SettingError: when an argument is malformed; from every method when the client is closed.
     """
+
+    _connect = BlockingConnections
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -146,9 +146,3 @@ class Client(BaseClient[httpx.BaseTransport]):
         predictions = at_once(self._connections.call(self._session.predict, read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
-
-    @staticmethod
-    def _connect(
-        address: Address, timeout: float, bars: Bars, transport: httpx.BaseTransport | None
-    ) -> BlockingConnections:
-        return BlockingConnections(address, timeout, bars, transport)

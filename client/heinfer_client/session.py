@@ -144,7 +144,7 @@ class Session:
         is_refreshed = False
         while True:
             if self._version is None:
-                await self._connections.alone(self._open)
+                await self._connections.alone(self._fetch, None)
             version = self._version
             assert version is not None
             try:
@@ -153,7 +153,7 @@ class Session:
                 if self._pinned is not None or is_refreshed:
                     raise model_changed(self._model, self._pinned is not None) from error
                 is_refreshed = True
-            await self._connections.alone(self._refresh, version)
+            await self._connections.alone(self._fetch, version)
 
     async def _evaluated(self, version: Version, inputs: Sequence[Array]) -> list[Prediction]:
         predictions: list[Prediction] = []
@@ -198,18 +198,12 @@ class Session:
 
     # Flows that are done alone, and what they change: computed, as that goes on to its end when a task is cancelled
 
-    async def _open(self) -> None:
-        if self._version is None:
-            self._version = await self._fetched()
-
-    async def _refresh(self, stale: Version) -> None:
+    async def _fetch(self, stale: Version | None) -> None:
+        """Have the version that the service has now in the place of another, unless another call has done so."""
         if self._version is stale:
-            self._version = await self._fetched()
-
-    async def _fetched(self) -> Version:
-        request = Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES)
-        reply = await Tries(self._connections).ask(request)
-        return await self._connections.computed(self._read, reply)
+            request = Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES)
+            reply = await Tries(self._connections).ask(request)
+            self._version = await self._connections.computed(self._read, reply)
 
     def _read(self, reply: Reply) -> Version:
         require_service(reply, self._connections.url)
