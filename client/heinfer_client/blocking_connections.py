@@ -21,7 +21,7 @@ from heinfer_client.connections import Connections
 from heinfer_client.deadlines import BoundedTransport, until, within
 from heinfer_client.messages import Reply, Request
 from heinfer_client.progress import Advance, Bars
-from heinfer_client.transfer import chunks, headers_of
+from heinfer_client.transfer import chunks
 
 # What others import at its first use only: a module that a thread imports while another forks is locked in the child.
 codecs.lookup("idna")  # of names of hosts
@@ -95,11 +95,7 @@ class BlockingConnections(Connections):
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        url, headers = self.url + request.path, headers_of(request)
-        with (
-            until(seconds),
-            http.stream(request.method, url, params=request.query, content=content, headers=headers) as response,
-        ):
+        with until(seconds), http.stream(**self._head(request), content=content) as response:
             answer = Answer(request, response)
             for chunk in response.iter_bytes():
                 answer.add(chunk)

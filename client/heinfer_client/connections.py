@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from threading import Lock
 from time import monotonic
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from heinfer.errors import SettingError
 from heinfer.system import Renewed
@@ -17,7 +17,7 @@ from heinfer_client.budget import Budget
 from heinfer_client.messages import Reply, Request
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
-from heinfer_client.transfer import transport_errors
+from heinfer_client.transfer import headers_of, transport_errors
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -135,6 +135,11 @@ class Connections(Renewed):
         """SettingError when nothing can be sent (any more, or from here)."""
         if self._is_closed:
             raise SettingError("this client is closed: make another")
+
+    def _head(self, request: Request) -> dict[str, Any]:
+        """All of a request but its body, for httpx."""
+        url = self.url + request.path
+        return {"method": request.method, "url": url, "params": request.query, "headers": headers_of(request)}
 
     @abstractmethod
     async def _exchange(self, request: Request, seconds: float, advance: Advance) -> Reply:

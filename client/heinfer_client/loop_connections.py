@@ -18,7 +18,7 @@ from heinfer_client.answers import Answer
 from heinfer_client.connections import Connections
 from heinfer_client.messages import Reply, Request
 from heinfer_client.progress import Advance, Bars
-from heinfer_client.transfer import chunks, headers_of
+from heinfer_client.transfer import chunks
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,11 +83,7 @@ class LoopConnections(Connections):
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        url, headers = self.url + request.path, headers_of(request)
-        async with (
-            asyncio.timeout(seconds),
-            self._http.stream(request.method, url, params=request.query, content=content, headers=headers) as response,
-        ):
+        async with asyncio.timeout(seconds), self._http.stream(**self._head(request), content=content) as response:
             answer = Answer(request, response)
             async for chunk in response.aiter_bytes():
                 answer.add(chunk)

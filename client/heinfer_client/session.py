@@ -37,7 +37,7 @@ from heinfer_client.prediction import Prediction
 from heinfer_client.replicas import just_registered
 from heinfer_client.retries import Tries
 from heinfer_client.trust import pinned_manifest, trusted_manifest
-from heinfer_client.versions import Version, model_changed, stale_version
+from heinfer_client.versions import model_changed, stale_version
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ Reading = Callable[[Codec], Sequence[Array]]
 class _Ready:
     """What a request needs."""
 
-    version: Version
+    codec: Codec
     secret: SecretSide
     key_id: str
 
@@ -70,15 +70,16 @@ class Session:
         self._model = model
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
         self._keys = Keys(connections, model, file)
-        self._version: Version | None = None
+        self._codec: Codec | None = None
+        self._expected = 0.0  # seconds of an evaluation, as the service says
         self._ready: _Ready | None = None
 
     @property
     def codec(self) -> Codec:
         """The model, once `open` has run; SettingError before."""
-        if self._version is None:
+        if self._codec is None:
             raise SettingError("nothing is known of the model yet: call prepare() or encrypt_and_predict() first")
-        return self._version.codec
+        return self._codec
 
     # Flows to begin with
 
@@ -105,11 +106,11 @@ class Session:
             What prepare raises.
         """
 
-        async def work(version: Version) -> list[Prediction]:
-            inputs = await self._connections.computed(read, version.codec)  # before any key is made
-            if not self._is_ready_for(version):
-                await self._connections.alone(self._prepare, version)
-            return await self._evaluated(version, inputs)
+        async def work(codec: Codec) -> list[Prediction]:
+            inputs = await self._connections.computed(read, codec)  # before any key is made
+            if not self._is_ready_for(codec):
+                await self._connections.alone(self._prepare, codec)
+            return await self._evaluated(codec, inputs)
 
         predictions = await self._with_one_version(work)
         await self._forget_retired()
@@ -125,8 +126,8 @@ class Session:
             What prepare raises; then all is as before.
         """
 
-        async def work(version: Version) -> None:
-            await self._connections.alone(self._rotate, version)
+        async def work(codec: Codec) -> None:
+            await self._connections.alone(self._rotate, codec)
 
         await self._with_one_version(work)
         await self._forget_retired()
@@ -140,31 +141,31 @@ class Session:
         """
         await self._connections.alone(self._delete)
 
-    async def _with_one_version(self, work: Callable[[Version], Awaitable[T]]) -> T:
+    async def _with_one_version(self, work: Callable[[Codec], Awaitable[T]]) -> T:
         is_refreshed = False
         while True:
-            if self._version is None:
+            if self._codec is None:
                 await self._connections.alone(self._fetch, None)
-            version = self._version
-            assert version is not None
+            codec = self._codec
+            assert codec is not None
             try:
-                return await work(version)
+                return await work(codec)
             except UnknownManifestError as error:
                 if self._pinned is not None or is_refreshed:
                     raise model_changed(self._model, self._pinned is not None) from error
                 is_refreshed = True
-            await self._connections.alone(self._fetch, version)
+            await self._connections.alone(self._fetch, codec)
 
-    async def _evaluated(self, version: Version, inputs: Sequence[Array]) -> list[Prediction]:
+    async def _evaluated(self, codec: Codec, inputs: Sequence[Array]) -> list[Prediction]:
         predictions: list[Prediction] = []
         with ExitStack() as held:
-            ready = self._for(version, held)
-            for batch in version.codec.in_batches(inputs):
+            ready = self._for(codec, held)
+            for batch in codec.in_batches(inputs):
                 try:
                     predictions += await self._batch(ready, batch)
                 except UnknownKeysError:
                     await self._connections.alone(self._register, ready)
-                    ready = self._for(version, held)  # perhaps of another secret key: encrypted is anew
+                    ready = self._for(codec, held)  # perhaps of another secret key: encrypted is anew
                     with just_registered():
                         predictions += await self._batch(ready, batch)
         return predictions
@@ -174,20 +175,20 @@ class Session:
         reply = await self._evaluate(ready, body)
         return await self._connections.computed(_predictions, ready, len(inputs), body, reply, client_seconds)
 
-    def _for(self, version: Version, held: ExitStack) -> _Ready:
+    def _for(self, codec: Codec, held: ExitStack) -> _Ready:
         """What requests to a version need, and will find registered for as long as `held` is open.
 
         Raises:
             UnknownManifestError: when another call has gone on to the next version.
         """
         ready = self._ready
-        if ready is None or ready.version is not version:
+        if ready is None or ready.codec is not codec:
             raise stale_version()
         held.enter_context(self._connections.registrations.used(ready.key_id))
         return ready
 
-    def _is_ready_for(self, version: Version) -> bool:
-        return self._ready is not None and self._ready.version is version
+    def _is_ready_for(self, codec: Codec) -> bool:
+        return self._ready is not None and self._ready.codec is codec
 
     async def _forget_retired(self) -> None:
         """Have the service forget keys that nobody uses any more, best effort."""
@@ -198,68 +199,68 @@ class Session:
 
     # Flows that are done alone, and what they change: computed, as that goes on to its end when a task is cancelled
 
-    async def _fetch(self, stale: Version | None) -> None:
+    async def _fetch(self, stale: Codec | None) -> None:
         """Have the version that the service has now in the place of another, unless another call has done so."""
-        if self._version is stale:
+        if self._codec is stale:
             request = Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES)
             reply = await Tries(self._connections).ask(request)
-            self._version = await self._connections.computed(self._read, reply)
+            codec = await self._connections.computed(self._read, reply)
+            self._expected, self._codec = expected_seconds(reply), codec
 
-    def _read(self, reply: Reply) -> Version:
+    def _read(self, reply: Reply) -> Codec:
         require_service(reply, self._connections.url)
         require_success(reply)
         served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
-        codec = Codec(trusted_manifest(served, self._model), served)
-        return Version(codec, codec.binding.hex(), expected_seconds(reply))
+        return Codec(trusted_manifest(served, self._model), served)
 
-    async def _prepare(self, version: Version) -> None:
+    async def _prepare(self, codec: Codec) -> None:
         """Have a secret key for a version, and its evaluation keys registered."""
-        if self._version is not version:
+        if self._codec is not codec:
             raise stale_version()
-        if self._is_ready_for(version):
+        if self._is_ready_for(codec):
             return
-        secret = await self._connections.computed(self._recall, version)
-        if not self._is_ready_for(version):
-            await self._registered(version, secret)
+        secret = await self._connections.computed(self._recall, codec)
+        if not self._is_ready_for(codec):
+            await self._registered(codec, secret)
 
-    def _recall(self, version: Version) -> SecretSide:
+    def _recall(self, codec: Codec) -> SecretSide:
         """The secret key for a version, which is ready if its evaluation keys are known to be registered."""
-        ready, secret = self._ready, self._keys.secret_for(version.codec)
-        if ready is not None and ready.secret is secret and ready.version.codec.key_set == version.codec.key_set:
+        ready, secret = self._ready, self._keys.secret_for(codec)
+        if ready is not None and ready.secret is secret and ready.codec.key_set == codec.key_set:
             registered: str | None = ready.key_id
         else:
-            registered = self._keys.noted(version.codec, secret)
+            registered = self._keys.noted(codec, secret)
         if registered is not None:
-            self._ready = _Ready(version, secret, registered)
+            self._ready = _Ready(codec, secret, registered)
         return secret
 
     async def _register(self, stale: _Ready) -> None:
         """Register keys that the service does not know (any more), unless another call has done so, or deleted them."""
         if self._ready is stale:
-            await self._registered(stale.version, stale.secret)
+            await self._registered(stale.codec, stale.secret)
         elif self._ready is None:
-            await self._prepare(stale.version)
+            await self._prepare(stale.codec)
 
-    async def _registered(self, version: Version, secret: SecretSide) -> None:
-        key_id = await self._keys.sent(version.codec, version.digest, secret)
+    async def _registered(self, codec: Codec, secret: SecretSide) -> None:
+        key_id = await self._keys.sent(codec, codec.digest, secret)
 
         def take() -> None:
-            self._keys.note(version.codec, secret, key_id)
-            self._ready = _Ready(version, secret, key_id)
+            self._keys.note(codec, secret, key_id)
+            self._ready = _Ready(codec, secret, key_id)
 
         await self._connections.computed(take)
 
-    async def _rotate(self, version: Version) -> None:
-        if self._version is not version:
+    async def _rotate(self, codec: Codec) -> None:
+        if self._codec is not codec:
             raise stale_version()
         current = None if self._ready is None else self._ready.key_id
-        former = await self._connections.computed(self._keys.former, version.codec, current)
-        secret = await self._connections.computed(SecretSide.generate, version.codec.parameters)
-        key_id = await self._keys.sent(version.codec, version.digest, secret)
+        former = await self._connections.computed(self._keys.former, codec, current)
+        secret = await self._connections.computed(SecretSide.generate, codec.parameters)
+        key_id = await self._keys.sent(codec, codec.digest, secret)
 
         def take() -> None:
-            self._keys.replace(version.codec, secret, key_id, former)
-            self._ready = _Ready(version, secret, key_id)
+            self._keys.replace(codec, secret, key_id, former)
+            self._ready = _Ready(codec, secret, key_id)
 
         await self._connections.computed(take)
 
@@ -274,9 +275,9 @@ class Session:
 
     async def _evaluate(self, ready: _Ready, body: bytes) -> Reply:
         """In one request, or as a job when the service expects it to take long."""
-        query = {"model": self._model, "manifest": ready.version.digest, "keys": ready.key_id}
-        limit = ready.version.codec.download_bytes
-        if ready.version.expected > LONG_SECONDS:
+        query = {"model": self._model, "manifest": ready.codec.digest, "keys": ready.key_id}
+        limit = ready.codec.download_bytes
+        if self._expected > LONG_SECONDS:
             return await evaluate_as_job(self._connections, query, body, limit)
         reply = await Tries(self._connections).ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
@@ -286,11 +287,11 @@ class Session:
 def _encrypted(ready: _Ready, inputs: Sequence[Array]) -> tuple[bytes, float]:
     """A request's body, and seconds that it took."""
     started = perf_counter()
-    return ready.version.codec.encrypt(ready.secret, inputs), perf_counter() - started
+    return ready.codec.encrypt(ready.secret, inputs), perf_counter() - started
 
 
 def _predictions(ready: _Ready, count: int, body: bytes, reply: Reply, client_seconds: float) -> list[Prediction]:
-    codec = ready.version.codec
+    codec = ready.codec
     started = perf_counter()
     binding = evaluation_binding(codec.binding, ready.key_id, body)
     with np.errstate(all="ignore"):  # whatever decrypted numbers are, they shall not end a call before it is over
@@ -302,7 +303,7 @@ def _predictions(ready: _Ready, count: int, body: bytes, reply: Reply, client_se
                 answer.marks,
                 label=codec.label(own),
                 model_version=codec.manifest.model_version,
-                manifest=ready.version.digest,
+                manifest=ready.codec.digest,
                 client_seconds=client_seconds,
                 server_seconds=evaluation_seconds(reply),
                 upload_bytes=len(body),

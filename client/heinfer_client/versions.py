@@ -1,26 +1,8 @@
-"""A version of a model as a client knows it, and what is said of one that is not the right one (any more)."""
+"""What is said of a version of a model that is not the right one (any more)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from heinfer.errors import ModelChangedError, UnknownManifestError
-from heinfer_client.codec import Codec
-
-
-@dataclass(frozen=True, eq=False)
-class Version:
-    """A version of the model.
-
-    Attributes:
-        codec: its manifest, put to work.
-        digest: of the manifest, as requests name it.
-        expected: seconds that an evaluation is expected to take.
-    """
-
-    codec: Codec
-    digest: str
-    expected: float
 
 
 def stale_version() -> UnknownManifestError:
