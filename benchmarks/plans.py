@@ -86,7 +86,10 @@ class _Planned:
 
     def record(self, name: str, seconds: Sequence[float]) -> Record:
         counts, parameters, keys = self.typed.counts, self.typed.parameters, self.typed.key_levels
-        predicted = {table: sum(predict(self.typed, cost_table(parameters.ring_degree, table))) for table in TABLES}
+        predicted = {
+            table: sum(predict(self.typed.circuit, self.typed.levels, cost_table(parameters.ring_degree, table)))
+            for table in TABLES
+        }
         return {
             "benchmark": "plans",
             "network": name,
