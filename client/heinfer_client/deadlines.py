@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -71,6 +72,10 @@ class BoundedTransport(httpx.HTTPTransport):
         super().__init__(**network, trust_env=False)
         self._pool._network_backend = _Network(self._pool._network_backend)  # httpx passes none on
 
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        request.extensions["timeout"]["pool"] = _left()  # until one of the connections that there may be is free
+        return super().handle_request(request)
+
 
 class _Network(httpcore.NetworkBackend):
     def __init__(self, inner: httpcore.NetworkBackend) -> None:
@@ -100,8 +105,12 @@ class _Stream(httpcore.NetworkStream):
         except OSError as error:
             raise httpcore.WriteError(str(error)) from error
 
-    def start_tls(self, ssl_context: Any, server_hostname: str | None = None, timeout: float | None = None) -> _Stream:
-        return _Stream(self._inner.start_tls(ssl_context, server_hostname, _step(timeout)))
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        inner = self._inner.start_tls(ssl_context, server_hostname, _step(timeout))
+        # TLS in TLS names the outer one's socket as its own: what `write` sent there, a proxy would read.
+        return inner if isinstance(self._socket, ssl.SSLSocket) else _Stream(inner)
 
     def close(self) -> None:
         self._inner.close()

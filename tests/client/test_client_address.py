@@ -205,8 +205,10 @@ def test_a_proxy_that_is_reached_by_tls_sees_tls_only(monkeypatch, authority, si
         thread.start()
         monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.server_address[1]}")
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
-        opened(url)
-        proxy.shutdown()
+        try:
+            opened(url, timeout=20)
+        finally:
+            proxy.shutdown()
         thread.join()
     assert targets == [url.removeprefix("https://")] * 2
     assert b"HTTP" not in b"".join(seen)

@@ -129,6 +129,25 @@ def test_of_a_server_that_reads_slowly():
         assert time.monotonic() - began < LATEST
 
 
+def test_of_who_waits_for_a_connection():
+    """Of its own: there may be so many only, and others have them all."""
+    with server(be_silent) as address, httpx.Client(transport=BoundedTransport({}), timeout=60) as http:
+        http._transport._pool._max_connections = 1
+
+        def wait(seconds: float) -> float:
+            began = time.monotonic()
+            with pytest.raises(TimeoutError), until(seconds):
+                http.get(f"http://{address}")
+            return time.monotonic() - began
+
+        other = Thread(target=wait, args=(2 * LATEST,))
+        other.start()
+        while not http._transport._pool.connections:
+            time.sleep(0.01)
+        assert wait(SECONDS) < LATEST
+        other.join()
+
+
 def test_a_step_that_takes_too_long_within_the_deadline_is_no_deadline():
     with (
         server(be_silent) as address,
