@@ -52,17 +52,14 @@ class Keys:
         known = None if self._file is None else self._file.registration(self._connections.url, secret)
         return known.keys if known is not None and known.key_set == codec.key_set else None
 
-    async def sent(self, codec: Codec, digest: str, secret: SecretSide) -> str:
+    async def sent(self, codec: Codec, secret: SecretSide) -> str:
         """Have evaluation keys made and registered; returns their id.
-
-        Args:
-            digest: of the manifest.
 
         Raises:
             ServiceError: when there is no service, or it refuses.
         """
         body = await self._connections.computed(self._made, codec, secret)
-        sent = await send_keys(self._connections, model_path(self._model), digest, body)
+        sent = await send_keys(self._connections, model_path(self._model), codec.digest, body)
         if self._file is None and sent.is_own:
             self._registrations.own(sent.key_id)
         return sent.key_id

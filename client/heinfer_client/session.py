@@ -242,7 +242,7 @@ class Session:
             await self._prepare(stale.codec)
 
     async def _registered(self, codec: Codec, secret: SecretSide) -> None:
-        key_id = await self._keys.sent(codec, codec.digest, secret)
+        key_id = await self._keys.sent(codec, secret)
 
         def take() -> None:
             self._keys.note(codec, secret, key_id)
@@ -256,7 +256,7 @@ class Session:
         current = None if self._ready is None else self._ready.key_id
         former = await self._connections.computed(self._keys.former, codec, current)
         secret = await self._connections.computed(SecretSide.generate, codec.parameters)
-        key_id = await self._keys.sent(codec, codec.digest, secret)
+        key_id = await self._keys.sent(codec, secret)
 
         def take() -> None:
             self._keys.replace(codec, secret, key_id, former)
