@@ -34,10 +34,9 @@ from heinfer_client.messages import (
     require_success,
 )
 from heinfer_client.prediction import Prediction
-from heinfer_client.replicas import just_registered
+from heinfer_client.replicas import just_registered, model_changed, stale_version
 from heinfer_client.retries import Tries
 from heinfer_client.trust import pinned_manifest, trusted_manifest
-from heinfer_client.versions import model_changed, stale_version
 
 T = TypeVar("T")
 
