@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from threading import RLock
 from time import sleep
-from typing import Any, ParamSpec, TypeVar
+from typing import Any
 
 import httpx
 import numpy.ma  # noqa: F401
@@ -17,7 +17,7 @@ import PIL.ImageFile  # noqa: F401
 from heinfer.errors import SettingError
 from heinfer_client.address import Address
 from heinfer_client.answers import Answer
-from heinfer_client.connections import Connections
+from heinfer_client.connections import Connections, P, T
 from heinfer_client.deadlines import BoundedTransport, until, within
 from heinfer_client.messages import Reply, Request
 from heinfer_client.progress import Advance, Bars
@@ -25,9 +25,6 @@ from heinfer_client.transfer import chunks
 
 # What others import at its first use only: a module that a thread imports while another forks is locked in the child.
 codecs.lookup("idna")  # of names of hosts
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 def at_once(flow: Coroutine[Any, Any, T]) -> T:
@@ -84,18 +81,18 @@ class BlockingConnections(Connections):
             )
 
     async def _exchange(self, request: Request, seconds: float, advance: Advance) -> Reply:
-        work = partial(self._sent, self._http, request, seconds, advance)
+        work = partial(self._sent, request, seconds, advance)
         is_bounded = self._transport is None and not self._address.proxy.startswith("https")  # else TLS is in TLS
         return work() if is_bounded else within(seconds, work)
 
-    def _sent(self, http: httpx.Client, request: Request, seconds: float, advance: Advance) -> Reply:
+    def _sent(self, request: Request, seconds: float, advance: Advance) -> Reply:
         def pieces(body: bytes) -> Iterator[bytes]:
             for piece in chunks(body):
                 yield piece
                 advance(len(piece))
 
         content = None if request.body is None else pieces(request.body)
-        with until(seconds), http.stream(**self._head(request), content=content) as response:
+        with until(seconds), self._http.stream(**self._head(request), content=content) as response:
             answer = Answer(request, response)
             for chunk in response.iter_bytes():
                 answer.add(chunk)

@@ -70,11 +70,6 @@ class Codec:
         return self.manifest.keys_binding.hex()
 
     @cached_property
-    def key_steps(self) -> tuple[int, ...]:
-        """Steps of all evaluation keys, 0 for the relinearization key."""
-        return tuple(self.manifest.keys.levels)
-
-    @cached_property
     def key_bytes(self) -> int:
         """Bytes that registering the evaluation keys sends."""
         return keys_length(self.parameters, self.manifest.keys.levels)

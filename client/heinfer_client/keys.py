@@ -138,5 +138,5 @@ class Keys:
         self.secret = None
 
     def _made(self, codec: Codec, secret: SecretSide) -> bytes:
-        with self._connections.bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
+        with self._connections.bars.bar("Making evaluation keys", len(codec.manifest.keys.levels)) as advance:
             return codec.evaluation_keys(secret, advance)

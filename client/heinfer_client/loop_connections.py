@@ -8,20 +8,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import ParamSpec, TypeVar
 
 import httpx
 
 from heinfer.errors import SettingError
 from heinfer_client.address import Address
 from heinfer_client.answers import Answer
-from heinfer_client.connections import Connections
+from heinfer_client.connections import Connections, P, T
 from heinfer_client.messages import Reply, Request
 from heinfer_client.progress import Advance, Bars
 from heinfer_client.transfer import chunks
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class LoopConnections(Connections):
