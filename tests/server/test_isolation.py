@@ -128,9 +128,9 @@ def test_a_worker_has_no_rights_and_evaluates(tmp_path, backend, threads):
         pytest.skip("SEAL takes one thread")
     with running_service(tmp_path, [MODEL], backend=backend, threads=threads, require_isolation=True) as running:
         assert_right(running)
-        (worker,) = running.service.workers._workers
-        status = status_of(worker._process.pid)
-        limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
+        worker = running.worker
+        status = status_of(worker.pid)
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
         assert_right(running)
     assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
     assert {int(status[of], 16) for of in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
@@ -177,7 +177,7 @@ def test_constants_are_written_before_workers_start_and_never_by_one(tmp_path):
     with running_service(tmp_path, [MODEL], backend="native", constants_folder=folder) as running:
         (file,) = folder.iterdir()
         written = file.stat().st_mtime_ns
-        (worker,) = running.service.workers._workers
+        worker = running.worker
         running.portal.call(worker.stop)
         assert_right(running)  # a new process maps it
         assert file.stat().st_mtime_ns == written

@@ -141,8 +141,8 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http, caplog
     caplog.set_level(logging.INFO)
     long = Owner(LONG)
     keys = registered(http, long.keys, LONG)
-    (worker,) = running.service.workers._workers
-    process = worker._process
+    worker = running.worker
+    pid = worker.pid
     job = http.post("/jobs", params=to(keys, LONG), content=long.inputs(IMAGE)).json()["job"]
     inner = running.service.jobs._jobs[job]
     wait_until(lambda: 0 < inner.progress < 1, SECONDS)
@@ -151,7 +151,7 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http, caplog
     assert inner.state is State.CANCELLED
     with pytest.raises(CancelledError):
         inner.outcome()
-    assert worker._process is process
+    assert worker.pid == pid
     assert worker.running
     wait_until(lambda: "job over" in caplog.messages, SECONDS)
     (record,) = (record for record in caplog.records if record.message in ("job over", "evaluation failed"))
@@ -195,7 +195,7 @@ def test_a_failed_job_says_why(running, http, owner, key_id, monkeypatch):
     async def fail(*_arguments: object) -> object:
         raise BackendError("SEAL failed to add") from OSError()
 
-    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", fail)
+    monkeypatch.setattr(running.worker, "evaluate", fail)
     job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
     assert finished(http, job)["code"] == "backend-error"
     error = running.service.jobs._jobs[job].error
@@ -205,7 +205,7 @@ def test_a_failed_job_says_why(running, http, owner, key_id, monkeypatch):
     async def break_down(*_arguments: object) -> object:
         raise OSError("a path of ours")
 
-    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", break_down)
+    monkeypatch.setattr(running.worker, "evaluate", break_down)
     job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
     assert finished(http, job)["code"] == "internal-error"
     answer = http.get(f"/jobs/{job}/result")

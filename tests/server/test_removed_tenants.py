@@ -82,16 +82,16 @@ def test_all_that_is_kept_of_a_tenant_goes_within_seconds_and_of_others_nothing(
         answer = http.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE), headers={"Idempotency-Key": "a"})
         jobs.append(answer.json()["job"])
         wait_until(lambda http=http: http.get(f"/jobs/{jobs[-1]}").json()["state"] == "done", 60)
-    (worker,) = running.service.workers._workers
-    assert worker.has(mine)
+    worker = running.worker
+    assert mine in worker.loaded
     assert len(frames(tmp_path)) == 4
     if how == "removed":
         file.remove("alice")
     else:
         file.purge("alice")
     wait_until(lambda: frames(tmp_path) == {his}, SECONDS)  # nobody asks for anything meanwhile
-    wait_until(lambda: not worker.has(mine), SECONDS)
-    assert worker.has(his)
+    wait_until(lambda: mine not in worker.loaded, SECONDS)
+    assert his in worker.loaded
     with closing(httpx.Client(transport=running.transport, base_url=URL)) as http:
         assert http.get("/readyz").status_code == 200
     service = running.service
@@ -127,8 +127,7 @@ def test_a_client_of_a_purged_tenant_goes_on_with_new_keys(tmp_path, running, fi
 def test_a_running_job_of_a_removed_tenant_ends(running, file, keys, owner):
     alice = as_tenant(running, keys["alice"])
     key_id = registered(alice, owner.keys)
-    (worker,) = running.service.workers._workers
-    running.portal.call(worker.lock.acquire)
+    running.portal.call(running.lane.lock.acquire)
     try:
         job_id = alice.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE)).json()["job"]
         job = running.service.jobs._jobs[job_id]
@@ -136,7 +135,7 @@ def test_a_running_job_of_a_removed_tenant_ends(running, file, keys, owner):
         wait_until(lambda: job.is_over, SECONDS)
         assert job.watch.is_cancelled
     finally:
-        running.portal.call(worker.lock.release)
+        running.portal.call(running.lane.lock.release)
     wait_until(lambda: running.service.evaluations.inside == 0, SECONDS)
 
 

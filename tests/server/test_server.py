@@ -22,8 +22,9 @@ from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server import service as service_module
-from heinfer_server.evaluation import pool as worker_pool
-from heinfer_server.evaluation.questions import Evaluate, Forget
+from heinfer_server.evaluation import prefetch
+from heinfer_server.evaluation.questions import Evaluate, Forget, Question
+from heinfer_server.evaluation.worker import Evaluation
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
 from heinfer_server.telemetry import background
 from heinfer_server.web.app import _ROUTERS
@@ -72,43 +73,49 @@ class HeldWorker:
     """The only worker of a service, which starts on its tasks when it is let go."""
 
     def __init__(self, running: RunningService) -> None:
-        self._pool = running.service.workers
-        (self._worker,) = self._pool._workers
+        self._pool, self._lane, self._worker = running.service.workers, running.lane, running.worker
         self._go = asyncio.Event()
-        self.tasks: list[tuple[float, object]] = []
+        self.asked: list[object] = []
 
     def evaluated(self) -> list[str]:
         """Ids of the keys of its evaluations, one after the other."""
-        return [question.task.key_id for _, question in self.tasks if isinstance(question, Evaluate)]
+        return [question.task.key_id for question in self.asked if isinstance(question, Evaluate)]
 
     def forgotten(self) -> list[tuple[str, ...]]:
         """Ids of keys that it was told to let go of, task by task."""
-        return [question.ids for _, question in self.tasks if isinstance(question, Forget)]
+        return [question.ids for question in self.asked if isinstance(question, Forget)]
 
     def waiting(self) -> int:
         """Requests that wait for the worker: for room in it, or until it is done with the one before."""
-        return self._pool._queue.waiting + len(self._worker.lock._waiters or ())
+        return self._pool.waiting + len(self._lane.lock._waiters or ())
 
     async def hold(self) -> None:
-        run = self._worker._run
+        ask, hear = self._worker.ask, self._worker.hear
 
-        async def run_later(seconds: float, question: object) -> object:
-            self.tasks.append((seconds, question))
+        def ask_later(question: Question[object]) -> asyncio.Future[object]:
+            async def later() -> object:
+                await self._go.wait()
+                return await ask(question)
+
+            self.asked.append(question)
+            return asyncio.ensure_future(later())
+
+        async def hear_later(answer: asyncio.Future[object], *seconds: float) -> object:
             await self._go.wait()
-            return await run(seconds, question)
+            return await hear(answer, *seconds)
 
-        self._worker._run = run_later
-        self._worker.prefetch = lambda *_request: None
-        self._stuck_seconds, worker_pool.STUCK_SECONDS = worker_pool.STUCK_SECONDS, SECONDS
+        self._worker.ask, self._worker.hear = ask_later, hear_later
+        self._lane.prefetch = lambda _request: None
+        self._stuck_seconds, prefetch.STUCK_SECONDS = prefetch.STUCK_SECONDS, SECONDS
 
     async def let_go(self) -> None:
         """Let it start, and wait until it has nothing to do."""
         self._go.set()
         async with asyncio.timeout(SECONDS):
-            while self._worker.lock.locked() or not self._pool._queue.free:
+            while self._pool.busy or not self._pool.free:
                 await asyncio.sleep(0.01)
-        del self._worker._run, self._worker.prefetch
-        worker_pool.STUCK_SECONDS = self._stuck_seconds
+        del self._worker.ask, self._worker.hear, self._lane.prefetch
+        prefetch.STUCK_SECONDS = self._stuck_seconds
 
 
 @contextmanager
@@ -155,7 +162,7 @@ def test_it_is_healthy_and_answers_others_while_it_evaluates(running, http, owne
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             assert http.get("/healthz").json() == {"status": "ok"}
             assert register(http, owner.keys).status_code == 201
             assert not evaluation.done()
@@ -235,7 +242,7 @@ def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             under_way = pool.submit(infer, http, key_ids[0], body)
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             waiting = [pool.submit(infer, http, key_id, body) for key_id in key_ids[1:]]
             wait_until(lambda: held.waiting() == 2, SECONDS)
             for key_id in key_ids[:2]:
@@ -245,13 +252,13 @@ def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner
 
 
 def test_keys_that_are_deleted_do_not_stay_loaded(running, http, owner, key_id):
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     assert infer(http, key_id, owner.inputs(IMAGE)).status_code == 200
-    assert worker.has(key_id)
+    assert key_id in worker.loaded
     with held_worker(running) as held:
         assert http.delete(f"/keys/{key_id}").status_code == 204
         wait_until(lambda: held.forgotten() == [(key_id,)], SECONDS)
-    assert not worker.has(key_id)
+    assert key_id not in worker.loaded
     other = registered(http, several(owner, 1)[0])
     assert infer(http, other, owner.inputs(IMAGE)).status_code == 200
 
@@ -260,7 +267,7 @@ def test_a_worker_lets_go_of_deleted_keys_when_it_is_done(running, http, owner, 
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             assert http.delete(f"/keys/{key_id}").status_code == 204
             assert held.forgotten() == []
         assert evaluation.result().status_code == 200
@@ -321,7 +328,7 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(runnin
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held, caplog.at_level(logging.INFO):
             under_way = pool.submit(infer, http, key_id, body)
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             waits = pool.submit(infer, http, key_id, body)
             wait_until(lambda: held.waiting() == 1, SECONDS)
             abandoned = running.portal.start_task_soon(ask_and_leave, running.app, key_id, body, leave)
@@ -357,15 +364,15 @@ def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http,
 
 def failing(running: RunningService, monkeypatch, errors: list[Exception]) -> list[str]:
     """Have the next evaluations fail with these errors; returns a list that grows with the keys of each."""
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     evaluate, tried = worker.evaluate, []
 
-    async def fail_first(manifest: str, key_id: str, *others: object) -> object:
-        tried.append(key_id)
+    async def fail_first(request: Evaluation) -> object:
+        tried.append(request.key_id)
         if errors:
             await worker.stop()
             raise errors.pop(0)
-        return await evaluate(manifest, key_id, *others)
+        return await evaluate(request)
 
     monkeypatch.setattr(worker, "evaluate", fail_first)
     return tried

@@ -34,7 +34,7 @@ from heinfer_server.errors import SlowBodyError
 from heinfer_server.evaluation import jobs
 from heinfer_server.evaluation.disconnect import DisconnectedError, unless
 from heinfer_server.evaluation.fair_queue import FairQueue, Turn
-from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
+from heinfer_server.evaluation.loaded import MOST_LOADED_KEYS
 from heinfer_server.keys import uploads
 from heinfer_server.main import run
 from heinfer_server.models import load_models

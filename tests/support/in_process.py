@@ -14,6 +14,8 @@ from fastapi import FastAPI
 
 from heinfer.formats.bundle import Bundle
 from heinfer_server import Settings, create_app
+from heinfer_server.evaluation.prefetch import Lane
+from heinfer_server.evaluation.worker import Worker
 from heinfer_server.models import load_models
 
 URL = "http://localhost"
@@ -67,6 +69,17 @@ class RunningService:
     @property
     def service(self) -> Any:
         return self.app.state.service
+
+    @property
+    def lane(self) -> Lane:
+        """The only one: of a service of one worker."""
+        (lane,) = self.service.workers.lanes
+        return lane
+
+    @property
+    def worker(self) -> Worker:
+        """The only one."""
+        return self.lane.worker
 
 
 @contextmanager
