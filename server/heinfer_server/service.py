@@ -105,9 +105,9 @@ class Service:
             file_bytes=largest_file(models, self.backend),
             parts=_isolation(settings),
         )
-        bundles = tuple(model.bundle for model in models)
-        self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
-        self.setup = WorkerSetup(Setup(bundles, self.backend, only_read(options), confinement))
+        versions = tuple(models)
+        self._preparation = Setup(versions, self.backend, options) if settings.constants_folder is not None else None
+        self.setup = WorkerSetup(Setup(versions, self.backend, only_read(options), confinement))
         workers = [
             Worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
@@ -235,9 +235,9 @@ class Service:
         await self.jobs.drain(self.settings.drain_seconds)
 
     async def check(self, model: ServedModel, body: bytes, stages: Stages) -> None:
-        """Check a frame of inputs; raises what check_inputs raises."""
+        """Check a frame of inputs; raises what ServedModel.read_inputs does."""
         with stages.timed("check"):
-            await asyncio.to_thread(model.check_inputs, body)
+            await asyncio.to_thread(model.read_inputs, body)
 
 
 def _isolation(settings: Settings) -> frozenset[str]:

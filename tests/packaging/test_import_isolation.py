@@ -49,7 +49,8 @@ def worker_modules(backend: str) -> set[str]:
     open_runtime = (
         "from heinfer.formats import bundle; from heinfer.zoo import bundle_path; "
         "import heinfer_server.evaluation.worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
-        "import sys; w.Evaluator(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
+        "from heinfer_server.models import ServedModel; "
+        "model = ServedModel.of(bundle.load(bundle_path('mnist-ffconv'))); import sys; w.Evaluator(Setup((model,), {backend!r})); "
         "print(*sorted(sys.modules))"
     )
     command = [sys.executable, "-c", open_runtime.format(backend=backend)]

@@ -39,7 +39,7 @@ from heinfer_server.admission.concurrency import ConcurrencyLimit
 from heinfer_server.evaluation import progress
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
 from heinfer_server.evaluation.latency import Latency
-from heinfer_server.evaluation.progress import Watch, Watcher, new_cell
+from heinfer_server.evaluation.progress import Cell, Watch, Watcher, shared_memory
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -332,25 +332,28 @@ def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
         )
     )
     control = runtime.new_control()
-    assert control.fraction == 0
+    assert control.done == 0
     runtime.run(inputs, keys, control)
-    assert control.fraction == 1
+    assert control.done == runtime.steps
     control = runtime.new_control()
     control.cancel()
     with pytest.raises(CancelledError):
         runtime.run(inputs, keys, control)
 
 
+def new_cell() -> Cell:
+    with os.fdopen(shared_memory(), "r+b") as shared:
+        return Cell(shared.fileno())
+
+
 def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS", 0.001)
-    (cell, descriptor), control = new_cell(), StepControl(4)
-    os.close(descriptor)
-    seen = Watch()
-    with Watcher(cell).watched(7, control):
+    cell, control, seen = new_cell(), StepControl(), Watch()
+    with Watcher(cell).watched(7, control, 4):
         seen.begin(cell, 7)
         control.done = 1
         wait_until(lambda: seen.fraction == 0.25, 10)
-        progress.cancel(cell, 6)
+        cell.cancel(6)
         time.sleep(0.02)
         assert not control.is_cancelled
         seen.cancel()
@@ -359,18 +362,17 @@ def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
 
 
 def test_who_is_cancelled_before_it_begins_is_cancelled_then():
-    (cell, descriptor), control, seen = new_cell(), StepControl(4), Watch()
-    os.close(descriptor)
+    cell, control, seen = new_cell(), StepControl(), Watch()
     seen.cancel()
     seen.begin(cell, 3)
-    with Watcher(cell).watched(3, control):
+    with Watcher(cell).watched(3, control, 4):
         assert control.is_cancelled
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_whatever_a_worker_writes_progress_is_within_its_bounds(done):
-    cell, descriptor = new_cell()
-    with os.fdopen(descriptor, "r+b") as theirs:
+    with os.fdopen(shared_memory(), "r+b") as theirs:
+        cell = Cell(theirs.fileno())
         theirs.write(struct.pack("<3q", 5, done, 0))
     seen = Watch()
     seen.begin(cell, 5)
@@ -378,11 +380,11 @@ def test_whatever_a_worker_writes_progress_is_within_its_bounds(done):
 
 
 def test_a_worker_cannot_make_the_cell_shorter():
-    cell, descriptor = new_cell()
+    descriptor = shared_memory()
     with pytest.raises(OSError, match="not permitted"):
         os.ftruncate(descriptor, 0)
-    os.close(descriptor)
-    assert list(cell) == [0, 0, 0]
+    with os.fdopen(descriptor, "rb") as shared:
+        assert shared.read() == bytes(24)
 
 
 # The client ------------------------------------------------------------------------------------

@@ -30,6 +30,10 @@ class TensealRuntime:
     def executed(self) -> Counts:
         return self._program.executed
 
+    @property
+    def steps(self) -> int:
+        return len(self._program.circuit.ops)
+
     def load_keys(self, frames: Sequence[KeyFrame]) -> EvaluationSide:
         side = EvaluationSide(self._ring)
         side.load_keys(*write_keys(frames, self._ring.parameters))
@@ -39,7 +43,7 @@ class TensealRuntime:
         return [self._border.load_ciphertext(write_ciphertext(frame, self._ring.parameters)) for frame in frames]
 
     def new_control(self) -> StepControl:
-        return StepControl(len(self._program.circuit.ops))
+        return StepControl()
 
     def run(
         self, inputs: Sequence[SealObject], keys: EvaluationSide, control: StepControl | None = None

@@ -18,6 +18,7 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from heinfer_server.evaluation.messages import ProtocolError, receive
+from heinfer_server.evaluation.progress import Cell, shared_memory
 from heinfer_server.evaluation.questions import Asked, Question
 from heinfer_server.evaluation.signals import held_back
 
@@ -45,12 +46,17 @@ class AnsweringProcess:
     To be used in an event loop, which is never kept waiting: threads start it, write, read and end it.
 
     Args:
-        setup, cell: descriptors, of what the process is started with and of the numbers that it shares.
+        setup: a descriptor of what the process is started with.
+
+    Attributes:
+        cell: the numbers that it shares.
     """
 
-    def __init__(self, setup: int, cell: int) -> None:
+    def __init__(self, setup: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._handed = setup, cell
+        self._shared = shared_memory()
+        self._handed = setup, self._shared
+        self.cell = Cell(self._shared)
         self._ours, self._theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         self._output = -1
@@ -127,9 +133,10 @@ class AnsweringProcess:
             self._writer.shutdown()
             self._theirs.close()
             self._ours.close()
-            if self._output >= 0:
-                os.close(self._output)
-                self._output = -1
+            for descriptor in (self._output, self._shared):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._output = self._shared = -1
 
     def _kill(self) -> None:
         if self._process is not None:

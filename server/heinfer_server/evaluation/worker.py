@@ -14,7 +14,7 @@ from typing import TypeVar
 from heinfer.errors import CancelledError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server.evaluation.loaded import LoadedKeys
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
-from heinfer_server.evaluation.progress import Cell, Watch, new_cell
+from heinfer_server.evaluation.progress import Watch
 from heinfer_server.evaluation.questions import Evaluate, Forget, Question, Ready
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
 from heinfer_server.evaluation.worker_setup import WorkerSetup
@@ -68,7 +68,6 @@ class Worker:
         self._process: AnsweringProcess | None = None
         self._sound = False
         self._failed = False
-        self._cell: Cell | None = None
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
         self._closed = False
@@ -105,7 +104,8 @@ class Worker:
             raise WorkerFailedError("the service ends")
         self.loaded.clear()
         try:
-            await self._start()
+            self._process = process = AnsweringProcess(self._setup.descriptor)
+            await process.start()
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(_why_none_starts(error)) from error
@@ -115,14 +115,6 @@ class Worker:
             manifest = model.bundle.manifest
             facts = {"model": manifest.name, "version": manifest.model_version, "manifest": model.digest}
             log(_logger, logging.INFO, "model loaded", **facts, seconds=round(seconds, 3))
-
-    async def _start(self) -> None:
-        self._cell, descriptor = new_cell()
-        try:
-            self._process = process = AnsweringProcess(self._setup.descriptor, descriptor)
-            await process.start()
-        finally:
-            os.close(descriptor)
 
     async def revive(self) -> None:
         """Start the process anew, unless it can take a task; WorkerFailedError as `start` does."""
@@ -198,8 +190,8 @@ class Worker:
         keys = None if key_id in self.loaded else await asyncio.to_thread(self._registered.open, key_id)
         forget = self.loaded.make_room(key_id)
         self._number += 1
-        if watch is not None and self._cell is not None:
-            watch.begin(self._cell, self._number)
+        if watch is not None and self._process is not None:
+            watch.begin(self._process.cell, self._number)
         task = EvaluationTask(request.manifest, key_id, keys, forget, request.inputs, self._number if watch else 0)
         result = await self.finish(request, self.ask(self._evaluate(task)))
         self.loaded.add(key_id)
