@@ -17,6 +17,7 @@ from heinfer_server.telemetry import logs, repetitions
 from heinfer_server.telemetry.logs import (
     OUTSIDE_LINES,
     BoundedHandler,
+    JsonFormatter,
     log,
     peer,
     request_id,
@@ -295,3 +296,18 @@ def test_networks_of_proxies_are_settings(tmp_path):
     for wrong in ("10.0.0.1/8", "proxy", "10.0.0.0/33"):
         with pytest.raises(ValueError, match="trusted_proxies"):
             networks(wrong)
+
+
+def test_a_line_of_the_log_is_json_with_the_request(caplog):
+    token = request_id.set("abc")
+    with caplog.at_level(logging.INFO):
+        log(logging.getLogger("heinfer_server.test"), logging.INFO, "tried", seconds=1.5)
+        line = json.loads(JsonFormatter().format(caplog.records[0]))
+    request_id.reset(token)
+    assert line["time"].endswith("+00:00")
+    assert {name: line[name] for name in ("level", "event", "request_id", "seconds")} == {
+        "level": "info",
+        "event": "tried",
+        "request_id": "abc",
+        "seconds": 1.5,
+    }
