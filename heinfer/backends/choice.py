@@ -66,9 +66,9 @@ def open_runtime(
     ring = open_ring(typed.parameters, backend) if ring is None else ring
     if backend == "native":
         return NativeProgram(typed, ring, options)
-    from heinfer.backends.seal.runtime import TensealRuntime  # noqa: PLC0415
+    from heinfer.backends.seal.program import TensealProgram  # noqa: PLC0415
 
-    return TensealRuntime(typed, ring)
+    return TensealProgram(typed, ring)
 
 
 def runtime_memory(typed: TypedCircuit, *, backend: str, options: NativeOptions = DEFAULTS) -> Memory:
