@@ -65,12 +65,15 @@ STREAMS_OF_A_TENANT = 16
 class Service:
     """Models, registered keys and workers.
 
+    Args:
+        worker: what makes a worker.
+
     Raises:
         SettingError: when one client's keys for a model exceed the memory for keys, the models that of a worker, or
             all of it what there is; or the backend is not installed.
     """
 
-    def __init__(self, settings: Settings, models: Models) -> None:
+    def __init__(self, settings: Settings, models: Models, worker: type[Worker] = Worker) -> None:
         self.backend = choose_backend(None if settings.backend == "auto" else settings.backend)
         options = model_options(
             models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
@@ -109,7 +112,7 @@ class Service:
         self._preparation = Setup(versions, self.backend, options) if settings.constants_folder is not None else None
         self.setup = WorkerSetup(Setup(versions, self.backend, only_read(options), confinement))
         workers = [
-            Worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
+            worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.latency)
 

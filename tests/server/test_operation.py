@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from asking import infer, registered
+from gated import GatedWorker
 from in_process import RunningService, running_service
 from owner import Owner
 from test_server import assert_problem
@@ -133,8 +134,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
 
 def test_it_is_ready_as_long_as_a_worker_can_evaluate(running, http, monkeypatch):
     assert http.get("/readyz").json() == {"status": "ready"}
-    worker = running.worker
-    monkeypatch.setattr(worker, "_failed", True)
+    monkeypatch.setattr(GatedWorker, "failed", True)
     assert_problem(http.get("/readyz"), 503, "not-ready")
     assert http.get("/healthz").status_code == 200
 

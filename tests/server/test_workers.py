@@ -1,6 +1,5 @@
 """One worker and those who want it: who is sent ahead, and what becomes of them when the one before fails."""
 
-import asyncio
 import errno
 import os
 import signal
@@ -13,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 from asking import infer, registered, to
+from gated import GatedWorker, held_worker
 from in_process import RunningService, running_service
 from owner import Owner
 from server_process import alive, wait_until
@@ -24,10 +24,6 @@ from heinfer_server import service as service_module
 from heinfer_server.evaluation import prefetch
 from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.messages import Request
-from heinfer_server.evaluation.prefetch import SHORT_SECONDS, Prefetched
-from heinfer_server.evaluation.questions import Question
-from heinfer_server.evaluation.worker import Evaluation
-from heinfer_server.models import digest_of
 
 SECONDS = 60.0
 MODEL = tiny_bundle()
@@ -52,78 +48,24 @@ def key_id(http: httpx.Client, owner: Owner) -> str:
     return key_id
 
 
-class Line:
-    """The only worker of a service, whose answers are heard when it is let go; what it is sent, it gets.
-
-    Attributes:
-        asked: what it answers, or will.
-        sent: of each request that came to it, what was sent ahead.
-        begun: how many answers are waited for, or were.
-    """
-
-    def __init__(self, running: RunningService) -> None:
-        self._pool, self._lane = running.service.workers, running.lane
-        self.worker = running.worker
-        self._go = asyncio.Event()
-        self.asked: list[asyncio.Future[object]] = []
-        self.begun = 0
-        self.sent: list[Prefetched | None] = []
-
-    @property
-    def waiting_for_room(self) -> int:
-        return self._pool.waiting
-
-    async def hold(self) -> None:
-        ask, hear, prefetch = self.worker.ask, self.worker.hear, self._lane.prefetch
-
-        def asked(question: Question[object]) -> asyncio.Future[object]:
-            self.asked.append(ask(question))
-            return self.asked[-1]
-
-        async def hear_later(result: asyncio.Future[object], *seconds: float) -> object:
-            async def later() -> object:
-                await self._go.wait()
-                return await result
-
-            self.begun += 1
-            return await hear(asyncio.ensure_future(later()), *seconds)
-
-        def noted(request: Evaluation) -> Prefetched | None:
-            self.sent.append(prefetch(request))
-            return self.sent[-1]
-
-        self.worker.ask, self.worker.hear, self._lane.prefetch = asked, hear_later, noted
-
-    async def let_go(self) -> None:
-        self._go.set()
-        async with asyncio.timeout(SECONDS):
-            while self._pool.free < 1 or self._pool.busy:
-                await asyncio.sleep(0.01)
-        del self.worker.ask, self.worker.hear, self._lane.prefetch
-
-
-@contextmanager
-def held_line(running: RunningService) -> Iterator[Line]:
-    line = Line(running)
-    running.portal.call(line.hold)
-    try:
-        yield line
-    finally:
-        running.portal.call(line.let_go)
-
-
 @contextmanager
 def one_ahead(
     running: RunningService, http: httpx.Client, owner: Owner, keys: list[str]
-) -> Iterator[tuple[Line, list]]:
-    """A request under way, and another that has come after it."""
-    with ThreadPoolExecutor() as threads, held_line(running) as line:
+) -> Iterator[tuple[GatedWorker, list]]:
+    """A request under way, and another, if there are keys for one, that has come into the room behind it."""
+    with ThreadPoolExecutor() as threads, held_worker(running, takes_another=True) as worker:
         requests: list[Future[httpx.Response]] = []
-        for number, (key_id, image) in enumerate(zip(keys, IMAGES, strict=False), start=1):
+        for key_id, image in zip(keys, IMAGES, strict=False):
             requests.append(threads.submit(infer, http, key_id, owner.inputs(image)))
-            wait_until(lambda: len(line.sent) == number, SECONDS)  # noqa: B023 - called at once
-        wait_until(lambda: line.begun == 1, SECONDS)
-        yield line, requests
+            wait_until(lambda: worker.heard == 1, SECONDS)
+        wait_until(lambda: running.service.workers.free == 2 - len(keys), SECONDS)
+        yield worker, requests
+
+
+def waiting(running: RunningService) -> int:
+    """Requests that have no room."""
+    number: int = running.service.workers.waiting
+    return number
 
 
 def assert_right(owner: Owner, requests: list[Future[httpx.Response]]) -> None:
@@ -143,70 +85,68 @@ def retries(running: RunningService) -> float:
 
 
 def test_a_request_is_sent_while_another_is_under_way(running, http, owner, key_id):
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert [sent is not None for sent in line.sent] == [False, True]
-        wait_until(line.sent[1].done, SECONDS)  # and evaluated, before the first is heard of
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
+        wait_until(worker.ahead[0].done, SECONDS)  # and evaluated, before the first is heard of
     assert_right(owner, requests)
 
 
 def test_no_more_than_one_is_sent_ahead(running, http, owner, key_id):
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[2])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 2
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert len(worker.ahead) == 1
     assert_right(owner, requests)
 
 
 def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner, key_id):
     other = registered(http, several(owner, 1)[0])
-    with one_ahead(running, http, owner, [key_id, other]) as (line, requests):
-        assert line.sent == [None, None]
+    with one_ahead(running, http, owner, [key_id, other]) as (worker, requests):
+        assert not worker.ahead
     assert_right(owner, requests)
 
 
-def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setitem(running.service.latency._expected, digest_of(MODEL.manifest), 2 * SHORT_SECONDS)
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
-        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 1
+def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id):
+    with ThreadPoolExecutor() as threads, held_worker(running) as worker:  # which makes all of them long
+        requests = [threads.submit(infer, http, key_id, owner.inputs(image)) for image in IMAGES[:2]]
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert not worker.ahead
     assert_right(owner, requests)
 
 
 def test_a_request_that_was_sent_ahead_survives_the_death_of_its_worker(running, http, owner, key_id):
     before = retries(running)
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        wait_until(line.sent[1].done, SECONDS)
-        running.portal.call(line.worker.stop)  # the answers are lost
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        wait_until(worker.ahead[0].done, SECONDS)
+        running.portal.call(worker.stop)  # the answers are lost
     assert_right(owner, requests)
     assert retries(running) == before  # both were answered before: nothing is evaluated in vain
 
 
 def test_a_request_is_sent_again_when_its_worker_dies_of_the_one_before(running, http, owner, key_id):
     before = retries(running)
-    worker = running.worker
-    os.kill(worker.pid, signal.SIGSTOP)  # in the midst of the first, for ever
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert line.sent[1] is not None
+    os.kill(running.worker.pid, signal.SIGSTOP)  # in the midst of the first, for ever
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
         os.kill(worker.pid, signal.SIGKILL)
     assert_right(owner, requests)
     assert retries(running) == before + 1  # the second was not begun
 
 
 def test_keys_that_are_deleted_serve_who_was_sent_ahead_and_go_then(running, http, owner, key_id):
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
         assert http.delete(f"/keys/{key_id}").status_code == 204
     assert_right(owner, requests)
-    wait_until(lambda: key_id not in line.worker.loaded, SECONDS)
+    wait_until(lambda: key_id not in worker.loaded, SECONDS)
     key_id = registered(http, several(owner, 1)[0])
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
 
 
 def test_who_was_sent_to_a_worker_that_is_stuck_waits_for_any(running, http, owner, key_id, monkeypatch):
     monkeypatch.setattr(prefetch, "STUCK_SECONDS", 0.1)
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert line.sent[1] is not None
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
+        wait_until(lambda: waiting(running) == 1, SECONDS)
     assert_right(owner, requests)
 
 
@@ -216,14 +156,14 @@ def infer_soon(http: httpx.Client, key_id: str, body: bytes) -> httpx.Response:
 
 
 def test_what_nobody_waits_for_any_more_is_over_before_another_has_its_room(running, http, owner, key_id):
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
         assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
-        assert line.sent[1] is not None
+        assert len(worker.ahead) == 1
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 2
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert len(worker.ahead) == 1
     assert_right(owner, requests)
-    assert line.begun == 3  # the second was heard out
+    assert worker.heard == 3  # the second was heard out
 
 
 def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_path, owner):
@@ -231,13 +171,13 @@ def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_
         http, before = running.http, retries(running)
         key_id = registered(http, owner.keys)
         assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
-        with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
-            wait_until(line.asked[0].done, SECONDS)
-            os.kill(line.worker.pid, signal.SIGSTOP)
+        with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
+            wait_until(worker.answers[0].done, SECONDS)
+            os.kill(worker.pid, signal.SIGSTOP)
             assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
-            assert line.sent[1] is not None
+            assert len(worker.ahead) == 1
             requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-            wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+            wait_until(lambda: waiting(running) == 1, SECONDS)
         assert_right(owner, requests)
         assert retries(running) == before
 
@@ -248,8 +188,8 @@ def test_a_message_that_cannot_be_written_gives_nobody_another_answer(running, h
     def no_buffers(_request: object, _pipe: object) -> None:
         raise OSError(errno.ENOBUFS, "no buffer space available")
 
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
-        wait_until(line.asked[0].done, SECONDS)
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
+        wait_until(worker.answers[0].done, SECONDS)
         with monkeypatch.context() as patch:
             patch.setattr(Request, "send", no_buffers)
             requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))

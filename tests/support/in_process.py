@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from bundle_files import save_all
 from fastapi import FastAPI
+from gated import GatedWorker
 
 from heinfer.formats.bundle import Bundle
 from heinfer_server import Settings, create_app
 from heinfer_server.evaluation.prefetch import Lane
-from heinfer_server.evaluation.worker import Worker
 from heinfer_server.models import load_models
 
 URL = "http://localhost"
@@ -77,9 +77,9 @@ class RunningService:
         return lane
 
     @property
-    def worker(self) -> Worker:
+    def worker(self) -> GatedWorker:
         """The only one."""
-        return self.lane.worker
+        return cast("GatedWorker", self.lane.worker)
 
 
 @contextmanager
@@ -87,6 +87,6 @@ def running_service(folder: Path, models: Sequence[Bundle], **settings: Any) -> 
     """Serve compiled models from `folder`."""
     paths = save_all(folder, models)
     chosen = Settings(bundles=tuple(paths), **{"workers": 1, "no_auth": "tenants" not in settings, **settings})
-    app = create_app(chosen, load_models(chosen.bundles))
+    app = create_app(chosen, load_models(chosen.bundles), GatedWorker)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):
         yield RunningService(portal, app)
