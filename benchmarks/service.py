@@ -147,7 +147,7 @@ def _evaluate(model: Bundle, sender: _Sender, backend: str, number: int, begin: 
     for turn in range(number + 2):
         if turn == 2:
             begin.wait(120)
-        result = evaluator.run(EvaluationTask(served.digest, "key", keys, (), sender.inputs))
+        result = evaluator.run(EvaluationTask(served.digest, "key", keys, sender.inputs))
         assert isinstance(result, Evaluated)
         keys = None
     end.wait(600)

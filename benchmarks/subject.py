@@ -52,7 +52,7 @@ class Subject:
         The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
         """
         inputs = self.codec.encrypt(self.secret, [self.codec.read_image(image)])
-        result = self._evaluator.run(EvaluationTask(self._manifest, _KEY_ID, self._unloaded, (), inputs))
+        result = self._evaluator.run(EvaluationTask(self._manifest, _KEY_ID, self._unloaded, inputs))
         if not isinstance(result, Evaluated):
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None

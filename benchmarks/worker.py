@@ -25,7 +25,7 @@ def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
     evaluator = Evaluator(Setup((model,), "native", {model.digest: options}))
     ready = _memory()
     print("ready", flush=True)
-    task = EvaluationTask(model.digest, "a", FrameFile.of(Path(keys).read_bytes()), (), Path(inputs).read_bytes())
+    task = EvaluationTask(model.digest, "a", FrameFile.of(Path(keys).read_bytes()), Path(inputs).read_bytes())
     result = evaluator.run(task)
     assert isinstance(result, Evaluated), result
     print(json.dumps({"ready": ready, "evaluated": _memory(), "keys_seconds": result.keys_seconds}), flush=True)

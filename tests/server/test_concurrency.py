@@ -16,7 +16,7 @@ def test_a_gate_is_full_and_then_is_not():
         pass
     with limit.entered("c"):
         assert limit.inside == 1
-    assert not limit._holders
+    assert not limit.holders
 
 
 def test_a_gate_lets_nobody_have_all_of_it():
@@ -38,7 +38,7 @@ def test_who_waits_for_a_place_gets_it_holder_after_holder():
                 await asyncio.sleep(0)
 
         await asyncio.gather(*(enter(holder) for holder in "aaaabbca"))
-        assert not limit._holders
+        assert not limit.holders
         assert not limit._waiting
         return order
 
@@ -70,7 +70,7 @@ def test_no_place_is_lost_whoever_leaves_and_when(events):
 
         async def enter(holder: str, end: asyncio.Event) -> None:
             async with limit.entered_in_turn(holder):
-                assert limit._holders[holder] <= 2
+                assert limit.holders[holder] <= 2
                 assert limit.inside <= 3
                 await end.wait()
 
@@ -89,7 +89,7 @@ def test_no_place_is_lost_whoever_leaves_and_when(events):
             task.cancel()
         for _ in range(len(events) + 5):
             await asyncio.sleep(0)
-        assert not limit._holders
+        assert not limit.holders
         assert not limit._waiting
 
     asyncio.run(use())

@@ -27,8 +27,8 @@ def evaluator(request) -> Evaluator:
     return Evaluator(Setup((ServedModel.of(MODEL),), request.param))
 
 
-def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
-    return EvaluationTask(DIGEST, key_id, FrameFile.of(owner.keys) if keys else None, forget, owner.inputs(IMAGE))
+def task(owner: Owner, *, keys: bool = True, key_id: str = "a") -> EvaluationTask:
+    return EvaluationTask(DIGEST, key_id, FrameFile.of(owner.keys) if keys else None, owner.inputs(IMAGE))
 
 
 def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
@@ -44,14 +44,9 @@ def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
 
 def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
     evaluator.run(task(owner))
-    evaluator.run(task(owner, key_id="b", forget=("a",)))
-    assert list(evaluator.keys) == ["b"]
-
-
-def test_it_forgets_keys_without_a_request(evaluator, owner):
-    evaluator.run(task(owner))
+    evaluator.run(task(owner, key_id="b"))
     evaluator.forget(("a",))
-    assert evaluator.keys == {}
+    assert list(evaluator.keys) == ["b"]
 
 
 def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it(evaluator, owner, monkeypatch):

@@ -467,7 +467,8 @@ def test_a_job_that_the_service_has_forgotten_is_begun_again(running, as_jobs):
 def test_keys_that_the_server_dropped_are_registered_again(running, as_jobs):
     with Client(URL, model="tiny", transport=running.transport) as client:
         client.prepare()
-        running.portal.call(running.service.forget, DEFAULT_TENANT.id, client._session._ready.key_id)
+        *_, newest = running.service.keys.of(DEFAULT_TENANT.id)
+        running.portal.call(running.service.forget, DEFAULT_TENANT.id, newest.id)
         assert_right(client.encrypt_and_predict(IMAGE).label)
 
 

@@ -1,7 +1,7 @@
 """The native backend: circuits on 32-bit residues, by heinfer-native, a distribution of its own."""
 
 from heinfer.backends.native.keys import NativeKeys
-from heinfer.backends.native.library import is_installed, native_problem
+from heinfer.backends.native.library import native_problem
 from heinfer.backends.native.options import DEFAULTS, NativeOptions
 from heinfer.backends.native.plan import NativePlan, native_plan
 from heinfer.backends.native.program import NativeProgram
@@ -14,7 +14,6 @@ __all__ = [
     "NativePlan",
     "NativeProgram",
     "NativeRing",
-    "is_installed",
     "native_plan",
     "native_problem",
 ]

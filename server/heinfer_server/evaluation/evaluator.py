@@ -60,7 +60,6 @@ class Evaluator:
 
     def run(self, task: EvaluationTask) -> Evaluated | TaskFailure:
         """Evaluate one request; after a failure, keys that came with it are not loaded."""
-        self.forget(task.forget)
         try:
             return self._evaluate(task)
         except Exception as error:

@@ -37,7 +37,6 @@ class EvaluationTask:
         manifest: digest of that of a model that the worker loaded at its start.
         key_id: under which the worker keeps loaded keys.
         keys: a frame of them, to load under that id first; None when the worker holds them.
-        forget: ids of keys to let go of before anything else.
         inputs: the frame of input ciphertexts that came and was found to be right.
         number: under which the shared cell tells of it; 0 when nobody watches.
     """
@@ -45,7 +44,6 @@ class EvaluationTask:
     manifest: str
     key_id: str
     keys: FrameFile | None
-    forget: tuple[str, ...]
     inputs: bytes
     number: int = 0
 

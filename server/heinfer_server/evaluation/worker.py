@@ -188,18 +188,20 @@ class Worker:
         if key_id not in self._registered:
             raise unknown_keys()
         keys = None if key_id in self.loaded else await asyncio.to_thread(self._registered.open, key_id)
-        forget = self.loaded.make_room(key_id)
+        gone = self.loaded.make_room(key_id)
+        if gone:  # which is answered before what is asked next
+            self.ask(Forget(gone))
         self._number += 1
         if watch is not None and self._process is not None:
             watch.begin(self._process.cell, self._number)
-        task = EvaluationTask(request.manifest, key_id, keys, forget, request.inputs, self._number if watch else 0)
+        task = EvaluationTask(request.manifest, key_id, keys, request.inputs, self._number if watch else 0)
         result = await self.finish(request, self.ask(self._evaluate(task)))
         self.loaded.add(key_id)
         return result
 
     def begin(self, request: Evaluation) -> asyncio.Future[Evaluated | TaskFailure]:
         """Ask for an evaluation with keys that are loaded, and leave it to the caller to finish it."""
-        return self.ask(self._evaluate(EvaluationTask(request.manifest, request.key_id, None, (), request.inputs)))
+        return self.ask(self._evaluate(EvaluationTask(request.manifest, request.key_id, None, request.inputs)))
 
     async def finish(self, request: Evaluation, answer: asyncio.Future[Evaluated | TaskFailure]) -> Evaluated:
         """Wait for the end of an evaluation.
