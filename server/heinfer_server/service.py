@@ -11,7 +11,6 @@ from heinfer.errors import (
     BusyError,
     FormatError,
     FrameLengthError,
-    KeySetError,
     ServiceUnavailableError,
     SettingError,
     UploadDigestError,
@@ -121,19 +120,6 @@ class Service:
         if self._preparation is not None and self.backend == "native":
             await prepare(self._preparation)
         await self.workers.start()
-
-    def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
-        """Require that a tenant has keys registered of the set that the model takes.
-
-        Raises:
-            UnknownKeysError: when there are none under that id (any more).
-            KeySetError: when they are of another set.
-        """
-        if self.keys.find(tenant, key_id).key_set != model.keys.digest:
-            raise KeySetError(
-                "these evaluation keys are of another key set than this version of the model takes: register keys made "
-                "from its manifest"
-            )
 
     async def register(self, tenant: str, key_set: KeySet, body: bytes) -> str:
         """Check a frame of keys and keep it; returns the keys' id, raises what KeySet.check and KeyStore.add raise."""

@@ -32,10 +32,6 @@ class LoadedKeys:
         """Those that nobody has registered any more."""
         return tuple(key_id for key_id in self._ids if key_id not in self._registered)
 
-    def is_good(self, key_id: str) -> bool:
-        """Whether these are loaded and still registered."""
-        return key_id in self._ids and key_id in self._registered
-
     def add(self, key_id: str) -> None:
         """The process has loaded them, or had them loaded already."""
         self._ids[key_id] = None

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from time import perf_counter
 from typing import TypeAlias
 
@@ -85,8 +84,11 @@ class Lane:
         has_left = False
         ahead = self.prefetch(request)
         try:
-            async with _unless_stuck():
-                await unless(gone, self.lock.acquire(), self.lock.release, request.ends)
+            try:
+                async with asyncio.timeout(STUCK_SECONDS):
+                    await unless(gone, self.lock.acquire(), self.lock.release, request.ends)
+            except TimeoutError:
+                raise StuckError from None
             try:
                 request.stages.add("wait", perf_counter() - came)
                 is_short = self._latency.seconds(request.manifest) <= SHORT_SECONDS
@@ -110,8 +112,9 @@ class Lane:
         Returns:
             None when nothing runs, or the request is watched, or its keys are not loaded, or no longer registered.
         """
+        key_id, loaded = request.key_id, self.worker.loaded
         is_under_way = self.lock.locked() and self.worker.answering
-        if request.watch or not is_under_way or not self.worker.loaded.is_good(request.key_id):
+        if request.watch or not is_under_way or key_id not in loaded or key_id in loaded.gone:
             return None
         return self.worker.begin(request)
 
@@ -172,12 +175,3 @@ class Lane:
 def _is_lost(answer: Prefetched) -> bool:
     """Whether the process ended before it answered: then the request was not begun, or it will never be known."""
     return answer.done() and answer.exception() is not None
-
-
-@asynccontextmanager
-async def _unless_stuck() -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(STUCK_SECONDS):
-            yield
-    except TimeoutError:
-        raise StuckError from None
