@@ -14,7 +14,7 @@ from benchmarks.rotation import Rotation
 from benchmarks.samples import image_for
 from benchmarks.subject import Subject
 from heinfer.backends.memory import key_bytes
-from heinfer.backends.native import NativeKeys, NativePlan, NativeProgram, NativeRing
+from heinfer.backends.native import NativeKeys, NativeOptions, NativePlan, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
 from heinfer.backends.native.work import work_of_all
 from heinfer.formats import bundle
@@ -109,7 +109,7 @@ class NativeEvaluations:
         self._rotation = Rotation(subject)
         ring = NativeRing.secure(parameters)
         self.instruction_set = ring.instruction_set
-        self._programs = {threads: NativeProgram(model.typed, ring, threads=threads) for threads in (1, THREADS)}
+        self._programs = {threads: NativeProgram(model.typed, ring, NativeOptions(threads)) for threads in (1, THREADS)}
         self.plan = self._programs[1].plan
         self._keys = NativeKeys(ring, model.typed.key_levels)
         for key in decode_keys(subject.keys, parameters, manifest.keys_binding, manifest.keys.levels):

@@ -7,7 +7,7 @@ from time import thread_time
 
 import numpy as np
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
+from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
 from heinfer.backends.native.instructions import Instruction, Residues
 from heinfer.backends.native.library import library
 from heinfer.backends.native.plan import plan_instructions
@@ -77,7 +77,7 @@ class NativeBench:
         )
         program.load([], [], 1)
         rows = [half for pair in self._inputs[: circuit.inputs] for half in pair]
-        return lambda: _seconds(lambda: program.run(rows, self._keys.handle, 1, Progress().handle))
+        return lambda: _seconds(lambda: program.run(rows, self._keys.handle, 1, library().Control()))
 
     def _typed(self, circuit: Circuit) -> TypedCircuit:
         return TypedCircuit(circuit, self.parameters, self.parameters.top_level, SCALE)

@@ -19,7 +19,7 @@ from benchmarks.options import Backend, Json, Network
 from benchmarks.ports import free_port
 from benchmarks.records import Record, spread, write_records
 from benchmarks.samples import image_for
-from heinfer.backends import NativeOptions, choose_backend
+from heinfer.backends import choose_backend
 from heinfer.ckks.secret import SecretSide
 from heinfer.formats import bundle
 from heinfer.formats.bundle import Bundle
@@ -30,7 +30,7 @@ from heinfer_client.codec import Codec
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
 from heinfer_server.keys.frame_file import FrameFile
-from heinfer_server.models import digest_of
+from heinfer_server.models import ServedModel, digest_of
 
 STAGES = ("body", "check", "wait", "worker", "keys", "evaluation", "total")
 ROUNDS = 3
@@ -141,13 +141,13 @@ def _evaluator_alone(model: Bundle, sender: _Sender, backend: str, processes: in
 
 
 def _evaluate(model: Bundle, sender: _Sender, backend: str, number: int, begin: Barrier, end: Barrier) -> None:
-    manifest = digest_of(model.manifest)
-    evaluator = Evaluator(Setup((model,), backend, {manifest: NativeOptions()}))
+    served = ServedModel.of(model)
+    evaluator = Evaluator(Setup((served,), backend))
     keys: FrameFile | None = FrameFile.of(sender.keys)
     for turn in range(number + 2):
         if turn == 2:
             begin.wait(120)
-        result = evaluator.run(EvaluationTask(manifest, "key", keys, (), sender.inputs))
+        result = evaluator.run(EvaluationTask(served.digest, "key", keys, sender.inputs))
         assert isinstance(result, Evaluated)
         keys = None
     end.wait(600)

@@ -15,7 +15,7 @@ from heinfer_client.codec import Codec, Decrypted
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
 from heinfer_server.keys.frame_file import FrameFile
-from heinfer_server.models import digest_of
+from heinfer_server.models import ServedModel
 
 _KEY_ID = "benchmark"
 
@@ -36,8 +36,9 @@ class Subject:
         self.secret = SecretSide.generate(self.codec.parameters)
         self.keys = self.codec.evaluation_keys(self.secret, lambda _done: None)
         self.backend, self.threads = backend, threads
-        self._manifest = digest_of(bundle.manifest)
-        self._evaluator = Evaluator(Setup((bundle,), backend, {self._manifest: NativeOptions(threads)}))
+        model = ServedModel.of(bundle)
+        self._manifest = model.digest
+        self._evaluator = Evaluator(Setup((model,), backend, {model.digest: NativeOptions(threads)}))
         self._unloaded: FrameFile | None = FrameFile.of(self.keys)
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
@@ -51,7 +52,7 @@ class Subject:
         The seconds run from parsed ciphertexts and loaded keys to result ciphertexts, constants already encoded.
         """
         inputs = self.codec.encrypt(self.secret, [self.codec.read_image(image)])
-        result = self._evaluator.run(EvaluationTask(self._manifest, _KEY_ID, self._unloaded, (), inputs))
+        result = self._evaluator.run(EvaluationTask(self._manifest, _KEY_ID, self._unloaded, inputs))
         if not isinstance(result, Evaluated):
             raise result.error or RuntimeError(result.trace)
         self._unloaded = None
@@ -61,4 +62,4 @@ class Subject:
     @property
     def rotations_hoisted(self) -> int:
         """Of the last evaluation, those that shared digits."""
-        return self._evaluator.executed(self._manifest).rotations_hoisted
+        return self._evaluator.runtimes[self._manifest].executed.rotations_hoisted

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from benchmarks.memory import peak_bytes
 from benchmarks.options import Json
 from benchmarks.records import Record, spread, write_records
-from heinfer.backends.native import NativeRing
-from heinfer.backends.native.runtime import NativeOptions, NativeRuntime
+from heinfer.backends.native import NativeOptions, NativeProgram, NativeRing
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import plan_policy
 from heinfer.circuit.interpret import run
@@ -91,7 +90,7 @@ def executed(
     circuit, parameters, level, scale = typed.circuit, typed.parameters, typed.input_level, typed.input_scale
     secret = SecretSide.generate(parameters)
     started = perf_counter()
-    runtime = NativeRuntime(typed, NativeRing.secure(parameters), NativeOptions(threads, memory))
+    runtime = NativeProgram(typed, NativeRing.secure(parameters), NativeOptions(threads, memory))
     loaded = perf_counter() - started
     steps = ([0] if circuit.needs_relinearization else []) + list(circuit.steps())
     keys = runtime.load_keys(

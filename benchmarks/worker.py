@@ -15,18 +15,17 @@ from heinfer.formats import bundle
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
 from heinfer_server.keys.frame_file import FrameFile
-from heinfer_server.models import digest_of
+from heinfer_server.models import ServedModel
 
 
 def main(path: str, keys: str, inputs: str, folder: str = "") -> None:
     """Run, on one thread."""
-    model = bundle.load(Path(path))
-    manifest = digest_of(model.manifest)
+    model = ServedModel.of(bundle.load(Path(path)))
     options = NativeOptions(constants_folder=Path(folder) if folder else None)
-    evaluator = Evaluator(Setup((model,), "native", {manifest: options}))
+    evaluator = Evaluator(Setup((model,), "native", {model.digest: options}))
     ready = _memory()
     print("ready", flush=True)
-    task = EvaluationTask(manifest, "a", FrameFile.of(Path(keys).read_bytes()), (), Path(inputs).read_bytes())
+    task = EvaluationTask(model.digest, "a", FrameFile.of(Path(keys).read_bytes()), Path(inputs).read_bytes())
     result = evaluator.run(task)
     assert isinstance(result, Evaluated), result
     print(json.dumps({"ready": ready, "evaluated": _memory(), "keys_seconds": result.keys_seconds}), flush=True)
