@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 from recorded import RESULTS, ROOT, TABLES, filled, records
 
-from benchmarks.records import plan_record
+from benchmarks.support.records import plan_record
 from heinfer.formats import bundle
 from heinfer.zoo.shipped import bundle_path
 
