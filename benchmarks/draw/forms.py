@@ -9,7 +9,7 @@ from benchmarks.draw.style import POLICIES, Records, note, tidy
 from heinfer.baselines.names import Policy
 
 _PLACES = {
-    Policy.LOLA: ((6, 0), "left", "center"),
+    Policy.LOLA: ((0, 6), "center", "bottom"),
     Policy.FALCON: ((-3, 5), "right", "bottom"),
     Policy.FFCONV: ((4, -5), "left", "top"),
     Policy.HEINFER: ((6, 0), "left", "center"),
@@ -19,18 +19,18 @@ _PLACES = {
 
 def draw_forms(records: Records) -> Figure:
     """Accuracy against predicted seconds and rotations of every form, which its rank or block size names."""
-    figure = Figure(figsize=(12, 6.5), layout="constrained")
-    seconds, rotations = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(10, 11), layout="constrained")
+    seconds, rotations = figure.subplots(2)
     shown = [r for r in records if r["data"] == "cifar-10" and r["ring"] == "smallest" and "accuracy" in r]
     for axes, key, unit in ((seconds, "predicted_milliseconds", 1000), (rotations, "rotations", 1)):
         for policy in _PLACES:
             _draw(axes, [r for r in shown if r["policy"] == policy], policy, key, unit)
         axes.set_xscale("log")
-        axes.margins(x=0.12, y=0.06)
+        axes.margins(x=0.08, y=0.08)
+        axes.set_ylabel("accuracy on the 10,000 test images, %")
         tidy(axes)
     seconds.set_xlabel("seconds an image, SEAL, one thread, predicted by the shipped cost table")
     rotations.set_xlabel("rotations an image")
-    seconds.set_ylabel("accuracy on the 10,000 test images, %")
     figure.legend(*seconds.get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False, fontsize=9)
     return figure
 

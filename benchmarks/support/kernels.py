@@ -1,4 +1,4 @@
-"""How fast the native kernels and the memory are: what a floor under the time of a network is made of."""
+"""How fast the native kernels and the memory are: what a lower bound of a network's time is made of."""
 
 from __future__ import annotations
 
