@@ -59,7 +59,10 @@ class _Planned:
     def record(self, name: str) -> Record:
         """What was planned, and what it took."""
         counts, parameters, keys = self.typed.counts, self.typed.parameters, self.typed.key_levels
-        predicted = {table: sum(predict(self.typed, cost_table(parameters.ring_degree, table))) for table in TABLES}
+        predicted = {
+            table: sum(predict(self.typed.circuit, self.typed.levels, cost_table(parameters.ring_degree, table)))
+            for table in TABLES
+        }
         return head("plan-by-backend", network=name, backend="native", threads=1, weights=RANDOM) | {
             "cost_table": self.table,
             "ring_degree": parameters.ring_degree,

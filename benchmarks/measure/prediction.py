@@ -50,7 +50,7 @@ def _compare(model: Bundle) -> Record:
     }
     shipped = cost_table(parameters.ring_degree)
     for name, table in (("calibrated", calibration.table()), ("shipped", shipped)):
-        milliseconds = predict(model.typed, table)
+        milliseconds = predict(model.circuit, model.typed.levels, table)
         seconds = sum(milliseconds) / 1000
         in_rotations = 1000 * seconds / table("rotation", parameters.top_level)
         record |= {

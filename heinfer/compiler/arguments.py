@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
@@ -12,12 +13,41 @@ from numpy.typing import NDArray
 from heinfer.errors import CompileError, ShapeError
 from heinfer.formats.manifest import MAX_LABEL, NAME, VERSION, Preprocessing
 from heinfer.network.ir import Network
+from heinfer.planner.planner import Planner
 from heinfer.planner.requirements import Requirements
 
 Array = NDArray[np.float64]
 
 TOLERANCE = 1e-5
 """Share of the declared range by which calibration may leave it: what is normalised in float32 is that inexact."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """What compile() is told besides the network and its inputs; its arguments say what they are."""
+
+    name: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    model_version: str
+    metadata: Mapping[str, str] | None
+    requirements: Requirements
+    planner: Planner
+
+    def require(self, network: Network, inputs: Array) -> None:
+        """Raise CompileError, or ShapeError, for the first that is none, or does not fit the network and its inputs."""
+        _require_requirements(self.requirements)
+        _require_words(self.name, self.model_version, self.labels, self.metadata)
+        _require_preprocessing(self.preprocessing, network.input_shape)
+        if inputs.shape[1:] != network.input_shape:
+            raise ShapeError(f"calibration inputs have shape (batch, *{network.input_shape}), not {inputs.shape}")
+        _require_finite(inputs)
+        _require_range(inputs, self.preprocessing)
+        scores = prod(network.output_shape)
+        if self.labels and len(self.labels) != scores:
+            raise CompileError(
+                f"the network gives {scores} scores: give as many labels or none, not {len(self.labels)}"
+            )
 
 
 def as_inputs(calibration: object) -> Array:
@@ -46,16 +76,7 @@ def as_inputs(calibration: object) -> Array:
     return inputs
 
 
-def require_calibration(network: Network, calibration: Array, preprocessing: Preprocessing) -> None:
-    """Refuse calibration inputs of another shape than the network's, or that no client could send."""
-    if calibration.shape[1:] != network.input_shape:
-        raise ShapeError(f"calibration inputs have shape (batch, *{network.input_shape}), not {calibration.shape}")
-    _require_finite(calibration)
-    _require_range(calibration, preprocessing)
-
-
-def require_requirements(requirements: object) -> None:
-    """Refuse what are no requirements."""
+def _require_requirements(requirements: object) -> None:
     if not isinstance(requirements, Requirements):
         raise CompileError(
             f"requirements must be heinfer.planner.requirements.Requirements, such as "
@@ -63,8 +84,7 @@ def require_requirements(requirements: object) -> None:
         )
 
 
-def require_preprocessing(preprocessing: object, input_shape: tuple[int, ...]) -> None:
-    """Refuse what is no preprocessing of a network's inputs."""
+def _require_preprocessing(preprocessing: object, input_shape: tuple[int, ...]) -> None:
     if not isinstance(preprocessing, Preprocessing):
         raise CompileError(
             "preprocessing must be heinfer.formats.manifest.Preprocessing(divisor=..., mean=..., std=..., low=..., "
@@ -78,8 +98,7 @@ def require_preprocessing(preprocessing: object, input_shape: tuple[int, ...]) -
         )
 
 
-def require_words(name: object, model_version: object, labels: object, metadata: object) -> None:
-    """Refuse names, labels and metadata that no manifest or bundle can carry."""
+def _require_words(name: object, model_version: object, labels: object, metadata: object) -> None:
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise CompileError(
             f"name must be 1 to 64 of a-z, 0-9, '.', '_' and '-', a letter or digit first, not {name!r}: "
@@ -101,13 +120,6 @@ def require_words(name: object, model_version: object, labels: object, metadata:
     told = metadata or {}
     if not isinstance(told, Mapping) or not all(isinstance(text, str) for entry in told.items() for text in entry):
         raise CompileError("metadata must be a mapping from strings to strings")
-
-
-def require_a_label_a_score(labels: tuple[str, ...], output_shape: tuple[int, ...]) -> None:
-    """Refuse labels that are fewer or more than the network's scores."""
-    scores = prod(output_shape)
-    if labels and len(labels) != scores:
-        raise CompileError(f"the network gives {scores} scores: give as many labels or none, not {len(labels)}")
 
 
 def _require_finite(calibration: Array) -> None:

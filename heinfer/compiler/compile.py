@@ -20,14 +20,7 @@ from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
-from heinfer.compiler.arguments import (
-    as_inputs,
-    require_a_label_a_score,
-    require_calibration,
-    require_preprocessing,
-    require_requirements,
-    require_words,
-)
+from heinfer.compiler.arguments import Description, as_inputs
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
 from heinfer.errors import CompileError, ShapeError
@@ -139,20 +132,11 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
             f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
             "and a convolution takes (N, C, H, W)"
         ) from error
-    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, requirements)
+    told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
+    told.require(network, inputs)
     folded = fold(network)
     require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
-    return compile_network(
-        folded,
-        inputs,
-        name=name,
-        preprocessing=preprocessing,
-        labels=labels,
-        model_version=model_version,
-        metadata=metadata,
-        requirements=requirements,
-        planner=planner,
-    )
+    return _compiled(folded, inputs, told)
 
 
 def compile_network(  # noqa: PLR0913 - as compile()
@@ -169,10 +153,15 @@ def compile_network(  # noqa: PLR0913 - as compile()
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
     inputs = as_inputs(calibration)
-    _require_arguments(network, inputs, name, preprocessing, labels, model_version, metadata, requirements)
-    folded = fold(network)
-    balanced = balance(folded, inputs, is_classification=bool(labels))
-    plan, circuit = plan_circuit(balanced.network, requirements, planner)
+    told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
+    told.require(network, inputs)
+    return _compiled(fold(network), inputs, told)
+
+
+def _compiled(folded: Network, inputs: Array, told: Description) -> CompiledModel:
+    is_classification = bool(told.labels)
+    balanced = balance(folded, inputs, is_classification=is_classification)
+    plan, circuit = plan_circuit(balanced.network, told.requirements, told.planner)
     validate_structure(circuit)
     calibrated = scale(
         circuit,
@@ -180,56 +169,31 @@ def compile_network(  # noqa: PLR0913 - as compile()
         plan.input_level,
         plan.input.pack(plan.in_batches(inputs)),
         plan.output,
-        scores=prod(network.output_shape),
-        is_classification=bool(labels),
-        headroom=requirements.headroom,
+        scores=prod(folded.output_shape),
+        is_classification=is_classification,
+        headroom=told.requirements.headroom,
     )
     validate(calibrated.typed, calibrated.bounds)
     try:
-        manifest = _manifest(plan, calibrated, balanced.exponent, name, model_version, preprocessing, labels)
+        manifest = _manifest(plan, calibrated, balanced.exponent, told)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
-    told = {"policy": planner.name} | calibrated.metadata | dict(metadata or {})
-    return CompiledModel(folded, plan, Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, told))
+    metadata = {"policy": told.planner.name} | calibrated.metadata | dict(told.metadata or {})
+    return CompiledModel(folded, plan, Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, metadata))
 
 
-def _require_arguments(
-    network: Network,
-    inputs: Array,
-    name: str,
-    preprocessing: Preprocessing,
-    labels: tuple[str, ...],
-    model_version: str,
-    metadata: Mapping[str, str] | None,
-    requirements: Requirements,
-) -> None:
-    require_requirements(requirements)
-    require_words(name, model_version, labels, metadata)
-    require_preprocessing(preprocessing, network.input_shape)
-    require_calibration(network, inputs, preprocessing)
-    require_a_label_a_score(labels, network.output_shape)
-
-
-def _manifest(
-    plan: Plan,
-    calibrated: Scaled,
-    exponent: int,
-    name: str,
-    model_version: str,
-    preprocessing: Preprocessing,
-    labels: tuple[str, ...],
-) -> Manifest:
+def _manifest(plan: Plan, calibrated: Scaled, exponent: int, told: Description) -> Manifest:
     typed = calibrated.typed
     output = typed.output_types[0]
     return Manifest(
-        name=name,
-        model_version=model_version,
+        name=told.name,
+        model_version=told.model_version,
         parameters=ParametersPart.of(typed.parameters),
         batch=plan.batch,
         inputs=(
             InputPart(
                 name="image",
-                preprocessing=preprocessing,
+                preprocessing=told.preprocessing,
                 layout=LayoutPart.from_layout(plan.input),
                 level=typed.input_level,
                 scale=typed.input_scale,
@@ -238,13 +202,13 @@ def _manifest(
         outputs=(
             OutputPart(
                 name="scores",
-                kind="classification" if labels else "values",
+                kind="classification" if told.labels else "values",
                 layout=LayoutPart.from_layout(plan.output),
                 level=output.level,
                 scale=output.scale,
                 exponent=-exponent,
                 range=ldexp(calibrated.range, -exponent),
-                labels=labels,
+                labels=told.labels,
             ),
         ),
         key_sets=(KeysPart.of(typed.key_levels),),

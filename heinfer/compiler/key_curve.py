@@ -29,7 +29,7 @@ def key_curve(bundle: Bundle, backend: str, costs: Path | None = None) -> Iterat
     """
     typed = bundle.typed
     table = cost_table(typed.parameters.ring_degree, backend, costs)
-    whole = predict(typed, table)
+    whole = predict(typed.circuit, typed.levels, table)
     others: float | None = None
     sets = key_sets(
         typed.circuit, typed.input_level, lambda level: table("rotation", level), lambda level: table(HOISTED, level)

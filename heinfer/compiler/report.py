@@ -133,7 +133,8 @@ def _printable(text: str) -> str:
 
 
 def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
-    circuit, types, milliseconds = bundle.circuit, bundle.typed.types, predict(bundle.typed, table)
+    circuit, types = bundle.circuit, bundle.typed.types
+    milliseconds = predict(circuit, bundle.typed.levels, table)
     worst = worst_cases(circuit, _input_intervals(bundle.manifest))
     room = [bundle.typed.parameters.capacity(kind.level, kind.scale) for kind in types]
     reports = []

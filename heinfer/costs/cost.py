@@ -10,7 +10,7 @@ from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
 from heinfer.ckks.parameters import Parameters
-from heinfer.costs.prediction import prices
+from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable
 from heinfer.formats.frames import ciphertexts_length, keys_length
 
@@ -74,5 +74,5 @@ def circuit_cost(circuit: Circuit, parameters: Parameters, input_level: int, tab
         key_levels=key_levels(circuit, input_level),
         input_ciphertexts=circuit.inputs,
         output_ciphertexts=len(circuit.outputs),
-        predicted={backend: sum(prices(circuit, at, table)) for backend, table in tables.items()},
+        predicted={backend: sum(predict(circuit, at, table)) for backend, table in tables.items()},
     )

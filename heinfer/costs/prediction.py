@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from heinfer.circuit.ir import Circuit, Kind
-from heinfer.circuit.typed import TypedCircuit
 from heinfer.costs.tables import HOISTED, CostTable
 
 ROWS: Mapping[Kind, str] = {
@@ -20,13 +19,11 @@ ROWS: Mapping[Kind, str] = {
 """Row of a cost table for each kind but INPUT, which costs nothing, and MULTIPLY_PLAIN: "hma" without its "add"."""
 
 
-def predict(typed: TypedCircuit, cost: CostTable) -> tuple[float, ...]:
-    """Return the milliseconds of every operation; their sum is the time of a run, constants already encoded."""
-    return prices(typed.circuit, typed.levels, cost)
+def predict(circuit: Circuit, levels: Sequence[int], cost: CostTable) -> tuple[float, ...]:
+    """Return the milliseconds of every operation; their sum is the time of a run, constants already encoded.
 
-
-def prices(circuit: Circuit, levels: Sequence[int], cost: CostTable) -> tuple[float, ...]:
-    """The same by levels alone, without scales. Of rotations of one value, the first pays for the digits."""
+    The first of the rotations of one value pays for the digits.
+    """
     return tuple(
         price(op.kind, levels[op.args[0]], cost, hoisted=shares) if op.args else 0.0
         for op, shares in zip(circuit.ops, sharing_digits(circuit), strict=True)

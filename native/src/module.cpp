@@ -1,6 +1,7 @@
 // The Python surface: arrays in, arrays out; the interpreter lock is free while anything is computed.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/shared_ptr.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
@@ -26,7 +27,7 @@ using NewArray = nb::ndarray<nb::numpy, T>;
 
 constexpr std::size_t most_threads = 256;
 /// Of the arrays, their numbers and the functions: another one whenever they change (heinfer/backends/native/library.py).
-constexpr int format = 1;
+constexpr int format = 2;
 
 template <class T>
 NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
@@ -151,6 +152,12 @@ nb::object run(Program& program, const std::vector<Array<Word, 2>>& inputs, cons
     return finished ? nb::object(results) : nb::none();
 }
 
+std::pair<std::size_t, std::size_t> rows_needed(Code code, std::size_t rows, std::size_t polynomials,
+                                                std::size_t count) {
+    const Needs needs = needs_of(code, rows, polynomials, count);
+    return {needs.scratch, needs.thread};
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const char* name : {"avx512", "avx2", "portable"}) {
@@ -169,6 +176,17 @@ NB_MODULE(_native, m) {
     using namespace heinfer;
     m.attr("FORMAT") = format;
     m.def("instruction_sets", &instruction_sets);
+    nb::enum_<Code>(m, "Code", nb::is_arithmetic())
+        .value("sum", Code::sum)
+        .value("rotate", Code::rotate)
+        .value("multiply", Code::multiply)
+        .value("relinearize", Code::relinearize)
+        .value("multiply_relinearize", Code::multiply_relinearize)
+        .value("divide", Code::divide)
+        .value("divide_twice", Code::divide_twice)
+        .value("extend", Code::extend);
+    m.def("rows_needed", &rows_needed, nb::arg("code"), nb::arg("rows"), nb::arg("polynomials"), nb::arg("count"));
+    m.def("row_stride", &row_stride, nb::arg("n"));
     m.def("expand_seed", &expand, nb::arg("seed"), nb::arg("n"), nb::arg("moduli"), nb::arg("kernels") = "");
     m.def("encode", &encode, nb::arg("ring"), nb::arg("slots"), nb::arg("scale"), nb::arg("primes"));
     nb::class_<Ring>(m, "Ring")

@@ -2,6 +2,7 @@
 #pragma once
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -22,6 +23,27 @@ struct Value {
 
 /// Words from one row of the arena to the next: rows that are powers of two apart would share few sets of a cache.
 inline std::size_t row_stride(std::size_t n) { return n + tile_words; }
+
+/// Numbers of operations in a program's arrays.
+enum class Code : std::int64_t {
+    sum = 0,
+    rotate = 1,
+    multiply = 2,
+    relinearize = 3,
+    multiply_relinearize = 4,
+    divide = 5,
+    divide_twice = 6,
+    extend = 7,
+};
+
+/// Rows that an operation needs besides those of its values: in the arena, and for every thread.
+struct Needs {
+    std::size_t scratch = 0, thread = 0;
+};
+
+/// Needs of an operation with `rows` and `polynomials` of its output (of its input, for rotations) and `count` targets,
+/// or constants that are not resident. std::invalid_argument for a number that is no operation's.
+Needs needs_of(Code code, std::size_t rows, std::size_t polynomials, std::size_t count);
 
 /// What a run has.
 struct Run {
@@ -49,10 +71,7 @@ class Operation {
     virtual std::size_t phases() const = 0;
     virtual std::size_t tasks(std::size_t phase) const = 0;
     virtual void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const = 0;
-    /// Rows of the arena that it needs besides its values.
-    virtual std::size_t scratch_rows() const { return 0; }
-    /// Rows that every thread needs for itself.
-    virtual std::size_t thread_rows() const { return 0; }
+    virtual Needs needs() const { return {}; }
     /// Steps of keys that it uses, each with the number of data primes.
     virtual std::vector<std::array<std::size_t, 2>> keys() const { return {}; }
 };

@@ -143,8 +143,9 @@ void Program::read(const std::vector<std::int64_t>& code) {
             default:
                 refuse("the code has an unknown operation");
         }
-        require(scratch + operation->scratch_rows() <= arena_rows_, "scratch does not fit the arena");
-        thread_rows_ = std::max(thread_rows_, operation->thread_rows());
+        const Needs needs = operation->needs();
+        require(scratch + needs.scratch <= arena_rows_, "scratch does not fit the arena");
+        thread_rows_ = std::max(thread_rows_, needs.thread);
         operations_.push_back(std::move(operation));
     }
     if (!operations_.empty()) wave_ends_.push_back(operations_.size());

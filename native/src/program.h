@@ -19,20 +19,11 @@ struct Control {
     std::atomic<bool> cancelled{false};
 };
 
-/// Numbers of operations in the arrays; heinfer.backends.native.plan writes them. All are followed by the operation's wave, the
-/// first row of its scratch, and the values:
-enum class Code : std::int64_t {
-    sum = 0,                 ///< out, factors, addends, plains, scalar, resident; (value, constant)..., value...,
-                             ///< constant...
-    rotate = 1,              ///< input, exact, targets; (step, out, after or -1)...
-    multiply = 2,            ///< out, x, y
-    relinearize = 3,         ///< out, input
-    multiply_relinearize = 4,  ///< out, x, y
-    divide = 5,              ///< out, input
-    divide_twice = 6,        ///< out, input
-    extend = 7,              ///< out, input
-};
-
+/// The operations of the arrays: each is its `Code`, its wave and the first row of its scratch, followed by
+///   sum: out, factors, addends, plains, scalar, resident; (value, constant)..., value..., constant...
+///   rotate: input, exact, targets; (step, out, after or -1)...
+///   multiply, multiply_relinearize: out, x, y
+///   relinearize, divide, divide_twice, extend: out, input
 class Program {
   public:
     /// `values`: offset, rows, polynomials, extended for each value. std::invalid_argument for arrays that are no

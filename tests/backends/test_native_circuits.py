@@ -13,7 +13,7 @@ from twin import Twin, instruction_sets
 
 from heinfer.backends.native import NativePlan, NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.fusion import MOST_ADDENDS, MOST_HOISTED, MOST_OPERANDS
-from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, scratch_rows, steps_of
+from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, rows_needed, steps_of
 from heinfer.backends.native.waves import MOST_TOGETHER
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.typed import TypedCircuit
@@ -137,7 +137,7 @@ def test_what_is_alive_has_its_rows_to_itself(circuit, exact):
     for number, alive in enumerate(alive_values(plan)):
         places = [(plan.arena.values[value], plan.residues[value].size) for value in alive]
         for instruction, start in zip(plan.waves[number], plan.arena.scratch[number], strict=True):
-            places.append((start, scratch_rows(instruction, plan.residues)))
+            places.append((start, rows_needed(instruction, plan.residues)[0]))
         taken = sorted(place for place in places if place[1])
         assert all(start + size <= following for (start, size), (following, _) in pairwise(taken))
         assert not taken or sum(taken[-1]) <= plan.arena.rows

@@ -143,7 +143,7 @@ def test_a_file_of_another_length_is_not_opened(tmp_path):
 
 def test_the_mapping_outlives_everything_but_the_program(tmp_path):
     script = (
-        "import gc, sys; sys.path[:0] = ['tests/backends', 'tests/support']; import numpy as np; from pathlib import Path; "
+        "import gc, sys; sys.path[:0] = ['tests/backends', 'tests/support']; from pathlib import Path; "
         "from test_native_constants import program_of, words; folder = Path(sys.argv[1]); program_of(folder); "
         "program = program_of(folder); gc.collect(); [f.unlink() for f in folder.iterdir()]; "
         "assert words(program).any()"

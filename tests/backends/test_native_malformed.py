@@ -12,7 +12,7 @@ from rings import tiny_parameters
 from twin import Twin
 
 from heinfer.backends.native import NativeProgram, NativeRing, native_plan
-from heinfer.backends.native.instructions import scratch_rows
+from heinfer.backends.native.instructions import rows_needed
 from heinfer.backends.native.library import library
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.typed import TypedCircuit
@@ -165,7 +165,7 @@ def test_scratch_may_not_leave_the_arena_by_a_row():
     plan = native_plan(typed(b.circuit(b.op(Kind.ROTATE, x, step=1))))
     (instruction,), rows = plan.instructions, plan.arena.rows
     code = plan.code_array
-    for start, taken in ((rows - scratch_rows(instruction, plan.residues), True), (rows, False)):
+    for start, taken in ((rows - rows_needed(instruction, plan.residues)[0], True), (rows, False)):
         for beyond in (0, 1):
             code[2] = start + beyond
             arguments = (RING.handle, plan.value_array, code, [0], [1], rows)

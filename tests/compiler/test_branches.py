@@ -147,7 +147,7 @@ def test_a_short_branch_is_made_at_a_low_level() -> None:
     kinds = [op.kind for op in circuit.ops]
     assert kinds.count(Kind.DROP_LEVEL) == 2  # of one tensor
     cost = cost_table(plan.parameters.ring_degree)
-    assert plan.price(cost) == pytest.approx(sum(predict(typed(plan, circuit), cost)), rel=0.05)
+    assert plan.price(cost) == pytest.approx(sum(predict(circuit, typed(plan, circuit).levels, cost)), rel=0.05)
 
 
 # Counts --------------------------------------------------------------------------------------------

@@ -106,7 +106,9 @@ def predicted_bits(model: CompiledModel) -> float:
 
 def test_the_price_of_the_plan_is_the_time_of_its_circuit(model: CompiledModel) -> None:
     cost = cost_table(model.plan.parameters.ring_degree)
-    assert model.plan.price(cost) == pytest.approx(sum(predict(model.bundle.typed, cost)), rel=0.03)
+    assert model.plan.price(cost) == pytest.approx(
+        sum(predict(model.bundle.circuit, model.bundle.typed.levels, cost)), rel=0.03
+    )
 
 
 def test_a_limit_on_keys_is_kept_by_composing_rotations(model: CompiledModel) -> None:

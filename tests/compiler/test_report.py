@@ -35,7 +35,8 @@ def printed(model: CompiledModel, width: int = 100) -> str:
 
 
 def test_the_time_is_that_of_the_operations_that_run(single):
-    milliseconds = predict(single.bundle.typed, cost_table(single.plan.parameters.ring_degree))
+    typed = single.bundle.typed
+    milliseconds = predict(typed.circuit, typed.levels, cost_table(single.plan.parameters.ring_degree))
     facts = report(single.bundle, "tenseal")
     assert facts.milliseconds == pytest.approx(sum(milliseconds))
     assert sum(layer.milliseconds for layer in facts.layers) == pytest.approx(sum(milliseconds))

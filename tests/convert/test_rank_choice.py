@@ -467,7 +467,8 @@ def fresh_milliseconds(module: nn.Module) -> float:
     plan = plan_network(fold(trace(module, SMALL_SHAPE)), requirements=REQUIREMENTS)
     circuit = circuit_of(plan, REQUIREMENTS)
     cost = cost_table(plan.parameters.ring_degree)
-    return sum(predict(TypedCircuit(circuit, plan.parameters, plan.input_level, 1.0), cost)) / plan.batch
+    typed = TypedCircuit(circuit, plan.parameters, plan.input_level, 1.0)
+    return sum(predict(circuit, typed.levels, cost)) / plan.batch
 
 
 def test_a_fresh_plan_of_what_comes_out_keeps_to_the_budget(chosen: Callable[[float], RankReport]) -> None:

@@ -12,7 +12,7 @@ from tiny_model import INPUT_SCALE, TINY, tiny_bundle
 from heinfer.circuit.counts import count_circuit
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.typed import TypedCircuit
-from heinfer.costs.prediction import by_kind, predict, prices
+from heinfer.costs.prediction import by_kind, predict
 from heinfer.costs.tables import HOISTED, OPERATIONS, CostTable, cost_table, load_costs, save_costs
 from heinfer.errors import FormatError, PlanError, SettingError
 from heinfer.measurement.benches import BACKENDS, RING_DEGREES, open_bench, require_measurable
@@ -116,8 +116,8 @@ def test_the_first_of_the_rotations_of_one_value_pays_for_the_digits():
     circuit = Circuit(16, (*ops, Op(Kind.ROTATE, (1,), step=1)), (3, 4))
     table = calibrated(MadeUpBench(hoists=True))
     typed = TypedCircuit(circuit, TINY, 1, INPUT_SCALE)
-    assert predict(typed, table) == pytest.approx((0, 1.4, 0.8, 0.8, 1.4))
-    assert predict(typed, calibrated(MadeUpBench())) == pytest.approx((0, 1.4, 1.4, 1.4, 1.4))
+    assert predict(typed.circuit, typed.levels, table) == pytest.approx((0, 1.4, 0.8, 0.8, 1.4))
+    assert predict(typed.circuit, typed.levels, calibrated(MadeUpBench())) == pytest.approx((0, 1.4, 1.4, 1.4, 1.4))
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
@@ -233,7 +233,7 @@ def test_the_time_of_a_circuit_is_the_sum_of_its_operations_at_their_levels():
         cost("drop_level", 1),
         cost("add", 0),
     ]
-    spent = prices(circuit, (2, 2, 2, 2, 1, 1, 1, 0, 0), cost)
+    spent = predict(circuit, (2, 2, 2, 2, 1, 1, 1, 0, 0), cost)
     assert spent == pytest.approx(expected)
     assert by_kind(circuit, spent)["rotate"] == cost("rotation", 2)
     assert sum(by_kind(circuit, spent).values()) == pytest.approx(sum(spent))
@@ -243,7 +243,7 @@ def test_a_sum_of_products_takes_one_hma_a_term_but_for_the_first_addition():
     circuit = probes(8, (1,), lowest=True)[Kind.MULTIPLY_PLAIN]
     cost = a_table()
     terms = len(circuit.constants)
-    total = sum(predict(TypedCircuit(circuit, TINY, 0, 1.0), cost))
+    total = sum(predict(circuit, TypedCircuit(circuit, TINY, 0, 1.0).levels, cost))
     assert total == pytest.approx(terms * cost("hma", 0) - cost("add", 0))
 
 
@@ -255,7 +255,7 @@ def test_a_calibrated_table_predicts_what_it_was_not_measured_on():
     true = sum(
         MICROSECONDS[op.kind] * (levels[op.args[0]] + 1) for op in bundle.circuit.ops if op.kind is not Kind.INPUT
     )
-    assert sum(predict(bundle.typed, table)) == pytest.approx(true / 1000)
+    assert sum(predict(bundle.circuit, bundle.typed.levels, table)) == pytest.approx(true / 1000)
 
 
 # Tables --------------------------------------------------------------------------------------------

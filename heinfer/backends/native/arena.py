@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from heinfer.backends.native.instructions import Instruction, Residues, inputs_of, outputs_of, scratch_rows
+from heinfer.backends.native.instructions import Instruction, Residues, inputs_of, outputs_of, rows_needed
 from heinfer.backends.native.waves import Wave
 from heinfer.errors import CircuitError
 
@@ -35,7 +35,7 @@ def place(waves: Sequence[Wave], residues: Sequence[Residues], inputs: Sequence[
     for number, wave in enumerate(waves):
         for value in (made for instruction in wave for made in outputs_of(instruction)):
             values[value] = free.take(residues[value].size)
-        sizes = [scratch_rows(instruction, residues) for instruction in wave]
+        sizes = [rows_needed(instruction, residues)[0] for instruction in wave]
         scratch.append(tuple(free.take(size) for size in sizes))
         for start, size in zip(scratch[-1], sizes, strict=True):
             free.give(start, size)

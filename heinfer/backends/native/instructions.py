@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from heinfer.backends.native.library import library
+
+if TYPE_CHECKING:
+    import heinfer_native
 
 
 @dataclass(frozen=True)
@@ -135,32 +140,31 @@ def steps_of(instruction: Instruction) -> tuple[int, ...]:
             return ()
 
 
-def scratch_rows(instruction: Instruction, residues: Sequence[Residues]) -> int:
-    """Rows that an instruction needs while it runs (native/src/operations)."""
+def code_of(instruction: Instruction) -> heinfer_native.Code:
+    """Operation of the library that an instruction is."""
+    code = library().Code
     match instruction:
-        case Sum(resident=False):
-            return residues[instruction.out].rows * instruction.constants
+        case Sum():
+            return code.sum
         case Rotations():
-            digits = residues[instruction.input].rows
-            return digits + 2 * (digits + 1) * len(instruction.targets)
-        case Relinearization() | Product(relinearized=True):
-            digits = residues[instruction.out].rows
-            product = 3 * digits if isinstance(instruction, Product) else 0
-            return product + digits + 2 * (digits + 1)
-        case Division():
-            return residues[instruction.out].polynomials * (2 if instruction.twice else 1)
-        case _:
-            return 0
+            return code.rotate
+        case Product(relinearized=relinearized):
+            return code.multiply_relinearize if relinearized else code.multiply
+        case Relinearization():
+            return code.relinearize
+        case Division(twice=twice):
+            return code.divide_twice if twice else code.divide
+        case Extension():
+            return code.extend
 
 
-def thread_rows(instruction: Instruction, residues: Sequence[Residues]) -> int:
-    """Rows that every thread needs for an instruction."""
+def rows_needed(instruction: Instruction, residues: Sequence[Residues]) -> tuple[int, int]:
+    """Rows that an instruction needs besides those of its values: in the arena, and for every thread."""
     match instruction:
-        case Rotations():
-            return residues[instruction.input].rows
-        case Relinearization() | Product(relinearized=True):
-            return residues[instruction.out].rows
-        case Division():
-            return 2 if instruction.twice else 1
+        case Rotations(value, targets):
+            of, count = residues[value], len(targets)
+        case Sum(out, resident=resident):
+            of, count = residues[out], 0 if resident else instruction.constants
         case _:
-            return 0
+            of, count = residues[instruction.out], 0
+    return library().rows_needed(code_of(instruction), of.rows, of.polynomials, count)

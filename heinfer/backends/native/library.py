@@ -20,7 +20,7 @@ ISA_VARIABLE = "HEINFER_NATIVE_ISA"
 """Environment variable that forces an instruction set: avx512, avx2 or portable."""
 
 
-FORMAT = 1
+FORMAT = 2
 """Of what the library is called with: its arrays, their numbers, its functions (native/src/module.cpp has the same)."""
 
 
@@ -28,10 +28,24 @@ class Library(Protocol):
     """The module, as far as heinfer uses it."""
 
     FORMAT: int
+    Code: type[heinfer_native.Code]
     Ring: type[heinfer_native.Ring]
     Keys: type[heinfer_native.Keys]
     Control: type[heinfer_native.Control]
     Program: type[heinfer_native.Program]
+
+    def rows_needed(self, code: heinfer_native.Code, rows: int, polynomials: int, count: int) -> tuple[int, int]:
+        """Rows of an operation besides those of its values: in the arena, and for every thread.
+
+        Args:
+            code: of the operation.
+            rows: of its output, of its input for rotations.
+            polynomials: of the same value.
+            count: of targets, or of constants that are encoded in every run.
+        """
+
+    def row_stride(self, n: int) -> int:
+        """Words from one row of the arena to the next."""
 
     def instruction_sets(self) -> list[str]:
         """Those that this processor has, the best first."""

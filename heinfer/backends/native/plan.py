@@ -24,8 +24,10 @@ from heinfer.backends.native.instructions import (
     Residues,
     Rotations,
     Sum,
-    thread_rows,
+    code_of,
+    rows_needed,
 )
+from heinfer.backends.native.library import library
 from heinfer.backends.native.residents import constant_words, is_scalar, within
 from heinfer.backends.native.waves import Wave, in_waves
 from heinfer.circuit.ir import Kind
@@ -34,8 +36,6 @@ from heinfer.circuit.typed import TypedCircuit
 Numbers = NDArray[np.int64]
 
 _WORD_BYTES = 4
-_PADDING = 16
-"""Words between rows of the arena (row_stride in native/src/operation.h)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +80,9 @@ class NativePlan:
 
     def run_bytes(self, threads: int = 1) -> int:
         """Memory of a run: every value at its place, and what threads need for themselves."""
-        own = max((thread_rows(instruction, self.residues) for instruction in self.instructions), default=0)
-        return (self.arena.rows + threads * own) * (self.typed.parameters.ring_degree + _PADDING) * _WORD_BYTES
+        own = max((rows_needed(instruction, self.residues)[1] for instruction in self.instructions), default=0)
+        row_bytes = library().row_stride(self.typed.parameters.ring_degree) * _WORD_BYTES
+        return (self.arena.rows + threads * own) * row_bytes
 
     def identity(self) -> bytes:
         """32 bytes that stand for all that the words of the encoded constants depend on."""
@@ -113,11 +114,10 @@ class NativePlan:
         code: list[int] = []
         for index, (wave, scratch) in enumerate(zip(self.waves, self.arena.scratch, strict=True)):
             for instruction, start in zip(wave, scratch, strict=True):
-                kind, *rest = self._code(instruction, numbers)
-                code += [kind, index, start, *rest]
+                code += [code_of(instruction), index, start, *self._operands(instruction, numbers)]
         return np.array(code, dtype=np.int64)
 
-    def _code(self, instruction: Instruction, numbers: Mapping[Constant, int]) -> list[int]:
+    def _operands(self, instruction: Instruction, numbers: Mapping[Constant, int]) -> list[int]:
         match instruction:
             case Sum(out, factors, addends, plains, resident):
                 pairs = [number for value, constant in factors for number in (value, numbers[constant])]
@@ -128,18 +128,14 @@ class NativePlan:
                     int(is_scalar(instruction, self.typed.circuit)),
                     int(resident),
                 ]
-                return [0, out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
+                return [out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
             case Rotations(value, targets, exact):
                 triples = [n for t in targets for n in (t.step, t.out, -1 if t.after is None else t.after)]
-                return [1, value, int(exact), len(targets), *triples]
-            case Product(out, x, y, relinearized):
-                return [4 if relinearized else 2, out, x, y]
-            case Relinearization(out, value):
-                return [3, out, value]
-            case Division(out, value, twice):
-                return [6 if twice else 5, out, value]
-            case Extension(out, value):
-                return [7, out, value]
+                return [value, int(exact), len(targets), *triples]
+            case Product(out, x, y):
+                return [out, x, y]
+            case Relinearization(out, value) | Division(out, value) | Extension(out, value):
+                return [out, value]
 
 
 def native_plan(typed: TypedCircuit, *, exact: bool = False, most_constant_bytes: float = inf) -> NativePlan:

@@ -12,8 +12,7 @@ class Division final : public Operation {
 
     std::size_t phases() const override { return 2; }
     std::size_t tasks(std::size_t phase) const override { return phase == 0 ? out_.polynomials : out_.polynomials * out_.rows; }
-    std::size_t scratch_rows() const override { return out_.polynomials; }
-    std::size_t thread_rows() const override { return 1; }
+    Needs needs() const override { return needs_of(Code::divide, out_.rows, out_.polynomials, 0); }
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const override {
         const Ring& ring = run.ring;
@@ -48,8 +47,7 @@ class DoubleDivision final : public Operation {
 
     std::size_t phases() const override { return 2; }
     std::size_t tasks(std::size_t phase) const override { return phase == 0 ? out_.polynomials : out_.polynomials * out_.rows; }
-    std::size_t scratch_rows() const override { return 2 * out_.polynomials; }
-    std::size_t thread_rows() const override { return 2; }
+    Needs needs() const override { return needs_of(Code::divide_twice, out_.rows, out_.polynomials, 0); }
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const override {
         if (phase == 0) {

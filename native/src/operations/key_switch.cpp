@@ -8,8 +8,6 @@ KeySwitch::KeySwitch(std::size_t digits, std::vector<std::size_t> targets, bool 
     : digits_(digits), targets_(std::move(targets)), exact_(exact && targets_.size() == 1 && targets_[0] > 0),
       divide_(divide), scratch_(scratch) {}
 
-std::size_t KeySwitch::scratch_rows() const { return digits_ + targets_.size() * 2 * (digits_ + 1); }
-
 std::vector<std::array<std::size_t, 2>> KeySwitch::keys() const {
     std::vector<std::array<std::size_t, 2>> used;
     for (const std::size_t step : targets_) used.push_back({step, digits_});

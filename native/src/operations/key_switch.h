@@ -12,8 +12,6 @@ class KeySwitch {
     /// `digits`: data primes of the polynomial; `targets`: steps of the keys (0: relinearization).
     KeySwitch(std::size_t digits, std::vector<std::size_t> targets, bool exact, bool divide, std::size_t scratch);
 
-    std::size_t scratch_rows() const;
-    std::size_t thread_rows() const { return digits_; }
     std::vector<std::array<std::size_t, 2>> keys() const;
 
     /// Phase 1: digit j of the polynomial whose row j is given.

@@ -39,8 +39,9 @@ class Relinearization final : public Operation {
     std::size_t tasks(std::size_t phase) const override {
         return phase == 0 ? out_.rows : phase == 1 ? switch_.places() : 2 * out_.rows;
     }
-    std::size_t scratch_rows() const override { return switch_.scratch_rows() + (multiply_ ? 3 * out_.rows : 0); }
-    std::size_t thread_rows() const override { return switch_.thread_rows(); }
+    Needs needs() const override {
+        return needs_of(multiply_ ? Code::multiply_relinearize : Code::relinearize, out_.rows, 2, 0);
+    }
     std::vector<std::array<std::size_t, 2>> keys() const override { return switch_.keys(); }
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const override {

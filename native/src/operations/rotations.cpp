@@ -20,8 +20,7 @@ class Rotations final : public Operation {
     std::size_t tasks(std::size_t phase) const override {
         return phase == 0 ? input_.rows : phase == 1 ? switch_.places() : targets_.size() * 2 * rows();
     }
-    std::size_t scratch_rows() const override { return switch_.scratch_rows(); }
-    std::size_t thread_rows() const override { return switch_.thread_rows(); }
+    Needs needs() const override { return needs_of(Code::rotate, input_.rows, 2, targets_.size()); }
     std::vector<std::array<std::size_t, 2>> keys() const override { return switch_.keys(); }
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t thread) const override {

@@ -16,7 +16,9 @@ class Sum final : public Operation {
     std::size_t tasks(std::size_t phase) const override {
         return phase + 1 < phases() ? constants_.count(sum_.block) : parts * sum_.out.rows;
     }
-    std::size_t scratch_rows() const override { return resident_ ? 0 : (constants_.words(sum_.block) + n_ - 1) / n_; }
+    Needs needs() const override {
+        return needs_of(Code::sum, sum_.out.rows, sum_.out.polynomials, resident_ ? 0 : sum_.factors.size() + sum_.plains);
+    }
 
     void perform(const Run& run, std::size_t phase, std::size_t task, std::size_t) const override {
         if (phase + 1 < phases()) {
