@@ -27,8 +27,8 @@ def draw_policies(records: Records) -> Figure:
     _draw(seconds, names, shown, "predicted_milliseconds", 1000)
     switches.set_yticks(range(len(names)), names)
     switches.invert_yaxis()
-    switches.set_xlabel("key switches of an image")
-    seconds.set_xlabel("seconds an image, predicted by the shipped cost table, one thread")
+    switches.set_xlabel("key switches an image, uploads without a limit")
+    seconds.set_xlabel("seconds an image, predicted by SEAL's shipped table, one thread")
     handles, labels = switches.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(POLICIES), frameon=False, fontsize=9)
     return figure
