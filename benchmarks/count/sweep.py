@@ -26,7 +26,7 @@ from heinfer_cli.options import DataDir
 NETWORK, UNFACTORIZED = "mnist-ffconv", "mnist-plain"
 RANKS = (1, 2, 4, 8, 16)
 BATCHES = (1, 4, 16, 64, 256)
-KEY_LIMITS = (inf, 9e6, 8e6, 7e6, 6e6, 5e6, 4e6)
+KEY_LIMITS = (inf, 9e6, 8e6, 7e6, 6e6, 5e6)
 
 _SHOWN = "curve", "rank", "batch", "rotations", "keys", "key_bytes", "predicted_ratio_to_seal_rotation", "accuracy"
 

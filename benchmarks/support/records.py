@@ -45,7 +45,10 @@ def plan_record(
 
 
 def cost_record(cost: Cost) -> Record:
-    """What a record says of any cost; as on SEAL, which shares nothing between rotations, whatever the plan marks."""
+    """What a record says of any cost; as on SEAL, which shares nothing between rotations, whatever the plan marks.
+
+    Plaintexts are those of a circuit: of plans that are counted without one nobody knows how many differ.
+    """
     parameters, counts = cost.parameters, cost.counts
     return {
         "ring_degree": parameters.ring_degree,
@@ -56,7 +59,7 @@ def cost_record(cost: Cost) -> Record:
         "key_switches": counts.key_switches,
         "hma": counts.hma,
         "ct_ct_mults": counts.ct_ct_mults,
-        "plaintexts": counts.plaintexts,
+        **({"plaintexts": counts.plaintexts} if counts.plaintexts else {}),
         "key_bytes": cost.key_bytes,
         "upload_bytes": cost.upload_bytes,
         "download_bytes": cost.download_bytes,

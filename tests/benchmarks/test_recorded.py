@@ -14,6 +14,7 @@ from benchmarks.support.records import plan_record
 from heinfer.backends.native import native_plan
 from heinfer.baselines.names import Policy
 from heinfer.formats import bundle
+from heinfer.planner.parameters import choose_parameters
 from heinfer.zoo.shipped import bundle_path
 
 
@@ -99,6 +100,17 @@ def test_constants_that_a_worker_maps_are_those_of_the_bundle():
 # Of what is only counted -----------------------------------------------------------------------------
 
 
+def test_every_plan_that_is_counted_has_the_primes_that_are_chosen_now():
+    counted = [
+        (file, record)
+        for file, record in every_record()
+        if record["benchmark"] in {"forms", "policies", "sweep"} and "failure" not in record
+    ]
+    for file, record in counted:
+        parameters = choose_parameters(record["levels"], record["ring_degree"])
+        assert record["log_qp"] == round(parameters.log_qp, 3), (file, record["network"])
+
+
 @pytest.mark.parametrize("name", ["mnist-ffconv", "lola-mnist"])
 def test_policies_are_counted_as_the_planner_plans_now(name):
     for record in records("policies"):
@@ -111,7 +123,7 @@ def test_policies_are_counted_as_the_planner_plans_now(name):
 
 def test_forms_are_counted_as_the_planner_plans_now():
     for record in records("forms"):
-        if record["network"] in ("lola-mnist", "mnist-ffconv"):
+        if record["network"] in ("lola-mnist", "lola-mnist-falcon@16", "mnist-ffconv"):
             now = forms._record(forms.Case(record["network"], Policy(record["policy"])), 1, 0, count=True)
             counts = now.keys() & {*cost_record_keys(), "keys", "input_ciphertexts", "sampled", "accuracy"}
             assert {key: record[key] for key in counts} == {key: now[key] for key in counts}, record["network"]
