@@ -279,7 +279,7 @@ def test_the_plot_of_a_sweep_shows_what_the_records_say():
     assert [label.get_text() for label in figure.axes[4].get_yticklabels()] == ["rank 4", "not factorized"]
     assert speed == ["1.0x", "6.4x"]
     assert size == ["22,000", "230", "50", "4"]
-    assert keys == ["12 keys,\n39 rotations", "9 keys,\n45 rotations"]
+    assert keys == ["12, 39", "9, 45"]
     assert upload == [
         "19.0, 39 rotations, 230 kB",
         "at most 300 kB of input",

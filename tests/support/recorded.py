@@ -144,7 +144,9 @@ def _failed(one: Record) -> list[str]:
 
 
 def _sampled(one: Record) -> str:
-    return re.sub(r"(\S+) (\d+) of (\d+)", lambda m: f"{m[1]}: {int(m[2]):,} of {int(m[3]):,}", one["sampled"])
+    """Its steps; the masks of one are sampled with it."""
+    steps = [step for step in one["sampled"].split(", ") if ": mask " not in step]
+    return re.sub(r"(\S+) (\d+) of (\d+)", lambda m: f"{m[1]}: {int(m[2]):,} of {int(m[3]):,}", ", ".join(steps))
 
 
 def _seconds(one: Record) -> str:
