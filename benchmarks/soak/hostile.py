@@ -12,7 +12,7 @@ from heinfer.formats.bundle import Bundle
 from heinfer.formats.frame_fields import ciphertext_fields
 from heinfer_server.isolation.calls import NUMBERS
 
-CODE = Path(__file__).parents[1] / "tests" / "support" / "hostile_worker"
+CODE = Path(__file__).parents[2] / "tests" / "support" / "hostile_worker"
 
 FAILS = ("files", "looking", "proc", "memory_of_others", "signals", "programs", "network", "rights", "memory")
 """What the worker goes on after: every attempt is refused."""
@@ -49,8 +49,9 @@ def put(place: Place) -> Path:
     """Make the folder that PYTHONPATH has to begin with when the service is started."""
     code = place.folder / "code"
     code.mkdir()
-    for file in CODE.glob("*.py"):
-        (code / file.name).symlink_to(file)
+    for file in CODE.iterdir():
+        if file.suffix == ".py":
+            (code / file.name).symlink_to(file)
     numbers = NUMBERS[platform.machine()]
     facts = {
         "folder": str(place.folder),
