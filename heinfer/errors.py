@@ -37,6 +37,12 @@ class ShapeError(CompileError):
     code = "shape-mismatch"
 
 
+class MapTooLargeError(CompileError):
+    """A linear map of a network has neither a structure nor few enough entries; names the layer."""
+
+    code = "map-too-large"
+
+
 class PlanError(CompileError):
     """No plan satisfies the request (levels, slots, keys or memory)."""
 

@@ -29,8 +29,7 @@ from benchmarks.support.records import (
     write_table,
 )
 from benchmarks.support.timing import Timed, seal_rotation
-from heinfer.backends.native import NativeRing
-from heinfer.backends.native.runtime import NativeOptions, NativeRuntime
+from heinfer.backends.native import NativeOptions, NativeProgram, NativeRing
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import count_policy, plan_policy
 from heinfer.circuit.interpret import run
@@ -164,7 +163,7 @@ def executed(
     """Run a circuit on the native backend; what it did and took, and the precision against cleartext."""
     circuit, parameters, level, scale = typed.circuit, typed.parameters, typed.input_level, typed.input_scale
     secret = SecretSide.generate(parameters)
-    runtime = NativeRuntime(typed, NativeRing.secure(parameters), NativeOptions(threads, memory))
+    runtime = NativeProgram(typed, NativeRing.secure(parameters), NativeOptions(threads, memory))
     steps = ([0] if circuit.needs_relinearization else []) + list(circuit.steps())
     keys = runtime.load_keys(
         [read_key(secret.galois_key(s) if s else secret.relinearization_key(), parameters, s) for s in steps]

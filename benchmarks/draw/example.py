@@ -71,7 +71,7 @@ def draw_phases(shown: Example) -> Figure:
         [["image", "planes"], ["slots", "slots"]], height_ratios=[5.2, 1], width_ratios=[1, 1.5]
     )
     linear, index = shown.problem.map, shown.problem.source.index[0]
-    read = set(linear.cols[linear.rows == FOLLOWED].tolist())
+    read = set(linear.entries.cols[linear.entries.rows == FOLLOWED].tolist())
     for pixel in range(IMAGE * IMAGE):
         _cell(axes["image"], *divmod(pixel, IMAGE)[::-1], _phase_colour(pixel), str(pixel), framed=pixel in read)
     _blank(axes["image"], "image: 8 x 8, a colour for each phase", IMAGE, IMAGE)
@@ -96,8 +96,8 @@ def draw_matrix(shown: Example) -> Figure:
     """The matrix in the order of slots: a diagonal is one shift, its colour that of its giant step."""
     figure = Figure(figsize=(7.4, 7.2), layout="constrained")
     axes = figure.subplots()
-    for diagonal, entries in shown.problem.choose().plaintexts():
-        rows = np.flatnonzero(entries >= 0).tolist()
+    for diagonal, reads in shown.problem.choose().plaintexts():
+        rows = np.flatnonzero(reads >= 0).tolist()
         cells = [Path(_SQUARE + np.array(((row + diagonal.shift) % SLOTS, row))) for row in rows]
         followed = shown.steps_of(diagonal.shift) == (BABY, GIANT)
         axes.add_patch(
@@ -193,9 +193,9 @@ PICTURES: Mapping[str, Callable[[Example], Figure]] = {
 
 def _plaintext(shown: Example) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Where the diagonal of the followed baby and giant has a weight, with the output moved by the cover's offset."""
-    for diagonal, entries in shown.problem.choose().plaintexts():
+    for diagonal, reads in shown.problem.choose().plaintexts():
         if shown.steps_of(diagonal.shift) == (BABY, GIANT):
-            return np.roll(entries >= 0, shown.cover.offset)
+            return np.roll(reads >= 0, shown.cover.offset)
     raise AssertionError("the cover has no such baby and giant")
 
 

@@ -13,7 +13,7 @@ from benchmarks.support.kernels import measure_kernels
 from benchmarks.support.options import Json
 from benchmarks.support.records import Record, head, spread, write_table
 from benchmarks.support.timing import SCALE, Timed
-from heinfer.backends.native import NativeKeys, NativePlan, NativeRing, Progress
+from heinfer.backends.native import NativeKeys, NativePlan, NativeRing
 from heinfer.backends.native.instructions import Division, Residues, Rotations, Sum, Target
 from heinfer.backends.native.library import library
 from heinfer.backends.native.plan import plan_instructions
@@ -172,7 +172,7 @@ class _Instructions:
     def run(self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys) -> None:
         """On one thread."""
         rows = [half for pair in inputs for half in pair]
-        self._program.run(rows, keys.handle, 1, Progress().handle)
+        self._program.run(rows, keys.handle, 1, library().Control())
 
 
 def _seconds(timed: Timed) -> float:

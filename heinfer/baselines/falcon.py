@@ -18,7 +18,7 @@ from heinfer.baselines.slot_maps import Raster, SlotMap, doublings, named, subse
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.layout.packings import power_of_two
-from heinfer.planner.kernel.join import Index
+from heinfer.network.join import Index
 
 Shape = tuple[int, ...]
 

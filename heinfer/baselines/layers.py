@@ -157,7 +157,7 @@ def is_pointwise(linear: LinearMap) -> bool:
     if len(linear.in_shape) != 3 or linear.in_shape[1:] != linear.out_shape[1:]:
         return False
     plane = prod(linear.in_shape[1:])
-    return bool((linear.rows % plane == linear.cols % plane).all())
+    return bool((linear.entries.rows % plane == linear.entries.cols % plane).all())
 
 
 def _evaluation(linear: LinearMap, policy: Policy, *, first: bool) -> Evaluation:

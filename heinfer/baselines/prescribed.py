@@ -13,9 +13,9 @@ from heinfer.baselines.slot_maps import subset_sums
 from heinfer.brief import brief_repr
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
+from heinfer.network.join import Index
 from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
 from heinfer.planner.kernel.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
-from heinfer.planner.kernel.join import Index
 from heinfer.planner.kernel.linear import LinearPlan, Rescale
 
 
@@ -48,13 +48,13 @@ class PrescribedSet(DiagonalSet):
     __repr__ = brief_repr
 
     def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
-        """Yield each diagonal with the entry of the map that each row multiplies by, -1 for none: shape (slots,)."""
+        """Yield each diagonal with the input that each row reads by its plaintext, -1 for none: shape (slots,)."""
         for diagonal in self.diagonals:
             shift = rotations[diagonal.shift] if rotations else diagonal.shift
-            rows, _, entries = self.problem.terms(Diagonal(diagonal.source, diagonal.target, shift))
-            added, first = np.unique(entries, return_index=True)  # of several copies in reach, the first is read
+            rows, reads, cells = self.problem.terms(Diagonal(diagonal.source, diagonal.target, shift))
+            _, first = np.unique(cells, return_index=True)  # of several copies in reach, the first is read
             vector = np.full(self.problem.target.slots, -1, dtype=np.int64)
-            vector[rows[first]] = added
+            vector[rows[first]] = reads[first]
             yield diagonal, vector
 
     def result_layout(self) -> Layout:

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.baselines.slot_maps import SlotMap, Windows, subset_sums
+from heinfer.network.join import Index, distinct
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.diagonals import Diagonal
-from heinfer.planner.kernel.join import Index, distinct
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +46,8 @@ class Recipe:
         """From which ciphertext to which, by which shifts."""
         slots, ciphertexts = self.target.slots, self.target.ciphertexts
         source, read = self.source.reads(self.map)
-        target, written = self.target.ciphertext[self.map.rows], self.target.slot[self.map.rows]
+        rows = self.map.entries.rows
+        target, written = self.target.ciphertext[rows], self.target.slot[rows]
         shift = self._turn(read, written) if self.in_place else (read - written) % slots
         pairs, shifts = np.divmod(distinct((source * ciphertexts + target) * slots + shift), slots)
         sources, targets = np.divmod(pairs, ciphertexts)
@@ -110,10 +111,11 @@ def spread(number: int, most: int) -> Index:
 
 def _rows_of(linear: LinearMap, kept: NDArray[np.bool_]) -> LinearMap:
     """Some of the outputs of a map, as one axis."""
-    entries = kept[linear.rows]
-    rows = (np.cumsum(kept) - 1)[linear.rows[entries]]
+    every = linear.entries
+    some = kept[every.rows]
+    rows = (np.cumsum(kept) - 1)[every.rows[some]]
     shape = (int(kept.sum()),)
-    return LinearMap(linear.in_shape, shape, rows, linear.cols[entries], linear.values[entries], linear.bias[kept])
+    return LinearMap.from_entries(linear.in_shape, shape, rows, every.cols[some], every.values[some], linear.bias[kept])
 
 
 def identity(shape: tuple[int, ...]) -> LinearMap:

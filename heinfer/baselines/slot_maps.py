@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
 from heinfer.layout.packings import power_of_two, require_room, window_pack
+from heinfer.network.join import Index
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.kernel.join import Index
 from heinfer.planner.search.candidates import strides, taps
 
 Shape = tuple[int, ...]
@@ -79,7 +79,7 @@ class SlotMap:
 
     def reads(self, linear: LinearMap) -> tuple[Index, Index]:
         """Ciphertext and slot in which every entry of a map finds its input."""
-        return self.ciphertext[linear.cols], self.slot[linear.cols]
+        return self.ciphertext[linear.entries.cols], self.slot[linear.entries.cols]
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,8 +230,8 @@ class Windows:
 
     def reads(self, linear: LinearMap) -> tuple[Index, Index]:
         """Ciphertext and slot in which every entry of the convolution finds its input."""
-        _, y, x = np.unravel_index(linear.rows, linear.out_shape)
-        c, row, column = np.unravel_index(linear.cols, linear.in_shape)
+        _, y, x = np.unravel_index(linear.entries.rows, linear.out_shape)
+        c, row, column = np.unravel_index(linear.entries.cols, linear.in_shape)
         (stride_y, stride_x), (taps_y, taps_x) = strides(linear), self._taps
         ty, tx = (
             np.searchsorted(t, read) for t, read in ((taps_y, row - stride_y * y), (taps_x, column - stride_x * x))

@@ -11,9 +11,9 @@ from math import prod
 import numpy as np
 
 from heinfer.network.ir import Node
+from heinfer.network.join import Index
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Square
-from heinfer.planner.kernel.join import Index
 from heinfer.planner.search.merging import map_of
 
 
@@ -22,8 +22,8 @@ def triple(nodes: list[Node]) -> int:
     if len(nodes) < 3 or any(isinstance(node.operator, Square) for node in nodes[:3]):
         return 0
     first, middle, last = (map_of(node) for node in nodes[:3])
-    block = _block(first.rows, first.bias.size)
-    if block != _block(last.cols, prod(last.in_shape)):
+    block = _block(first.reads)
+    if block != _block(last.readers):
         return 0
     return (
         block if block and is_transform(first, block) and _is_spectral(middle, block) and _returns(last, block) else 0
@@ -35,30 +35,33 @@ def is_transform(first: LinearMap, block: int) -> bool:
     plane, blocks = _plane(first), prod(first.out_shape) // _plane(first) // block
     if first.bias.size != plane * block * blocks or -(-prod(first.in_shape) // plane // block) != blocks:
         return False
-    same_place = first.rows % plane == first.cols % plane
-    return bool((same_place & (first.rows // plane % blocks == first.cols // plane // block)).all())
+    rows, cols = first.entries.rows, first.entries.cols
+    return bool(((rows % plane == cols % plane) & (rows // plane % blocks == cols // plane // block)).all())
 
 
 def _returns(last: LinearMap, block: int) -> bool:
     plane, blocks = _plane(last), prod(last.in_shape) // _plane(last) // block
     if prod(last.in_shape) != plane * block * blocks or -(-last.bias.size // plane // block) != blocks:
         return False
-    same_place = last.rows % plane == last.cols % plane
-    return bool((same_place & (last.cols // plane % blocks == last.rows // plane // block)).all())
+    rows, cols = last.entries.rows, last.entries.cols
+    return bool(((rows % plane == cols % plane) & (cols // plane % blocks == rows // plane // block)).all())
 
 
 def _is_spectral(middle: LinearMap, block: int) -> bool:
     if len(middle.in_shape) != len(middle.out_shape):
         return False
-    out, into = (np.floor_divide(i, prod(shape) // block) // 2
-                 for i, shape in ((middle.rows, middle.out_shape), (middle.cols, middle.in_shape)))  # fmt: skip
+    entries = middle.entries
+    out, into = (
+        np.floor_divide(places, prod(shape) // block) // 2
+        for places, shape in ((entries.rows, middle.out_shape), (entries.cols, middle.in_shape))
+    )
     whole = all(prod(shape) % block == 0 for shape in (middle.in_shape, middle.out_shape))
     return whole and bool((out == into).all())
 
 
-def _block(ends: Index, size: int) -> int:
+def _block(entries: Index) -> int:
     """How many entries the fullest row or column has, when a block may be of that size; else 0."""
-    most = int(np.bincount(ends, minlength=size).max()) if ends.size else 0
+    most = int(entries.max(initial=0))
     return most if most >= 2 and most & (most - 1) == 0 else 0
 
 

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.ways_out import MODULES, OWN, way_out
-from heinfer.network.linear_map import Vector
 from heinfer.network.operators import (
     AveragePool,
     ChannelAffine,
@@ -22,6 +21,7 @@ from heinfer.network.operators import (
     Polynomial,
     SparseConvolution,
 )
+from heinfer.network.pairs import Vector
 from heinfer.nn import PolyActivation
 from heinfer.nn.circulant import BlockDft, InverseBlockDft, SpectralConv2d, real_dft
 

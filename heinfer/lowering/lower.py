@@ -11,8 +11,8 @@ from heinfer.circuit.ir import Circuit, Layer, SlotVector
 from heinfer.circuit.passes.interleaving import interleave
 from heinfer.layout.layout import FREE, ZERO
 from heinfer.network.ir import INPUT
+from heinfer.network.join import Index
 from heinfer.planner.kernel.diagonals import Diagonal
-from heinfer.planner.kernel.join import Index
 from heinfer.planner.kernel.linear import LinearPlan, Rescale, rotations
 from heinfer.planner.plan import LinearStep, Plan
 
@@ -89,10 +89,10 @@ class _LinearLowering:
         babies: dict[tuple[int, int], int] = {}
         sums: dict[tuple[int, int], int] = {}
         giants = rotations(self.plan.cover.giants, self.slots)
-        for diagonal, entries in self.plan.plaintexts():
+        for diagonal, reads in self.plan.plaintexts():
             baby, giant = self.plan.position(diagonal)
             x = self._baby(babies, values, diagonal.source, baby)
-            vector = np.roll(self._vector(diagonal, entries), giants[giant])
+            vector = np.roll(self._vector(diagonal, reads), giants[giant])
             product = self.builder.multiply_plain(x, vector)
             key = diagonal.target, giant
             sums[key] = self.builder.add(sums[key], product) if key in sums else product
@@ -108,11 +108,10 @@ class _LinearLowering:
             babies[source, node] = self.builder.rotate(parent, tree.steps[node])
         return babies[source, node]
 
-    def _vector(self, diagonal: Diagonal, entries: Index) -> SlotVector:
+    def _vector(self, diagonal: Diagonal, reads: Index) -> SlotVector:
         """Values of a diagonal; one number when every slot may have the same (ConvPack's scalar kernel)."""
-        held = entries >= 0
-        values = np.zeros(entries.shape)
-        values[held] = self.plan.problem.map.values[entries[held]]
+        held = reads >= 0
+        values = self.plan.diagonals.values(diagonal, reads)
         same = bool(held.any() and (values[held] == values[held][0]).all())
         if same and not self.plan.reductions and self.plan.position(diagonal) == (0, 0):
             reads_zero = self.plan.problem.source.index[diagonal.source] == ZERO

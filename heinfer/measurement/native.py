@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native import NativeKeys, NativeOptions, NativeProgram, NativeRing
 from heinfer.backends.native.ring import Words
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
@@ -45,7 +45,7 @@ class NativeBench:
 
     def encode(self, typed: TypedCircuit, threads: int = 1) -> NativeProgram:
         """The program of a circuit, with its constants encoded."""
-        return NativeProgram(typed, self.ring, threads=threads)
+        return NativeProgram(typed, self.ring, NativeOptions(threads))
 
     def run(self, program: NativeProgram, inputs: Sequence[tuple[Words, Words]]) -> None:
         """Evaluate a program."""

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from math import frexp, prod
+from math import frexp
 
 import numpy as np
 
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum
-from heinfer.network.linear_map import LinearMap, Vector
+from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine, Square
+from heinfer.network.pairs import Vector
 
 _SMALLEST, _LARGEST = 1.0, 2.0**8
 """Within which the largest |value| of a map's tensor is left as it is."""
@@ -76,10 +77,7 @@ def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum
         return operator
     assert isinstance(operator, Affine | AffineSum)  # all there is in a folded network
     maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
-    scaled = tuple(
-        replace(linear, values=np.ldexp(linear.values, after - of), bias=np.ldexp(linear.bias, after))
-        for linear, of in zip(maps, before, strict=True)
-    )
+    scaled = tuple(linear.times_power_of_two(after - of, after) for linear, of in zip(maps, before, strict=True))
     return _operator(scaled)
 
 
@@ -131,11 +129,12 @@ def _operator(maps: tuple[LinearMap, ...]) -> Affine | AffineSum:
 
 def _has_every_row(linear: LinearMap) -> bool:
     """Whether every column that has an entry has one in every row, by declared structure."""
-    return set(np.unique(np.bincount(linear.cols)).tolist()) <= {0, prod(linear.out_shape)}
+    return set(np.unique(linear.readers).tolist()) <= {0, linear.bias.size}
 
 
 def _centred(linear: LinearMap) -> LinearMap:
     """The map less the mean of its rows."""
-    rows = prod(linear.out_shape)
-    mean = np.bincount(linear.cols, weights=linear.values) / rows
-    return replace(linear, values=linear.values - mean[linear.cols], bias=linear.bias - linear.bias.mean())
+    entries = linear.entries
+    mean = np.bincount(entries.cols, weights=entries.values) / linear.bias.size
+    values, bias = entries.values - mean[entries.cols], linear.bias - linear.bias.mean()
+    return LinearMap.from_entries(linear.in_shape, linear.out_shape, entries.rows, entries.cols, values, bias)

@@ -11,8 +11,8 @@ import numpy as np
 from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
 from heinfer.network.joints import Joint
-from heinfer.network.linear_map import Vector
 from heinfer.network.operators import Operator, Shape
+from heinfer.network.pairs import Vector
 
 INPUT = -1
 """What a node reads that reads the network's input."""

@@ -1,6 +1,6 @@
 """Joints: linear operators of several tensors, where the branches of a network meet.
 
-Like every linear operator a joint knows its sparse matrices, one for each tensor it reads; its result is the sum of
+Like every linear operator a joint knows its matrices, one for each tensor it reads; its result is the sum of
 their images. Shapes and evaluation follow.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -16,8 +16,10 @@ import numpy as np
 
 from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
-from heinfer.network.linear_map import LinearMap, Vector
+from heinfer.network.linear_map import LinearMap, planes_of
 from heinfer.network.operators import Shape
+from heinfer.network.pairs import Pairs, Vector
+from heinfer.network.stencil import Stencil
 
 
 class Joint(ABC):
@@ -60,10 +62,10 @@ class Concat(Joint):
         out_shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         maps, first = [], 0
         for shape in shapes:
-            elements = np.arange(prod(shape))
-            ones, bias = np.ones(elements.size), np.zeros(prod(out_shape))
-            maps.append(LinearMap(shape, out_shape, first + elements, elements, ones, bias))
-            first += elements.size
+            same = Stencil.diagonal(planes_of(shape), np.ones(prod(shape)))
+            channels = Pairs.one_to_one(shape[0], out_shape[0], first)
+            maps.append(LinearMap.of(shape, out_shape, replace(same, channels=channels), np.zeros(prod(out_shape))))
+            first += shape[0]
         return tuple(maps)
 
 

@@ -1,6 +1,6 @@
 """Operators of the tensor-level network.
 
-Every linear operator knows one thing, its sparse matrix (:meth:`Linear.linear_map`); shapes,
+Every linear operator knows one thing, its matrix as stencils (:meth:`Linear.linear_map`); shapes,
 evaluation and lowering follow from it. A new linear operator is one class of a few lines.
 """
 
@@ -15,7 +15,10 @@ import numpy as np
 
 from heinfer.brief import brief_repr
 from heinfer.errors import ShapeError
-from heinfer.network.linear_map import Index, LinearMap, Vector
+from heinfer.network.join import Index
+from heinfer.network.linear_map import LinearMap, planes_of
+from heinfer.network.pairs import Axis, Pairs, Vector
+from heinfer.network.stencil import Stencil
 
 Shape = tuple[int, ...]
 
@@ -143,17 +146,11 @@ def _windows(
     """The map of kernels (n, height, width) from the planes ``inputs`` to the planes ``outputs``."""
     kernel = weight.shape[1:]
     size = _windows_along(shape, kernel, stride, padding, dilation)
-    # One axis each: kernel, its y and x, output y and x.
-    n, ky, kx, y, x = np.ix_(*(np.arange(count) for count in (len(weight), *kernel, *size)))
-    in_y = y * stride[0] - padding[0] + ky * dilation[0]
-    in_x = x * stride[1] - padding[1] + kx * dilation[1]
-    inside = (in_y >= 0) & (in_y < shape[1]) & (in_x >= 0) & (in_x < shape[2])
-    full = np.broadcast_shapes(n.shape, inside.shape)
-    inside = np.broadcast_to(inside, full)
-    rows = np.broadcast_to((outputs[n] * size[0] + y) * size[1] + x, full)[inside]
-    cols = np.broadcast_to((inputs[n] * shape[1] + in_y) * shape[2] + in_x, full)[inside]
-    values = np.broadcast_to(weight[n, ky, kx], full)[inside]
-    return LinearMap.from_entries(shape, (bias.size, *size), rows, cols, values, np.repeat(bias, size[0] * size[1]))
+    y, x = (Axis.windows(*along) for along in zip(shape[1:], size, kernel, stride, padding, dilation, strict=True))
+    order = np.lexsort((inputs, outputs))
+    channels = Pairs(bias.size, shape[0], outputs[order], inputs[order])
+    stencil = Stencil(channels, y, x, np.ascontiguousarray(weight[order].transpose(1, 2, 0)))
+    return LinearMap.of(shape, (bias.size, *size), stencil, np.repeat(bias, size[0] * size[1]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,8 +165,10 @@ class Dense(Linear):
     def linear_map(self, shape: Shape) -> LinearMap:
         outputs, inputs = self.weight.shape
         _require(prod(shape) == inputs, f"expected {inputs} elements, got {prod(shape)} in {shape}")
-        rows, cols = (a.reshape(-1) for a in np.indices((outputs, inputs)))
-        return LinearMap.from_entries(shape, (outputs,), rows, cols, self.weight.reshape(-1), self.bias)
+        channels, height, width = planes_of(shape)
+        weights = np.ascontiguousarray(self.weight.reshape(-1, height, width).transpose(1, 2, 0))
+        y, x = Axis.whole(height), Axis.whole(width)
+        return LinearMap.of(shape, (outputs,), Stencil(Pairs.all_to_all(outputs, channels), y, x, weights), self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,8 +208,8 @@ class Flatten(Linear):
 
     def linear_map(self, shape: Shape) -> LinearMap:
         _require(self.size in (None, prod(shape)), f"{shape} has {prod(shape)} elements, not {self.size}")
-        index: Index = np.arange(prod(shape))
-        return LinearMap(shape, (prod(shape),), index, index, np.ones(index.size), np.zeros(index.size))
+        same = LinearMap.diagonal(shape, np.ones(prod(shape)), np.zeros(prod(shape)))
+        return replace(same, out_shape=(prod(shape),))
 
 
 @dataclass(frozen=True, eq=False)

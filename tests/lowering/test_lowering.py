@@ -20,6 +20,7 @@ from planning import (
     random_map,
     two_layers,
     untrue_slots,
+    with_zeros,
 )
 from rings import tiny_parameters
 
@@ -101,7 +102,7 @@ def test_passes_keep_what_a_layer_computes(problem: DiagonalProblem, seed: int) 
 def test_counts_and_keys_never_depend_on_weights(seed: int) -> None:
     rng = np.random.default_rng(seed)
     linear = random_map(rng, 12, 10, 0.4)
-    zeros = LinearMap(linear.in_shape, linear.out_shape, linear.rows, linear.cols, 0 * linear.values, linear.bias)
+    zeros = with_zeros(linear)
     source, target = random_layout(rng, 12, 1, 16), random_layout(rng, 10, 2, 16)
     ones, others = (plans_of(DiagonalProblem(m, source, target)) for m in (linear, zeros))
     for one, other in zip(ones, others, strict=True):
@@ -193,7 +194,7 @@ def test_a_pointwise_convolution_between_conv_packs_is_scalar_multiply_adds(c_in
 
 
 def test_equal_weights_are_no_scalar_where_a_slot_must_stay_zero() -> None:
-    identity = LinearMap((8,), (4,), np.arange(4), np.arange(4), np.full(4, 3.0), np.zeros(4))
+    identity = LinearMap.from_entries((8,), (4,), np.arange(4), np.arange(4), np.full(4, 3.0))
     problem = DiagonalProblem(identity, dense_pack((8,), 8), dense_pack((4,), 8))
     [plan, _] = plans_of(problem)
     assert lowered(plan).constants[0].tolist() == [3, 3, 3, 3, 0, 0, 0, 0]

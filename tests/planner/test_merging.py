@@ -63,7 +63,7 @@ def test_a_merged_pair_is_the_pair(network: Network) -> None:
             both = merged(first, second)
             x = np.random.default_rng(0).normal(size=(2, *map_of(first).in_shape))
             np.testing.assert_allclose(both.operator(x), second.operator(first.operator(x)), atol=1e-9)
-            assert map_of(both).values.size <= product_entries(map_of(first), map_of(second))
+            assert map_of(both).size <= product_entries(map_of(first), map_of(second))
             assert both.name == f"{first.name}+{second.name}"
 
 

@@ -133,7 +133,8 @@ def test_the_stride_of_a_convolution_is_read_off_its_matrix(
     op = Convolution(np.ones((1, 1, kernel, 1)), np.zeros(1), (stride, 1), (padding, 0), (dilation, 1))
     linear = op.linear_map((1, size, 1))
     found, _ = strides(linear)
-    assert len(set(linear.cols - found * linear.rows)) <= kernel  # no more offsets than the kernel has taps
+    entries = linear.entries
+    assert len(set(entries.cols - found * entries.rows)) <= kernel  # no more offsets than the kernel has taps
     assert found == stride or padding
 
 

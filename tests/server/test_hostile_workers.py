@@ -169,6 +169,7 @@ def test_nonsense_for_progress_is_within_its_bounds(attacked):
         seen.add(state["progress"])
         time.sleep(0.05)
     assert all(0 <= progress <= 1 for progress in seen)
+    assert 1 in seen  # what it wrote was read
     attacked.assert_well()
 
 

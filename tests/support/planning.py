@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -96,10 +97,23 @@ def problems(draw: st.DrawFn, *, folded: bool = True) -> DiagonalProblem:
 # Naive evaluation --------------------------------------------------------------------------------
 
 
+def dense_matrix(linear: LinearMap) -> NDArray[np.float64]:
+    """The matrix of a map with all its zeros."""
+    matrix, entries = np.zeros((prod(linear.out_shape), prod(linear.in_shape))), linear.entries
+    matrix[entries.rows, entries.cols] = entries.values
+    return matrix
+
+
+def with_zeros(linear: LinearMap) -> LinearMap:
+    """A map of the same structure whose values are all zero."""
+    return replace(linear, stencils=tuple(replace(s, weights=0 * s.weights) for s in linear.stencils))
+
+
 def naive_map(linear: LinearMap, x: Integers) -> Integers:
     """W x + bias, entry by entry."""
     y = linear.bias.astype(np.int64)
-    for row, col, value in zip(linear.rows, linear.cols, linear.values, strict=True):
+    entries = linear.entries
+    for row, col, value in zip(entries.rows, entries.cols, entries.values, strict=True):
         y[row] += int(value) * x[col]
     return y
 
@@ -109,11 +123,10 @@ def naive_slots(chosen: DiagonalSet, slots: Integers) -> Integers:
     problem = chosen.problem
     count = problem.target.slots
     sums = np.zeros(problem.target.index.shape, dtype=np.int64)
-    for diagonal, entries in chosen.plaintexts():
+    for diagonal, reads in chosen.plaintexts():
+        plaintext = chosen.values(diagonal, reads).astype(np.int64)
         for p in range(count):
-            if entries[p] >= 0:
-                weight = int(problem.map.values[entries[p]])
-                sums[diagonal.target, p] += weight * slots[diagonal.source, (p + diagonal.shift) % count]
+            sums[diagonal.target, p] += plaintext[p] * slots[diagonal.source, (p + diagonal.shift) % count]
     for reduction in problem.reductions:
         sums = np.array([[row[p] + row[(p + reduction) % count] for p in range(count)] for row in sums])
     return sums
@@ -147,18 +160,20 @@ def assert_adds_each_term_once(chosen: DiagonalSet) -> None:
     """Every accumulator gets each entry of its output's row exactly once, and reads it where the source has it."""
     problem = chosen.problem
     rows, elements = problem.accumulators.row, problem.accumulators.element
+    weight = dense_matrix(problem.map)
     added: Counter[tuple[int, int]] = Counter()
-    for diagonal, entries in chosen.plaintexts():
-        for p in np.flatnonzero(entries >= 0):
-            entry, accumulator = int(entries[p]), int(rows[diagonal.target, p])
-            assert problem.map.rows[entry] == elements[accumulator]
-            read = problem.source.index[diagonal.source, (p + diagonal.shift) % problem.source.slots]
-            assert problem.map.cols[entry] == read
-            added[accumulator, entry] += 1
+    for diagonal, reads in chosen.plaintexts():
+        values = chosen.values(diagonal, reads)
+        for p in np.flatnonzero(reads >= 0):
+            read, accumulator = int(reads[p]), int(rows[diagonal.target, p])
+            assert problem.source.index[diagonal.source, (p + diagonal.shift) % problem.source.slots] == read
+            assert values[p] == weight[elements[accumulator], read]
+            added[accumulator, read] += 1
+    entries = problem.map.entries
     wanted = {
-        (accumulator, int(entry))
+        (accumulator, int(read))
         for accumulator, element in enumerate(elements)
-        for entry in np.flatnonzero(problem.map.rows == element)
+        for read in entries.cols[entries.rows == element]
     }
     assert set(added) == wanted
     assert set(added.values()) <= {1}

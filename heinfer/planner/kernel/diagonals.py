@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from heinfer.brief import brief_repr
 from heinfer.errors import PlanError
 from heinfer.layout.layout import FREE, ZERO, Layout
+from heinfer.network.join import Index, distinct, expand
 from heinfer.network.linear_map import LinearMap
+from heinfer.network.pairs import Vector
 from heinfer.planner.kernel.gains import Gains, Pattern
 from heinfer.planner.kernel.incidence import Classes, Incidence
-from heinfer.planner.kernel.join import Index, distinct, expand, ranges
 from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
 
 _PAIRS_A_LOT = 1_000_000
@@ -121,25 +122,32 @@ class DiagonalProblem:
             elements += wanted[first].tolist()
         return Accumulators(rows, np.array(elements, dtype=np.int64))
 
+    @cached_property
+    def row_elements(self) -> Index:
+        """(ciphertexts, slots) the output that each row holds partial sums of, -1 for none."""
+        row = self.accumulators.row
+        return np.where(row >= 0, self.accumulators.element[row], -1)
+
     def terms(self, diagonal: Diagonal) -> tuple[Index, Index, Index]:
-        """Return (rows p, accumulators, entries of the map) of all terms that a diagonal could add."""
-        accumulator = self.accumulators.row[diagonal.target]
-        element = np.where(accumulator >= 0, self.accumulators.element[accumulator], -1)
+        """Return (rows p, the inputs that they read, their cells) of all terms that a diagonal could add.
+
+        A cell is a term, of an accumulator and an entry of its output's row: a number below ``cells``.
+        """
+        element = self.row_elements[diagonal.target]
         read = np.roll(self.source.index[diagonal.source], -diagonal.shift)
         rows = np.flatnonzero((element >= 0) & (read >= 0))
-        keys = element[rows] * self.source.size + read[rows]
-        entries, after = ranges(self.map.keys, keys)
-        hit = entries < after
-        return rows[hit], accumulator[rows[hit]], entries[hit]
+        ranks = self.map.ranks(element[rows], read[rows])
+        rows, ranks = rows[ranks >= 0], ranks[ranks >= 0]
+        return rows, read[rows], self._first_cell[self.accumulators.row[diagonal.target, rows]] + ranks
 
-    def _cells(self, accumulators: Index, entries: Index) -> Index:
-        """Number the terms (accumulator, entry of its row) from 0, without gaps."""
-        return self._cell_offset[accumulators] + entries
+    @property
+    def cells(self) -> int:
+        """How many terms there are."""
+        return int(self._first_cell[-1])
 
     @cached_property
-    def _cell_offset(self) -> Index:
-        first, last = ranges(self.map.rows, self.accumulators.element)
-        return np.cumsum(last - first) - last
+    def _first_cell(self) -> Index:
+        return np.append(0, np.cumsum(self.map.reads[self.accumulators.element]))
 
     @cached_property
     def _incidence(self) -> Incidence:
@@ -245,19 +253,27 @@ class DiagonalSet:
         return tuple(sorted({d.shift for d in self.diagonals}))
 
     def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
-        """Yield each diagonal with the entry of the map that each row multiplies by, -1 for none: shape (slots,).
+        """Yield each diagonal with the input that each row reads by its plaintext, -1 for none: shape (slots,).
 
         Args:
             rotations: shift modulo the problem's modulus -> the rotation that realises it; itself by default.
         """
-        turned = [Diagonal(d.source, d.target, rotations[d.shift] if rotations else d.shift) for d in self.diagonals]
-        terms = [self.problem.terms(diagonal) for diagonal in turned]
-        cells = [self.problem._cells(accumulators, entries) for _, accumulators, entries in terms]
-        fresh = np.split(_is_first(np.concatenate(cells)), np.cumsum([c.size for c in cells])[:-1])
-        for diagonal, (rows, _, entries), added in zip(self.diagonals, terms, fresh, strict=True):
+        added = np.zeros(self.problem.cells, dtype=bool)
+        for diagonal in self.diagonals:
+            shift = rotations[diagonal.shift] if rotations else diagonal.shift
+            rows, reads, cells = self.problem.terms(Diagonal(diagonal.source, diagonal.target, shift))
+            fresh = _is_first(cells) & ~added[cells]
+            added[cells] = True
             vector = np.full(self.problem.target.slots, -1, dtype=np.int64)
-            vector[rows[added]] = entries[added]
+            vector[rows[fresh]] = reads[fresh]
             yield diagonal, vector
+
+    def values(self, diagonal: Diagonal, reads: Index) -> Vector:
+        """The plaintext of a diagonal whose rows read these inputs, 0 for those that read none."""
+        rows = np.flatnonzero(reads >= 0)
+        values = np.zeros(reads.shape)
+        values[rows] = self.problem.map.values(self.problem.row_elements[diagonal.target, rows], reads[rows])
+        return values
 
     def result_layout(self) -> Layout:
         """Where the outputs are after the reductions, with ZERO and FREE told apart in the slots that were FREE."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.planner.kernel.join import Index
+from heinfer.network.join import Index
 
 _BLOCK = 128
 

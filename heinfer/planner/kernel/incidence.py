@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.planner.kernel.join import Index, expand
+from heinfer.network.join import Index, expand
 
 
 @dataclass(frozen=True, eq=False)

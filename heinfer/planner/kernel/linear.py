@@ -10,9 +10,9 @@ from functools import cached_property
 from heinfer.brief import brief_repr
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
+from heinfer.network.join import Index
 from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
 from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem, DiagonalSet
-from heinfer.planner.kernel.join import Index
 
 
 class Rescale(StrEnum):
@@ -59,7 +59,7 @@ class LinearPlan:
         return self.cover.split[diagonal.shift]
 
     def plaintexts(self) -> Iterator[tuple[Diagonal, Index]]:
-        """Each diagonal with the entry of the map that multiplies row p, -1 for none; see DiagonalSet.plaintexts."""
+        """Each diagonal with the input that row p reads, -1 for none; see DiagonalSet.plaintexts."""
         slots = self.problem.source.slots
         babies, giants = (rotations(tree, slots) for tree in (self.cover.babies, self.cover.giants))
         total = {shift: (babies[b] + giants[g]) % slots for shift, (b, g) in self.cover.split.items()}

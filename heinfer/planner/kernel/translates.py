@@ -2,7 +2,8 @@
 
 An output may be summed in several rows and an input read at several places, but of few patterns: the rest is moved as
 a whole. Two terms with the same patterns and the same distance between them have the same diagonals, so a matrix of
-millions of entries has thousands of kinds of terms, and one pass over its entries counts them.
+millions of entries has thousands of kinds of terms. They are counted without a look at each: pairs of channels, times
+pairs of elements of a plane.
 """
 
 from __future__ import annotations
@@ -12,13 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heinfer.network.join import Index, distinct, distinct_columns, expand
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.kernel.join import Index, distinct, distinct_columns, expand
-
-_LOT = 4_000_000
-"""Entries looked at together: bounds the memory."""
-_BINS = 4_000_000
-"""Kinds that are counted in an array; where more are possible, entries are sorted."""
+from heinfer.planner.kernel.sheets import Sheets, counted, summed
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,60 +75,43 @@ class Kinds:
 
 
 def count_kinds(linear: LinearMap, element: Index, rows: PatternSet, reads: PatternSet, modulus: int) -> Kinds:
-    """Count the terms of a map.
+    """Count the terms of a map: those of each stencil as channels times planes, never entry by entry.
 
     Args:
         element: the output element of every owner of rows.
         rows, reads: where accumulators and input elements are, modulo the modulus.
     """
-    span = 2 * modulus  # a difference of two residues, made positive
-    of_read = reads.pattern * span + reads.moved
-    of_row = rows.pattern * (reads.patterns * span) + modulus - rows.moved
-    kinds = rows.patterns * reads.patterns * span
     found, weights = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
-    for times, row in _layers(element, of_row, int(np.prod(linear.out_shape))):
-        counted = np.zeros(kinds if kinds <= _BINS else 0, dtype=np.int64)
-        for start in range(0, linear.rows.size, _LOT):
-            lot = slice(start, start + _LOT)
-            keys = row[linear.rows[lot]]
-            keys += of_read[linear.cols[lot]]
-            keys = keys[keys >= 0] if (row < 0).any() else keys
-            if counted.size:
-                counted += np.bincount(keys, minlength=kinds)
-            else:
-                values, counts = np.unique(keys, return_counts=True)
-                found, weights = [*found, values], [*weights, times * counts]
-        values = np.flatnonzero(counted)
-        found, weights = [*found, values], [*weights, times * counted[values]]
-    keys, weight = _added(np.concatenate(found), np.concatenate(weights), modulus)
+    for times, owner in _layers(element, rows, linear.bias.size):
+        pattern = np.where(owner >= 0, rows.pattern[owner], -1)
+        moved = np.where(owner >= 0, rows.moved[owner], 0)
+        for stencil in linear.stencils:
+            outputs = Sheets.of(pattern, moved, stencil.out_planes, modulus)
+            planes = slice(stencil.first, stencil.first + stencil.inputs)
+            inputs = Sheets.of(reads.pattern[planes], reads.moved[planes], stencil.in_planes, modulus)
+            for part in counted(stencil, outputs, inputs, modulus):
+                found.append((part.out * reads.patterns + part.into) * modulus + part.distance)
+                weights.append(times * part.weight)
+    keys, weight = summed(np.concatenate(found), np.concatenate(weights))
     pair, distance = np.divmod(keys, modulus)
     return Kinds(*np.divmod(pair, reads.patterns), distance, weight)
 
 
-def _layers(element: Index, of_row: Index, elements: int) -> Iterator[tuple[int, Index]]:
-    """Accumulators as layers with at most one an element: its number of each element (far below 0 for none).
+def _layers(element: Index, rows: PatternSet, elements: int) -> Iterator[tuple[int, Index]]:
+    """Accumulators as layers with at most one an element: its number of each element (-1 for none).
 
     Equal accumulators are one, which counts so many times.
     """
-    order = np.lexsort((of_row, element))
-    element, of_row = element[order], of_row[order]
-    new = np.append(True, (np.diff(element) != 0) | (np.diff(of_row) != 0))
-    times = np.diff(np.append(np.flatnonzero(new), element.size))
-    element, of_row = element[new], of_row[new]
+    order = np.lexsort((-rows.moved, rows.pattern, element))
+    columns = element[order], rows.pattern[order], rows.moved[order]
+    new = np.append(True, np.any([np.diff(column) != 0 for column in columns], axis=0))
+    times = np.diff(np.append(np.flatnonzero(new), order.size))
+    order = order[new]
     for number in distinct(times).tolist():
-        of, row = element[times == number], of_row[times == number]
+        owners = order[times == number]
+        of = element[owners]
         rank = np.arange(of.size) - np.searchsorted(of, of)
         for layer in range(int(rank.max()) + 1):
-            of_element = np.full(elements, -(2**62), dtype=np.int64)
-            of_element[of[rank == layer]] = row[rank == layer]
-            yield number, of_element
-
-
-def _added(keys: Index, weights: Index, modulus: int) -> tuple[Index, Index]:
-    """Distinct (pair, distance modulo the modulus) of keys whose distances span twice that, and their weights."""
-    pair, distance = np.divmod(keys, 2 * modulus)
-    keys = pair * modulus + distance % modulus
-    order = np.argsort(keys, kind="stable")
-    keys = keys[order]
-    starts = np.flatnonzero(np.append(True, np.diff(keys) != 0)) if keys.size else keys
-    return keys[starts], np.add.reduceat(weights[order], starts) if keys.size else weights
+            owner = np.full(elements, -1, dtype=np.int64)
+            owner[of[rank == layer]] = owners[rank == layer]
+            yield number, owner

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
-import numpy as np
-
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import Layout
 from heinfer.layout.packings import Grid, Samples, cyclic_pack, dense_pack, plane_pack, power_of_two, sample_pack
+from heinfer.network.join import distinct
 from heinfer.network.linear_map import LinearMap
-from heinfer.planner.kernel.join import Index, distinct
 
 Shape = tuple[int, ...]
 
@@ -107,7 +105,7 @@ def target_candidates(
 @lru_cache(maxsize=256)
 def taps(linear: LinearMap, axis: int) -> tuple[int, ...]:
     """Offsets at which the outputs of a map between planes read, relative to their stride, along one axis."""
-    outputs, reads = _read_along(linear, axis)
+    outputs, reads = linear.along(axis)
     return tuple(distinct(reads - strides(linear)[axis] * outputs).tolist())
 
 
@@ -119,19 +117,9 @@ def strides(linear: LinearMap) -> tuple[int, int]:
 
 def _stride(linear: LinearMap, axis: int) -> int:
     """Among equals the largest: its gaps are room for sums and for further channels."""
-    outputs, reads = _read_along(linear, axis)
+    outputs, reads = linear.along(axis)
     most = -(-linear.in_shape[axis + 1] // linear.out_shape[axis + 1])
     return min(range(most, 0, -1), key=lambda stride: distinct(reads - stride * outputs).size)
-
-
-@lru_cache(maxsize=256)
-def _read_along(linear: LinearMap, axis: int) -> tuple[Index, Index]:
-    """Places of outputs along one axis of their planes, with the places that they read: distinct pairs."""
-    outputs, reads = linear.out_shape[axis + 1], linear.in_shape[axis + 1]
-    inner = (linear.out_shape[2], linear.in_shape[2]) if axis == 0 else (1, 1)
-    pairs = linear.rows // inner[0] % outputs * reads + linear.cols // inner[1] % reads
-    output, read = np.divmod(np.flatnonzero(np.bincount(pairs, minlength=1)), reads)
-    return output, read
 
 
 def flat_pack(shape: Shape, slots: int) -> Layout:

@@ -11,7 +11,6 @@ from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.linear_map import LinearMap
 from heinfer.planner.kernel.diagonals import DiagonalProblem, DiagonalSet
-from heinfer.planner.kernel.join import ranges
 from heinfer.planner.kernel.linear import LinearPlan, diagonal_sets, linear_plans, regular_sets
 from heinfer.planner.search.candidates import Candidate
 
@@ -28,12 +27,12 @@ class Kernel:
     def fewest_diagonals(self) -> int:
         """A bound that needs no search: a diagonal adds at most one term a row. PlanError when they do not fit."""
         accumulators = self.problem.accumulators
-        first, last = ranges(self.problem.map.rows, accumulators.element)
+        reads = self.problem.map.reads[accumulators.element]
         fewest = 0
         for rows in accumulators.row:
             used = rows[rows >= 0]
             if used.size:
-                fewest += -(-int((last - first)[np.unique(used)].sum()) // used.size)
+                fewest += -(-int(reads[np.unique(used)].sum()) // used.size)
         return max(1, fewest)
 
     @cached_property

@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import product
 
-import numpy as np
-
 from heinfer.errors import PlanError
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum
@@ -184,14 +182,12 @@ def _parted(parts: list[Part], joints: tuple[bool, ...]) -> Partition | None:
 
 
 def _worth(first: LinearMap, second: LinearMap) -> int:
-    return min(_MOST_ENTRIES, _MOST_GROWTH * (first.values.size + second.values.size))
+    return min(_MOST_ENTRIES, _MOST_GROWTH * (first.size + second.size))
 
 
 def product_entries(first: LinearMap, second: LinearMap) -> int:
     """An upper bound on the entries of the product of two maps."""
-    reads = np.bincount(first.rows, minlength=first.bias.size)
-    readers = np.bincount(second.cols, minlength=first.bias.size)
-    return int((reads * readers).sum())
+    return int((first.reads * second.readers).sum())
 
 
 @lru_cache(maxsize=64)

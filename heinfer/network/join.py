@@ -1,4 +1,4 @@
-"""Joins of index arrays: the few relational steps from which the planner builds its incidences."""
+"""Joins of index arrays: the few relational steps from which maps and incidences are built."""
 
 from __future__ import annotations
 
