@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import quote
 
 from heinfer import errors
+from heinfer.brief import brief_repr
 from heinfer.errors import BusyError, ServiceError, ServiceUnavailableError, UnauthorizedError
 from heinfer_client.trust import claims_to_be_manifest
 
@@ -44,6 +45,8 @@ class Request:
     seconds: float = inf
     idempotency_key: str = ""
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -61,6 +64,8 @@ class Reply:
     expected: str = ""
     has_api_key: bool = False
     moved_to: str = ""
+
+    __repr__ = brief_repr
 
     @property
     def is_success(self) -> bool:
