@@ -82,20 +82,19 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks accuracy --json benchmarks/results/accuracy.json
 	$(BIN)/python -m benchmarks prediction --json benchmarks/results/prediction.json
 	$(BIN)/python -m benchmarks primitives --json benchmarks/results/primitives.json
-	$(BIN)/python -m benchmarks plans --json benchmarks/results/plans.json
+	$(BIN)/python -m benchmarks plan-by-backend --json benchmarks/results/plan-by-backend.json
 	$(BIN)/python -m benchmarks startup --json benchmarks/results/startup.json
-	$(BIN)/python -m benchmarks floor --json benchmarks/results/floor.json
+	$(BIN)/python -m benchmarks lower-bound --json benchmarks/results/lower-bound.json
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
-	$(BIN)/python -m benchmarks rotations --json benchmarks/results/rotations.json
+	$(BIN)/python -m benchmarks policies --json benchmarks/results/policies.json
 	$(BIN)/python -m benchmarks service --json benchmarks/results/service.json
 	$(BIN)/python -m benchmarks fairness --json benchmarks/results/fairness.json
-	$(BIN)/python -m benchmarks whole --json benchmarks/results/whole.json
 	for network in cifar-fast cifar-accurate; do for backend in native tenseal; do \
 		$(BIN)/python -m benchmarks latency --network $$network --backend $$backend \
 			--json benchmarks/results/latency-$$network-$$backend.json || exit 1; done; \
 		$(BIN)/python -m benchmarks accuracy --network $$network --images 200 --cleartext 1000 \
 			--json benchmarks/results/accuracy-$$network.json || exit 1; done
-	$(BIN)/python -m benchmarks claim --count --json benchmarks/results/claim.json
+	$(BIN)/python -m benchmarks forms --count --json benchmarks/results/forms.json
 	$(BIN)/python -m benchmarks layouts
 	$(BIN)/python -m benchmarks example
 	$(BIN)/python -m benchmarks peers --json benchmarks/results/peers.json

@@ -1,55 +1,54 @@
-"""python -m benchmarks: the benchmarks there are. One file each; a new one is a line here."""
+"""python -m benchmarks: the benchmarks there are. A new one is a file in its room, and a name here."""
 
 from __future__ import annotations
 
 import typer
 
-from benchmarks.accuracy import accuracy
-from benchmarks.claim import claim
-from benchmarks.fairness import fairness
-from benchmarks.floor import floor
-from benchmarks.instructions import instructions
-from benchmarks.latency import latency
+from benchmarks.count.forms import forms
+from benchmarks.count.instructions import instructions
+from benchmarks.count.policies import policies
+from benchmarks.count.sweep import sweep
+from benchmarks.count.trained_accuracy import trained_accuracy
+from benchmarks.draw.plots import example, layouts, plots
+from benchmarks.measure.accuracy import accuracy
+from benchmarks.measure.fairness import fairness
+from benchmarks.measure.latency import latency
+from benchmarks.measure.lower_bound import lower_bound
+from benchmarks.measure.plan_by_backend import plan_by_backend
+from benchmarks.measure.prediction import prediction
+from benchmarks.measure.primitives import primitives
+from benchmarks.measure.range import range_
+from benchmarks.measure.service import service
+from benchmarks.measure.startup import startup
 from benchmarks.peers.comparison import peers
-from benchmarks.plans import plans
-from benchmarks.plots import example, layouts, plots
-from benchmarks.prediction import prediction
-from benchmarks.primitives import primitives
-from benchmarks.range import range_
 from benchmarks.recalibrate import recalibrate
-from benchmarks.rotations import rotations
-from benchmarks.service import service
 from benchmarks.soak.command import soak
-from benchmarks.startup import startup
-from benchmarks.survive.command import survive
-from benchmarks.sweep import sweep
-from benchmarks.trained import trained
-from benchmarks.whole import whole
+from benchmarks.soak.survive.command import survive
+
+ROOMS = {
+    "Measure, on this machine": (
+        latency,
+        accuracy,
+        range_,
+        prediction,
+        plan_by_backend,
+        lower_bound,
+        primitives,
+        startup,
+        service,
+        fairness,
+        peers,
+    ),
+    "Count: the same on every machine": (policies, forms, sweep, trained_accuracy, instructions),
+    "Wear out a service": (soak, survive),
+    "Draw": (plots, layouts, example),
+    "Make anew": (recalibrate,),
+}
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-app.command("accuracy")(accuracy)
-app.command("claim")(claim)
-app.command("example")(example)
-app.command("fairness")(fairness)
-app.command("floor")(floor)
-app.command("instructions")(instructions)
-app.command("layouts")(layouts)
-app.command("latency")(latency)
-app.command("peers")(peers)
-app.command("plans")(plans)
-app.command("prediction")(prediction)
-app.command("primitives")(primitives)
-app.command("range")(range_)
-app.command("recalibrate")(recalibrate)
-app.command("rotations")(rotations)
-app.command("service")(service)
-app.command("soak")(soak)
-app.command("startup")(startup)
-app.command("survive")(survive)
-app.command("sweep")(sweep)
-app.command("trained")(trained)
-app.command("whole")(whole)
-app.command("plots")(plots)
+for room, commands in ROOMS.items():
+    for command in commands:
+        app.command(command.__name__.strip("_").replace("_", "-"), rich_help_panel=room)(command)
 
 if __name__ == "__main__":
     app()

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.plans import NETWORKS
+from benchmarks.support.networks import shipped
 from heinfer.compiler.scaling import recalibrate as recalibrated
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path
@@ -18,7 +18,7 @@ def recalibrate(
     networks: Annotated[list[str] | None, typer.Argument(show_default="all that ship")] = None,
 ) -> None:
     """Rewrite the bundles in the package, calibrated on the images that they were compiled on."""
-    for name in networks or NETWORKS:
+    for name in networks or [path.stem for path in shipped()]:
         path = bundle_path(name)
         before = bundle.load(path)
         after = recalibrated(before, calibration_inputs(name))

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
+from weakref import WeakSet
 
 from heinfer.errors import UnsupportedSystemError
 
@@ -28,10 +30,28 @@ def require_linux() -> None:
         )
 
 
-def begin_in_child(begin: Callable[[], None]) -> None:
-    """Have every forked child begin with this; Windows does not fork."""
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=begin)
+class Renewed(ABC):
+    """What every forked child begins anew: its parent's threads, one of which may hold a lock, are not there."""
+
+    def __init__(self) -> None:
+        _RENEWED.add(self)
+        self.begin()
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Make locks, and all that only its own process may use."""
+
+
+_RENEWED: WeakSet[Renewed] = WeakSet()
+
+
+def _renew_all() -> None:
+    for each in _RENEWED:
+        each.begin()
+
+
+if hasattr(os, "register_at_fork"):  # Windows does not fork
+    os.register_at_fork(after_in_child=_renew_all)
 
 
 @contextmanager

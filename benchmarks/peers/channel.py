@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any, Protocol
 
-from benchmarks.memory import peak_bytes
+from benchmarks.support.memory import peak_bytes
 
 _CLEAR = Path("/proc/self/clear_refs")
 _RESET_PEAK = "5"

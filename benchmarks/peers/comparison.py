@@ -20,12 +20,12 @@ from rich.progress import track
 from torch import nn
 
 import heinfer
-from benchmarks.memory import peak_bytes
-from benchmarks.options import Json
 from benchmarks.peers.channel import reset_peak
 from benchmarks.peers.environment import Driven, driven, interpreter
 from benchmarks.peers.networks import SEED, in_unit_range, scores, trained, training_images
-from benchmarks.records import Record, show_table, spread, write_records
+from benchmarks.support.memory import peak_bytes
+from benchmarks.support.options import Json
+from benchmarks.support.records import Record, spread, write_table
 from heinfer.errors import SettingError
 from heinfer.formats import bundle
 from heinfer.formats.manifest import Preprocessing
@@ -107,21 +107,10 @@ def peers(
     if unknown := set(only or ()) - {comparison.name for comparison in wanted}:
         raise SettingError(f"no comparison is called {', '.join(sorted(unknown))}")
     records = [compare(comparison, rounds or comparison.rounds, data_dir) for comparison in wanted]
-    write_records(records, json)
-    show_table(records, COLUMNS, json)
+    write_table(records, _SHOWN, json)
 
 
-COLUMNS = {
-    "peer": "peer",
-    "network": "network",
-    "peer_seconds": "its seconds",
-    "eval_seconds": "heinfer's",
-    "ratio_to_peer": "ratio",
-    "peer_key_bytes": "its keys, bytes",
-    "key_bytes": "heinfer's",
-    "peer_upload_bytes": "its upload, bytes",
-    "upload_bytes": "heinfer's",
-}
+_SHOWN = "peer", "network", "peer_seconds", "eval_seconds", "ratio_to_peer", "peer_key_bytes", "key_bytes"
 
 
 def compare(comparison: Comparison, rounds: int, data_dir: Path | None) -> Record:

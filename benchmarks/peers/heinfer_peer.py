@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.peers.channel import serve
-from benchmarks.subject import Subject
+from benchmarks.support.subject import Subject
 from heinfer.compiler.report import report
 from heinfer.formats import bundle
 

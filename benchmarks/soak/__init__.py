@@ -1,1 +1,1 @@
-"""soak: the service under load and faults for long. Nothing is imitated: processes, signals, sockets, a disk."""
+"""The service for long, under load, faults and restarts. Nothing is imitated: processes, signals, sockets, a disk."""

@@ -19,13 +19,13 @@ from typing import Annotated
 import typer
 from rich.progress import Progress
 
-from benchmarks.hostile import Place, put
-from benchmarks.options import Json
-from benchmarks.records import Record, write_records
 from benchmarks.soak.callers import Answers, Caller, Newcomers, Steady, Tally
 from benchmarks.soak.faults import FAULTS, LAST, Scene, inputs_of
+from benchmarks.soak.hostile import Place, put
 from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
+from benchmarks.support.options import Json
+from benchmarks.support.records import Record, write_records
 from heinfer.formats import bundle
 from heinfer.zoo import bundle_path
 from heinfer_server.admission.tenants import TenantFile

@@ -14,8 +14,8 @@ from urllib.parse import urlencode
 
 import httpx
 
-from benchmarks.hostile import ENDS, FAILS, marked
 from benchmarks.soak.callers import Caller
+from benchmarks.soak.hostile import ENDS, FAILS, marked
 from benchmarks.soak.key_disk import KeyDisk
 from benchmarks.soak.service import Service
 from heinfer.ckks.secret import SecretSide

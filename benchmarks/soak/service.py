@@ -16,9 +16,9 @@ from typing import Any
 
 import httpx
 
-from benchmarks.ports import free_port
 from benchmarks.soak.faked_clock import FakedClock
 from benchmarks.soak.key_disk import KeyDisk
+from benchmarks.support.ports import free_port
 
 _START_SECONDS = 120.0
 _END_SECONDS = 60.0

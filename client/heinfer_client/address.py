@@ -27,15 +27,19 @@ HEADERS = {"Accept-Encoding": "identity"}
 _WITHOUT = "to reach the service without it, name the service's host in NO_PROXY"
 
 
-class Options(TypedDict, total=False):
+class Options(TypedDict):
     """What httpx's clients are made with."""
 
     auth: tuple[str, str] | None
     headers: dict[str, str]
     timeout: httpx.Timeout
+
+
+class Network(TypedDict, total=False):
+    """What httpx's own transports are made with."""
+
     proxy: httpx.Proxy | None
     verify: ssl.SSLContext
-    trust_env: bool
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,13 @@ class Address:
     Attributes:
         url: without credentials: it may be shown and stored.
         proxy: on the way to it, without credentials; empty when there is none.
-        options: for httpx.
+        options, network: for httpx; network is empty where requests leave otherwise.
     """
 
     url: str
     proxy: str
     options: Options = field(repr=False)
+    network: Network = field(repr=False)
 
 
 def checked_address(
@@ -82,13 +87,13 @@ def checked_address(
     if not is_tls and (ca is not None or certificate is not None):
         raise SettingError("ca and certificate are for TLS: give a URL that begins with https://")
     if not is_network:
-        return Address(str(bare).rstrip("/"), "", options)
+        return Address(str(bare).rstrip("/"), "", options, Network())
     proxy = _proxy(bare)
     if not is_tls and (credentials or "Authorization" in headers) and not allow_plain_http:
         _require_loopback(bare.host, None if proxy is None else proxy.url.host)
-    options |= Options(proxy=proxy, verify=tls_context(ca, certificate), trust_env=False)
+    network = Network(proxy=proxy, verify=tls_context(ca, certificate))
     shown = "" if proxy is None else str(proxy.url.copy_with(userinfo=b"")).rstrip("/")
-    return Address(str(bare).rstrip("/"), shown, options)
+    return Address(str(bare).rstrip("/"), shown, options, network)
 
 
 def _parsed(url: str) -> httpx.URL:

@@ -27,30 +27,42 @@ class Answer:
     def __init__(self, request: Request, response: httpx.Response) -> None:
         self._request = request
         self._response = response
-        self._body = _Bounded(max(request.limit, MAX_SMALL_BYTES), response.status_code)
+        self._limit = max(request.limit, MAX_SMALL_BYTES)
+        self._most = self._limit + (self._limit >> 8) + 1024  # nothing takes more, however badly it is compressed
+        self._come = 0
+        self._body = bytearray()
         coding = response.headers.pop("content-encoding", "identity").strip().lower()  # or httpx decodes, unbounded
         if response.is_stream_consumed:  # a transport has read all of it, and decoded it
             coding = "identity"
         if coding not in ("", "identity", *_WINDOWS):
-            text = "the service's answer is compressed, which was not asked for, in a way that is not known here"
-            raise ServiceError(text, status=response.status_code)
-        self._decoder = _Decoder(_WINDOWS[coding], self._body) if coding in _WINDOWS else None
+            raise self._error("compressed, which was not asked for, in a way that is not known here")
+        self._inflate = zlib.decompressobj(_WINDOWS[coding]) if coding in _WINDOWS else None
 
     def add(self, chunk: bytes) -> None:
-        """Take a piece of the body."""
-        if self._decoder is None:
-            self._body.add(chunk)
-        else:
-            self._decoder.add(chunk)
+        """Take a piece of the body; no more is decoded than there is room for, and one byte: a bomb costs no memory."""
+        self._come += len(chunk)
+        room = self._limit - len(self._body)
+        is_damaged = False
+        if self._inflate is not None:
+            try:
+                chunk = self._inflate.decompress(chunk, room + 1)
+            except zlib.error:
+                raise self._damaged() from None
+            is_damaged = bool(self._inflate.unconsumed_tail or self._inflate.unused_data)
+        if len(chunk) > room or self._come > self._most:
+            raise self._error(f"longer than the {self._limit} bytes it may have")
+        if is_damaged:
+            raise self._damaged()
+        self._body += chunk
 
     def reply(self) -> Reply:
         """The whole answer."""
-        if self._decoder is not None:
-            self._decoder.end()
+        if self._inflate is not None and self._come and not self._inflate.eof:
+            raise self._damaged()
         headers = self._response.headers
         return Reply(
             self._response.status_code,
-            bytes(self._body.data),
+            bytes(self._body),
             server_timing=headers.get("server-timing", ""),
             retry_after=headers.get("retry-after", ""),
             expected=headers.get("heinfer-evaluation-seconds", ""),
@@ -58,59 +70,11 @@ class Answer:
             moved_to=_moved_to(self._response, self._request.path),
         )
 
-
-class _Bounded:
-    """Bytes up to a limit.
-
-    Attributes:
-        room: how many more there may be.
-    """
-
-    def __init__(self, limit: int, status: int) -> None:
-        self._limit = limit
-        self.status = status
-        self.data = bytearray()
-
-    @property
-    def room(self) -> int:
-        return self._limit - len(self.data)
-
-    def add(self, chunk: bytes) -> None:
-        if len(chunk) > self.room:
-            raise self.too_long()
-        self.data += chunk
-
-    def too_long(self) -> ServiceError:
-        text = f"the service's answer is longer than the {self._limit} bytes it may have"
-        return ServiceError(text, status=self.status)
-
-
-class _Decoder:
-    """Decodes no more at a time than there is room for, and one byte: a bomb costs no memory."""
-
-    def __init__(self, window: int, body: _Bounded) -> None:
-        self._body = body
-        self._inflate = zlib.decompressobj(window)
-        self._come = 0
-        self._most = body.room + (body.room >> 8) + 1024  # nothing takes more, however badly it is compressed
-
-    def add(self, chunk: bytes) -> None:
-        self._come += len(chunk)
-        if self._come > self._most:
-            raise self._body.too_long()
-        try:
-            self._body.add(self._inflate.decompress(chunk, self._body.room + 1))
-        except zlib.error:
-            raise self._damaged() from None
-        if self._inflate.unconsumed_tail or self._inflate.unused_data:
-            raise self._damaged()
-
-    def end(self) -> None:
-        if self._come and not self._inflate.eof:
-            raise self._damaged()
-
     def _damaged(self) -> ServiceError:
-        return ServiceError("the service's answer is compressed, and damaged", status=self._body.status)
+        return self._error("compressed, and damaged")
+
+    def _error(self, how: str) -> ServiceError:
+        return ServiceError(f"the service's answer is {how}", status=self._response.status_code)
 
 
 def _moved_to(response: httpx.Response, path: str) -> str:

@@ -2,46 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
-from time import monotonic, sleep
+from collections.abc import Iterable
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar
+from typing import Self
 
 import httpx
 
-from heinfer.errors import HeinferError, ServiceError
-from heinfer.formats.manifest import Manifest
-from heinfer_client.address import Address, checked_address
-from heinfer_client.answers import Answer
-from heinfer_client.connections import Connections
+from heinfer_client.base_client import BaseClient
+from heinfer_client.blocking_connections import BlockingConnections, at_once
 from heinfer_client.images import Image, kept
-from heinfer_client.keyfile import key_file
-from heinfer_client.messages import Alone, Flow, Pause, Reply, Request
-from heinfer_client.out_of_range import OnOutOfRange, checked_choice, say_so
+from heinfer_client.out_of_range import say_so
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Advance, Bars
-from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
-from heinfer_client.retries import Budget, Patience
-from heinfer_client.session import Reading, Session
-from heinfer_client.tls import Certificate
-from heinfer_client.transfer import (
-    DEADLINE,
-    checked_timeout,
-    chunks,
-    headers_of,
-    refuse_to_travel,
-    transport_errors,
-    within,
-)
-
-T = TypeVar("T")
+from heinfer_client.session import Reading
 
 
-class Client:
+class Client(BaseClient[httpx.BaseTransport]):
     """Has a service classify images that it cannot see.
 
     Keys are made at the first use and kept as long as the object. Several threads may use it at the same time: one of
@@ -77,41 +52,7 @@ class Client:
         SettingError: when an argument is malformed; from every method when the client is closed.
     """
 
-    def __init__(  # noqa: PLR0913 - what a user may say, each by its name
-        self,
-        url: str,
-        *,
-        model: str,
-        keys_path: str | Path | None = None,
-        keys_passphrase: str | None = None,
-        keys_keyring: bool = False,
-        manifest: bytes | Path | None = None,
-        api_key: str | None = None,
-        transport: httpx.BaseTransport | None = None,
-        progress: bool = True,
-        timeout: float = DEADLINE,
-        ca: str | Path | None = None,
-        certificate: Certificate | None = None,
-        allow_plain_http: bool = False,
-        on_out_of_range: OnOutOfRange = "warn",
-    ) -> None:
-        self._address = checked_address(
-            url,
-            api_key=api_key,
-            ca=ca,
-            certificate=certificate,
-            allow_plain_http=allow_plain_http,
-            is_network=transport is None,
-        )
-        self._timeout = checked_timeout(timeout)
-        self._on_out_of_range = checked_choice(on_out_of_range)
-        self._bars = Bars(progress)
-        patience = Patience(self._timeout, Budget())
-        file = key_file(keys_path, keys_passphrase, keys_keyring)
-        self._session = Session(self._address.url, model, file, self._bars, patience, manifest)
-        # Of the client itself it must know nothing: a client that nobody has any more goes at once, its key with it.
-        farewell = partial(_say_farewell, self._address, self._session.registrations)
-        self._connections = Connections(self._address, transport, farewell)
+    _connect = BlockingConnections
 
     def prepare(self) -> None:
         """Fetch and check the manifest, and have keys made and registered, as encrypt_and_predict does when needed.
@@ -121,8 +62,7 @@ class Client:
             ServiceError: when the service refuses, there is none, or it cannot be reached (ServiceUnavailableError).
             SettingError, FormatError: when the file of the keys does not serve.
         """
-        with self._connections.call():
-            self._run(self._session.prepare())
+        at_once(self._connections.call(self._session.prepare))
 
     def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
@@ -171,8 +111,7 @@ class Client:
         Raises:
             UntrustedManifestError, ServiceError, SettingError, FormatError: as prepare does.
         """
-        with self._connections.call():
-            self._run(self._session.rotate())
+        at_once(self._connections.call(self._session.rotate))
 
     def delete_keys(self) -> None:
         """Have the service forget the evaluation keys, and remove the file of the secret key, if there is one.
@@ -183,23 +122,7 @@ class Client:
             ServiceError: when the service cannot be reached, or refuses; then the file stays.
             SettingError, FormatError: when the keys are registered elsewhere, or the file is none or cannot be removed.
         """
-        with self._connections.call():
-            self._run(self._session.delete_keys())
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the server says of the model, checked; SettingError before prepare."""
-        return self._session.codec.manifest
-
-    @property
-    def key_bytes(self) -> int:
-        """Bytes of all evaluation keys together as they are sent; SettingError before prepare."""
-        return self._session.codec.key_bytes
-
-    @property
-    def upload_bytes(self) -> int:
-        """Bytes that one request sends, of an image or a batch of them; SettingError before prepare."""
-        return self._session.codec.upload_bytes
+        at_once(self._connections.call(self._session.delete_keys))
 
     def close(self) -> None:
         """Take no more calls, and close the connections; what other threads have under way ends with SettingError.
@@ -207,7 +130,7 @@ class Client:
         Without keys_path the service is told to forget the evaluation keys that this client has registered in this
         process: once, within two seconds, and without an error when it cannot be reached. They would be of no use.
         """
-        self._connections.close()
+        at_once(self._connections.close())
 
     def __enter__(self) -> Self:
         return self
@@ -216,83 +139,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is GeneratorExit:  # perhaps thrown by the garbage collector, which should send nothing
-            self._session.registrations.begin()
+            self._connections.registrations.begin()
         self.close()
 
-    def __reduce_ex__(self, _protocol: object) -> NoReturn:
-        refuse_to_travel()
-
     def _predict(self, read: Reading) -> list[Prediction]:
-        with self._connections.call():
-            predictions = self._run(self._session.predict(read))
+        predictions = at_once(self._connections.call(self._session.predict, read))
         say_so(predictions, self._on_out_of_range, stacklevel=4)  # its line is that of who called the client
         return predictions
-
-    def _run(self, flow: Flow[T]) -> T:
-        try:
-            step = next(flow)
-            while True:
-                try:
-                    reply = self._take(step)
-                except HeinferError as error:
-                    step = flow.throw(error)
-                except KeyboardInterrupt as error:
-                    self._leave(flow, error)
-                    raise
-                else:
-                    step = flow.send(reply)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-    def _leave(self, flow: Flow[T], reason: KeyboardInterrupt) -> None:
-        """Send what a flow that is stopped has still to say, if it can be sent."""
-        with suppress(ServiceError, KeyboardInterrupt):
-            self._take(flow.throw(reason))
-        flow.close()
-
-    def _take(self, step: Request | Pause | Alone) -> Reply | None:
-        if isinstance(step, Request):
-            return self._exchange(step)
-        if isinstance(step, Alone):
-            with self._connections.preparing:
-                self._run(step.flow)
-        else:
-            sleep(step.seconds)
-        return None
-
-    def _exchange(self, request: Request) -> Reply:
-        total = len(request.body or b"")
-        seconds = min(self._timeout, request.seconds)
-        http = self._connections.http
-        with (
-            transport_errors(self._address, self._timeout),
-            self._bars.bar(request.upload, total) as advance,
-        ):
-            return within(seconds, lambda: _send(self._address, http, request, advance))
-
-
-def _send(address: Address, http: httpx.Client, request: Request, advance: Advance) -> Reply:
-    def pieces(body: bytes) -> Iterator[bytes]:
-        for piece in chunks(body):
-            yield piece
-            advance(len(piece))
-
-    content = None if request.body is None else pieces(request.body)
-    url, headers = address.url + request.path, headers_of(request)
-    with http.stream(request.method, url, params=request.query, content=content, headers=headers) as response:
-        answer = Answer(request, response)
-        for chunk in response.iter_bytes():
-            answer.add(chunk)
-        return answer.reply()
-
-
-def _say_farewell(address: Address, registrations: Registrations, http: httpx.Client) -> None:
-    ends = monotonic() + FAREWELL_SECONDS
-    for word in registrations.farewell():
-        seconds = ends - monotonic()
-        if seconds <= 0:
-            return
-        send = partial(_send, address, http, replace(word, seconds=seconds), lambda _bytes: None)
-        with suppress(Exception):  # nothing hangs on it
-            within(seconds, send)

@@ -59,15 +59,15 @@ class Codec:
         self._output_layout = manifest.output.layout.to_layout()
         self._capacity = manifest.capacity
 
+    @property
+    def digest(self) -> str:
+        """Hexadecimal, of the manifest as it was served: requests name it so."""
+        return self.binding.hex()
+
     @cached_property
     def key_set(self) -> str:
         """Hexadecimal digest of what its evaluation keys depend on."""
         return self.manifest.keys_binding.hex()
-
-    @cached_property
-    def key_steps(self) -> tuple[int, ...]:
-        """Steps of all evaluation keys, 0 for the relinearization key."""
-        return tuple(self.manifest.keys.levels)
 
     @cached_property
     def key_bytes(self) -> int:

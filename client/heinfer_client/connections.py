@@ -1,117 +1,149 @@
-"""The connections of a client: shared by its threads, and never by two processes."""
+"""How a client's flows reach its service: one interface, of what blocks a thread and of what gives way to a loop."""
 
 from __future__ import annotations
 
-import codecs
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from threading import Lock, RLock
-from weakref import WeakSet
-
-import httpx
-import numpy.ma  # noqa: F401
-import PIL.ImageFile  # noqa: F401
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+from threading import Lock
+from time import monotonic
+from typing import Any, ParamSpec, TypeVar
 
 from heinfer.errors import SettingError
-from heinfer.system import begin_in_child
+from heinfer.system import Renewed
 from heinfer_client.address import Address
-from heinfer_client.transfer import require_open
+from heinfer_client.budget import Budget
+from heinfer_client.messages import Reply, Request
+from heinfer_client.progress import Advance, Bars
+from heinfer_client.registrations import FAREWELL_SECONDS, Registrations
+from heinfer_client.transfer import headers_of, transport_errors
 
-# What others import at its first use only: a module that a thread imports while another forks is locked in the child.
-codecs.lookup("idna")  # of names of hosts
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
-class Connections:
-    """An httpx client, closed when no call is under way any more.
+class Connections(Renewed):
+    """What flows await: replies, pauses, results of computations, and their turn to change what a client holds.
 
-    A process that is forked inherits its parent's sockets, and who reads from one takes the other's answers. So a child
-    opens connections of its own; those of the parent it lets go of without a word on them.
-
-    Args:
-        farewell: is given the httpx client before that is closed.
+    Of the client itself it knows nothing: one that nobody has any more goes at once, its key with it.
 
     Attributes:
-        preparing: held by the thread that has a model opened and keys registered.
-        is_closed: whether close has been called.
+        url: of the service.
+        timeout: seconds that a request may take in all.
+        bars: that show what is under way.
+        budget: of what is tried again.
+        registrations: what the service is to forget.
     """
 
-    def __init__(
-        self, address: Address, transport: httpx.BaseTransport | None, farewell: Callable[[httpx.Client], None]
-    ) -> None:
+    def __init__(self, address: Address, timeout: float, bars: Bars) -> None:
+        self.url = address.url
+        self.timeout = timeout
+        self.bars = bars
+        self.budget = Budget()
+        self.registrations = Registrations()
         self._address = address
-        self._transport = transport
-        self._farewell = farewell
-        self._is_foreign = False
-        self.is_closed = False
-        self._begin()
-        _ALL.add(self)
+        self._is_closed = False
+        super().__init__()
 
-    def _begin(self) -> None:
-        self.preparing = RLock()
+    def begin(self) -> None:
         self._lock = Lock()
         self._calls = 0
-        self._http = httpx.Client(transport=self._transport, **self._address.options)
 
-    def require_usable(self) -> None:
-        """SettingError when nothing can be sent any more."""
-        require_open(self.is_closed)
-        if self._is_foreign:
-            raise SettingError(
-                "this client was made in another process with a transport of its own, which may be shared with that "
-                "one: make another client here"
-            )
+    # What flows await
 
-    @property
-    def http(self) -> httpx.Client:
-        """The httpx client, for one request of a call; SettingError when no more can be sent."""
-        self.require_usable()
-        return self._http
+    async def send(self, request: Request) -> Reply:
+        """Send a request, and return its reply.
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around a call, whose request under way close does not disturb; SettingError as http."""
+        Raises:
+            ServiceUnavailableError: when none comes, or not in time; its InsecureConnectionError where TLS fails.
+            ServiceError: when it is longer than it may be.
+            SettingError: when nothing can be sent any more.
+        """
+        self._require_usable()
+        total = len(request.body or b"")
+        with transport_errors(self._address, self.timeout), self.bars.bar(request.upload, total) as advance:
+            return await self._exchange(request, min(self.timeout, request.seconds), advance)
+
+    @abstractmethod
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+
+    @abstractmethod
+    async def computed(self, work: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        """Do what takes long, or reads or writes files; who is cancelled still waits for its end."""
+
+    @abstractmethod
+    async def alone(self, flow: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run a flow that changes what the client holds, after others of its kind; it must not run another so."""
+
+    # Calls and their end
+
+    async def call(self, flow: Callable[P, Awaitable[T]], *arguments: P.args, **named: P.kwargs) -> T:
+        """Run all that a call does, whose request under way close does not disturb.
+
+        Raises:
+            SettingError: when nothing can be sent any more.
+        """
         with self._lock:
-            self.require_usable()
+            self._require_usable()
             lock = self._lock
             self._calls += 1
         try:
-            yield
+            return await flow(*arguments, **named)
         finally:
             if lock is self._lock:  # else this is a child, forked meanwhile
                 with lock:
                     self._calls -= 1
-                    is_last = self.is_closed and not self._calls
+                    is_last = self._is_closed and not self._calls
                 if is_last:
-                    self._end()
+                    await self._end()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no more calls and requests; who is the last one says farewell: this one, or a call that is under way."""
         with self._lock:
-            is_last = not self.is_closed and not self._calls
-            self.is_closed = True
+            is_last = not self._is_closed and not self._calls
+            self._is_closed = True
         if is_last:
-            self._end()
+            await self._end()
 
-    def _end(self) -> None:
-        if self._is_foreign:
+    async def _end(self) -> None:
+        if not self._is_at_home:
             return
         try:
-            self._farewell(self._http)
+            await self._say_farewell()
         finally:
-            self._http.close()
+            await self._disconnect()
 
-    def after_fork(self) -> None:
-        """Begin anew, in the child: its parent's threads, one of which may have held a lock, are not there."""
-        self._is_foreign = self._transport is not None
-        self._begin()
+    async def _say_farewell(self) -> None:
+        ends = monotonic() + FAREWELL_SECONDS
+        for word in self.registrations.farewell():
+            seconds = ends - monotonic()
+            if seconds <= 0:
+                return
+            with suppress(Exception):  # nothing hangs on it
+                await self._exchange(replace(word, seconds=seconds), seconds, lambda _bytes: None)
 
+    # How it is done
 
-_ALL: WeakSet[Connections] = WeakSet()
+    @property
+    @abstractmethod
+    def _is_at_home(self) -> bool:
+        """Whether connections may be used, and closed, from where this is."""
 
+    def _require_usable(self) -> None:
+        """SettingError when nothing can be sent (any more, or from here)."""
+        if self._is_closed:
+            raise SettingError("this client is closed: make another")
 
-def _after_fork() -> None:
-    for connections in _ALL:
-        connections.after_fork()
+    def _head(self, request: Request) -> dict[str, Any]:
+        """All of a request but its body, for httpx."""
+        url = self.url + request.path
+        return {"method": request.method, "url": url, "params": request.query, "headers": headers_of(request)}
 
+    @abstractmethod
+    async def _exchange(self, request: Request, seconds: float, advance: Advance) -> Reply:
+        """Send a request as httpx does; `advance` is told bytes that have gone out. TimeoutError after `seconds`."""
 
-begin_in_child(_after_fork)
+    @abstractmethod
+    async def _disconnect(self) -> None: ...

@@ -6,15 +6,16 @@ from asyncio import CancelledError
 from contextlib import suppress
 from dataclasses import replace
 from secrets import token_hex
-from typing import Literal
+from typing import Literal, NoReturn
 
 from pydantic import BaseModel, Field, ValidationError
 
-from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownJobError
-from heinfer_client.messages import Flow, Pause, Reply, Request, require_success
-from heinfer_client.progress import Advance, Bars
+from heinfer.errors import HeinferError, ServiceError, ServiceUnavailableError, UnknownJobError
+from heinfer_client.connections import Connections
+from heinfer_client.messages import Reply, Request, require_success
+from heinfer_client.progress import Advance
 from heinfer_client.replicas import LOSSES, several_services
-from heinfer_client.retries import Patience, Tries, ask
+from heinfer_client.retries import Tries
 
 LONG_SECONDS = 2.0
 """An evaluation that the service expects to take longer is begun as a job."""
@@ -34,77 +35,77 @@ class _State(BaseModel):
     progress: float = Field(ge=0, le=1)
 
 
-def evaluate_as_job(query: dict[str, str], body: bytes, limit: int, patience: Patience, bars: Bars) -> Flow[Reply]:
-    """Have inputs evaluated, and return the reply that has the result.
+async def evaluate_as_job(connections: Connections, query: dict[str, str], body: bytes, limit: int) -> Reply:
+    """Have inputs evaluated, and return the reply that has the result; not in time, the job is cancelled.
 
     Requests that get lost are sent again, and a job that the service has forgotten is begun again.
 
     Args:
         query: model and keys.
         limit: bytes that the result may have.
-        patience: for all of it; then the job is cancelled.
 
     Raises:
         ServiceUnavailableError: when time is over, or nothing has come of several requests in a row.
         ServiceError: what the job has failed with, or what the service refuses.
     """
-    with bars.bar("Evaluating", 100) as advance:
-        return (yield from _Job(query, body, limit, patience, advance).reply())
+    with connections.bars.bar("Evaluating", 100) as advance:
+        return await _Job(connections, query, body, limit, advance).reply()
 
 
 class _Job:
-    def __init__(self, query: dict[str, str], body: bytes, limit: int, patience: Patience, advance: Advance) -> None:
+    def __init__(
+        self, connections: Connections, query: dict[str, str], body: bytes, limit: int, advance: Advance
+    ) -> None:
+        self._connections = connections
         self._begin = Request("POST", "/jobs", query, body, idempotency_key=token_hex(16))
         self._limit = limit
-        self._patience = patience
-        self._tries = Tries(patience)
+        self._tries = Tries(connections)
         self._advance = advance
         self._shown = 0
         self._losses = 0
         self._id: str | None = None
 
-    def reply(self) -> Flow[Reply]:
+    async def reply(self) -> Reply:
         try:
-            return (yield from self._persist())
+            return await self._persist()
         except (KeyboardInterrupt, CancelledError):
             if self._id is not None:  # nobody will ask for it any more
-                with suppress(ServiceError):
-                    yield replace(self._cancel(), seconds=_FAREWELL_SECONDS)
+                with suppress(HeinferError):
+                    await self._connections.send(replace(self._cancel(), seconds=_FAREWELL_SECONDS))
             raise
 
-    def _persist(self) -> Flow[Reply]:
+    async def _persist(self) -> Reply:
         while True:
             try:
-                return (yield from self._from_where_it_is())
+                return await self._from_where_it_is()
             except UnknownJobError as error:
                 self._id = None
                 self._losses += 1
                 if self._losses == LOSSES:
                     raise several_services(error, "jobs") from None
-                pause = self._tries.pause_after(error)
+                await self._tries.pause_after(error)
             except ServiceUnavailableError as error:
-                pause = self._tries.pause_after(error)
-            yield pause
+                await self._tries.pause_after(error)
 
-    def _from_where_it_is(self) -> Flow[Reply]:
+    async def _from_where_it_is(self) -> Reply:
         if self._id is None:
-            state = _state((yield from self._tries.attempt(self._begin)))
+            state = _state(await self._tries.attempt(self._begin))
             self._id = state.job
         else:
-            state = yield from self._look()
+            state = await self._look()
         look = _FIRST_LOOK
         while state.state in _UNDER_WAY:
             if self._tries.left <= look:
-                yield from self._give_up()
-            yield Pause(look)
+                await self._give_up()
+            await self._connections.pause(look)
             look = min(_LONGEST_LOOK, 1.5 * look)
-            state = yield from self._look()
-        reply = yield from self._tries.attempt(Request("GET", f"/jobs/{self._id}/result", limit=self._limit))
+            state = await self._look()
+        reply = await self._tries.attempt(Request("GET", f"/jobs/{self._id}/result", limit=self._limit))
         require_success(reply)
         return reply
 
-    def _look(self) -> Flow[_State]:
-        state = _state((yield from self._tries.attempt(Request("GET", f"/jobs/{self._id}"))))
+    async def _look(self) -> _State:
+        state = _state(await self._tries.attempt(Request("GET", f"/jobs/{self._id}")))
         if state.state in _UNDER_WAY:
             self._tries.progressed()
         self._advance(max(0, int(100 * state.progress) - self._shown))
@@ -114,13 +115,12 @@ class _Job:
     def _cancel(self) -> Request:
         return Request("DELETE", f"/jobs/{self._id}")
 
-    def _give_up(self) -> Flow[None]:
-        farewell = replace(self._patience, seconds=_FAREWELL_SECONDS)
+    async def _give_up(self) -> NoReturn:
         with suppress(ServiceError):  # it is over anyway
-            yield from ask(self._cancel(), Tries(farewell))
+            await Tries(self._connections, _FAREWELL_SECONDS).ask(self._cancel())
         self._tries.end()
         raise ServiceUnavailableError(
-            f"the job was not done within {self._patience.seconds:g} seconds: give a longer timeout"
+            f"the job was not done within {self._connections.timeout:g} seconds: give a longer timeout"
         )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -105,7 +103,7 @@ class KeyFile:
         A RuntimeWarning says that it cannot be written, and False.
         """
         try:
-            self._write_record(registration.model_dump_json())
+            secret_file.put_in_place(self._record, registration.model_dump_json().encode())
         except OSError as error:
             warnings.warn(
                 f"{self._record} cannot be written ({error.strerror}): evaluation keys will be sent again next time",
@@ -114,15 +112,6 @@ class KeyFile:
             )
             return False
         return True
-
-    def _write_record(self, text: str) -> None:
-        descriptor, temporary = tempfile.mkstemp(dir=self._record.parent, prefix=f".{self._record.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:  # mkstemp: mode 0600
-                file.write(text)
-            Path(temporary).replace(self._record)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove both files; what the keyring holds for the first as well. SettingError when the place forbids it."""

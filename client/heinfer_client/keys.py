@@ -7,11 +7,10 @@ from contextlib import suppress
 from heinfer.ckks.secret import SecretSide
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_client.codec import Codec
+from heinfer_client.connections import Connections
 from heinfer_client.keyfile import KeyFile, Registration
-from heinfer_client.messages import Flow, Request, model_path, require_success
-from heinfer_client.progress import Bars
-from heinfer_client.registrations import Registrations
-from heinfer_client.retries import Patience, Tries, ask
+from heinfer_client.messages import Request, model_path, require_success
+from heinfer_client.retries import Tries
 from heinfer_client.upload import send_keys
 
 
@@ -19,23 +18,19 @@ class Keys:
     """The secret key of one client, for one model of one server; only flows that are done alone change it.
 
     Args:
-        url: of the server.
-        model: its name there.
+        model: its name at the server.
         file: that keeps the secret key; None for memory only.
 
     Attributes:
         secret: the secret key; None as long as none was needed.
-        registrations: what the service is to forget.
     """
 
-    def __init__(self, url: str, model: str, file: KeyFile | None, bars: Bars, patience: Patience) -> None:
-        self._url = url
+    def __init__(self, connections: Connections, model: str, file: KeyFile | None) -> None:
+        self._connections = connections
+        self._registrations = connections.registrations
         self._model = model
         self._file = file
-        self._bars = bars
-        self._patience = patience
         self.secret: SecretSide | None = None
-        self.registrations = Registrations()
 
     def secret_for(self, codec: Codec) -> SecretSide:
         """The secret key for a model's parameters, from the file or made.
@@ -54,93 +49,94 @@ class Keys:
 
     def noted(self, codec: Codec, secret: SecretSide) -> str | None:
         """Id of evaluation keys that were registered earlier, by what is beside the file."""
-        known = None if self._file is None else self._file.registration(self._url, secret)
+        known = None if self._file is None else self._file.registration(self._connections.url, secret)
         return known.keys if known is not None and known.key_set == codec.key_set else None
 
-    def registered(self, codec: Codec, digest: str, secret: SecretSide) -> Flow[str]:
+    async def sent(self, codec: Codec, secret: SecretSide) -> str:
         """Have evaluation keys made and registered; returns their id.
-
-        Args:
-            digest: of the manifest.
 
         Raises:
             ServiceError: when there is no service, or it refuses.
         """
-        key_id = yield from self._sent(codec, digest, secret)
-        self._note(codec, secret, key_id)
-        return key_id
+        body = await self._connections.computed(self._made, codec, secret)
+        sent = await send_keys(self._connections, model_path(self._model), codec.digest, body)
+        if self._file is None and sent.is_own:
+            self._registrations.own(sent.key_id)
+        return sent.key_id
 
-    def rotated(self, codec: Codec, digest: str, current: str | None) -> Flow[tuple[SecretSide, str]]:
-        """Make another secret key, have its evaluation keys registered, and put it in the place of this one.
+    def note(self, codec: Codec, secret: SecretSide, key_id: str) -> None:
+        """Write beside the file what has been registered; where that cannot be, the client forgets it in the end."""
+        if self._file is not None:
+            found = Registration(
+                url=self._connections.url,
+                model=self._model,
+                key_set=codec.key_set,
+                secret=secret.fingerprint(),
+                keys=key_id,
+            )
+            if not self._file.save_registration(found):
+                self._registrations.own(key_id)  # nobody will find them again
 
-        Args:
-            current: id of this one's evaluation keys, if they are registered.
-
-        Returns:
-            The new secret key, and the id of its evaluation keys.
+    def replace(self, codec: Codec, secret: SecretSide, key_id: str, former: str | None) -> None:
+        """Put another secret key, whose evaluation keys are registered, in the place of this one, and retire `former`.
 
         Raises:
-            ServiceError, SettingError, FormatError: then all is as before, in memory and in the file.
+            SettingError: when the file cannot be written; then all is as before, in memory and in the file.
         """
-        former = self._former(codec, current)
-        secret = SecretSide.generate(codec.parameters)
-        key_id = yield from self._sent(codec, digest, secret)
         if self._file is not None:
             try:
                 self._file.save(secret)
             except BaseException:
-                self.registrations.own(key_id)  # nobody will ever use them
+                self._registrations.own(key_id)  # nobody will ever use them
                 raise
         self.secret = secret
         if former is not None:
-            self.registrations.retire(former)
-        self._note(codec, secret, key_id)
-        return secret, key_id
+            self._registrations.retire(former)
+        self.note(codec, secret, key_id)
 
-    def deleted(self, current: str | None) -> Flow[None]:
-        """Have the service forget the evaluation keys, then remove the file, and go on as if there had been none.
+    def former(self, codec: Codec, current: str | None) -> str | None:
+        """Id of the evaluation keys that a rotation makes useless; a parent goes on with those that it registered.
+
+        Args:
+            current: id of this secret key's evaluation keys, if they are registered.
+
+        Raises:
+            SettingError, FormatError: when the file does not serve.
+        """
+        if self._file is None:
+            return current if current is not None and self._registrations.owns(current) else None
+        if self.secret is None:  # what does not open shall not be overwritten
+            self.secret = self._file.load(codec.parameters)
+        known = self._file.registration(self._connections.url, self.secret) if current is None and self.secret else None
+        return current if known is None else known.keys
+
+    async def forgotten(self, current: str | None) -> None:
+        """Have the service forget the evaluation keys, also those that are noted beside the file.
 
         Args:
             current: id of the evaluation keys, if they are registered.
 
         Raises:
-            ServiceError: when the service cannot be reached, or refuses; then the file is as before.
-            SettingError: when the keys in the file are registered elsewhere, or the file cannot be removed.
+            ServiceError: when the service cannot be reached, or refuses.
+            SettingError: when the keys in the file are registered elsewhere.
         """
-        noted = None if self._file is None else self._file.record()
-        if noted is not None and noted.url != self._url:
-            raise SettingError(f"these keys are registered at {noted.url}, not at {self._url}: delete them there")
+        noted = None if self._file is None else await self._connections.computed(self._file.record)
+        if noted is not None and noted.url != self._connections.url:
+            here = self._connections.url
+            raise SettingError(f"these keys are registered at {noted.url}, not at {here}: delete them there")
         for key_id in {current, None if noted is None else noted.keys} - {None}:
             request = Request("DELETE", f"/keys/{key_id}")
-            reply = yield from ask(request, Tries(self._patience))
+            reply = await Tries(self._connections).ask(request)
             with suppress(UnknownKeysError):  # they are gone
                 require_success(reply)
-            self.registrations.heard(request)
+            self._registrations.heard(request)
+
+    def remove(self) -> None:
+        """Remove the file, and go on as if there had been none; SettingError when it cannot be removed."""
         if self._file is not None and self._file.exists:
             self._file.remove()
         self.secret = None
 
-    def _former(self, codec: Codec, current: str | None) -> str | None:
-        """Id of the evaluation keys that a rotation makes useless; a parent goes on with those that it registered."""
-        if self._file is None:
-            return current if current is not None and self.registrations.owns(current) else None
-        if self.secret is None:  # what does not open shall not be overwritten
-            self.secret = self._file.load(codec.parameters)
-        known = self._file.registration(self._url, self.secret) if current is None and self.secret else None
-        return current if known is None else known.keys
-
-    def _sent(self, codec: Codec, digest: str, secret: SecretSide) -> Flow[str]:
-        with self._bars.bar("Making evaluation keys", len(codec.key_steps)) as advance:
-            body = codec.evaluation_keys(secret, advance)
-        sent = yield from send_keys(model_path(self._model), digest, body, self._bars, self._patience)
-        if self._file is None and sent.is_own:
-            self.registrations.own(sent.key_id)
-        return sent.key_id
-
-    def _note(self, codec: Codec, secret: SecretSide, key_id: str) -> None:
-        if self._file is not None:
-            found = Registration(
-                url=self._url, model=self._model, key_set=codec.key_set, secret=secret.fingerprint(), keys=key_id
-            )
-            if not self._file.save_registration(found):
-                self.registrations.own(key_id)  # nobody will find them again
+    def _made(self, codec: Codec, secret: SecretSide) -> bytes:
+        with self._connections.bars.bar("Making evaluation keys", len(codec.manifest.keys.levels)) as advance:
+            return codec.evaluation_keys(secret, advance)

@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Generator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from math import inf, nan
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 from urllib.parse import quote
 
-from heinfer.errors import (
-    ApiKeyExpiredError,
-    BusyError,
-    DeadlineError,
-    EvaluationTimeoutError,
-    IdempotencyConflictError,
-    JobNotDoneError,
-    ManifestRequiredError,
-    PayloadTooLargeError,
-    RateLimitedError,
-    ServiceError,
-    ServiceUnavailableError,
-    UnauthorizedError,
-    UnknownJobError,
-    UnknownKeysError,
-    UnknownManifestError,
-    UnknownModelError,
-    UnknownUploadError,
-    UploadDigestError,
-    UploadIncompleteError,
-    UploadOffsetError,
-    WorkerFailedError,
-)
+from heinfer import errors
+from heinfer.brief import brief_repr
+from heinfer.errors import BusyError, ServiceError, ServiceUnavailableError, UnauthorizedError
 from heinfer_client.trust import claims_to_be_manifest
 
 MAX_SMALL_BYTES = 1 << 16
 """Length that an answer may have when nothing says otherwise: problems, and ids of keys."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -68,6 +45,8 @@ class Request:
     seconds: float = inf
     idempotency_key: str = ""
 
+    __repr__ = brief_repr
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -86,62 +65,23 @@ class Reply:
     has_api_key: bool = False
     moved_to: str = ""
 
+    __repr__ = brief_repr
+
     @property
     def is_success(self) -> bool:
         return 200 <= self.status < 300
 
 
-@dataclass(frozen=True)
-class Pause:
-    """Seconds to wait."""
+_OWN = (errors.InsecureConnectionError, errors.ModelChangedError, errors.WrongAnswerError)
+"""What a client alone can say."""
 
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Alone:
-    """A flow that runs exclusively within its client, because it changes shared state; it must not yield another."""
-
-    flow: Flow[None]
-
-
-Flow: TypeAlias = Generator[Request | Pause | Alone, Reply | None, T]
-"""Asks by yielding a request and is sent the reply, waits by yielding a pause, and returns its result.
-
-What goes wrong with a step is thrown into it, ServiceUnavailableError where no reply came. So is KeyboardInterrupt or
-CancelledError when its user wants it to stop; one request that it yields then is still sent, as a farewell.
-"""
-
+_KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, ServiceError)]
 
 _BY_CODE: dict[str, type[ServiceError]] = {
-    error.code: error
-    for error in (
-        PayloadTooLargeError,
-        UnauthorizedError,
-        ApiKeyExpiredError,
-        ManifestRequiredError,
-        UnknownKeysError,
-        UnknownManifestError,
-        UnknownModelError,
-        UnknownUploadError,
-        UploadDigestError,
-        UploadIncompleteError,
-        UploadOffsetError,
-        WorkerFailedError,
-        EvaluationTimeoutError,
-        DeadlineError,
-        UnknownJobError,
-        JobNotDoneError,
-        IdempotencyConflictError,
-    )
-}
-
-_PASSING: dict[str, type[ServiceUnavailableError]] = {
-    **{error.code: error for error in (ServiceUnavailableError, BusyError, RateLimitedError)},
+    **{kind.code: kind for kind in _KINDS if kind not in _OWN},
     **dict.fromkeys(("request-timeout", "not-ready"), ServiceUnavailableError),
 }
-"""Codes by which the service refuses for now: the same request may be taken the next time."""
-
+"""Those that are a ServiceUnavailableError refuse for now: the same request may be taken the next time."""
 
 _WHERE = "as api_key= (heinfer predict: --api-key) or in HEINFER_API_KEY"
 _NO_API_KEY = f"the service needs an API key: give one {_WHERE}"
@@ -192,17 +132,18 @@ def _refusal(reply: Reply) -> ServiceError:
     if 300 <= status < 400:
         return ServiceError(_moved(reply), status=status)
     if status in _PASSING_STATUSES and not problem.is_ours:
-        kind = BusyError if status == HTTPStatus.TOO_MANY_REQUESTS else ServiceUnavailableError
+        passing = BusyError if status == HTTPStatus.TOO_MANY_REQUESTS else ServiceUnavailableError
         text = f"a proxy before the service answered with HTTP status {status}: is the service running behind it?"
-        return kind(text, status=status, retry_after=retry_after)
+        return passing(text, status=status, retry_after=retry_after)
     detail = problem.detail
     if problem.code == UnauthorizedError.code:  # the service speaks of a header, which is not what its user has to give
         detail = _WRONG_API_KEY if reply.has_api_key else _NO_API_KEY
     where = f" (request {problem.request_id})" if problem.request_id else ""
     text = f"{detail or f'the service answered with HTTP status {status}'}{where}"
-    if problem.code in _PASSING:
-        return _PASSING[problem.code](text, status=status, code=problem.code, retry_after=retry_after)
-    return _BY_CODE.get(problem.code, ServiceError)(text, status=status, code=problem.code or None)
+    kind = _BY_CODE.get(problem.code, ServiceError)
+    if issubclass(kind, ServiceUnavailableError):
+        return kind(text, status=status, code=problem.code, retry_after=retry_after)
+    return kind(text, status=status, code=problem.code or None)
 
 
 def _moved(reply: Reply) -> str:
@@ -230,7 +171,7 @@ def _problem(body: bytes) -> _Problem:
     if not isinstance(found, dict):
         return _Problem()
     code, detail, request_id, kind = (_printable(found.get(name)) for name in ("code", "detail", "request_id", "type"))
-    is_ours = code in _BY_CODE or code in _PASSING or kind.startswith("urn:heinfer:problem:")
+    is_ours = code in _BY_CODE or kind.startswith("urn:heinfer:problem:")
     return _Problem(code, detail, request_id, is_ours)
 
 

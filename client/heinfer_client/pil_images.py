@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, ImageOps
 
 from heinfer.errors import ImageError
-from heinfer.system import begin_in_child
+from heinfer.system import Renewed
 from heinfer_client.arrays import Array, fractions, of_integers
 
 _AS_IT_IS = ("L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -59,30 +59,19 @@ class Picture:
         return self.alpha * self.colour + (1 - self.alpha) * behind
 
 
-class _Reading:
-    """Held while PIL reads: a file that two threads load at once is decoded twice into the same memory."""
-
-    def __init__(self) -> None:
-        self.begin()
+class _Reading(Renewed):
+    """A lock, held while PIL reads: a file that two threads load at once is decoded twice into the same memory."""
 
     def begin(self) -> None:
-        """Anew in a child: the thread that held it may not be there."""
-        self._lock = Lock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
+        self.lock = Lock()
 
 
 _READING = _Reading()
-begin_in_child(_READING.begin)
 
 
 def kept(image: Image.Image) -> Image.Image:
     """The image as it is now: its file may be closed, and a canvas painted anew, before it is read."""
-    with _READING, suppress(Exception):  # what cannot be read is told when it is
+    with _READING.lock, suppress(Exception):  # what cannot be read is told when it is
         image.load()
         return image if isinstance(image, ImageFile.ImageFile) else image.copy()
     return image
@@ -94,7 +83,7 @@ def decoded(image: Image.Image, maximum: int | None) -> Picture:
     Raises:
         ImageError: for a mode, frames or pixels whose meaning is not certain, or a file that PIL cannot read.
     """
-    with _READING:
+    with _READING.lock:
         return _decoded(image, maximum)
 
 

@@ -9,19 +9,15 @@ from threading import Lock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from heinfer.system import begin_in_child
+from heinfer.system import Renewed
 
 Advance = Callable[[int], None]
 
 
-class _Display:
+class _Display(Renewed):
     """The bars of all clients of this process, one below the other: only one thing draws on a terminal."""
 
-    def __init__(self) -> None:
-        self.after_fork()
-
-    def after_fork(self) -> None:
-        """Begin anew: the thread that draws is not in a child, and locks may be held for ever."""
+    def begin(self) -> None:
         self._lock = Lock()
         self._progress: Progress | None = None
 
@@ -50,7 +46,6 @@ class _Display:
 
 
 _DISPLAY = _Display()
-begin_in_child(_DISPLAY.after_fork)
 
 
 class Bars:
@@ -62,8 +57,7 @@ class Bars:
     @contextmanager
     def bar(self, description: str, total: int) -> Iterator[Advance]:
         """Show a bar; call what this yields with every amount done."""
-        console = Console(stderr=True)
-        if not self._shown or not description or not console.is_terminal:
+        if not self._shown or not description or not (console := Console(stderr=True)).is_terminal:
             yield lambda _amount: None
             return
         progress, task = _DISPLAY.add(console, description, total)

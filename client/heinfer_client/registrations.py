@@ -6,9 +6,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
-from weakref import WeakSet
 
-from heinfer.system import begin_in_child
+from heinfer.system import Renewed
 from heinfer_client.messages import Request
 
 FAREWELL_SECONDS = 2.0
@@ -18,18 +17,13 @@ _MOST = 64
 """Ids that are remembered, the latest: for more there would be no time in the end."""
 
 
-class Registrations:
+class Registrations(Renewed):
     """Ids of one client's evaluation keys that are to be forgotten, and how many calls use which.
 
     A process that has been forked begins with none: they are its parent's, which goes on with them.
     """
 
-    def __init__(self) -> None:
-        self.begin()
-        _ALL.add(self)
-
     def begin(self) -> None:
-        """Anew, as in a child."""
         self._lock = Lock()
         self._last: dict[str, None] = {}  # to be forgotten when the client closes
         self._retired: dict[str, None] = {}  # as soon as no call uses them
@@ -87,17 +81,6 @@ class Registrations:
             self._last.clear()
             self._retired.clear()
         return [_deletion(key_id) for key_id in reversed(ids)]
-
-
-_ALL: WeakSet[Registrations] = WeakSet()
-
-
-def _after_fork() -> None:
-    for registrations in _ALL:
-        registrations.begin()
-
-
-begin_in_child(_after_fork)
 
 
 def _deletion(key_id: str) -> Request:

@@ -1,11 +1,11 @@
-"""Several services behind one address that do not share keys: told apart from one that has forgotten something."""
+"""Services behind one address that share no keys, and versions of a model: what is said of those that differ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heinfer.errors import ServiceError, UnknownKeysError
+from heinfer.errors import ModelChangedError, ServiceError, UnknownKeysError, UnknownManifestError
 
 LOSSES = 3
 """How often an upload, or a job, may be unknown that has just been begun."""
@@ -29,3 +29,19 @@ def just_registered() -> Iterator[None]:
         yield
     except UnknownKeysError as error:
         raise several_services(error, "keys") from error
+
+
+def stale_version() -> UnknownManifestError:
+    return UnknownManifestError("another call of this client has gone on to another version of the model")
+
+
+def model_changed(model: str, is_pinned: bool) -> ModelChangedError:
+    if is_pinned:
+        return ModelChangedError(
+            f"the service does not have (any more) the version of {model} that this client is pinned to: pin the new "
+            "one after a look at it, or leave manifest= off"
+        )
+    return ModelChangedError(
+        f"the version of {model} changed again during one call, or services of several versions answer at this address "
+        "in turn: nothing was answered; call again"
+    )

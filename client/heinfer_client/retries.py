@@ -7,15 +7,12 @@ and what the service itself refuses for now; never what it says of the request o
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from threading import Lock
+from dataclasses import replace
 from time import monotonic
-from weakref import WeakSet
 
 from heinfer.errors import BusyError, InsecureConnectionError, ServiceError, ServiceUnavailableError
-from heinfer.system import begin_in_child
-from heinfer_client.messages import Flow, Pause, Reply, Request, passing_refusal
+from heinfer_client.connections import Connections
+from heinfer_client.messages import Reply, Request, passing_refusal
 
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 8.0
@@ -27,83 +24,21 @@ TRIES = 10
 FIRST_TRIES = 5
 """The same while nothing has ever answered: after 2 to 4 seconds, for the address may be wrong."""
 
-CAPACITY = 40.0
-"""Retries that a client has at first, and at most."""
-
-EARNED_BY_ANSWER = 0.1
-EARNED_BY_SECOND = 0.5
-"""Of a retry. On the long run a client adds a tenth to what it asks of a sick service, and thirty requests a minute."""
-
-
-class Budget:
-    """How many more requests a client may try again: a bucket of tokens, which all its threads share.
-
-    Attributes:
-        is_answered: whether there has ever been an answer.
-    """
-
-    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock = clock
-        self._lock = Lock()
-        self._tokens = CAPACITY
-        self._counted = clock()
-        self.is_answered = False
-        _BUDGETS.add(self)
-
-    def take(self) -> bool:
-        """Whether there is one more retry, which is counted then."""
-        with self._lock:
-            self._add(0.0)
-            if self._tokens < 1:
-                return False
-            self._tokens -= 1
-            return True
-
-    def earn(self) -> None:
-        """Count an answer."""
-        with self._lock:
-            self.is_answered = True
-            self._add(EARNED_BY_ANSWER)
-
-    def unlock(self) -> None:
-        """Forget who has the lock: in a process that has been forked nobody gives it back."""
-        self._lock = Lock()
-
-    def _add(self, earned: float) -> None:
-        now = self._clock()
-        self._tokens = min(CAPACITY, self._tokens + earned + EARNED_BY_SECOND * (now - self._counted))
-        self._counted = now
-
-
-_BUDGETS: WeakSet[Budget] = WeakSet()
-
-
-def _unlock_all() -> None:
-    for budget in _BUDGETS:
-        budget.unlock()
-
-
-begin_in_child(_unlock_all)
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long what is asked may take, in seconds, and whose budget its retries are from."""
-
-    seconds: float
-    budget: Budget
-
 
 class Tries:
     """The tries of one thing that is asked for, in one request or in several.
+
+    Args:
+        seconds: that it may take in all, pauses included; by default those of the connections.
 
     Attributes:
         left: seconds that are left for it.
     """
 
-    def __init__(self, patience: Patience) -> None:
-        self._budget = patience.budget
-        self._ends = monotonic() + patience.seconds
+    def __init__(self, connections: Connections, seconds: float | None = None) -> None:
+        self._connections = connections
+        self._budget = connections.budget
+        self._ends = monotonic() + (connections.timeout if seconds is None else seconds)
         self._failures = 0
         self._pauses = 0
 
@@ -119,18 +54,29 @@ class Tries:
         """No more of them."""
         self._ends = monotonic()
 
-    def attempt(self, request: Request) -> Flow[Reply]:
+    async def ask(self, request: Request) -> Reply:
+        """Ask until there is an answer that would be the same the next time, and return it.
+
+        Raises:
+            ServiceUnavailableError: when there is none in time, or nothing has come of several tries in a row.
+        """
+        while True:
+            try:
+                return await self.attempt(request)
+            except ServiceUnavailableError as error:
+                await self.pause_after(error)
+
+    async def attempt(self, request: Request) -> Reply:
         """Ask once; returns what is no refusal that passes, and raises what is one."""
-        reply = yield replace(request, seconds=min(request.seconds, self.left))
-        assert reply is not None
+        reply = await self._connections.send(replace(request, seconds=min(request.seconds, self.left)))
         refusal = passing_refusal(reply)
         if refusal is not None:
             raise refusal
         self._budget.earn()
         return reply
 
-    def pause_after(self, error: ServiceError) -> Pause:
-        """The pause before the next try; raises the error, which then says so, when there is none.
+    async def pause_after(self, error: ServiceError) -> None:
+        """Wait before the next try; raises the error, which then says so, when there is none.
 
         A service that is busy is well, and says when it wants to be asked: that costs time only.
         """
@@ -150,21 +96,7 @@ class Tries:
             raise _noted(error, f"asked {_times(self._pauses)}: the next time would be after the timeout")
         if is_failure and not self._budget.take():
             raise _noted(error, "not asked again: too much that this client has asked of late was in vain")
-        return Pause(seconds)
-
-
-def ask(request: Request, tries: Tries) -> Flow[Reply]:
-    """Ask until there is an answer that would be the same the next time, and return it.
-
-    Raises:
-        ServiceUnavailableError: when there is none in time, or nothing has come of several tries in a row.
-    """
-    while True:
-        try:
-            return (yield from tries.attempt(request))
-        except ServiceUnavailableError as error:
-            pause = tries.pause_after(error)
-        yield pause
+        await self._connections.pause(seconds)
 
 
 def pause_before_retry(pauses: int, wanted: float | None) -> float:

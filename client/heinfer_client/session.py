@@ -1,6 +1,4 @@
-"""All that a client does but the sending: flows that yield requests, are sent replies and return results.
-
-Both clients run the same flows. Between two requests a flow may compute for seconds (keys, encryption).
+"""All that a client does but the sending: flows, which await connections; those of both clients are the same.
 
 A call takes one snapshot of the session, a version of the model with keys for it, and is answered wholly by that
 version. Only flows that are done alone change what the session holds.
@@ -8,7 +6,7 @@ version. Only flows that are done alone change what the session holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +20,11 @@ from heinfer.errors import HeinferError, SettingError, UnknownKeysError, Unknown
 from heinfer.formats.bindings import evaluation_binding
 from heinfer.formats.manifest import MAX_MANIFEST_BYTES
 from heinfer_client.codec import Array, Codec
+from heinfer_client.connections import Connections
 from heinfer_client.jobs import LONG_SECONDS, evaluate_as_job
 from heinfer_client.keyfile import KeyFile
 from heinfer_client.keys import Keys
 from heinfer_client.messages import (
-    Alone,
-    Flow,
     Reply,
     Request,
     evaluation_seconds,
@@ -37,11 +34,9 @@ from heinfer_client.messages import (
     require_success,
 )
 from heinfer_client.prediction import Prediction
-from heinfer_client.progress import Bars
-from heinfer_client.replicas import just_registered
-from heinfer_client.retries import Patience, Tries, ask
+from heinfer_client.replicas import just_registered, model_changed, stale_version
+from heinfer_client.retries import Tries
 from heinfer_client.trust import pinned_manifest, trusted_manifest
-from heinfer_client.versions import Version, model_changed, stale_version
 
 T = TypeVar("T")
 
@@ -53,7 +48,7 @@ Reading = Callable[[Codec], Sequence[Array]]
 class _Ready:
     """What a request needs."""
 
-    version: Version
+    codec: Codec
     secret: SecretSide
     key_id: str
 
@@ -63,42 +58,31 @@ class Session:
 
     Args:
         manifest: the manifest that the client is pinned to: its bytes, or a file of them; None to follow the service.
-
-    Attributes:
-        registrations: what the service is to forget.
     """
 
     def __init__(
-        self,
-        url: str,
-        model: str,
-        file: KeyFile | None,
-        bars: Bars,
-        patience: Patience,
-        manifest: bytes | Path | None = None,
+        self, connections: Connections, model: str, file: KeyFile | None, manifest: bytes | Path | None = None
     ) -> None:
         if not isinstance(model, str) or not model:
             raise SettingError("model must be the name of a model that the service has")
-        self._url = url
+        self._connections = connections
         self._model = model
-        self._bars = bars
-        self._patience = patience
         self._pinned = None if manifest is None else pinned_manifest(manifest, model)
-        self._keys = Keys(url, model, file, bars, patience)
-        self.registrations = self._keys.registrations
-        self._version: Version | None = None
+        self._keys = Keys(connections, model, file)
+        self._codec: Codec | None = None
+        self._expected = 0.0  # seconds of an evaluation, as the service says
         self._ready: _Ready | None = None
 
     @property
     def codec(self) -> Codec:
         """The model, once `open` has run; SettingError before."""
-        if self._version is None:
+        if self._codec is None:
             raise SettingError("nothing is known of the model yet: call prepare() or encrypt_and_predict() first")
-        return self._version.codec
+        return self._codec
 
     # Flows to begin with
 
-    def prepare(self) -> Flow[None]:
+    async def prepare(self) -> None:
         """Have a manifest, a secret key, and its evaluation keys registered.
 
         Raises:
@@ -106,9 +90,9 @@ class Session:
             SettingError, FormatError: when the file of the keys does not serve.
             ServiceError: when there is no service, or it refuses.
         """
-        yield from self.predict(lambda _codec: ())
+        await self.predict(lambda _codec: ())
 
-    def predict(self, read: Reading) -> Flow[list[Prediction]]:
+    async def predict(self, read: Reading) -> list[Prediction]:
         """Read inputs, encrypt them, have them evaluated and decrypt their scores.
 
         A service that has another version of the model makes the flow begin anew with that, once. Keys that the server
@@ -121,17 +105,17 @@ class Session:
             What prepare raises.
         """
 
-        def work(version: Version) -> Flow[list[Prediction]]:
-            inputs = read(version.codec)  # before any key is made
-            if not self._is_ready_for(version):
-                yield Alone(self._prepare(version))
-            return (yield from self._evaluated(version, inputs))
+        async def work(codec: Codec) -> list[Prediction]:
+            inputs = await self._connections.computed(read, codec)  # before any key is made
+            if not self._is_ready_for(codec):
+                await self._connections.alone(self._prepare, codec)
+            return await self._evaluated(codec, inputs)
 
-        predictions = yield from self._with_one_version(work)
-        yield from self._forget_retired()
+        predictions = await self._with_one_version(work)
+        await self._forget_retired()
         return predictions
 
-    def rotate(self) -> Flow[None]:
+    async def rotate(self) -> None:
         """Make another secret key, have its evaluation keys registered, and go on with them.
 
         Calls that are under way end with the former ones, whose registration is deleted after that, best effort. The
@@ -141,165 +125,189 @@ class Session:
             What prepare raises; then all is as before.
         """
 
-        def work(version: Version) -> Flow[None]:
-            yield Alone(self._rotate(version))
+        async def work(codec: Codec) -> None:
+            await self._connections.alone(self._rotate, codec)
 
-        yield from self._with_one_version(work)
-        yield from self._forget_retired()
+        await self._with_one_version(work)
+        await self._forget_retired()
 
-    def delete_keys(self) -> Flow[None]:
+    async def delete_keys(self) -> None:
         """Have the service forget the evaluation keys, and remove the file of the secret key.
 
         Raises:
-            ServiceError, SettingError: as Keys.deleted does.
+            ServiceError: as Keys.forgotten does; then the file is as before.
+            SettingError: when the keys are registered elsewhere, or the file cannot be removed.
         """
-        yield Alone(self._delete())
+        await self._connections.alone(self._delete)
 
-    def _with_one_version(self, work: Callable[[Version], Flow[T]]) -> Flow[T]:
+    async def _with_one_version(self, work: Callable[[Codec], Awaitable[T]]) -> T:
         is_refreshed = False
         while True:
-            if self._version is None:
-                yield Alone(self._open())
-            version = self._version
-            assert version is not None
+            if self._codec is None:
+                await self._connections.alone(self._fetch, None)
+            codec = self._codec
+            assert codec is not None
             try:
-                return (yield from work(version))
+                return await work(codec)
             except UnknownManifestError as error:
                 if self._pinned is not None or is_refreshed:
                     raise model_changed(self._model, self._pinned is not None) from error
                 is_refreshed = True
-            yield Alone(self._refresh(version))
+            await self._connections.alone(self._fetch, codec)
 
-    def _evaluated(self, version: Version, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
+    async def _evaluated(self, codec: Codec, inputs: Sequence[Array]) -> list[Prediction]:
         predictions: list[Prediction] = []
         with ExitStack() as held:
-            ready = self._for(version, held)
-            for batch in version.codec.in_batches(inputs):
+            ready = self._for(codec, held)
+            for batch in codec.in_batches(inputs):
                 try:
-                    predictions += yield from self._batch(ready, batch)
+                    predictions += await self._batch(ready, batch)
                 except UnknownKeysError:
-                    yield Alone(self._register(ready))
-                    ready = self._for(version, held)  # perhaps of another secret key: encrypted is anew
+                    await self._connections.alone(self._register, ready)
+                    ready = self._for(codec, held)  # perhaps of another secret key: encrypted is anew
                     with just_registered():
-                        predictions += yield from self._batch(ready, batch)
+                        predictions += await self._batch(ready, batch)
         return predictions
 
-    def _batch(self, ready: _Ready, inputs: Sequence[Array]) -> Flow[list[Prediction]]:
-        version = ready.version
-        started = perf_counter()
-        body = version.codec.encrypt(ready.secret, inputs)
-        client_seconds = perf_counter() - started
-        reply = yield from self._evaluate(ready, body)
-        started = perf_counter()
-        binding = evaluation_binding(version.codec.binding, ready.key_id, body)
-        with np.errstate(all="ignore"):  # whatever decrypted numbers are, they shall not end a call before it is over
-            answer = version.codec.decrypt(ready.secret, reply.body, len(inputs), binding)
-            client_seconds += perf_counter() - started
-            return [
-                Prediction.of(
-                    own,
-                    answer.marks,
-                    label=version.codec.label(own),
-                    model_version=version.codec.manifest.model_version,
-                    manifest=version.digest,
-                    client_seconds=client_seconds,
-                    server_seconds=evaluation_seconds(reply),
-                    upload_bytes=len(body),
-                    download_bytes=len(reply.body),
-                    images=len(inputs),
-                )
-                for own in answer.scores
-            ]
+    async def _batch(self, ready: _Ready, inputs: Sequence[Array]) -> list[Prediction]:
+        body, client_seconds = await self._connections.computed(_encrypted, ready, inputs)
+        reply = await self._evaluate(ready, body)
+        return await self._connections.computed(_predictions, ready, len(inputs), body, reply, client_seconds)
 
-    def _for(self, version: Version, held: ExitStack) -> _Ready:
+    def _for(self, codec: Codec, held: ExitStack) -> _Ready:
         """What requests to a version need, and will find registered for as long as `held` is open.
 
         Raises:
             UnknownManifestError: when another call has gone on to the next version.
         """
         ready = self._ready
-        if ready is None or ready.version is not version:
+        if ready is None or ready.codec is not codec:
             raise stale_version()
-        held.enter_context(self.registrations.used(ready.key_id))
+        held.enter_context(self._connections.registrations.used(ready.key_id))
         return ready
 
-    def _is_ready_for(self, version: Version) -> bool:
-        return self._ready is not None and self._ready.version is version
+    def _is_ready_for(self, codec: Codec) -> bool:
+        return self._ready is not None and self._ready.codec is codec
 
-    def _forget_retired(self) -> Flow[None]:
+    async def _forget_retired(self) -> None:
         """Have the service forget keys that nobody uses any more, best effort."""
-        for word in self.registrations.due():
+        for word in self._connections.registrations.due():
             with suppress(HeinferError):
-                yield word
-                self.registrations.heard(word)
+                await self._connections.send(word)
+                self._connections.registrations.heard(word)
 
-    # Flows that are done alone
+    # Flows that are done alone, and what they change: computed, as that goes on to its end when a task is cancelled
 
-    def _open(self) -> Flow[None]:
-        if self._version is None:
-            self._version = yield from self._fetched()
+    async def _fetch(self, stale: Codec | None) -> None:
+        """Have the version that the service has now in the place of another, unless another call has done so."""
+        if self._codec is stale:
+            request = Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES)
+            reply = await Tries(self._connections).ask(request)
+            codec = await self._connections.computed(self._read, reply)
+            self._expected, self._codec = expected_seconds(reply), codec
 
-    def _refresh(self, stale: Version) -> Flow[None]:
-        if self._version is stale:
-            self._version = yield from self._fetched()
-
-    def _fetched(self) -> Flow[Version]:
-        reply = yield from self._ask(Request("GET", f"{model_path(self._model)}/manifest", limit=MAX_MANIFEST_BYTES))
-        require_service(reply, self._url)
+    def _read(self, reply: Reply) -> Codec:
+        require_service(reply, self._connections.url)
         require_success(reply)
         served = self._pinned or reply.body  # of a pinned one the answer only says how long an evaluation takes
-        codec = Codec(trusted_manifest(served, self._model), served)
-        return Version(codec, codec.binding.hex(), expected_seconds(reply))
+        return Codec(trusted_manifest(served, self._model), served)
 
-    def _prepare(self, version: Version) -> Flow[None]:
+    async def _prepare(self, codec: Codec) -> None:
         """Have a secret key for a version, and its evaluation keys registered."""
-        if self._version is not version:
+        if self._codec is not codec:
             raise stale_version()
-        if self._is_ready_for(version):
+        if self._is_ready_for(codec):
             return
-        ready, secret = self._ready, self._keys.secret_for(version.codec)
-        if ready is not None and ready.secret is secret and ready.version.codec.key_set == version.codec.key_set:
+        secret = await self._connections.computed(self._recall, codec)
+        if not self._is_ready_for(codec):
+            await self._registered(codec, secret)
+
+    def _recall(self, codec: Codec) -> SecretSide:
+        """The secret key for a version, which is ready if its evaluation keys are known to be registered."""
+        ready, secret = self._ready, self._keys.secret_for(codec)
+        if ready is not None and ready.secret is secret and ready.codec.key_set == codec.key_set:
             registered: str | None = ready.key_id
         else:
-            registered = self._keys.noted(version.codec, secret)
+            registered = self._keys.noted(codec, secret)
         if registered is not None:
-            self._ready = _Ready(version, secret, registered)
-        else:
-            yield from self._registered(version, secret)
+            self._ready = _Ready(codec, secret, registered)
+        return secret
 
-    def _register(self, stale: _Ready) -> Flow[None]:
+    async def _register(self, stale: _Ready) -> None:
         """Register keys that the service does not know (any more), unless another call has done so, or deleted them."""
         if self._ready is stale:
-            yield from self._registered(stale.version, stale.secret)
+            await self._registered(stale.codec, stale.secret)
         elif self._ready is None:
-            yield from self._prepare(stale.version)
+            await self._prepare(stale.codec)
 
-    def _registered(self, version: Version, secret: SecretSide) -> Flow[None]:
-        key_id = yield from self._keys.registered(version.codec, version.digest, secret)
-        self._ready = _Ready(version, secret, key_id)
+    async def _registered(self, codec: Codec, secret: SecretSide) -> None:
+        key_id = await self._keys.sent(codec, secret)
 
-    def _rotate(self, version: Version) -> Flow[None]:
-        if self._version is not version:
+        def take() -> None:
+            self._keys.note(codec, secret, key_id)
+            self._ready = _Ready(codec, secret, key_id)
+
+        await self._connections.computed(take)
+
+    async def _rotate(self, codec: Codec) -> None:
+        if self._codec is not codec:
             raise stale_version()
         current = None if self._ready is None else self._ready.key_id
-        secret, key_id = yield from self._keys.rotated(version.codec, version.digest, current)
-        self._ready = _Ready(version, secret, key_id)
+        former = await self._connections.computed(self._keys.former, codec, current)
+        secret = await self._connections.computed(SecretSide.generate, codec.parameters)
+        key_id = await self._keys.sent(codec, secret)
 
-    def _delete(self) -> Flow[None]:
-        yield from self._keys.deleted(None if self._ready is None else self._ready.key_id)
-        self._ready = None
+        def take() -> None:
+            self._keys.replace(codec, secret, key_id, former)
+            self._ready = _Ready(codec, secret, key_id)
 
-    # Requests
+        await self._connections.computed(take)
 
-    def _ask(self, request: Request) -> Flow[Reply]:
-        return ask(request, Tries(self._patience))
+    async def _delete(self) -> None:
+        await self._keys.forgotten(None if self._ready is None else self._ready.key_id)
 
-    def _evaluate(self, ready: _Ready, body: bytes) -> Flow[Reply]:
+        def forget() -> None:
+            self._keys.remove()
+            self._ready = None
+
+        await self._connections.computed(forget)
+
+    async def _evaluate(self, ready: _Ready, body: bytes) -> Reply:
         """In one request, or as a job when the service expects it to take long."""
-        query = {"model": self._model, "manifest": ready.version.digest, "keys": ready.key_id}
-        limit = ready.version.codec.download_bytes
-        if ready.version.expected > LONG_SECONDS:
-            return (yield from evaluate_as_job(query, body, limit, self._patience, self._bars))
-        reply = yield from self._ask(Request("POST", "/infer", query, body, limit=limit))
+        query = {"model": self._model, "manifest": ready.codec.digest, "keys": ready.key_id}
+        limit = ready.codec.download_bytes
+        if self._expected > LONG_SECONDS:
+            return await evaluate_as_job(self._connections, query, body, limit)
+        reply = await Tries(self._connections).ask(Request("POST", "/infer", query, body, limit=limit))
         require_success(reply)
         return reply
+
+
+def _encrypted(ready: _Ready, inputs: Sequence[Array]) -> tuple[bytes, float]:
+    """A request's body, and seconds that it took."""
+    started = perf_counter()
+    return ready.codec.encrypt(ready.secret, inputs), perf_counter() - started
+
+
+def _predictions(ready: _Ready, count: int, body: bytes, reply: Reply, client_seconds: float) -> list[Prediction]:
+    codec = ready.codec
+    started = perf_counter()
+    binding = evaluation_binding(codec.binding, ready.key_id, body)
+    with np.errstate(all="ignore"):  # whatever decrypted numbers are, they shall not end a call before it is over
+        answer = codec.decrypt(ready.secret, reply.body, count, binding)
+        client_seconds += perf_counter() - started
+        return [
+            Prediction.of(
+                own,
+                answer.marks,
+                label=codec.label(own),
+                model_version=codec.manifest.model_version,
+                manifest=ready.codec.digest,
+                client_seconds=client_seconds,
+                server_seconds=evaluation_seconds(reply),
+                upload_bytes=len(body),
+                download_bytes=len(reply.body),
+                images=count,
+            )
+            for own in answer.scores
+        ]

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 from numbers import Real
-from threading import TIMEOUT_MAX, Thread
-from typing import NoReturn, TypeVar
+from threading import TIMEOUT_MAX
 
 import httpx
 
@@ -48,28 +45,12 @@ _TLS_TROUBLES = {
 }
 """What OpenSSL says, and what it means; the first that fits."""
 
-T = TypeVar("T")
-
 
 def checked_timeout(seconds: float) -> float:
     """Seconds that one request may take; SettingError when they are none."""
     if not isinstance(seconds, Real) or not 0 < seconds <= TIMEOUT_MAX:
         raise SettingError(f"the time-out must be a number of seconds above 0, not {seconds!r}")
     return float(seconds)
-
-
-def require_open(is_closed: bool) -> None:
-    """SettingError when a client is closed."""
-    if is_closed:
-        raise SettingError("this client is closed: make another")
-
-
-def refuse_to_travel() -> NoReturn:
-    """TypeError of a client that is to be pickled or copied."""
-    raise TypeError(
-        "a client holds a secret key and connections, and is never pickled or copied: make one in each process (with "
-        "keys_path=... they share the key)"
-    )
 
 
 def chunks(body: bytes) -> Iterator[bytes]:
@@ -87,30 +68,6 @@ def headers_of(request: Request) -> dict[str, str]:
     if request.body is None:
         return headers
     return headers | {"Content-Length": str(len(request.body)), "Content-Type": "application/octet-stream"}
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """Do work in a thread of its own, and wait for it no longer than that.
-
-    A server that sends a byte now and then passes all time-outs of a socket. The thread is left to itself after that,
-    and ends with its connection or with the process.
-
-    Raises:
-        TimeoutError: when it takes longer.
-        ServiceUnavailableError: when the interpreter ends, and no thread begins any more.
-    """
-    if sys.is_finalizing():
-        raise ServiceUnavailableError("the interpreter ends, and nothing is sent any more: close the client before")
-    outcome: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            outcome.set_result(work())
-        except BaseException as error:  # also what is no Exception belongs to who waits
-            outcome.set_exception(error)
-
-    Thread(target=run, daemon=True).start()
-    return outcome.result(seconds)
 
 
 @contextmanager

@@ -8,10 +8,11 @@ from hashlib import sha256
 from pydantic import BaseModel, Field, ValidationError
 
 from heinfer.errors import ServiceError, ServiceUnavailableError, UnknownUploadError, UploadOffsetError
-from heinfer_client.messages import Flow, Reply, Request, require_success
-from heinfer_client.progress import Advance, Bars
+from heinfer_client.connections import Connections
+from heinfer_client.messages import Reply, Request, require_success
+from heinfer_client.progress import Advance
 from heinfer_client.replicas import LOSSES, several_services
-from heinfer_client.retries import Patience, Tries, ask
+from heinfer_client.retries import Tries
 
 WHOLE_BYTES = 1 << 22
 """Keys of no more are sent at once."""
@@ -46,15 +47,14 @@ class Sent:
     is_own: bool
 
 
-def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience: Patience) -> Flow[Sent]:
-    """Register a frame of keys.
+async def send_keys(connections: Connections, model_path: str, manifest: str, body: bytes) -> Sent:
+    """Register a frame of keys, within the time of one request when all is sent at once, else of one for each piece.
 
     Pieces are sent again from where the service has them, after a pause, when one is lost or the service has no room.
     Where uploads get lost that have just begun, all is sent at once: another service may have answered.
 
     Args:
         manifest: digest of the one that they were made from.
-        patience: for all of it when it is sent at once, else for each piece.
 
     Raises:
         ServiceUnavailableError: when nothing has come of several requests in a row.
@@ -62,59 +62,59 @@ def send_keys(model_path: str, manifest: str, body: bytes, bars: Bars, patience:
     """
     whole = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body, upload=_DESCRIPTION)
     if len(body) <= WHOLE_BYTES:
-        return _registered((yield from ask(whole, Tries(patience))))
-    with bars.bar(_DESCRIPTION, len(body)) as advance:
-        return (yield from _Pieces(model_path, manifest, body, patience, advance).send())
+        return _registered(await Tries(connections).ask(whole))
+    with connections.bars.bar(_DESCRIPTION, len(body)) as advance:
+        pieces = await connections.computed(_Pieces, connections, model_path, manifest, body, advance)
+        return await pieces.send()
 
 
 class _Pieces:
     """One upload: how far it has come, and how often nothing has come of it."""
 
-    def __init__(self, model_path: str, manifest: str, body: bytes, patience: Patience, advance: Advance) -> None:
+    def __init__(self, connections: Connections, model_path: str, manifest: str, body: bytes, advance: Advance) -> None:
+        self._connections = connections
         self._body = body
-        self._patience = patience
         announced = {"manifest": manifest, "size": str(len(body)), "sha256": sha256(body).hexdigest()}
         self._begin = Request("POST", f"{model_path}/uploads", announced)
         self._whole = Request("POST", f"{model_path}/keys", {"manifest": manifest}, body)
         self._advance = advance
         self._furthest = 0
         self._losses = 0
-        self._tries = Tries(patience)
+        self._tries = Tries(connections)
 
-    def send(self) -> Flow[Sent]:
+    async def send(self) -> Sent:
         while True:
             try:
-                return (yield from self._from_where_it_is())
+                return await self._from_where_it_is()
             except (ServiceUnavailableError, UnknownUploadError, UploadOffsetError) as error:
                 if not isinstance(error, ServiceUnavailableError) and error.status:  # the service's own word
                     self._losses += 1
                     if self._losses == LOSSES:
-                        return (yield from self._at_once(error))
-                pause = self._tries.pause_after(error)
-            yield pause
+                        return await self._at_once(error)
+                await self._tries.pause_after(error)
 
-    def _at_once(self, reason: ServiceError) -> Flow[Sent]:
-        reply = yield from ask(self._whole, Tries(self._patience))
+    async def _at_once(self, reason: ServiceError) -> Sent:
+        reply = await Tries(self._connections).ask(self._whole)
         if not reply.is_success:
             raise several_services(reason, "uploads and keys") from reason
         return _registered(reply)
 
-    def _from_where_it_is(self) -> Flow[Sent]:
+    async def _from_where_it_is(self) -> Sent:
         is_own = self._furthest == len(self._body)
-        state = yield from self._ask(self._begin)  # begins it, or says where it is
+        state = await self._ask(self._begin)  # begins it, or says where it is
         if state.is_registered:
             return Sent(state.upload, is_own)
         path = f"/uploads/{state.upload}"
         while state.offset < len(self._body):
             piece = self._body[state.offset : state.offset + PIECE_BYTES]
             expected = state.offset + len(piece)
-            state = yield from self._ask(Request("PATCH", path, {"offset": str(state.offset)}, piece))
+            state = await self._ask(Request("PATCH", path, {"offset": str(state.offset)}, piece))
             if state.offset != expected:
                 raise UploadOffsetError("the service says that another piece has come than was sent")
-        return _registered((yield from self._tries.attempt(Request("POST", path))))
+        return _registered(await self._tries.attempt(Request("POST", path)))
 
-    def _ask(self, request: Request) -> Flow[_State]:
-        reply = yield from self._tries.attempt(request)
+    async def _ask(self, request: Request) -> _State:
+        reply = await self._tries.attempt(request)
         require_success(reply)
         try:
             state = _State.model_validate_json(reply.body)
@@ -125,7 +125,7 @@ class _Pieces:
         # Progress is a whole piece, or all the rest: else a hostile service could keep us sending for ever.
         if self._furthest < min(self._furthest + PIECE_BYTES, len(self._body)) <= state.offset:
             self._advance(state.offset - self._furthest)
-            self._furthest, self._tries = state.offset, Tries(self._patience)
+            self._furthest, self._tries = state.offset, Tries(self._connections)
         return state
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from heinfer.backends.memory import Memory, memory_of
-from heinfer.backends.native import NativeRing, native_plan, native_problem
-from heinfer.backends.native.runtime import DEFAULTS, NativeOptions, NativeRuntime
+from heinfer.backends.native import DEFAULTS, NativeOptions, NativeProgram, NativeRing, native_plan, native_problem
 from heinfer.backends.runtime import RingHandle, Runtime
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
@@ -66,10 +65,10 @@ def open_runtime(
     """
     ring = open_ring(typed.parameters, backend) if ring is None else ring
     if backend == "native":
-        return NativeRuntime(typed, ring, options)
-    from heinfer.backends.seal.runtime import TensealRuntime  # noqa: PLC0415
+        return NativeProgram(typed, ring, options)
+    from heinfer.backends.seal.program import TensealProgram  # noqa: PLC0415
 
-    return TensealRuntime(typed, ring)
+    return TensealProgram(typed, ring)
 
 
 def runtime_memory(typed: TypedCircuit, *, backend: str, options: NativeOptions = DEFAULTS) -> Memory:

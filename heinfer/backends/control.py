@@ -6,27 +6,22 @@ from typing import Protocol
 
 
 class RunControl(Protocol):
-    """Of one run, on any backend."""
+    """Of one run, on any backend; the native library's own is one."""
 
     @property
-    def fraction(self) -> float:
-        """How much of it is done, in 0..1."""
+    def done(self) -> int:
+        """How many steps of it are done, of Runtime.steps."""
 
     def cancel(self) -> None:
         """Have it end soon, with CancelledError."""
 
 
 class StepControl:
-    """Of a run that asks between two operations whether to go on."""
+    """Of a run in Python, which asks between two steps whether to go on."""
 
-    def __init__(self, steps: int) -> None:
+    def __init__(self) -> None:
         self.done = 0
         self.is_cancelled = False
-        self._steps = steps
-
-    @property
-    def fraction(self) -> float:
-        return self.done / self._steps
 
     def cancel(self) -> None:
         self.is_cancelled = True

@@ -30,6 +30,10 @@ class Runtime(Protocol):
     def executed(self) -> Counts:
         """Counts of the last run."""
 
+    @property
+    def steps(self) -> int:
+        """Of a run, as its control counts them."""
+
     def load_keys(self, frames: Sequence[KeyFrame]) -> Handle:
         """One client's evaluation keys, expanded; BackendError when the library refuses them.
 

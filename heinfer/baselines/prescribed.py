@@ -14,8 +14,9 @@ from heinfer.brief import brief_repr
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.join import Index
+from heinfer.planner.kernel.accumulators import Accumulators
 from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
-from heinfer.planner.kernel.diagonals import Accumulators, Diagonal, DiagonalProblem, DiagonalSet
+from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem, DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan, Rescale
 
 

@@ -143,7 +143,7 @@ def write(
         head = _head(parameters, int(time()) if created is None else created, seal)
         head += _LENGTH.pack(len(key) if protection is None else len(key) + _TAG_BYTES)
         kept = key if protection is None else encrypted(protection.key(seal), seal, key, head)
-        _put_in_place(path, head + kept + sha256(head + kept).digest())
+        put_in_place(path, head + kept + sha256(head + kept).digest())
     except BaseException:
         if protection is not None and _seal_of(path) != seal:  # else it is in place, and the keyring's is needed
             protection.forget(seal)
@@ -220,7 +220,8 @@ def _head(parameters: Parameters, created: int, seal: Seal) -> bytes:
     )
 
 
-def _put_in_place(path: Path, data: bytes) -> None:
+def put_in_place(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600, all of it or none; OSError when that cannot be."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # mkstemp: mode 0600, O_EXCL
     try:
         with os.fdopen(descriptor, "wb") as file:

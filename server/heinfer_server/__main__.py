@@ -26,11 +26,8 @@ def _serve() -> int:
 
     try:
         run(Settings())
-    except ValidationError as error:
-        print(f"error: {problems_of(error)}", file=sys.stderr)
-        return 2
-    except HeinferError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ValidationError, HeinferError) as error:
+        print(f"error: {problems_of(error) if isinstance(error, ValidationError) else error}", file=sys.stderr)
         return 2
     return 0
 

@@ -7,7 +7,7 @@ from math import inf
 
 from heinfer_server.memory.total import available
 from heinfer_server.service import Service
-from heinfer_server.telemetry.machine import WorkerMemory, disk_bytes, free_disk_bytes
+from heinfer_server.telemetry.machine import WorkerMemory, disk_bytes
 from heinfer_server.telemetry.metrics import Metrics
 
 
@@ -72,5 +72,5 @@ def _look_up(metrics: Metrics, service: Service) -> None:
     metrics.collect(WorkerMemory(lambda: service.workers.pids))
     folder = service.settings.key_folder
     if folder is not None:
-        metrics.look_up("key_disk_free_bytes", "Room on the disk of a KEY_FOLDER", lambda: free_disk_bytes(folder))
-        metrics.look_up("key_disk_bytes", "Size of that disk", lambda: disk_bytes(folder))
+        metrics.look_up("key_disk_free_bytes", "Room on the disk of a KEY_FOLDER", lambda: disk_bytes(folder)[0])
+        metrics.look_up("key_disk_bytes", "Size of that disk", lambda: disk_bytes(folder)[1])

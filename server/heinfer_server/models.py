@@ -15,6 +15,7 @@ from heinfer.formats.bindings import manifest_binding
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.frames import Levels, ciphertexts_length, decode_ciphertexts, keys_length, read_keys
 from heinfer.formats.manifest import Manifest
+from heinfer.formats.residues import CiphertextFrame
 from heinfer.formats.signature import digest_of_file, signer_of
 
 
@@ -111,10 +112,10 @@ class ServedModel:
         """What one client's keys take in a worker."""
         return key_bytes(self.parameters, self.keys.levels, backend)
 
-    def check_inputs(self, body: bytes) -> None:
-        """Raise what decode_ciphertexts raises unless `body` is a frame of inputs as the plan wants them."""
+    def read_inputs(self, body: bytes) -> Sequence[CiphertextFrame]:
+        """The ciphertexts of a frame; raises what decode_ciphertexts does unless it is as the plan wants them."""
         spec = self.bundle.manifest.input
-        decode_ciphertexts(
+        return decode_ciphertexts(
             body,
             self.parameters,
             bytes.fromhex(self.digest),

@@ -11,7 +11,6 @@ from heinfer.errors import (
     BusyError,
     FormatError,
     FrameLengthError,
-    KeySetError,
     ServiceUnavailableError,
     SettingError,
     UploadDigestError,
@@ -65,12 +64,15 @@ STREAMS_OF_A_TENANT = 16
 class Service:
     """Models, registered keys and workers.
 
+    Args:
+        worker: what makes a worker.
+
     Raises:
         SettingError: when one client's keys for a model exceed the memory for keys, the models that of a worker, or
             all of it what there is; or the backend is not installed.
     """
 
-    def __init__(self, settings: Settings, models: Models) -> None:
+    def __init__(self, settings: Settings, models: Models, worker: type[Worker] = Worker) -> None:
         self.backend = choose_backend(None if settings.backend == "auto" else settings.backend)
         options = model_options(
             models, self.backend, NativeOptions(settings.threads, inf, settings.constants_folder), settings.model_memory
@@ -105,11 +107,11 @@ class Service:
             file_bytes=largest_file(models, self.backend),
             parts=_isolation(settings),
         )
-        bundles = tuple(model.bundle for model in models)
-        self._preparation = Setup(bundles, self.backend, options) if settings.constants_folder is not None else None
-        self.setup = WorkerSetup(Setup(bundles, self.backend, only_read(options), confinement))
+        versions = tuple(models)
+        self._preparation = Setup(versions, self.backend, options) if settings.constants_folder is not None else None
+        self.setup = WorkerSetup(Setup(versions, self.backend, only_read(options), confinement))
         workers = [
-            Worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
+            worker(self.setup, settings.evaluation_timeout, self.keys, most_keys) for _ in range(settings.workers)
         ]
         self.workers = WorkerPool(workers, self.metrics, self.latency)
 
@@ -118,19 +120,6 @@ class Service:
         if self._preparation is not None and self.backend == "native":
             await prepare(self._preparation)
         await self.workers.start()
-
-    def require_keys(self, tenant: str, model: ServedModel, key_id: str) -> None:
-        """Require that a tenant has keys registered of the set that the model takes.
-
-        Raises:
-            UnknownKeysError: when there are none under that id (any more).
-            KeySetError: when they are of another set.
-        """
-        if self.keys.find(tenant, key_id).key_set != model.keys.digest:
-            raise KeySetError(
-                "these evaluation keys are of another key set than this version of the model takes: register keys made "
-                "from its manifest"
-            )
 
     async def register(self, tenant: str, key_set: KeySet, body: bytes) -> str:
         """Check a frame of keys and keep it; returns the keys' id, raises what KeySet.check and KeyStore.add raise."""
@@ -235,9 +224,9 @@ class Service:
         await self.jobs.drain(self.settings.drain_seconds)
 
     async def check(self, model: ServedModel, body: bytes, stages: Stages) -> None:
-        """Check a frame of inputs; raises what check_inputs raises."""
+        """Check a frame of inputs; raises what ServedModel.read_inputs does."""
         with stages.timed("check"):
-            await asyncio.to_thread(model.check_inputs, body)
+            await asyncio.to_thread(model.read_inputs, body)
 
 
 def _isolation(settings: Settings) -> frozenset[str]:

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from benchmarks.instructions import ROOT, compiler, measure
+from benchmarks.count.instructions import ROOT, compiler, measure
 
 pytestmark = pytest.mark.slow
 

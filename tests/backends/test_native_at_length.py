@@ -9,7 +9,7 @@ from native_model import NativeModel, assert_as_noisy_as_predicted
 from rings import tiny_parameters
 from twin import Twin, instruction_sets
 
-from heinfer.backends.native import NativeProgram, NativeRing
+from heinfer.backends.native import NativeOptions, NativeProgram, NativeRing
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.formats import bundle
@@ -48,7 +48,7 @@ def test_shipped_networks_give_seals_words_and_scores_within_the_predicted_noise
     image = digits().images[7]
     frames = model.encrypt(image)
     expected = model.on_seal(frames, same_plaintexts=True)
-    exact, hoisting = model.program(exact=True, threads=2), model.program(threads=2)
+    exact, hoisting = model.program(2, exact=True), model.program(2)
     np.testing.assert_array_equal(exact.run(model.words(frames), model.native_keys(exact)), expected)
     got = model.decrypt(hoisting.run(model.words(frames), model.native_keys(hoisting)))
     simulation = model.simulate(image)
@@ -66,7 +66,8 @@ def test_thousands_of_runs_take_no_more_memory():
         # Programs and keys come and go as clients do; so do threads, for they belong to a program.
         if number % 20 == 0:
             threads = 1 + number // 20 % 3
-            program = NativeProgram(TypedCircuit(circuit, parameters, 2, SCALE), ring, threads=threads, exact=True)
+            typed = TypedCircuit(circuit, parameters, 2, SCALE)
+            program = NativeProgram(typed, ring, NativeOptions(threads), exact=True)
             keys = twin.native_keys(ring, program, threads)
         outputs = program.run(inputs, keys)
         if number % 100 == 0:

@@ -11,7 +11,7 @@ from random_circuits import random_circuits
 from rings import tiny_parameters
 from twin import Twin, instruction_sets
 
-from heinfer.backends.native import NativePlan, NativeProgram, NativeRing, native_plan
+from heinfer.backends.native import NativeOptions, NativePlan, NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.fusion import MOST_ADDENDS, MOST_HOISTED, MOST_OPERANDS
 from heinfer.backends.native.instructions import Rotations, Sum, inputs_of, outputs_of, rows_needed, steps_of
 from heinfer.backends.native.waves import MOST_TOGETHER
@@ -162,7 +162,7 @@ def alive_values(plan: NativePlan) -> list[set[int]]:
 @settings(max_examples=50, deadline=None)
 @given(circuit=CIRCUITS, threads=st.integers(1, 3))
 def test_memory_is_what_was_planned(circuit, threads):
-    program = NativeProgram(typed(circuit), NativeRing(PARAMETERS), threads=threads)
+    program = NativeProgram(typed(circuit), NativeRing(PARAMETERS), NativeOptions(threads))
     assert program.run_bytes == program.plan.run_bytes(threads)
     assert program.constant_bytes == program.plan.constant_bytes
     assert all(len(wave) <= MOST_TOGETHER for wave in program.plan.waves)

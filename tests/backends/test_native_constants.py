@@ -13,7 +13,7 @@ from random_circuits import random_circuits
 from rings import tiny_parameters
 from samples import INPUT_SCALE, PARAMETERS, sample_circuit
 
-from heinfer.backends.native import NativeProgram, NativeRing, native_plan
+from heinfer.backends.native import NativeOptions, NativeProgram, NativeRing, native_plan
 from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Sum
 from heinfer.circuit.typed import TypedCircuit
@@ -40,7 +40,7 @@ def test_a_limit_on_constants_changes_no_word_and_is_kept(circuit, share, thread
     typed = TypedCircuit(circuit, TINY, TINY.top_level, SCALE)
     whole = NativeProgram(typed, ring)
     most = int(share * whole.constant_bytes)
-    limited = NativeProgram(typed, ring, threads=threads, most_constant_bytes=most)
+    limited = NativeProgram(typed, ring, NativeOptions(threads, most))
     scalars = native_plan(typed, most_constant_bytes=0).constant_bytes
     assert limited.constant_bytes == limited.plan.constant_bytes <= most + scalars
     assert limited.run_bytes == limited.plan.run_bytes(threads)
@@ -48,9 +48,9 @@ def test_a_limit_on_constants_changes_no_word_and_is_kept(circuit, share, thread
         np.testing.assert_array_equal(mine, theirs)
 
 
-def program_of(folder=None, **limits) -> NativeProgram:
+def program_of(folder=None, **options) -> NativeProgram:
     typed = TypedCircuit(sample_circuit(), PARAMETERS, 1, INPUT_SCALE)
-    return NativeProgram(typed, NativeRing(PARAMETERS), folder=folder, **limits)
+    return NativeProgram(typed, NativeRing(PARAMETERS), NativeOptions(constants_folder=folder, **options))
 
 
 def words(program: NativeProgram) -> np.ndarray:
@@ -101,13 +101,13 @@ def test_a_file_is_written_once_and_mapped_from_then_on(tmp_path):
 
 
 def test_who_does_not_save_maps_what_is_there_and_writes_nothing(tmp_path):
-    expected = words(program_of(tmp_path, saves=False))
+    expected = words(program_of(tmp_path, saves_constants=False))
     assert not list(tmp_path.iterdir())
     program_of(tmp_path)
     (file,) = tmp_path.iterdir()
-    np.testing.assert_array_equal(words(program_of(tmp_path, saves=False)), expected)
+    np.testing.assert_array_equal(words(program_of(tmp_path, saves_constants=False)), expected)
     file.write_bytes(bad := file.read_bytes()[:-1])
-    np.testing.assert_array_equal(words(program_of(tmp_path, saves=False)), expected)
+    np.testing.assert_array_equal(words(program_of(tmp_path, saves_constants=False)), expected)
     assert file.read_bytes() == bad
 
 

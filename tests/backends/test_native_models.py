@@ -21,7 +21,7 @@ def test_an_exact_run_of_a_network_gives_seals_words(model):
     frames = model.encrypt(IMAGE)
     expected = model.on_seal(frames, same_plaintexts=True)
     for threads in (1, 2):
-        program = model.program(exact=True, threads=threads)
+        program = model.program(threads, exact=True)
         np.testing.assert_array_equal(program.run(model.words(frames), model.native_keys(program)), expected)
         assert program.executed.rotations_hoisted == 0
 

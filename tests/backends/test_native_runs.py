@@ -12,7 +12,9 @@ from circuits import SCALE, Builder
 from rings import tiny_parameters
 from twin import Twin
 
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing, Progress
+from heinfer.backends.control import RunControl
+from heinfer.backends.native import NativeKeys, NativeOptions, NativeProgram, NativeRing
+from heinfer.backends.native.library import library
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import BackendError, CancelledError, MissingKeyError
@@ -33,7 +35,7 @@ def chain(length: int) -> Circuit:
 
 
 def loaded(circuit: Circuit, threads: int = 1) -> tuple[NativeProgram, NativeKeys]:
-    program = NativeProgram(TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE), RING, threads=threads)
+    program = NativeProgram(TypedCircuit(circuit, PARAMETERS, LEVEL, SCALE), RING, NativeOptions(threads))
     return program, TWIN.native_keys(RING, program)
 
 
@@ -45,38 +47,38 @@ def resident_bytes() -> int:
 def test_a_run_cancelled_by_another_thread_ends_and_the_next_one_is_right(threads):
     program, keys = loaded(chain(10_000), threads)
     inputs = TWIN.ciphertexts(1, LEVEL)
-    progress, seen, failures = Progress(), [0], []
+    control, seen, failures = library().Control(), [0], []
 
     def run() -> None:
         try:
-            program.run(inputs, keys, progress)
+            program.run(inputs, keys, control)
         except CancelledError as error:
             failures.append(error)
 
     runner = threading.Thread(target=run)
     runner.start()
     while len(seen) < 4 and runner.is_alive():  # the interpreter is free while the library runs
-        if progress.instructions_done > seen[-1]:
-            seen.append(progress.instructions_done)
+        if control.done > seen[-1]:
+            seen.append(control.done)
         time.sleep(0.0005)
-    progress.cancel()
+    control.cancel()
     runner.join()
     assert len(failures) == 1
     assert seen == sorted(seen)
-    assert 0 < seen[-1] <= progress.instructions_done < program.instructions == 10_000
+    assert 0 < seen[-1] <= control.done < program.steps == 10_000
     short, short_keys = loaded(chain(5), threads)
     with pytest.raises(CancelledError):
         short.run(inputs, short_keys, cancelled())
     expected = TWIN.on_seal(short.typed.circuit, inputs, LEVEL, SCALE)
-    done = Progress()
+    done = library().Control()
     np.testing.assert_array_equal(short.run(inputs, short_keys, done), expected)
-    assert done.instructions_done == short.instructions == 5
+    assert done.done == short.steps == 5
 
 
-def cancelled() -> Progress:
-    progress = Progress()
-    progress.cancel()
-    return progress
+def cancelled() -> RunControl:
+    control = library().Control()
+    control.cancel()
+    return control
 
 
 def test_cancelled_runs_leave_nothing_behind():
@@ -86,11 +88,11 @@ def test_cancelled_runs_leave_nothing_behind():
 
     def cancel_some(count: int) -> None:
         for number in range(count):
-            progress = Progress()
-            timer = threading.Timer(0.0005 * (number % 5), progress.cancel)
+            control = library().Control()
+            timer = threading.Timer(0.0005 * (number % 5), control.cancel)
             timer.start()
             try:
-                program.run(inputs, keys, progress)
+                program.run(inputs, keys, control)
                 ends[None] += 1  # the timer came late
             except CancelledError:
                 ends[CancelledError] += 1

@@ -13,12 +13,24 @@ from small_model import small_model
 from tiny_model import overflowing_bundle, tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks import accuracy, floor, latency, plans, plots, prediction, primitives, startup, sweep
-from benchmarks import range as beyond
 from benchmarks.__main__ import app
-from benchmarks.pictures import FAMILIES, pictures
-from benchmarks.records import plan_record, spread
-from benchmarks.resumable import ImageResult, ResultsFile
+from benchmarks.count import sweep
+from benchmarks.draw.prediction import draw_prediction
+from benchmarks.draw.sweep import draw_sweep
+from benchmarks.measure import (
+    accuracy,
+    latency,
+    lower_bound,
+    plan_by_backend,
+    prediction,
+    primitives,
+    startup,
+)
+from benchmarks.measure import range as beyond
+from benchmarks.support import networks
+from benchmarks.support.pictures import FAMILIES, pictures
+from benchmarks.support.records import plan_record, spread
+from benchmarks.support.resumable import ImageResult, ResultsFile
 from heinfer import zoo
 from heinfer.backends.native import NativePlan, native_plan
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table
@@ -48,6 +60,8 @@ COMMON = {
     "key_bytes",
     "upload_bytes",
     "download_bytes",
+    "machine",
+    "date",
 }
 TIMES = {"eval_seconds"}
 
@@ -59,7 +73,7 @@ def run(*arguments: str) -> int:
 @pytest.fixture
 def twenty(monkeypatch):
     shipped = zoo.digits()
-    monkeypatch.setattr(accuracy, "mnist_test", lambda: Images(shipped.images, shipped.labels))
+    monkeypatch.setattr(networks, "mnist_test", lambda _: Images(shipped.images, shipped.labels))
 
 
 def results(path) -> list[int]:
@@ -120,14 +134,14 @@ def test_latency_is_a_ratio_within_one_run(tmp_path, monkeypatch):
 def test_prediction_compares_every_shipped_model_with_two_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "SWEEPS", 1)
     monkeypatch.setattr(prediction, "EVALUATIONS", 2)
-    monkeypatch.setattr(prediction, "BUNDLES", tmp_path)
+    monkeypatch.setattr(networks, "BUNDLES", tmp_path)
     for name in ("one", "two"):
         bundle.save(tiny_bundle(name), tmp_path / f"{name}.heinfer")
     assert run("prediction", "--json", str(tmp_path / "prediction.json")) == 0
     records = json.loads((tmp_path / "prediction.json").read_text())
     assert [record["network"] for record in records] == ["one", "two"]
     for record in records:
-        assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "machine", "date", "shipped_machine"}
+        assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "shipped_machine"}
         assert (record["eval_cpu_seconds"]["n"], record["seal_rotation_cpu_seconds"]["n"]) == (2, 4)
         measured = record["eval_cpu_seconds"]["median"]
         for table in ("calibrated", "shipped"):
@@ -144,7 +158,7 @@ def test_prediction_uses_the_table_of_the_same_run_and_the_shipped_one(tmp_path,
     monkeypatch.setattr(prediction.Calibration, "table", lambda _: made_up)
     monkeypatch.setattr(prediction, "SWEEPS", 1)
     monkeypatch.setattr(prediction, "EVALUATIONS", 1)
-    monkeypatch.setattr(prediction, "BUNDLES", tmp_path)
+    monkeypatch.setattr(networks, "BUNDLES", tmp_path)
     bundle.save(tiny_bundle(), tmp_path / "tiny.heinfer")
     run("prediction", "--json", str(tmp_path / "prediction.json"))
     (record,) = json.loads((tmp_path / "prediction.json").read_text())
@@ -160,72 +174,56 @@ def swept(tmp_path_factory):
     """Records of a sweep over a small network, and the requirements that it was compiled for."""
     requirements = []
 
-    def compile_small(case):
-        requirements.append(case.requirements)
-        return small_model(case.requirements)
+    def compile_small(_module, _name, asked):
+        requirements.append(asked)
+        return small_model(asked)
 
     out = tmp_path_factory.mktemp("sweep") / "sweep.json"
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(sweep, "BATCHES", (1, 4))
         patched.setattr(sweep, "KEY_LIMITS", (math.inf, 6e6))
-        patched.setattr(sweep, "EVALUATIONS", 2)
-        patched.setattr(sweep.Case, "compile", compile_small)
+        patched.setattr(sweep, "compile_on_digits", compile_small)
         patched.setattr(sweep, "RANKS", (2,))
         assert run("sweep", "--json", str(out)) == 0
     return json.loads(out.read_text()), requirements
 
 
-def test_sweep_times_every_plan_beside_that_of_one_image(swept):
-    records, _ = swept
-    assert [record["curve"] for record in records] == ["batch"] * 2 + ["key limit"] * 2 + ["upload limit"] * 2 + [
-        "rank"
-    ] * 2
-    assert [record.get("rank") for record in records[-2:]] == [2, "not factorized"]
-    for record in records:
-        assert record.keys() >= COMMON | TIMES | {"eval_cpu_seconds", "predicted_milliseconds", "machine", "weights"}
-        assert record["eval_cpu_seconds"]["n"] == 2
-        seconds = record["eval_cpu_seconds"]["median"]
-        assert record["images_per_second"] == pytest.approx(record["batch"] / seconds, rel=1e-2)
-        assert record["upload_bytes_an_image"] == round(record["upload_bytes"] / record["batch"])
-    single, four, *_ = records
-    assert (single["batch"], four["batch"]) == (1, 4)
-    assert single["ratio_to_batch_1"] == 1
-    assert four["key_bytes_an_image"] == round(four["key_bytes"] / 4)
-
-
-def test_sweep_measures_equal_requirements_once(swept):
+def test_sweep_counts_and_predicts_every_plan(swept):
     records, requirements = swept
-    assert (
-        len(requirements) == len(set(requirements)) + 2 == 6
-    )  # one image, a batch, fewer keys, any upload; two further networks
+    curves = ["batch"] * 2 + ["key limit"] * 2 + ["upload limit"] * 2 + ["rank"] * 2
+    assert [record["curve"] for record in records] == curves
+    assert [record.get("rank") for record in records[-2:]] == [2, "not factorized"]
+    assert [record["batch"] for record in records[:2]] == [1, 4]
+    for record, asked in zip(records, requirements, strict=True):
+        report = small_model(asked).report
+        assert (record["rotations"], record["key_bytes"]) == (report.counts.rotations, report.key_bytes)
+        assert record["upload_bytes"] == report.upload_bytes
+        assert record["predicted_milliseconds"] == pytest.approx(report.predicted["tenseal"], abs=0.1)
+        rotation = cost_table(record["ring_degree"])("rotation", record["levels"])
+        assert record["predicted_ratio_to_seal_rotation"] == pytest.approx(
+            record["predicted_milliseconds"] / rotation, rel=0.05
+        )
+
+
+def test_sweep_compiles_as_required(swept):
+    _, requirements = swept
     assert {asked.limits.upload_bytes / asked.batch for asked in requirements} == {300_000, math.inf}
-    single, *others = (record for record in records if record["batch"] == 1)
-    assert [single | {"curve": record["curve"]} == record for record in others] == [
-        True,
-        False,
-        True,
-        False,
-        False,
-        False,
-    ]
+    assert {asked.limits.key_bytes for asked in requirements} == {6e6, math.inf}
+    asked = replace(sweep.REQUIREMENTS, batch=4, limits=NO_LIMITS)
+    model = networks.compile_on_digits(networks.random_module(sweep.NETWORK), sweep.NETWORK, asked)
+    assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)
 
 
 def test_sweep_says_how_good_every_rank_is_when_a_trained_network_is_given(tmp_path, monkeypatch):
     plain = reference(sweep.UNFACTORIZED).build().eval()
     monkeypatch.setattr(sweep, "load", lambda name, path: plain if (name, path.name) == ("mnist-plain", "a") else None)
-    monkeypatch.setattr(sweep, "mnist_test", lambda _dir: digits())
-    monkeypatch.setattr(sweep, "_measured", lambda cases: (case.facts for case in cases))
+    monkeypatch.setattr(networks, "mnist_test", lambda _dir: digits())
+    monkeypatch.setattr(sweep, "_counted", lambda *_: {})
     run("sweep", "--json", str(tmp_path / "sweep.json"), "--checkpoint", "a")
     records = [record for record in json.loads((tmp_path / "sweep.json").read_text()) if "rank" in record]
     assert [record["rank"] for record in records] == [*sweep.RANKS, "not factorized"]
     assert {record["weights"] for record in records} == {"trained"}
     assert records[-1]["accuracy"] == evaluate(plain, digits().images, digits().labels)
-
-
-def test_a_case_is_compiled_as_required():
-    requirements = replace(sweep.REQUIREMENTS, batch=4, limits=NO_LIMITS)
-    model = sweep.Case("batch", requirements, {}, reference(sweep.NETWORK).build().eval()).compile()
-    assert (model.manifest.name, model.manifest.batch) == ("mnist-ffconv", 4)
 
 
 # Plots ---------------------------------------------------------------------------------------------
@@ -249,7 +247,6 @@ def swept_record(curve: str, **changes) -> dict:
         "curve": curve,
         "network": "net",
         "ring_degree": 8192,
-        "machine": "one, 2 cores; Linux",
         "batch": 1,
         "max_key_bytes": "none",
         "max_upload_bytes": 300_000,
@@ -257,12 +254,7 @@ def swept_record(curve: str, **changes) -> dict:
         "keys": 12,
         "key_bytes": 22e6,
         "upload_bytes": 230_000,
-        "key_bytes_an_image": 22e6,
-        "upload_bytes_an_image": 230_000,
-        "images_per_second": 5.0,
-        "ratio_to_batch_1": 1.0,
-        "eval_cpu_seconds": {"median": 0.2, "min": 0.19, "max": 0.21, "n": 5},
-        "seal_rotation_cpu_seconds": {"median": 0.01, "min": 0.01, "max": 0.01, "n": 10},
+        "predicted_milliseconds": 190.0,
         "predicted_ratio_to_seal_rotation": 19.0,
     }
     return record | changes
@@ -270,9 +262,9 @@ def swept_record(curve: str, **changes) -> dict:
 
 SWEEP = [
     swept_record("batch"),
-    swept_record("batch", batch=64, images_per_second=30.0, ratio_to_batch_1=6.0, key_bytes_an_image=50_000, keys=5),
+    swept_record("batch", batch=64, predicted_ratio_to_seal_rotation=190.0, key_bytes=3.2e6, keys=5),
     swept_record("key limit"),
-    swept_record("key limit", max_key_bytes=16e6, keys=9, key_bytes=16e6),
+    swept_record("key limit", max_key_bytes=16e6, keys=9, key_bytes=16e6, rotations=45),
     swept_record("upload limit"),
     swept_record("upload limit", max_upload_bytes="none", upload_bytes=460_000, rotations=30),
     swept_record("rank", rank=4, accuracy=0.97),
@@ -281,24 +273,22 @@ SWEEP = [
 
 
 def test_the_plot_of_a_sweep_shows_what_the_records_say():
-    figure = plots.draw_sweep(SWEEP)
-    assert figure.get_suptitle() == "net, N = 8192: processor time of one thread, one, 2 cores"
+    figure = draw_sweep(SWEEP)
     speed, size, keys, upload, ranks = ([text.get_text() for text in axes.texts] for axes in figure.axes)
     assert ranks == ["39 rotations, 97.0 %", "48 rotations, 99.2 %"]
     assert [label.get_text() for label in figure.axes[4].get_yticklabels()] == ["rank 4", "not factorized"]
-    assert speed == ["1.0x", "6.0x"]
-    assert size == ["22,000", "230", "230", "50"]
-    assert keys == ["12 keys", "9 keys"]
+    assert speed == ["1.0x", "6.4x"]
+    assert size == ["22,000", "230", "50", "4"]
+    assert keys == ["12, 39", "9, 45"]
     assert upload == [
-        "200 ms, 39 rotations, 230 kB",
+        "19.0, 39 rotations, 230 kB",
         "at most 300 kB of input",
-        "200 ms, 30 rotations, 460 kB",
+        "19.0, 30 rotations, 460 kB",
         "no limit",
     ]
-    measured, predicted = figure.axes[2].lines
-    assert list(measured.get_xdata()) == [22, 16]
-    assert list(measured.get_ydata()) == pytest.approx([200] * 2)
-    assert list(predicted.get_ydata()) == pytest.approx([190] * 2)
+    (line,) = figure.axes[2].lines
+    assert list(line.get_xdata()) == [22, 16]
+    assert list(line.get_ydata()) == [19, 19]
 
 
 def test_plots_are_drawn_of_the_results_that_there_are(tmp_path):
@@ -317,7 +307,7 @@ def test_plots_are_drawn_of_the_results_that_there_are(tmp_path):
 
 
 def test_the_plot_of_predictions_has_bars_as_long_as_the_records_say():
-    figure = plots.draw_prediction([PREDICTION, PREDICTION | {"network": "other"}])
+    figure = draw_prediction([PREDICTION, PREDICTION | {"network": "other"}])
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["net, N = 8192", "other, N = 8192"]
     bars = [bar for container in figure.axes[0].containers for bar in getattr(container, "patches", ())]
     ends = {row: max(bar.get_x() + bar.get_width() for bar in bars if round(bar.get_y()) == row) for row in range(3)}
@@ -363,9 +353,9 @@ def overflowing(tmp_path, monkeypatch):
     """The benchmark of one model that ships, which dark images of a test set do not overflow; a run of it."""
     bundle.save(overflowing_bundle("over"), tmp_path / "over.heinfer")
     dark = np.random.default_rng(0).integers(60, 80, (8, 4, 4)).astype(np.uint8)
-    monkeypatch.setattr(beyond, "BUNDLES", tmp_path)
+    monkeypatch.setattr(networks, "BUNDLES", tmp_path)
     monkeypatch.setattr(beyond, "bundle_file", lambda name: tmp_path / f"{name}.heinfer")
-    monkeypatch.setattr(beyond, "mnist_test", lambda: Images(dark, np.zeros(8, dtype=np.int64)))
+    monkeypatch.setattr(networks, "mnist_test", lambda _: Images(dark, np.zeros(8, dtype=np.int64)))
     monkeypatch.setattr(beyond, "PICTURES", 40)
     out = tmp_path / "range.json"
     return out, lambda: run("range", "--json", str(out), "--images", "20", "--tests", "8")
@@ -454,14 +444,14 @@ def test_primitives_sets_every_native_operation_beside_that_of_seal(tmp_path, mo
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
-def test_floor_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeypatch):
-    monkeypatch.setattr(floor, "ROUNDS", 2)
-    monkeypatch.setattr(floor, "BUNDLES", tmp_path)
+def test_lower_bound_counts_what_an_evaluation_must_read_and_compute(tmp_path, monkeypatch):
+    monkeypatch.setattr(lower_bound, "ROUNDS", 2)
+    monkeypatch.setattr(networks, "BUNDLES", tmp_path)
     shutil.copy(zoo.BUNDLES / "mnist-ffconv.heinfer", tmp_path)
-    assert run("floor", "--json", str(tmp_path / "floor.json")) == 0
-    (record,) = json.loads((tmp_path / "floor.json").read_text())
+    assert run("lower-bound", "--json", str(tmp_path / "lower-bound.json")) == 0
+    (record,) = json.loads((tmp_path / "lower-bound.json").read_text())
     assert record.keys() >= COMMON | TIMES
-    assert record["floor_seconds"] == max(record["streaming_seconds"], record["arithmetic_seconds"])
+    assert record["lower_bound_seconds"] == max(record["streaming_seconds"], record["arithmetic_seconds"])
     assert record["streamed_bytes"] == record["streamed_key_bytes"] + record["streamed_plaintext_bytes"]
     assert record["streamed_key_bytes"] == 8 * 8192 * sum(
         (level + 1) * (level + 2) for level in plan_of(zoo.BUNDLES / "mnist-ffconv.heinfer").typed.key_levels.values()
@@ -494,9 +484,9 @@ def test_fairness_asks_beside_one_set_of_keys_and_beside_many(tmp_path):
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="heinfer-native is not built")
-def test_plans_sets_those_of_both_tables_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setattr(plans, "ROUNDS", 2)
-    assert run("plans", "--json", str(tmp_path / "plans.json"), "--network", "mnist-ffconv") == 0
+def test_plan_by_backend_sets_those_of_both_tables_side_by_side(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_by_backend, "ROUNDS", 2)
+    assert run("plan-by-backend", "--json", str(tmp_path / "plans.json"), "--network", "mnist-ffconv") == 0
     seal, native = json.loads((tmp_path / "plans.json").read_text())
     assert (seal["cost_table"], native["cost_table"]) == ("tenseal", "native")
     for record in (seal, native):

@@ -13,13 +13,13 @@ import heinfer
 from benchmarks.peers.comparison import PREPROCESSING, precision_bits, weights
 from benchmarks.peers.environment import PeerError, driven
 from benchmarks.peers.networks import scores, tutorial
-from heinfer.backends.native import is_installed
+from heinfer.backends.native import native_problem
 from heinfer.formats import bundle
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.skipif(not is_installed(), reason="heinfer-native is not built")
+@pytest.mark.skipif(native_problem() is not None, reason="heinfer-native is not built")
 def test_a_driven_process_gives_the_networks_scores(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = tutorial()

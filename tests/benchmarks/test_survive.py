@@ -14,10 +14,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.ports import free_port
-from benchmarks.survive import proxy
-from benchmarks.survive.caller import WAYS
-from benchmarks.survive.command import LIVES
+from benchmarks.soak.survive import proxy
+from benchmarks.soak.survive.caller import WAYS
+from benchmarks.soak.survive.command import LIVES
+from benchmarks.support.ports import free_port
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import heinfer
 import heinfer_client
 import heinfer_server
 from heinfer.backends import open_runtime
-from heinfer.backends.seal import runtime as seal
+from heinfer.backends.seal import program as seal
 from heinfer.ckks import evaluation, secret
 from heinfer.errors import FormatError, ServiceError
 from heinfer.formats.frames import decode_ciphertexts, decode_keys, encode_ciphertexts
@@ -95,7 +95,7 @@ def test_what_comes_to_a_loader_is_what_the_writer_made():
         given = [
             ast.unparse(call.args[0])
             for file, tree in by_file.items()
-            if file in ("heinfer/backends/seal/runtime.py", "heinfer/measurement/tenseal.py")
+            if file in ("heinfer/backends/seal/program.py", "heinfer/measurement/tenseal.py")
             for _, call in calls(tree, name)
         ]
         assert given

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import httpx
 import numpy as np
 import pytest
+from command_line import run
 from PIL import Image
 from small_model import small_model
 from tiny_model import tiny_bundle
@@ -30,12 +31,6 @@ from heinfer_cli.main import app
 from heinfer_cli.options import parse_bytes
 
 VERBS = ("train", "compile", "plan", "calibrate", "serve", "predict", "keys", "demo")
-
-
-def run(*arguments: str) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"})
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result.exit_code, result.stdout, result.stderr
 
 
 @pytest.fixture

@@ -4,10 +4,14 @@ import asyncio
 import gzip
 import itertools
 import socket
+import ssl
 import subprocess
 import tracemalloc
 import zlib
 from collections import deque
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import httpx
 import numpy as np
@@ -18,7 +22,7 @@ from hypothesis import strategies as st
 from tiny_model import tiny_bundle
 from typer.testing import CliRunner
 
-from heinfer.errors import InsecureConnectionError, ServiceError, ServiceUnavailableError, SettingError
+from heinfer.errors import ImageError, InsecureConnectionError, ServiceError, ServiceUnavailableError, SettingError
 from heinfer_cli.main import app
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client.address import _is_loopback
@@ -39,15 +43,19 @@ def _alone(monkeypatch):
 
 
 def opened(url: str, **arguments: object) -> None:
-    """Fetch the manifest, with both clients."""
+    """Fetch the manifest, and no more as an image does not fit, with both clients."""
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._run(client._session._open())
+            with pytest.raises(ImageError):
+                await client.encrypt_and_predict(np.zeros(1))
+            assert client.manifest == MODEL.manifest
 
     asyncio.run(use())
     with Client(url, model="tiny", **arguments) as client:
-        client._run(client._session._open())
+        with pytest.raises(ImageError):
+            client.encrypt_and_predict(np.zeros(1))
+        assert client.manifest == MODEL.manifest
 
 
 def refusal(error: type[Exception], url: str, **arguments: object) -> str:
@@ -56,11 +64,11 @@ def refusal(error: type[Exception], url: str, **arguments: object) -> str:
 
     async def use() -> None:
         async with AsyncClient(url, model="tiny", **arguments) as client:
-            await client._run(client._session._open())
+            await client.prepare()
 
     def use_other() -> None:
         with Client(url, model="tiny", **arguments) as client:
-            client._run(client._session._open())
+            client.prepare()
 
     for call in (lambda: asyncio.run(use()), use_other):
         with pytest.raises(error) as caught:
@@ -163,6 +171,47 @@ def test_a_proxy_passes_on(monkeypatch):
         monkeypatch.setenv("HTTP_PROXY", proxy.removeprefix("http://"))  # as curl takes it too
         opened("http://service:8000")
     assert asked == ["http://service:8000/models/tiny/manifest"] * 2
+
+
+def test_a_proxy_that_is_reached_by_tls_sees_tls_only(monkeypatch, authority, signed):
+    """TLS in TLS: what goes to the service is encrypted once more."""
+    seen, targets = [], []
+
+    def passed(source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(1 << 16):
+                seen.append(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    class Tunnel(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None: ...
+
+        def do_CONNECT(self) -> None:
+            targets.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as service:
+                back = Thread(target=passed, args=(service, self.connection))
+                back.start()
+                passed(self.connection, service)
+                back.join()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(signed.certificate, signed.key)
+    with answering(body(MANIFEST), signed) as url, ThreadingHTTPServer(("127.0.0.1", 0), Tunnel) as proxy:
+        proxy.socket = context.wrap_socket(proxy.socket, server_side=True)
+        thread = Thread(target=proxy.serve_forever, args=(0.02,))
+        thread.start()
+        monkeypatch.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.server_address[1]}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.ca))
+        try:
+            opened(url, timeout=20)
+        finally:
+            proxy.shutdown()
+        thread.join()
+    assert targets == [url.removeprefix("https://")] * 2
+    assert b"HTTP" not in b"".join(seen)
 
 
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h"])

@@ -258,7 +258,7 @@ def test_a_result_that_is_none_is_refused(running, change):
     with Client(URL, model="tiny", transport=running.transport) as honest:
         honest.prepare()
         ready, body = honest._session._ready, Owner(MODEL).inputs(IMAGE)
-        query = {"model": "tiny", "manifest": ready.version.digest, "keys": ready.key_id}
+        query = {"model": "tiny", "manifest": ready.codec.digest, "keys": ready.key_id}
         good = running.http.post("/infer", params=query, content=body).content
     with scripted(served(infer)) as client, pytest.raises(ServiceError, match=r"no result of this model|longer than"):
         client.encrypt_and_predict(IMAGE)

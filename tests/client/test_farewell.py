@@ -71,7 +71,8 @@ def test_so_does_the_twin(running):
     async def use() -> None:
         async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
             await client.encrypt_and_predict(IMAGE)
-            assert (await client._http.get(f"{URL}/keys")).json()["keys"][before:]
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(running.app)) as http:
+                assert (await http.get(f"{URL}/keys")).json()["keys"][before:]
         await client.aclose()
 
     running.portal.call(use)
@@ -194,17 +195,23 @@ def test_two_seconds_are_for_all_of_them(running):
 
 def test_the_twin_waits_no_longer(running):
     class Hangs(httpx.ASGITransport):
+        is_closed = False
+
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             if request.method == "DELETE":
                 await asyncio.sleep(3 * FAREWELL_SECONDS)
             return await super().handle_async_request(request)
 
+        async def aclose(self) -> None:
+            self.is_closed = True
+
     async def use() -> float:
-        client = AsyncClient(URL, model="tiny", transport=Hangs(running.app))
+        transport = Hangs(running.app)
+        client = AsyncClient(URL, model="tiny", transport=transport)
         await client.encrypt_and_predict(IMAGE)
         began = time.monotonic()
         await client.aclose()
-        assert client._http.is_closed
+        assert transport.is_closed
         return time.monotonic() - began
 
     assert running.portal.call(use) < FAREWELL_SECONDS + 0.5

@@ -17,7 +17,7 @@ from in_process import URL, Recorded, RunningService, running_service
 from tiny_model import FACTOR, WEIGHTS, cleartext_scores, overflowing_bundle, tiny_bundle
 from typer.testing import CliRunner
 
-from benchmarks.wrapping import wrapped
+from benchmarks.support.wrapping import wrapped
 from heinfer.circuit.interpret import run
 from heinfer.compiler.compile import compile_network
 from heinfer.errors import MissingScoresError, OutOfRangeError, OutOfRangeWarning, SettingError

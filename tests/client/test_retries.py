@@ -26,9 +26,11 @@ from heinfer.errors import (
     UnknownUploadError,
     WorkerFailedError,
 )
-from heinfer_client import AsyncClient, Client, jobs, retries, upload
-from heinfer_client.messages import Flow, Pause, Reply, Request
-from heinfer_client.retries import Budget, Patience, Tries, ask
+from heinfer_client import AsyncClient, Client, budget, jobs, retries, upload
+from heinfer_client.blocking_connections import at_once
+from heinfer_client.budget import Budget
+from heinfer_client.messages import Reply, Request
+from heinfer_client.retries import Tries
 
 MODEL = tiny_bundle()
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -212,31 +214,38 @@ BUSY = Reply(429, json.dumps({"code": "busy", "detail": "full"}).encode(), retry
 GOOD = Reply(200, b"")
 
 
-def asked(seconds: float, clock: Clock) -> Flow[Reply]:
-    return ask(Request("GET", "/"), Tries(Patience(seconds, Budget(clock))))
+class Scripted:
+    """Connections that give replies one after the other, and by whose clock nothing but pauses takes time."""
+
+    def __init__(self, timeout: float, bucket: Budget, replies: list[Reply], clock: Clock) -> None:
+        self.timeout = timeout
+        self.budget = bucket
+        self.pauses: list[float] = []
+        self._replies = iter(replies)
+        self._clock = clock
+
+    async def send(self, _request: Request) -> Reply:
+        return next(self._replies)
+
+    async def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self._clock.now += seconds
 
 
-def driven(flow: Flow[Reply], replies: list[Reply], clock: Clock) -> tuple[Reply | None, list[float]]:
-    """The reply that a flow ends with, None when it gives up, and the pauses that it made."""
-    pauses = []
-    step = next(flow)
+def asked(
+    seconds: float, replies: list[Reply], clock: Clock, bucket: Budget | None = None
+) -> tuple[Reply | None, list[float]]:
+    """The reply that is got in the end, None when it is given up, and the pauses that are made."""
+    connections = Scripted(seconds, bucket or Budget(clock), replies, clock)
     try:
-        while True:
-            if isinstance(step, Pause):
-                pauses.append(step.seconds)
-                clock.now += step.seconds
-                step = flow.send(None)
-            else:
-                step = flow.send(replies.pop(0))
-    except StopIteration as stop:
-        return stop.value, pauses
+        return at_once(Tries(connections).ask(Request("GET", "/"))), connections.pauses
     except ServiceUnavailableError:
-        return None, pauses
+        return None, connections.pauses
 
 
 @pytest.mark.parametrize("refusal", [BUSY, Reply(503, PAGE, retry_after="3"), Reply(429, PAGE, retry_after="3")])
 def test_the_client_comes_back_when_it_is_told_to(clock, refusal):
-    reply, pauses = driven(asked(60, clock), [refusal, refusal, GOOD], clock)
+    reply, pauses = asked(60, [refusal, refusal, GOOD], clock)
     assert reply is GOOD
     assert all(3 <= pause <= 3 + retries.LONGEST_PAUSE / 2 for pause in pauses)
     assert len(set(pauses)) == 2
@@ -244,19 +253,19 @@ def test_the_client_comes_back_when_it_is_told_to(clock, refusal):
 
 def test_a_date_to_come_back_at_is_kept(clock):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
-    _, (pause,) = driven(asked(60, clock), [Reply(503, PAGE, retry_after=date), GOOD], clock)
+    _, (pause,) = asked(60, [Reply(503, PAGE, retry_after=date), GOOD], clock)
     assert 15 < pause < 25
 
 
 @pytest.mark.parametrize("header", ["", "soon", "-1", "1e9", "0", "9" * 30, "Wed, 21 Oct 2015 07:28:00 GMT"])
 def test_a_header_that_makes_no_sense_is_waited_for_as_none(clock, header):
-    _, pauses = driven(asked(60, clock), [Reply(429, b"", retry_after=header), GOOD], clock)
+    _, pauses = asked(60, [Reply(429, b"", retry_after=header), GOOD], clock)
     assert retries.FIRST_PAUSE / 2 <= pauses[0] <= retries.FIRST_PAUSE
 
 
 def test_the_client_gives_up_before_its_time_is_over(clock):
     began = clock.now
-    reply, pauses = driven(asked(10, clock), [BUSY] * 9, clock)
+    reply, pauses = asked(10, [BUSY] * 9, clock)
     assert reply is None
     assert len(pauses) in (2, 3)
     assert clock.now - began < 10
@@ -264,11 +273,11 @@ def test_the_client_gives_up_before_its_time_is_over(clock):
 
 @pytest.mark.parametrize("header", ["3600", "999999"])
 def test_who_is_put_off_beyond_its_time_hears_it_at_once(clock, header):
-    assert driven(asked(60, clock), [Reply(503, PAGE, retry_after=header)], clock) == (None, [])
+    assert asked(60, [Reply(503, PAGE, retry_after=header)], clock) == (None, [])
 
 
 def test_a_busy_service_is_waited_for_as_long_as_there_is_time(clock):
-    reply, pauses = driven(asked(900, clock), [BUSY] * 60 + [GOOD], clock)
+    reply, pauses = asked(900, [BUSY] * 60 + [GOOD], clock)
     assert reply is GOOD
     assert len(pauses) == 60
 
@@ -286,17 +295,17 @@ def test_a_pause_is_what_is_wanted_and_never_much_longer(pauses, wanted):
 @given(st.lists(st.sampled_from(["retry", "answer", "second"]), max_size=400))
 def test_a_client_never_adds_more_than_its_budget(events):
     clock = Clock()
-    budget = Budget(clock)
+    bucket = Budget(clock)
     taken = answers = seconds = 0
     for event in events:
-        taken += event == "retry" and budget.take()
+        taken += event == "retry" and bucket.take()
         answers += event == "answer"
         seconds += event == "second"
         clock.now += event == "second"
         if event == "answer":
-            budget.earn()
-        earned = retries.EARNED_BY_ANSWER * answers + retries.EARNED_BY_SECOND * seconds
-        assert taken <= retries.CAPACITY + earned + 1e-6
+            bucket.earn()
+        earned = budget.EARNED_BY_ANSWER * answers + budget.EARNED_BY_SECOND * seconds
+        assert taken <= budget.CAPACITY + earned + 1e-6
 
 
 @pytest.mark.usefixtures("in_haste")
@@ -310,7 +319,7 @@ def test_a_sick_service_is_not_asked_thrice_as_much(running):
             with pytest.raises(ServiceUnavailableError) as caught:
                 client.encrypt_and_predict(IMAGE)
             texts.append(str(caught.value))
-        assert transport.count("/infer") <= 100 + retries.CAPACITY + 10
+        assert transport.count("/infer") <= 100 + budget.CAPACITY + 10
         assert "given up after" in texts[0]
         assert "too much that this client has asked of late was in vain" in texts[-1]
         transport.answers = {}
@@ -318,16 +327,16 @@ def test_a_sick_service_is_not_asked_thrice_as_much(running):
 
 
 def test_a_budget_is_shared_by_threads(clock):
-    budget = Budget(clock)
+    bucket = Budget(clock)
     with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(lambda _: budget.take(), range(500))) == retries.CAPACITY
+        assert sum(pool.map(lambda _: bucket.take(), range(500))) == budget.CAPACITY
 
 
 def test_a_busy_service_costs_nothing_of_it(clock, monkeypatch):
-    monkeypatch.setattr(retries, "EARNED_BY_SECOND", 0.0)
-    budget = Budget(clock)
-    driven(ask(Request("GET", "/"), Tries(Patience(900, budget))), [BUSY] * 60 + [GOOD], clock)
-    assert sum(budget.take() for _ in range(500)) == retries.CAPACITY
+    monkeypatch.setattr(budget, "EARNED_BY_SECOND", 0.0)
+    bucket = Budget(clock)
+    asked(900, [BUSY] * 60 + [GOOD], clock, bucket)
+    assert sum(bucket.take() for _ in range(500)) == budget.CAPACITY
 
 
 # Several services that do not share keys -------------------------------------------------------

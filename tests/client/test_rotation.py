@@ -275,7 +275,7 @@ def test_who_predicts_while_others_rotate_is_always_right(running):
             time.sleep(0.05)
         is_over.set()
         assert sum(call.result(60) for call in calls) > 0
-        assert len(client._session.registrations._retired) == 0
+        assert len(client._connections.registrations._retired) == 0
 
 
 def test_a_service_that_does_not_forget_is_told_again_when_the_client_closes(running, path):

@@ -111,6 +111,7 @@ def test_a_thread_that_fails_to_prepare_leaves_it_to_the_next(running, monkeypat
 def test_who_closes_a_client_ends_what_others_do_with_a_typed_error(running):
     class Tells(Recorded):
         is_under_way = Event()
+        is_closed = False
 
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if request.url.path == "/infer":
@@ -118,30 +119,45 @@ def test_who_closes_a_client_ends_what_others_do_with_a_typed_error(running):
                 time.sleep(0.2)
             return super().handle_request(request)
 
-    client = Client(URL, model="tiny", transport=Tells(running.transport))
+        def close(self) -> None:
+            self.is_closed = True
+
+    transport = Tells(running.transport)
+    client = Client(URL, model="tiny", transport=transport)
     with ThreadPoolExecutor(4) as pool:
         calls = [pool.submit(client.encrypt_and_predict_many, IMAGES) for _ in range(4)]
         assert Tells.is_under_way.wait(60)
-        http = client._connections._http
         client.close()
+        assert not transport.is_closed
         for call in calls:
             with pytest.raises(SettingError, match="this client is closed"):
                 call.result(60)
-    assert http.is_closed
+    assert transport.is_closed
     client.close()
 
 
 def test_so_does_who_closes_the_asynchronous_one(running):
+    class Tells(httpx.ASGITransport):
+        is_under_way = is_closed = False
+
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            self.is_under_way |= request.url.path == "/infer"
+            return await super().handle_async_request(request)
+
+        async def aclose(self) -> None:
+            self.is_closed = True
+
     async def use() -> None:
-        client = AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app))
-        await client.prepare()
+        transport = Tells(running.app)
+        client = AsyncClient(URL, model="tiny", transport=transport)
         calls = [asyncio.create_task(client.encrypt_and_predict_many(IMAGES)) for _ in range(4)]
-        while not client._calls:
-            await asyncio.sleep(0)
+        while not transport.is_under_way:
+            await asyncio.sleep(0.001)
         await client.aclose()
+        assert not transport.is_closed
         for outcome in await asyncio.gather(*calls, return_exceptions=True):
             assert isinstance(outcome, SettingError)
-        assert client._http.is_closed
+        assert transport.is_closed
 
     running.portal.call(use)
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from random_networks import SEEDS
 from small_model import NETWORK, PIXELS, SHAPE, small_model
 
-from benchmarks.subject import Subject
+from benchmarks.support.subject import Subject
 from heinfer.circuit.builder import Builder
 from heinfer.circuit.interpret import interpret
 from heinfer.circuit.ir import Circuit

@@ -4,7 +4,7 @@ import re
 
 from pages import ROOT, blocks, python
 
-from benchmarks.plots import example
+from benchmarks.draw.plots import example
 
 FOLDER = ROOT / "docs" / "design"
 PAGE = (FOLDER / "worked-example.md").read_text()

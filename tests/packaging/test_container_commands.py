@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from benchmarks.ports import free_port
+from benchmarks.support.ports import free_port
 from heinfer.zoo import digits
 from heinfer_client import Client
 

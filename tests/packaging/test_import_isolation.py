@@ -49,8 +49,9 @@ def worker_modules(backend: str) -> set[str]:
     open_runtime = (
         "from heinfer.formats import bundle; from heinfer.zoo import bundle_path; "
         "import heinfer_server.evaluation.worker_process as w; from heinfer_server.evaluation.tasks import Setup; "
-        "import sys; w.Evaluator(Setup((bundle.load(bundle_path('mnist-ffconv')),), {backend!r})); "
-        "print(*sorted(sys.modules))"
+        "from heinfer_server.models import ServedModel; import sys; "
+        "model = ServedModel.of(bundle.load(bundle_path('mnist-ffconv'))); "
+        "w.Evaluator(Setup((model,), {backend!r})); print(*sorted(sys.modules))"
     )
     command = [sys.executable, "-c", open_runtime.format(backend=backend)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)

@@ -33,12 +33,12 @@ def file(tmp_path_factory) -> TenantFile:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, file):
-    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, OTHER], tenants=file._path) as service:
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL, OTHER], tenants=file.path) as service:
         yield service
 
 
 def http_of(running: RunningService, api_key: str) -> httpx.Client:
-    running.service.access._directory.refresh()
+    running.service.access.reload()
     return httpx.Client(transport=running.transport, base_url=URL, headers={"Authorization": f"Bearer {api_key}"})
 
 

@@ -10,7 +10,7 @@ from heinfer.errors import BackendError
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 from heinfer_server.keys.frame_file import FrameFile
-from heinfer_server.models import digest_of
+from heinfer_server.models import ServedModel, digest_of
 
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
 MODEL = tiny_bundle()
@@ -24,11 +24,11 @@ def owner() -> Owner:
 
 @pytest.fixture(params=INSTALLED)
 def evaluator(request) -> Evaluator:
-    return Evaluator(Setup((MODEL,), request.param))
+    return Evaluator(Setup((ServedModel.of(MODEL),), request.param))
 
 
-def task(owner: Owner, *, keys: bool = True, forget: tuple[str, ...] = (), key_id: str = "a") -> EvaluationTask:
-    return EvaluationTask(DIGEST, key_id, FrameFile.of(owner.keys) if keys else None, forget, owner.inputs(IMAGE))
+def task(owner: Owner, *, keys: bool = True, key_id: str = "a") -> EvaluationTask:
+    return EvaluationTask(DIGEST, key_id, FrameFile.of(owner.keys) if keys else None, owner.inputs(IMAGE))
 
 
 def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
@@ -44,14 +44,9 @@ def test_it_evaluates_and_keeps_keys_loaded(evaluator, owner):
 
 def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
     evaluator.run(task(owner))
-    evaluator.run(task(owner, key_id="b", forget=("a",)))
-    assert list(evaluator._keys) == ["b"]
-
-
-def test_it_forgets_keys_without_a_request(evaluator, owner):
-    evaluator.run(task(owner))
+    evaluator.run(task(owner, key_id="b"))
     evaluator.forget(("a",))
-    assert evaluator._keys == {}
+    assert list(evaluator.keys) == ["b"]
 
 
 def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it(evaluator, owner, monkeypatch):
@@ -59,12 +54,12 @@ def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it
         raise BackendError("the library failed to multiply")
 
     evaluator.run(task(owner))
-    monkeypatch.setattr(evaluator._models[DIGEST], "evaluate", refuse)
+    monkeypatch.setattr(evaluator.runtimes[DIGEST], "run", refuse)
     for failure in (evaluator.run(task(owner, key_id="b")), evaluator.run(task(owner, keys=False))):
         assert isinstance(failure, TaskFailure)
         assert isinstance(failure.error, BackendError)
         assert "Traceback" in failure.trace
-    assert list(evaluator._keys) == ["a"]
+    assert list(evaluator.keys) == ["a"]
 
 
 def test_a_failure_of_ours_may_not(evaluator, owner):

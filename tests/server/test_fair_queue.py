@@ -209,3 +209,55 @@ def test_what_was_sent_ahead_and_abandoned_is_paid(is_void, ran, charged):
         assert turns._had.get("a", 0.0) == pytest.approx(charged, abs=0.1)
 
     asyncio.run(use())
+
+
+def test_turns_that_cost_the_same_go_from_holder_to_holder():
+    async def use() -> list[str]:
+        turns, order = FairQueue(1), []
+
+        async def take(holder: str) -> None:
+            await turns.take(holder)
+            order.append(holder)
+            await asyncio.sleep(0)
+            turns.settle(holder)
+            turns.give_back()
+
+        await asyncio.gather(*(take(holder) for holder in "aaaabbca"))
+        assert (turns.free, turns.waiting) == (1, 0)
+        return order
+
+    assert "".join(asyncio.run(use())) == "aabcabaa"
+
+
+def test_as_many_turns_are_taken_at_once_as_there_are():
+    async def use() -> None:
+        turns = FairQueue(2)
+        waiting = [asyncio.create_task(turns.take(holder)) for holder in "aaab"]
+        await asyncio.sleep(0)
+        assert [turn.done() for turn in waiting] == [True, True, False, False]
+        turns.give_back()
+        turns.give_back()
+        await asyncio.gather(*waiting)
+        assert (turns.free, turns.waiting) == (0, 0)
+
+    asyncio.run(use())
+
+
+def test_a_turn_that_is_not_waited_for_any_more_is_the_next_ones():
+    async def use() -> None:
+        turns = FairQueue(1)
+        await turns.take("a")
+        leaves, late, stays = (asyncio.create_task(turns.take(holder)) for holder in "aab")
+        await asyncio.sleep(0)
+        leaves.cancel()
+        await asyncio.gather(leaves, return_exceptions=True)
+        assert turns.waiting == 2
+        turns.give_back()
+        late.cancel()  # in the moment of its turn
+        await asyncio.gather(late, return_exceptions=True)
+        assert late.cancelled()
+        await stays
+        turns.give_back()
+        assert (turns.free, turns.waiting) == (1, 0)
+
+    asyncio.run(use())

@@ -21,8 +21,8 @@ from owner import Owner
 from server_process import ServerProcess, alive, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
 
-from benchmarks.hostile import ENDS, FAILS, Place, marked, put
-from benchmarks.ports import free_port
+from benchmarks.soak.hostile import ENDS, FAILS, Place, marked, put
+from benchmarks.support.ports import free_port
 from heinfer_server.isolation.confinement import PARTS, available_parts
 
 pytestmark = pytest.mark.slow
@@ -169,6 +169,7 @@ def test_nonsense_for_progress_is_within_its_bounds(attacked):
         seen.add(state["progress"])
         time.sleep(0.05)
     assert all(0 <= progress <= 1 for progress in seen)
+    assert 1 in seen  # what it wrote was read
     attacked.assert_well()
 
 

@@ -38,7 +38,7 @@ needs_all = pytest.mark.skipif(available_parts() != EVERY_PART, reason="this ker
 # The filter ------------------------------------------------------------------------------------
 
 
-def run_filter(code: bytes, number: int, architecture: int, arguments: tuple[int, ...]) -> int:
+def runfilter_code(code: bytes, number: int, architecture: int, arguments: tuple[int, ...]) -> int:
     """What a program of classic BPF returns for a system call."""
     data = struct.pack("<IIQ6Q", number, architecture, 0, *arguments)
     accumulator, at = 0, 0
@@ -68,33 +68,33 @@ words = st.integers(0, 2**64 - 1) | st.integers(0, 64) | st.sampled_from([0x4000
 )
 def test_the_filter_lets_through_what_its_rules_say(machine, threads, files, number, arguments):
     allowed = rules(4321, threads=threads, files=files)
-    code = seccomp._filter(allowed, machine)
+    code = seccomp.filter_code(allowed, machine)
     names = {of: name for name, of in NUMBERS[machine].items()}
     name = names.get(number, "")
     fits = any(
         all(arguments[c.argument] & c.mask == c.value for c in alternative) for alternative in allowed.get(name, ())
     )
     expected = ALLOWED if fits else UNKNOWN if name == "clone3" else DENIED
-    assert run_filter(code, number, seccomp._ARCHITECTURES[machine], arguments) == expected
+    assert runfilter_code(code, number, seccomp._ARCHITECTURES[machine], arguments) == expected
 
 
 @pytest.mark.parametrize("machine", NUMBERS)
 def test_calls_of_another_machine_end_the_process(machine):
-    code = seccomp._filter(rules(1, threads=False, files=False), machine)
-    assert run_filter(code, 0, 0x40000003, (0,) * 6) == KILLED  # 32-bit x86, where 0 and 1 are other calls
-    assert run_filter(code, 0x40000000, seccomp._ARCHITECTURES[machine], (0,) * 6) == DENIED  # x32
+    code = seccomp.filter_code(rules(1, threads=False, files=False), machine)
+    assert runfilter_code(code, 0, 0x40000003, (0,) * 6) == KILLED  # 32-bit x86, where 0 and 1 are other calls
+    assert runfilter_code(code, 0x40000000, seccomp._ARCHITECTURES[machine], (0,) * 6) == DENIED  # x32
 
 
 def test_no_process_is_made_and_threads_only_where_there_are_several():
     for threads, expected in ((False, DENIED), (True, ALLOWED)):
-        code = seccomp._filter(rules(1, threads=threads, files=False), "x86_64")
+        code = seccomp.filter_code(rules(1, threads=threads, files=False), "x86_64")
         thread = 0x3D0F00  # as glibc makes one
-        assert run_filter(code, 56, 0xC000003E, (thread, 0, 0, 0, 0, 0)) == expected
-        assert run_filter(code, 56, 0xC000003E, (17, 0, 0, 0, 0, 0)) == DENIED
+        assert runfilter_code(code, 56, 0xC000003E, (thread, 0, 0, 0, 0, 0)) == expected
+        assert runfilter_code(code, 56, 0xC000003E, (17, 0, 0, 0, 0, 0)) == DENIED
 
 
 def test_a_file_is_opened_to_be_read_or_written_and_for_nothing_else():
-    code = seccomp._filter(rules(1, threads=False, files=True), "x86_64")
+    code = seccomp.filter_code(rules(1, threads=False, files=True), "x86_64")
     for flags, expected in (
         (os.O_RDONLY | os.O_CLOEXEC, ALLOWED),
         (os.O_WRONLY | os.O_CREAT | os.O_TRUNC, ALLOWED),
@@ -103,7 +103,7 @@ def test_a_file_is_opened_to_be_read_or_written_and_for_nothing_else():
         (os.O_DIRECTORY, DENIED),
         (os.O_TMPFILE | os.O_RDWR, DENIED),
     ):
-        assert run_filter(code, 257, 0xC000003E, (2**64 - 100, 0, flags, 0, 0, 0)) == expected
+        assert runfilter_code(code, 257, 0xC000003E, (2**64 - 100, 0, flags, 0, 0, 0)) == expected
 
 
 # Services --------------------------------------------------------------------------------------
@@ -128,9 +128,9 @@ def test_a_worker_has_no_rights_and_evaluates(tmp_path, backend, threads):
         pytest.skip("SEAL takes one thread")
     with running_service(tmp_path, [MODEL], backend=backend, threads=threads, require_isolation=True) as running:
         assert_right(running)
-        (worker,) = running.service.workers._workers
-        status = status_of(worker._process.pid)
-        limits = Path(f"/proc/{worker._process.pid}/limits").read_text()
+        worker = running.worker
+        status = status_of(worker.pid)
+        limits = Path(f"/proc/{worker.pid}/limits").read_text()
         assert_right(running)
     assert (status["Seccomp"], status["NoNewPrivs"]) == ("2", "1")
     assert {int(status[of], 16) for of in ("CapEff", "CapPrm", "CapInh", "CapAmb")} == {0}
@@ -177,7 +177,7 @@ def test_constants_are_written_before_workers_start_and_never_by_one(tmp_path):
     with running_service(tmp_path, [MODEL], backend="native", constants_folder=folder) as running:
         (file,) = folder.iterdir()
         written = file.stat().st_mtime_ns
-        (worker,) = running.service.workers._workers
+        worker = running.worker
         running.portal.call(worker.stop)
         assert_right(running)  # a new process maps it
         assert file.stat().st_mtime_ns == written

@@ -14,13 +14,14 @@ import httpx
 import numpy as np
 import pytest
 from asking import registered, to
+from gated import held_worker
 from hypothesis import given
 from hypothesis import strategies as st
 from in_process import URL, Recorded, RunningService, running_service
 from installed import INSTALLED
 from owner import Owner
 from server_process import wait_until
-from test_server import assert_problem, held_worker
+from test_server import assert_problem
 from tiny_model import DEEP, LABELS, cleartext_scores, tiny_bundle
 
 from heinfer.backends import open_runtime
@@ -35,11 +36,12 @@ from heinfer.errors import (
 from heinfer.formats.frames import decode_ciphertexts, decode_keys
 from heinfer_client import AsyncClient, Client, retries
 from heinfer_client import jobs as client_jobs
+from heinfer_server.admission.access import DEFAULT_TENANT
 from heinfer_server.admission.concurrency import ConcurrencyLimit
 from heinfer_server.evaluation import progress
 from heinfer_server.evaluation.jobs import JOBS_OF_A_TENANT, Jobs, Result, State
 from heinfer_server.evaluation.latency import Latency
-from heinfer_server.evaluation.progress import Watch, Watcher, new_cell
+from heinfer_server.evaluation.progress import Cell, Watch, Watcher, shared_memory
 
 SECONDS = 60.0
 IMAGE = np.linspace(0, 1, 16).reshape(4, 4)
@@ -128,12 +130,12 @@ async def look_and_leave(running: RunningService, path: str) -> None:
 def test_a_job_that_waits_is_cancelled_and_never_evaluated(running, http, owner, key_id):
     with held_worker(running) as held:
         first, second = (begin(http, key_id, owner.inputs(IMAGE)).json()["job"] for _ in range(2))
-        wait_until(lambda: held.waiting() == 1, SECONDS)
+        wait_until(lambda: running.service.workers.waiting == 1, SECONDS)
         assert http.delete(f"/jobs/{second}").status_code == 204
         assert_problem(http.get(f"/jobs/{second}"), 404, "unknown-job")
-        wait_until(lambda: held.waiting() == 0, SECONDS)
+        wait_until(lambda: running.service.workers.waiting == 0, SECONDS)
     assert finished(http, first)["state"] == "done"
-    assert len(held.evaluated()) == 1
+    assert len(held.evaluated) == 1
     assert running.service.evaluations.inside == 0
 
 
@@ -141,17 +143,17 @@ def test_a_job_that_runs_is_cancelled_and_its_worker_lives(running, http, caplog
     caplog.set_level(logging.INFO)
     long = Owner(LONG)
     keys = registered(http, long.keys, LONG)
-    (worker,) = running.service.workers._workers
-    process = worker._process
+    worker = running.worker
+    pid = worker.pid
     job = http.post("/jobs", params=to(keys, LONG), content=long.inputs(IMAGE)).json()["job"]
-    inner = running.service.jobs._jobs[job]
+    inner = running.service.jobs.get(DEFAULT_TENANT.id, job)
     wait_until(lambda: 0 < inner.progress < 1, SECONDS)
     http.delete(f"/jobs/{job}")
     wait_until(lambda: inner.is_over, SECONDS)
     assert inner.state is State.CANCELLED
     with pytest.raises(CancelledError):
         inner.outcome()
-    assert worker._process is process
+    assert worker.pid == pid
     assert worker.running
     wait_until(lambda: "job over" in caplog.messages, SECONDS)
     (record,) = (record for record in caplog.records if record.message in ("job over", "evaluation failed"))
@@ -195,17 +197,17 @@ def test_a_failed_job_says_why(running, http, owner, key_id, monkeypatch):
     async def fail(*_arguments: object) -> object:
         raise BackendError("SEAL failed to add") from OSError()
 
-    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", fail)
+    monkeypatch.setattr(running.worker, "evaluate", fail)
     job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
     assert finished(http, job)["code"] == "backend-error"
-    error = running.service.jobs._jobs[job].error
+    error = running.service.jobs.get(DEFAULT_TENANT.id, job).error
     assert error.__traceback__ is error.__cause__ is error.__context__ is None  # their frames hold the body
     assert_problem(http.get(f"/jobs/{job}/result"), 422, "backend-error")
 
     async def break_down(*_arguments: object) -> object:
         raise OSError("a path of ours")
 
-    monkeypatch.setattr(running.service.workers._workers[0], "evaluate", break_down)
+    monkeypatch.setattr(running.worker, "evaluate", break_down)
     job = begin(http, key_id, owner.inputs(IMAGE)).json()["job"]
     assert finished(http, job)["code"] == "internal-error"
     answer = http.get(f"/jobs/{job}/result")
@@ -257,8 +259,7 @@ def test_what_is_over_is_kept_for_a_while_and_not_too_much_of_it():
         assert jobs.find_again("a", "0", b"x") is None  # it had to go
         now[0] = 20.0
         assert jobs.find_again("b", "0", b"y") is None
-        assert not jobs._jobs
-        assert not jobs._idempotent
+        assert not list(jobs)
 
     asyncio.run(run())
 
@@ -273,8 +274,7 @@ def test_of_all_that_is_over_the_newest_are_kept(monkeypatch):
             await job.task
             job.touched = -number / 1000  # the first is the newest
         jobs.evict_expired()
-        assert list(jobs._jobs.values()) == begun[:3]
-        assert {job_id for _, job_id in jobs._idempotent.values()} == set(jobs._jobs)
+        assert list(jobs) == begun[:3]
 
     asyncio.run(run())
 
@@ -332,25 +332,28 @@ def test_a_run_tells_how_far_it_is_and_can_be_cancelled(backend, owner):
         )
     )
     control = runtime.new_control()
-    assert control.fraction == 0
+    assert control.done == 0
     runtime.run(inputs, keys, control)
-    assert control.fraction == 1
+    assert control.done == runtime.steps
     control = runtime.new_control()
     control.cancel()
     with pytest.raises(CancelledError):
         runtime.run(inputs, keys, control)
 
 
+def new_cell() -> Cell:
+    with os.fdopen(shared_memory(), "r+b") as shared:
+        return Cell(shared.fileno())
+
+
 def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
     monkeypatch.setattr(progress, "_SECONDS", 0.001)
-    (cell, descriptor), control = new_cell(), StepControl(4)
-    os.close(descriptor)
-    seen = Watch()
-    with Watcher(cell).watched(7, control):
+    cell, control, seen = new_cell(), StepControl(), Watch()
+    with Watcher(cell).watched(7, control, 4):
         seen.begin(cell, 7)
         control.done = 1
         wait_until(lambda: seen.fraction == 0.25, 10)
-        progress.cancel(cell, 6)
+        cell.cancel(6)
         time.sleep(0.02)
         assert not control.is_cancelled
         seen.cancel()
@@ -359,18 +362,17 @@ def test_the_cell_tells_of_one_evaluation_and_cancels_no_other(monkeypatch):
 
 
 def test_who_is_cancelled_before_it_begins_is_cancelled_then():
-    (cell, descriptor), control, seen = new_cell(), StepControl(4), Watch()
-    os.close(descriptor)
+    cell, control, seen = new_cell(), StepControl(), Watch()
     seen.cancel()
     seen.begin(cell, 3)
-    with Watcher(cell).watched(3, control):
+    with Watcher(cell).watched(3, control, 4):
         assert control.is_cancelled
 
 
 @given(st.integers(-(2**63), 2**63 - 1))
 def test_whatever_a_worker_writes_progress_is_within_its_bounds(done):
-    cell, descriptor = new_cell()
-    with os.fdopen(descriptor, "r+b") as theirs:
+    with os.fdopen(shared_memory(), "r+b") as theirs:
+        cell = Cell(theirs.fileno())
         theirs.write(struct.pack("<3q", 5, done, 0))
     seen = Watch()
     seen.begin(cell, 5)
@@ -378,11 +380,11 @@ def test_whatever_a_worker_writes_progress_is_within_its_bounds(done):
 
 
 def test_a_worker_cannot_make_the_cell_shorter():
-    cell, descriptor = new_cell()
+    descriptor = shared_memory()
     with pytest.raises(OSError, match="not permitted"):
         os.ftruncate(descriptor, 0)
-    os.close(descriptor)
-    assert list(cell) == [0, 0, 0]
+    with os.fdopen(descriptor, "rb") as shared:
+        assert shared.read() == bytes(24)
 
 
 # The client ------------------------------------------------------------------------------------
@@ -419,6 +421,10 @@ def test_so_does_the_asynchronous_one(running, as_jobs):
     assert_right(running.portal.call(run))
 
 
+def ids(jobs: Jobs) -> set[str]:
+    return {job.id for job in jobs}
+
+
 class Faulty(httpx.BaseTransport):
     """Loses answers: of the requests whose numbers it is given."""
 
@@ -438,19 +444,18 @@ class Faulty(httpx.BaseTransport):
 @pytest.mark.parametrize("lost", [{3}, {4}, {5}, {3, 4, 5}])
 def test_an_answer_that_is_lost_costs_a_request_and_no_second_job(running, as_jobs, lost):
     jobs = running.service.jobs
-    before = set(jobs._jobs)
+    before = ids(jobs)
     transport = Faulty(running.transport, lost)
     with Client(URL, model="tiny", transport=transport) as client:
         assert_right(client.encrypt_and_predict(IMAGE).label)
-    assert len(set(jobs._jobs) - before) == 1
+    assert len(ids(jobs) - before) == 1
 
 
 def test_a_job_that_the_service_has_forgotten_is_begun_again(running, as_jobs):
     class Forgets(Faulty):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if len(self.paths) == 3:
-                running.portal.call(running.service.jobs._jobs.clear)
-                running.portal.call(running.service.jobs._idempotent.clear)
+                running.portal.call(running.service.jobs.purge, {DEFAULT_TENANT.id})
             return super().handle_request(request)
 
     transport = Forgets(running.transport, set())
@@ -462,7 +467,8 @@ def test_a_job_that_the_service_has_forgotten_is_begun_again(running, as_jobs):
 def test_keys_that_the_server_dropped_are_registered_again(running, as_jobs):
     with Client(URL, model="tiny", transport=running.transport) as client:
         client.prepare()
-        running.portal.call(running.service.forget, "default", client._session._ready.key_id)
+        *_, newest = running.service.keys.of(DEFAULT_TENANT.id)
+        running.portal.call(running.service.forget, DEFAULT_TENANT.id, newest.id)
         assert_right(client.encrypt_and_predict(IMAGE).label)
 
 
@@ -502,15 +508,15 @@ def test_who_cancels_the_asynchronous_one_does_so_too(running, as_jobs):
     async def run() -> None:
         async with AsyncClient(URL, model="tiny", transport=httpx.ASGITransport(running.app)) as client:
             await client.prepare()
-            before = set(jobs._jobs)
+            before = ids(jobs)
             task = asyncio.create_task(client.encrypt_and_predict(IMAGE))
-            while set(jobs._jobs) == before:
+            while ids(jobs) == before:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.2)  # the client has heard of it
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert set(jobs._jobs) == before
+            assert ids(jobs) == before
 
     with held_worker(running):
         running.portal.call(run)

@@ -230,8 +230,9 @@ def test_a_service_that_nobody_used_was_not_out_of_use(tmp_path):
             store.evict_expired()
         machine.wait(700)
         store.evict_expired()
-        noted = store._storage.seen()
-        assert machine.wall - noted.time < 700  # what a kill would leave
+        with closing(sqlite3.connect(tmp_path / "index.sqlite")) as index:
+            ((noted,),) = index.execute("SELECT time FROM seen").fetchall()
+        assert machine.wall - noted < 700  # what a kill would leave
     with store_in(tmp_path, machine) as store:
         assert not store.is_expiry_suspended
         machine.wait(11 * DAY)

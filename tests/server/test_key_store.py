@@ -18,7 +18,7 @@ import pytest
 
 from heinfer.errors import SettingError, UnknownKeysError
 from heinfer_server.errors import StorageError
-from heinfer_server.evaluation.worker import Worker
+from heinfer_server.evaluation.loaded import LoadedKeys
 from heinfer_server.keys import frame_file
 from heinfer_server.keys.clock import Clocks, Seen
 from heinfer_server.keys.disk_storage import DiskStorage
@@ -157,19 +157,19 @@ def test_keys_that_nobody_uses_are_over_in_time(storage):
 
 def test_a_worker_forgets_keys_that_are_gone_and_the_oldest(storage):
     store = store_on(storage)
-    worker = Worker([], 1.0, store, most_keys=4)
+    loaded = LoadedKeys(store, most=4)
     ids = [add(store, 1, number) for number in range(5)]
     for key_id in ids[:4]:
-        worker._loaded[key_id] = None
-    assert worker._make_room(ids[0]) == ()  # it has these
-    assert worker._make_room(ids[-1]) == (ids[0],)
+        loaded.add(key_id)
+    assert loaded.make_room(ids[0]) == ()  # it has these
+    assert loaded.make_room(ids[-1]) == (ids[0],)
     store.remove("a", ids[2])
-    assert worker._make_room(ids[-1]) == (ids[2],)
-    assert [worker.has(key_id) for key_id in ids] == [False, True, False, True, False]
-    worker = Worker([], 1.0, store, most_keys=1)
-    worker._loaded[ids[1]] = None
-    assert worker._make_room(ids[1]) == ()
-    assert worker._make_room(ids[3]) == (ids[1],)
+    assert loaded.make_room(ids[-1]) == (ids[2],)
+    assert [key_id in loaded for key_id in ids] == [False, True, False, True, False]
+    loaded = LoadedKeys(store, most=1)
+    loaded.add(ids[1])
+    assert loaded.make_room(ids[1]) == ()
+    assert loaded.make_room(ids[3]) == (ids[1],)
 
 
 # On disk ---------------------------------------------------------------------------------------

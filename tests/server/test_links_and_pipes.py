@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run
 from keyrings import keyring_in_memory
-from test_cli import run
 
 from heinfer.ckks import protection, secret_file
 from heinfer.ckks.parameters import Parameters

@@ -14,6 +14,7 @@ from tiny_model import tiny_bundle
 
 from heinfer_server.admission.tenants import TenantFile
 from heinfer_server.evaluation.loaded import with_room
+from heinfer_server.memory import total
 
 TENANTS = st.sampled_from("abcd")
 MODEL = tiny_bundle()
@@ -48,7 +49,8 @@ def test_one_who_rotates_many_sets_pushes_out_its_own(sets, most):
         assert "mine" in loaded
 
 
-def test_keys_of_one_who_has_few_stay_loaded_beside_one_who_has_many(tmp_path):
+def test_keys_of_one_who_has_few_stay_loaded_beside_one_who_has_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(total, "MOST_LOADED_KEYS", 3)
     tenants = TenantFile(tmp_path / "tenants.json")
     api_keys = [tenants.add(name) for name in ("few", "many")]
     owner = Owner(MODEL)
@@ -57,12 +59,11 @@ def test_keys_of_one_who_has_few_stay_loaded_beside_one_who_has_many(tmp_path):
             httpx.Client(transport=running.transport, base_url=URL, headers={"Authorization": f"Bearer {key}"})
             for key in api_keys
         )
-        (worker,) = running.service.workers._workers
-        worker._most_keys = 3
+        worker = running.worker
         mine, *others = [registered(few, owner.keys), *(registered(many, keys) for keys in several(owner, 6))]
         body = owner.inputs(IMAGE)
         assert infer(few, mine, body).status_code == 200
         for key_id in others:
             assert infer(many, key_id, body).status_code == 200
-        assert worker.has(mine)
-        assert [worker.has(key_id) for key_id in others] == [False] * 4 + [True] * 2
+        assert mine in worker.loaded
+        assert [key_id in worker.loaded for key_id in others] == [False] * 4 + [True] * 2

@@ -33,7 +33,7 @@ from heinfer_server.keys.frame_file import FrameFile
 IDS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 NUMBERS = st.integers(0, 2**64 - 1)
 LENGTH, SECONDS = 24, 60.0
-TASK = EvaluationTask("0" * 64, "1" * 64, None, (), b"inputs")
+TASK = EvaluationTask("0" * 64, "1" * 64, None, b"inputs")
 QUESTIONS = [Ready(2, SECONDS), Forget(("2" * 64,)), Evaluate(TASK, LENGTH, SECONDS)]
 
 
@@ -65,7 +65,7 @@ def through_a_socket(request: Request) -> Request:
 
 @given(NUMBERS, IDS, IDS, st.lists(IDS, max_size=5), st.binary(max_size=100), st.integers(0, 2**62))
 def test_a_request_is_what_was_sent(number, manifest, key_id, forget, inputs, watched):
-    task = EvaluationTask(manifest, key_id, None, tuple(forget), inputs, watched)
+    task = EvaluationTask(manifest, key_id, None, inputs, watched)
     assert through_a_socket(Request(Kind.EVALUATE, number, task)) == Request(Kind.EVALUATE, number, task)
     assert through_a_socket(Request(Kind.READY, number)) == Request(Kind.READY, number)
     ids = Request(Kind.FORGET, number, None, tuple(forget))
@@ -74,9 +74,7 @@ def test_a_request_is_what_was_sent(number, manifest, key_id, forget, inputs, wa
 
 @given(st.binary(min_size=1, max_size=10_000))
 def test_keys_come_as_a_file_that_nobody_can_change(frame):
-    request = through_a_socket(
-        Request(Kind.EVALUATE, 1, EvaluationTask("0" * 64, "1" * 64, FrameFile.of(frame), (), b""))
-    )
+    request = through_a_socket(Request(Kind.EVALUATE, 1, EvaluationTask("0" * 64, "1" * 64, FrameFile.of(frame), b"")))
     keys = request.task.keys
     with keys.mapped() as mapped:
         assert bytes(mapped) == frame

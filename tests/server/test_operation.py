@@ -10,6 +10,7 @@ import httpx
 import numpy as np
 import pytest
 from asking import infer, registered
+from gated import GatedWorker
 from in_process import RunningService, running_service
 from owner import Owner
 from test_server import assert_problem
@@ -84,7 +85,7 @@ def test_errors_are_counted_by_code_and_paths_of_others_making_make_no_series(ru
 
 def test_a_failed_worker_is_counted_and_so_is_the_second_try(running, http, owner, monkeypatch):
     key_id = registered(http, owner.keys)
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     evaluate, errors_left = worker.evaluate, [WorkerFailedError("died")]
 
     async def fail_first(*arguments: object) -> object:
@@ -133,15 +134,14 @@ def test_the_dashboard_asks_for_metrics_that_there_are():
 
 def test_it_is_ready_as_long_as_a_worker_can_evaluate(running, http, monkeypatch):
     assert http.get("/readyz").json() == {"status": "ready"}
-    (worker,) = running.service.workers._workers
-    monkeypatch.setattr(worker, "_failed", True)
+    monkeypatch.setattr(GatedWorker, "failed", True)
     assert_problem(http.get("/readyz"), 503, "not-ready")
     assert http.get("/healthz").status_code == 200
 
 
 def test_a_worker_that_starts_says_what_it_has_loaded(running, caplog):
     caplog.set_level(logging.INFO)
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     running.portal.call(worker.stop)
     running.portal.call(worker.start)
     facts = [record.facts for record in caplog.records if record.message == "model loaded"]

@@ -47,7 +47,7 @@ def keys(file) -> dict[str, str]:
 
 @pytest.fixture
 def running(tmp_path, file, keys):
-    with running_service(tmp_path, [MODEL], tenants=file._path, key_folder=tmp_path / "keys") as service:
+    with running_service(tmp_path, [MODEL], tenants=file.path, key_folder=tmp_path / "keys") as service:
         yield service
 
 
@@ -82,24 +82,21 @@ def test_all_that_is_kept_of_a_tenant_goes_within_seconds_and_of_others_nothing(
         answer = http.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE), headers={"Idempotency-Key": "a"})
         jobs.append(answer.json()["job"])
         wait_until(lambda http=http: http.get(f"/jobs/{jobs[-1]}").json()["state"] == "done", 60)
-    (worker,) = running.service.workers._workers
-    assert worker.has(mine)
+    worker = running.worker
+    assert mine in worker.loaded
     assert len(frames(tmp_path)) == 4
     if how == "removed":
         file.remove("alice")
     else:
         file.purge("alice")
     wait_until(lambda: frames(tmp_path) == {his}, SECONDS)  # nobody asks for anything meanwhile
-    wait_until(lambda: not worker.has(mine), SECONDS)
-    assert worker.has(his)
+    wait_until(lambda: mine not in worker.loaded, SECONDS)
+    assert his in worker.loaded
     with closing(httpx.Client(transport=running.transport, base_url=URL)) as http:
         assert http.get("/readyz").status_code == 200
     service = running.service
-    assert {upload.tenant for upload in service.uploads._uploads.values()} == {
-        TenantRegistry(file._path).find(keys["bob"]).id
-    }
-    assert set(service.jobs._jobs) == {jobs[1]}
-    assert len(service.jobs._idempotent) == 1
+    assert len(service.uploads) == 1
+    assert [job.id for job in service.jobs] == [jobs[1]]
     assert not any(key_id in service.keys for key_id in (*ids, mine))
     assert bob.get(f"/uploads/{uploads[1]}").status_code == 200
     assert infer(bob, his, owner.inputs(IMAGE)).status_code == 200
@@ -117,7 +114,7 @@ def test_a_client_of_a_purged_tenant_goes_on_with_new_keys(tmp_path, running, fi
     with Client(URL, model="tiny", api_key=keys["alice"], transport=running.transport, progress=False) as client:
         client.encrypt_and_predict(IMAGE)
         before = frames(tmp_path)
-        done = CliRunner().invoke(app, ["tenant", "keys", "alice", "--purge", "--tenants", str(file._path)])
+        done = CliRunner().invoke(app, ["tenant", "keys", "alice", "--purge", "--tenants", str(file.path)])
         assert done.exit_code == 0, done.output
         wait_until(lambda: not frames(tmp_path), SECONDS)
         assert client.encrypt_and_predict(IMAGE).scores == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
@@ -127,16 +124,16 @@ def test_a_client_of_a_purged_tenant_goes_on_with_new_keys(tmp_path, running, fi
 def test_a_running_job_of_a_removed_tenant_ends(running, file, keys, owner):
     alice = as_tenant(running, keys["alice"])
     key_id = registered(alice, owner.keys)
-    (worker,) = running.service.workers._workers
-    running.portal.call(worker.lock.acquire)
+    running.portal.call(running.lane.lock.acquire)
     try:
         job_id = alice.post("/jobs", params=to(key_id), content=owner.inputs(IMAGE)).json()["job"]
-        job = running.service.jobs._jobs[job_id]
+        (job,) = running.service.jobs
+        assert job.id == job_id
         file.remove("alice")
         wait_until(lambda: job.is_over, SECONDS)
         assert job.watch.is_cancelled
     finally:
-        running.portal.call(worker.lock.release)
+        running.portal.call(running.lane.lock.release)
     wait_until(lambda: running.service.evaluations.inside == 0, SECONDS)
 
 
@@ -146,7 +143,8 @@ def test_keys_that_come_while_their_tenant_is_removed_do_not_stay(tmp_path, runn
 
     def removed_meanwhile(*arguments: object) -> str:
         file.remove("alice")
-        wait_until(lambda: running.service._purged, SECONDS)
+        running.portal.call(running.service.access.reload)
+        running.portal.call(running.service.purge)
         return add(*arguments)
 
     monkeypatch.setattr(running.service.keys, "add", removed_meanwhile)
@@ -164,49 +162,52 @@ def others(file: TenantFile, tmp_path: Path) -> None:
     other.add("alice")
     other.add("carol")
     other.remove("carol")
-    (tmp_path / "other.json").replace(file._path)
+    (tmp_path / "other.json").replace(file.path)
 
 
 MISHAPS = {
-    "missing": lambda file, _tmp_path: file._path.unlink(),
-    "empty": lambda file, _tmp_path: file._path.write_text(""),
-    "without tenants": lambda file, _tmp_path: file._path.write_text("{}"),
-    "of the former format, without them": lambda file, _tmp_path: file._path.write_text('{"format": 1, "tenants": []}'),
-    "cut off": lambda file, _tmp_path: file._path.write_text(file._path.read_text()[:-40]),
+    "missing": lambda file, _tmp_path: file.path.unlink(),
+    "empty": lambda file, _tmp_path: file.path.write_text(""),
+    "without tenants": lambda file, _tmp_path: file.path.write_text("{}"),
+    "of the former format, without them": lambda file, _tmp_path: file.path.write_text('{"format": 1, "tenants": []}'),
+    "cut off": lambda file, _tmp_path: file.path.write_text(file.path.read_text()[:-40]),
     "of another service": others,
-    "of the future": lambda file, _tmp_path: file._path.write_text('{"format": 3}'),
-    "a folder": lambda file, _tmp_path: (file._path.unlink(), file._path.mkdir()),
+    "of the future": lambda file, _tmp_path: file.path.write_text('{"format": 3}'),
+    "a folder": lambda file, _tmp_path: (file.path.unlink(), file.path.mkdir()),
 }
+
+
+READABLE = {MISHAPS[name] for name in ("without tenants", "of the former format, without them", "of another service")}
+"""What a service takes for a file of tenants all the same."""
 
 
 @pytest.mark.parametrize("mishap", MISHAPS.values(), ids=MISHAPS)
 def test_a_file_that_is_not_what_it_was_purges_nobody(tmp_path, running, file, keys, owner, mishap, caplog):
     key_id = registered(as_tenant(running, keys["alice"]), owner.keys)
-    good = file._path.read_text()
+    good = file.path.read_text()
     mishap(file, tmp_path)
-    stamp = running.service.access._directory._stamp
     for _ in range(3):
         time.sleep(1.1)
         running.portal.call(running.service.purge)
     assert frames(tmp_path) == {key_id}
-    reads = running.service.access._directory._stamp != stamp
+    reads = mishap in READABLE
     lines = [record for record in caplog.records if record.message == "tenants not read"]
     assert len(lines) == (0 if reads else 1)  # once, not every second
-    if file._path.is_dir():
-        file._path.rmdir()
-    file._path.write_text(good)
+    if file.path.is_dir():
+        file.path.rmdir()
+    file.path.write_text(good)
     time.sleep(1.1)
     assert infer(as_tenant(running, keys["alice"]), key_id, owner.inputs(IMAGE)).status_code == 200
 
 
 def test_a_tenant_who_is_put_back_by_hand_is_not_purged(file, keys):
-    content = json.loads(file._path.read_text())
-    gone = TenantRegistry(file._path).find(keys["alice"])
+    content = json.loads(file.path.read_text())
+    gone = TenantRegistry(file.path).find(keys["alice"])
     file.remove("alice")
-    assert TenantRegistry(file._path).removed == {gone.id}
-    after = json.loads(file._path.read_text())
-    file._path.write_text(json.dumps({**after, "tenants": content["tenants"]}))
-    directory = TenantRegistry(file._path)
+    assert TenantRegistry(file.path).removed == {gone.id}
+    after = json.loads(file.path.read_text())
+    file.path.write_text(json.dumps({**after, "tenants": content["tenants"]}))
+    directory = TenantRegistry(file.path)
     assert directory.removed == frozenset()
     assert directory.find(keys["alice"]) == gone
 
@@ -219,14 +220,14 @@ def store(folder: Path) -> KeyStore:
 
 
 def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(tmp_path, file, keys):
-    alice, bob = (TenantRegistry(file._path).find(keys[name]).id for name in ("alice", "bob"))
+    alice, bob = (TenantRegistry(file.path).find(keys[name]).id for name in ("alice", "bob"))
     with closing(store(tmp_path / "keys")) as former:
         former.add(alice, "0" * 64, b"a")
         his = former.add(bob, "0" * 64, b"b")
         former.add("f" * 16, "0" * 64, b"c")  # of one whom an older heinfer has removed
         former.add("default", "0" * 64, b"d")  # of the time without API keys
     file.remove("alice")
-    with running_service(tmp_path, [MODEL], tenants=file._path, key_folder=tmp_path / "keys"):
+    with running_service(tmp_path, [MODEL], tenants=file.path, key_folder=tmp_path / "keys"):
         wait_until(lambda: len(frames(tmp_path)) == 3, SECONDS)
         for name in ("f" * 16, "default"):
             file.purge(name)
@@ -234,13 +235,13 @@ def test_what_is_left_of_who_was_removed_while_no_service_ran_goes_at_the_start(
 
 
 def test_what_cannot_be_purged_is_named(file, keys):
-    bob = TenantRegistry(file._path).find(keys["bob"]).id
+    bob = TenantRegistry(file.path).find(keys["bob"]).id
     file.purge("f" * 16)
     for name, reason in (("carol", "no tenant carol"), (bob, "is the id of a tenant"), ("f" * 16, "purged already")):
         with pytest.raises(SettingError, match=reason):
             file.purge(name)
-    done = CliRunner().invoke(app, ["tenant", "keys", "--purge", "--tenants", str(file._path)])
-    assert (done.exit_code, TenantRegistry(file._path).find(keys["bob"]).id) == (2, bob)
+    done = CliRunner().invoke(app, ["tenant", "keys", "--purge", "--tenants", str(file.path)])
+    assert (done.exit_code, TenantRegistry(file.path).find(keys["bob"]).id) == (2, bob)
 
 
 def test_a_full_disk_does_not_keep_what_is_to_go(tmp_path, monkeypatch):

@@ -5,7 +5,6 @@ import logging
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from urllib.parse import urlencode
 
 import httpx
@@ -14,6 +13,7 @@ import pytest
 from asking import MODEL, infer, of, register, registered, to
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from gated import held_worker
 from in_process import RunningService, running_service
 from owner import Owner
 from server_process import wait_until
@@ -22,8 +22,7 @@ from tiny_model import TINY, WIDE, cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError, EvaluationTimeoutError, WorkerFailedError
 from heinfer_server import service as service_module
-from heinfer_server.evaluation import pool as worker_pool
-from heinfer_server.evaluation.questions import Evaluate, Forget
+from heinfer_server.evaluation.worker import Evaluation
 from heinfer_server.service import EVALUATIONS_PER_WORKER_AND_TENANT
 from heinfer_server.telemetry import background
 from heinfer_server.web.app import _ROUTERS
@@ -68,59 +67,6 @@ def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert body["request_id"] == answer.headers["x-request-id"]
 
 
-class HeldWorker:
-    """The only worker of a service, which starts on its tasks when it is let go."""
-
-    def __init__(self, running: RunningService) -> None:
-        self._pool = running.service.workers
-        (self._worker,) = self._pool._workers
-        self._go = asyncio.Event()
-        self.tasks: list[tuple[float, object]] = []
-
-    def evaluated(self) -> list[str]:
-        """Ids of the keys of its evaluations, one after the other."""
-        return [question.task.key_id for _, question in self.tasks if isinstance(question, Evaluate)]
-
-    def forgotten(self) -> list[tuple[str, ...]]:
-        """Ids of keys that it was told to let go of, task by task."""
-        return [question.ids for _, question in self.tasks if isinstance(question, Forget)]
-
-    def waiting(self) -> int:
-        """Requests that wait for the worker: for room in it, or until it is done with the one before."""
-        return self._pool._queue.waiting + len(self._worker.lock._waiters or ())
-
-    async def hold(self) -> None:
-        run = self._worker._run
-
-        async def run_later(seconds: float, question: object) -> object:
-            self.tasks.append((seconds, question))
-            await self._go.wait()
-            return await run(seconds, question)
-
-        self._worker._run = run_later
-        self._worker.prefetch = lambda *_request: None
-        self._stuck_seconds, worker_pool.STUCK_SECONDS = worker_pool.STUCK_SECONDS, SECONDS
-
-    async def let_go(self) -> None:
-        """Let it start, and wait until it has nothing to do."""
-        self._go.set()
-        async with asyncio.timeout(SECONDS):
-            while self._worker.lock.locked() or not self._pool._queue.free:
-                await asyncio.sleep(0.01)
-        del self._worker._run, self._worker.prefetch
-        worker_pool.STUCK_SECONDS = self._stuck_seconds
-
-
-@contextmanager
-def held_worker(running: RunningService):
-    held = HeldWorker(running)
-    running.portal.call(held.hold)
-    try:
-        yield held
-    finally:
-        running.portal.call(held.let_go)
-
-
 # What it is for --------------------------------------------------------------------------------
 
 
@@ -155,7 +101,7 @@ def test_it_is_healthy_and_answers_others_while_it_evaluates(running, http, owne
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             assert http.get("/healthz").json() == {"status": "ok"}
             assert register(http, owner.keys).status_code == 201
             assert not evaluation.done()
@@ -235,9 +181,9 @@ def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             under_way = pool.submit(infer, http, key_ids[0], body)
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             waiting = [pool.submit(infer, http, key_id, body) for key_id in key_ids[1:]]
-            wait_until(lambda: held.waiting() == 2, SECONDS)
+            wait_until(lambda: running.service.workers.waiting == 2, SECONDS)
             for key_id in key_ids[:2]:
                 assert http.delete(f"/keys/{key_id}").status_code == 204
         assert [request.result().status_code for request in (under_way, *waiting)] == [200, 404, 200]
@@ -245,13 +191,13 @@ def test_keys_that_go_while_a_request_waits_are_gone_for_it(running, http, owner
 
 
 def test_keys_that_are_deleted_do_not_stay_loaded(running, http, owner, key_id):
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     assert infer(http, key_id, owner.inputs(IMAGE)).status_code == 200
-    assert worker.has(key_id)
+    assert key_id in worker.loaded
     with held_worker(running) as held:
         assert http.delete(f"/keys/{key_id}").status_code == 204
-        wait_until(lambda: held.forgotten() == [(key_id,)], SECONDS)
-    assert not worker.has(key_id)
+        wait_until(lambda: held.forgotten == [(key_id,)], SECONDS)
+    assert key_id not in worker.loaded
     other = registered(http, several(owner, 1)[0])
     assert infer(http, other, owner.inputs(IMAGE)).status_code == 200
 
@@ -260,11 +206,11 @@ def test_a_worker_lets_go_of_deleted_keys_when_it_is_done(running, http, owner, 
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held:
             evaluation = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             assert http.delete(f"/keys/{key_id}").status_code == 204
-            assert held.forgotten() == []
+            assert held.forgotten == []
         assert evaluation.result().status_code == 200
-    assert held.forgotten() == [(key_id,)]
+    assert held.forgotten == [(key_id,)]
 
 
 def test_keys_that_had_to_go_for_others_do_not_stay_loaded(tmp_path, owner):
@@ -274,7 +220,7 @@ def test_keys_that_had_to_go_for_others_do_not_stay_loaded(tmp_path, owner):
         with held_worker(running) as held:
             (other,) = several(owner, 1)
             assert register(running.http, other).status_code == 201
-            wait_until(lambda: held.forgotten() == [(first,)], SECONDS)
+            wait_until(lambda: held.forgotten == [(first,)], SECONDS)
 
 
 def test_keys_of_another_model_are_refused(http, key_id):
@@ -321,17 +267,17 @@ def test_a_request_whose_client_goes_away_while_it_waits_is_not_evaluated(runnin
     with ThreadPoolExecutor() as pool:
         with held_worker(running) as held, caplog.at_level(logging.INFO):
             under_way = pool.submit(infer, http, key_id, body)
-            wait_until(lambda: len(held.tasks) == 1, SECONDS)
+            wait_until(lambda: len(held.asked) == 1, SECONDS)
             waits = pool.submit(infer, http, key_id, body)
-            wait_until(lambda: held.waiting() == 1, SECONDS)
+            wait_until(lambda: running.service.workers.waiting == 1, SECONDS)
             abandoned = running.portal.start_task_soon(ask_and_leave, running.app, key_id, body, leave)
-            wait_until(lambda: held.waiting() == 2, SECONDS)
+            wait_until(lambda: running.service.workers.waiting == 2, SECONDS)
             running.portal.call(leave.set)
             abandoned.result(SECONDS)  # while the worker is still busy with another
-            wait_until(lambda: held.waiting() == 1, SECONDS)
+            wait_until(lambda: running.service.workers.waiting == 1, SECONDS)
             assert running.service.evaluations.inside == 2  # its place is another's
         assert [request.result().status_code for request in (under_way, waits)] == [200, 200]
-    assert len(held.evaluated()) == 2
+    assert len(held.evaluated) == 2
     assert "client went away" in [record.facts["reason"] for record in caplog.records if record.message == "request"]
 
 
@@ -341,12 +287,12 @@ def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http,
     with ThreadPoolExecutor(EVALUATIONS_PER_WORKER_AND_TENANT + 1) as pool:
         with held_worker(running) as held:
             many = [pool.submit(infer, http, greedy, body) for _ in range(EVALUATIONS_PER_WORKER_AND_TENANT)]
-            wait_until(lambda: held.waiting() == len(many) - 1, SECONDS)
+            wait_until(lambda: running.service.workers.waiting == len(many) - 1, SECONDS)
             assert_problem(infer(http, greedy, body), 429, "busy")
             one = pool.submit(infer, http, other, body)
-            wait_until(lambda: held.waiting() == len(many), SECONDS)
+            wait_until(lambda: running.service.workers.waiting == len(many), SECONDS)
         assert [request.result().status_code for request in (*many, one)] == [200] * (len(many) + 1)
-    assert held.evaluated().index(other) == 1  # after the one under way: what has cost nothing yet goes first
+    assert held.evaluated.index(other) == 1  # after the one under way: what has cost nothing yet goes first
 
 
 # Bad requests ----------------------------------------------------------------------------------
@@ -357,15 +303,15 @@ def test_a_client_that_asks_for_much_keeps_nobody_from_their_turn(running, http,
 
 def failing(running: RunningService, monkeypatch, errors: list[Exception]) -> list[str]:
     """Have the next evaluations fail with these errors; returns a list that grows with the keys of each."""
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     evaluate, tried = worker.evaluate, []
 
-    async def fail_first(manifest: str, key_id: str, *others: object) -> object:
-        tried.append(key_id)
+    async def fail_first(request: Evaluation) -> object:
+        tried.append(request.key_id)
         if errors:
             await worker.stop()
             raise errors.pop(0)
-        return await evaluate(manifest, key_id, *others)
+        return await evaluate(request)
 
     monkeypatch.setattr(worker, "evaluate", fail_first)
     return tried
@@ -392,13 +338,13 @@ def test_what_is_refused_is_not_tried_again(running, http, owner, key_id, monkey
 def test_a_request_whose_sender_waits_no_longer_is_not_begun(running, http, owner, key_id):
     with ThreadPoolExecutor() as pool, held_worker(running) as held:
         first = pool.submit(infer, http, key_id, owner.inputs(IMAGE))
-        wait_until(lambda: len(held.evaluated()) == 1, SECONDS)
+        wait_until(lambda: len(held.evaluated) == 1, SECONDS)
         params = to(key_id)
         late = http.post("/infer", params=params, content=owner.inputs(IMAGE), headers={"Heinfer-Timeout": "0.05"})
         assert_problem(late, 504, "deadline-exceeded")
-        wait_until(lambda: held.waiting() == 0, SECONDS)
+        wait_until(lambda: running.service.workers.waiting == 0, SECONDS)
     assert first.result(SECONDS).status_code == 200
-    assert len(held.evaluated()) == 1
+    assert len(held.evaluated) == 1
 
 
 @pytest.mark.parametrize("header", ["0", "-1", "nan", "inf", "soon", "1e9"])

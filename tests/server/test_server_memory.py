@@ -130,7 +130,7 @@ def test_a_small_file_that_would_fill_the_memory_is_refused(tmp_path):
 def test_the_native_backend_takes_what_was_predicted(tmp_path):
     model, options = tiny_bundle(), NativeOptions(threads=2)
     need = runtime_memory(model.typed, backend="native", options=options)
-    program = NativeProgram(model.typed, NativeRing.secure(model.typed.parameters), threads=2)
+    program = NativeProgram(model.typed, NativeRing.secure(model.typed.parameters), options)
     assert need == Memory(program.constant_bytes, program.run_bytes)
     served(tmp_path, [model], model_memory=need.plaintexts + need.ciphertexts, backend="native", threads=2)
 

@@ -61,7 +61,7 @@ def test_stored_sets_are_listed_while_a_service_has_them_without_their_ids(tmp_p
     with closing(store(folder)) as keys:
         ids = [keys.add(tenant, KEY_SET, bytes(1234)) for tenant in (id_of(file), "f" * 16)]
         before = sorted(path.name for path in folder.iterdir())
-        place = ("--tenants", str(file._path), "--key-folder", str(folder))
+        place = ("--tenants", str(file.path), "--key-folder", str(folder))
         every, hers, theirs = (run("tenant", "keys", *who, *place) for who in ((), ("alice",), ("f" * 16,)))
         assert sorted(path.name for path in folder.iterdir()) == before
     for done, names in ((every, {"alice", "f" * 16}), (hers, {"alice"}), (theirs, {"f" * 16})):
@@ -126,7 +126,7 @@ def test_a_backup_has_what_was_there_and_nothing_else(tmp_path, file):
     frames = [os.urandom(size) for size in (1, 511, 512, 513, 100_000)]
     with closing(store(folder)) as keys:
         ids = [keys.add("a", KEY_SET, frame) for frame in frames]
-        done = run("backup", str(target), "--key-folder", str(folder), "--tenants", str(file._path))
+        done = run("backup", str(target), "--key-folder", str(folder), "--tenants", str(file.path))
         assert done.exit_code == 0, done.output
         keys.remove("a", ids[0])
     assert stat.S_IMODE(target.stat().st_mode) == 0o600
@@ -137,7 +137,7 @@ def test_a_backup_has_what_was_there_and_nothing_else(tmp_path, file):
     assert names == {"tenants.json", "keys/index.sqlite", *(f"keys/frames/{key_id}" for key_id in ids)}
     with closing(restored(target, tmp_path / "other")) as keys:
         assert [read(keys, key_id) for key_id in ids] == frames
-    assert (tmp_path / "other" / "tenants.json").read_bytes() == file._path.read_bytes()
+    assert (tmp_path / "other" / "tenants.json").read_bytes() == file.path.read_bytes()
 
 
 COMES_AND_GOES = """
@@ -178,16 +178,16 @@ def test_a_backup_replaces_nothing_and_a_full_disk_leaves_none(tmp_path, file):
     target = tmp_path / "saved.tar"
     target.write_text("theirs")
     with pytest.raises(SettingError, match="cannot be made: File exists"):
-        back_up(None, file._path, target)
+        back_up(None, file.path, target)
     assert target.read_text() == "theirs"
     (tmp_path / "link.tar").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SettingError, match="cannot be made: File exists"):
-        back_up(None, file._path, tmp_path / "link.tar")
+        back_up(None, file.path, tmp_path / "link.tar")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # stands for the full disk
     try:
         with pytest.raises(SettingError, match="cannot be written: File too large"):
-            back_up(None, file._path, tmp_path / "new.tar")
+            back_up(None, file.path, tmp_path / "new.tar")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert run("backup", str(tmp_path / "new.tar")).exit_code == 2

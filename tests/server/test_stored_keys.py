@@ -22,7 +22,7 @@ from owner import Owner
 from server_process import ServerProcess, launch, server_process, wait_until
 from tiny_model import cleartext_scores, tiny_bundle
 
-from benchmarks.ports import free_port
+from benchmarks.support.ports import free_port
 from heinfer_client import Client, upload
 from heinfer_server.keys.uploads import UPLOADS_OF_A_TENANT
 

@@ -41,7 +41,7 @@ def api_keys(file: TenantFile) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory, file, api_keys):
-    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL], tenants=file._path) as service:
+    with running_service(tmp_path_factory.mktemp("bundles"), [MODEL], tenants=file.path) as service:
         yield service
 
 
@@ -290,13 +290,13 @@ def test_a_revoked_key_is_refused_by_a_running_service(running, file, monkeypatc
 
 def test_a_file_that_is_damaged_changes_nothing(running, file, alice, monkeypatch, caplog):
     monkeypatch.setattr(access, "REFRESH_SECONDS", 0.0)
-    good = file._path.read_text()
+    good = file.path.read_text()
     try:
-        file._path.write_text("{")
+        file.path.write_text("{")
         assert alice.get("/models").status_code == 200
         assert "tenants not read" in caplog.text
     finally:
-        file._path.write_text(good)
+        file.path.write_text(good)
     assert alice.get("/models").status_code == 200
 
 

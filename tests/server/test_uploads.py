@@ -24,6 +24,7 @@ from heinfer.errors import (
     UploadOffsetError,
 )
 from heinfer_client import AsyncClient, Client, retries, upload
+from heinfer_server.admission.access import DEFAULT_TENANT
 from heinfer_server.keys.uploads import (
     ABANDONED_SECONDS,
     CHUNK_BYTES,
@@ -50,7 +51,7 @@ def running(tmp_path_factory):
 @pytest.fixture
 def http(running: RunningService):
     yield running.http
-    running.service.uploads._uploads.clear()
+    running.service.uploads.purge({DEFAULT_TENANT.id})
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +306,17 @@ def test_tenants_who_keep_their_uploads_alive_do_not_keep_all_places_from_anothe
         uploads.open(f"new {number}", "c", "tiny", "", 100)
     with pytest.raises(BusyError):  # with this one it would have more than those it takes them from
         uploads.open("one more", "c", "tiny", "", 100)
-    assert sorted(Counter(upload.tenant for upload in uploads._uploads.values()).values()) == [5, 5, 6]
+    owners = {f"{number}": "ab"[number % 2] for number in range(UPLOADS_AT_ONCE)}
+    owners |= {f"new {number}": "c" for number in range(UPLOADS_AT_ONCE // 3)}
+    left = Counter(tenant for upload_id, tenant in owners.items() if is_there(uploads, tenant, upload_id))
+    assert sorted(left.values()) == [5, 5, 6]
+
+
+def is_there(uploads: Uploads, tenant: str, upload_id: str) -> bool:
+    try:
+        return bool(uploads.get(tenant, upload_id))
+    except UnknownUploadError:
+        return False
 
 
 @pytest.mark.parametrize("pace", [0.0, 0.3, 0.9, 1.0, 5.0])
@@ -472,7 +483,7 @@ def test_an_upload_that_the_service_has_forgotten_begins_again(running, in_piece
     class Forgets(Faulty):
         def handle_request(self, request: httpx.Request) -> httpx.Response:
             if self.number == 4:
-                running.service.uploads._uploads.clear()
+                running.service.uploads.purge({DEFAULT_TENANT.id})
             return super().handle_request(request)
 
     transport = Forgets(running.transport)

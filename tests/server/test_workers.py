@@ -1,11 +1,10 @@
 """One worker and those who want it: who is sent ahead, and what becomes of them when the one before fails."""
 
-import asyncio
 import errno
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -13,20 +12,18 @@ import httpx
 import numpy as np
 import pytest
 from asking import infer, registered, to
+from gated import GatedWorker, held_worker
 from in_process import RunningService, running_service
 from owner import Owner
-from server_process import wait_until
+from server_process import alive, wait_until
 from test_server import several
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import WorkerFailedError
 from heinfer_server import service as service_module
-from heinfer_server.evaluation import pool
+from heinfer_server.evaluation import prefetch
 from heinfer_server.evaluation import process as process_module
 from heinfer_server.evaluation.messages import Request
-from heinfer_server.evaluation.pool import SHORT_SECONDS
-from heinfer_server.evaluation.worker import Prefetched
-from heinfer_server.models import digest_of
 
 SECONDS = 60.0
 MODEL = tiny_bundle()
@@ -51,68 +48,24 @@ def key_id(http: httpx.Client, owner: Owner) -> str:
     return key_id
 
 
-class Line:
-    """The only worker of a service, whose answers are heard when it is let go; what it is sent, it gets."""
-
-    def __init__(self, running: RunningService) -> None:
-        self._pool = running.service.workers
-        (self.worker,) = self._pool._workers
-        self._go = asyncio.Event()
-        self.begun = 0
-        self.sent: list[Prefetched | None] = []
-        self.rest: Callable[[], bool] = lambda: self._pool._queue.free == 1 and not self.worker.lock.locked()
-
-    @property
-    def waiting_for_room(self) -> int:
-        return self._pool.waiting
-
-    async def hold(self) -> None:
-        answer, prefetch = self.worker._answer, self.worker.prefetch
-
-        async def hear_later(seconds: float, result: asyncio.Future[object]) -> object:
-            async def later() -> object:
-                await self._go.wait()
-                return await result
-
-            self.begun += 1
-            return await answer(seconds, asyncio.ensure_future(later()))
-
-        def noted(*request: object) -> Prefetched | None:
-            self.sent.append(prefetch(*request))
-            return self.sent[-1]
-
-        self.worker._answer, self.worker.prefetch = hear_later, noted
-
-    async def let_go(self) -> None:
-        self._go.set()
-        async with asyncio.timeout(SECONDS):
-            while not self.rest():
-                await asyncio.sleep(0.01)
-        del self.worker._answer, self.worker.prefetch
-
-
-@contextmanager
-def held_line(running: RunningService) -> Iterator[Line]:
-    line = Line(running)
-    running.portal.call(line.hold)
-    try:
-        yield line
-    finally:
-        running.portal.call(line.let_go)
-
-
 @contextmanager
 def one_ahead(
     running: RunningService, http: httpx.Client, owner: Owner, keys: list[str]
-) -> Iterator[tuple[Line, list]]:
-    """A request under way, and another that has come after it."""
-    with ThreadPoolExecutor() as threads, held_line(running) as line:
+) -> Iterator[tuple[GatedWorker, list]]:
+    """A request under way, and another, if there are keys for one, that has come into the room behind it."""
+    with ThreadPoolExecutor() as threads, held_worker(running, takes_another=True) as worker:
         requests: list[Future[httpx.Response]] = []
-        for number, (key_id, image) in enumerate(zip(keys, IMAGES, strict=False), start=1):
+        for key_id, image in zip(keys, IMAGES, strict=False):
             requests.append(threads.submit(infer, http, key_id, owner.inputs(image)))
-            wait_until(lambda: len(line.sent) == number, SECONDS)  # noqa: B023 - called at once
-        wait_until(lambda: line.begun == 1, SECONDS)
-        yield line, requests
+            wait_until(lambda: worker.heard == 1, SECONDS)
+        wait_until(lambda: running.service.workers.free == 2 - len(keys), SECONDS)
+        yield worker, requests
+
+
+def waiting(running: RunningService) -> int:
+    """Requests that have no room."""
+    number: int = running.service.workers.waiting
+    return number
 
 
 def assert_right(owner: Owner, requests: list[Future[httpx.Response]]) -> None:
@@ -132,70 +85,68 @@ def retries(running: RunningService) -> float:
 
 
 def test_a_request_is_sent_while_another_is_under_way(running, http, owner, key_id):
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert [sent is not None for sent in line.sent] == [False, True]
-        wait_until(line.sent[1].answer.done, SECONDS)  # and evaluated, before the first is heard of
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
+        wait_until(worker.ahead[0].done, SECONDS)  # and evaluated, before the first is heard of
     assert_right(owner, requests)
 
 
 def test_no_more_than_one_is_sent_ahead(running, http, owner, key_id):
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[2])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 2
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert len(worker.ahead) == 1
     assert_right(owner, requests)
 
 
 def test_nothing_is_sent_ahead_of_keys_that_are_not_loaded(running, http, owner, key_id):
     other = registered(http, several(owner, 1)[0])
-    with one_ahead(running, http, owner, [key_id, other]) as (line, requests):
-        assert line.sent == [None, None]
+    with one_ahead(running, http, owner, [key_id, other]) as (worker, requests):
+        assert not worker.ahead
     assert_right(owner, requests)
 
 
-def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setitem(running.service.latency._expected, digest_of(MODEL.manifest), 2 * SHORT_SECONDS)
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
-        requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 1
+def test_who_comes_after_a_long_evaluation_waits_for_any_worker(running, http, owner, key_id):
+    with ThreadPoolExecutor() as threads, held_worker(running) as worker:  # which makes all of them long
+        requests = [threads.submit(infer, http, key_id, owner.inputs(image)) for image in IMAGES[:2]]
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert not worker.ahead
     assert_right(owner, requests)
 
 
 def test_a_request_that_was_sent_ahead_survives_the_death_of_its_worker(running, http, owner, key_id):
     before = retries(running)
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        wait_until(line.sent[1].answer.done, SECONDS)
-        running.portal.call(line.worker.stop)  # the answers are lost
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        wait_until(worker.ahead[0].done, SECONDS)
+        running.portal.call(worker.stop)  # the answers are lost
     assert_right(owner, requests)
     assert retries(running) == before  # both were answered before: nothing is evaluated in vain
 
 
 def test_a_request_is_sent_again_when_its_worker_dies_of_the_one_before(running, http, owner, key_id):
     before = retries(running)
-    (worker,) = running.service.workers._workers
-    os.kill(worker._process.pid, signal.SIGSTOP)  # in the midst of the first, for ever
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert line.sent[1] is not None
-        os.kill(worker._process.pid, signal.SIGKILL)
+    os.kill(running.worker.pid, signal.SIGSTOP)  # in the midst of the first, for ever
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
+        os.kill(worker.pid, signal.SIGKILL)
     assert_right(owner, requests)
     assert retries(running) == before + 1  # the second was not begun
 
 
 def test_keys_that_are_deleted_serve_who_was_sent_ahead_and_go_then(running, http, owner, key_id):
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
         assert http.delete(f"/keys/{key_id}").status_code == 204
     assert_right(owner, requests)
-    wait_until(lambda: not line.worker.has(key_id), SECONDS)
+    wait_until(lambda: key_id not in worker.loaded, SECONDS)
     key_id = registered(http, several(owner, 1)[0])
     assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
 
 
 def test_who_was_sent_to_a_worker_that_is_stuck_waits_for_any(running, http, owner, key_id, monkeypatch):
-    monkeypatch.setattr(pool, "STUCK_SECONDS", 0.1)
-    with one_ahead(running, http, owner, [key_id] * 2) as (line, requests):
-        assert line.sent[1] is not None
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+    monkeypatch.setattr(prefetch, "STUCK_SECONDS", 0.1)
+    with one_ahead(running, http, owner, [key_id] * 2) as (worker, requests):
+        assert len(worker.ahead) == 1
+        wait_until(lambda: waiting(running) == 1, SECONDS)
     assert_right(owner, requests)
 
 
@@ -205,14 +156,14 @@ def infer_soon(http: httpx.Client, key_id: str, body: bytes) -> httpx.Response:
 
 
 def test_what_nobody_waits_for_any_more_is_over_before_another_has_its_room(running, http, owner, key_id):
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
         assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
-        assert line.sent[1] is not None
+        assert len(worker.ahead) == 1
         requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-        wait_until(lambda: line.waiting_for_room == 1, SECONDS)
-        assert len(line.sent) == 2
+        wait_until(lambda: waiting(running) == 1, SECONDS)
+        assert len(worker.ahead) == 1
     assert_right(owner, requests)
-    assert line.begun == 3  # the second was heard out
+    assert worker.heard == 3  # the second was heard out
 
 
 def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_path, owner):
@@ -220,44 +171,43 @@ def test_what_hangs_when_nobody_waits_for_it_any_more_costs_the_next_no_try(tmp_
         http, before = running.http, retries(running)
         key_id = registered(http, owner.keys)
         assert infer(http, key_id, owner.inputs(IMAGES[0])).status_code == 200
-        with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (line, requests):
-            first = line.worker._process._asked
-            wait_until(lambda: not first, SECONDS)  # it has been answered
-            os.kill(line.worker._process.pid, signal.SIGSTOP)
+        with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
+            wait_until(worker.answers[0].done, SECONDS)
+            os.kill(worker.pid, signal.SIGSTOP)
             assert infer_soon(http, key_id, owner.inputs(IMAGES[1])).status_code == 504
-            assert line.sent[1] is not None
+            assert len(worker.ahead) == 1
             requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-            wait_until(lambda: line.waiting_for_room == 1, SECONDS)
+            wait_until(lambda: waiting(running) == 1, SECONDS)
         assert_right(owner, requests)
         assert retries(running) == before
 
 
 def test_a_message_that_cannot_be_written_gives_nobody_another_answer(running, http, owner, key_id, monkeypatch):
-    process, before = running.service.workers._workers[0]._process, retries(running)
+    pid, before = running.worker.pid, retries(running)
 
     def no_buffers(_request: object, _pipe: object) -> None:
         raise OSError(errno.ENOBUFS, "no buffer space available")
 
-    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (_line, requests):
-        wait_until(lambda: not process._asked, SECONDS)
+    with ThreadPoolExecutor() as threads, one_ahead(running, http, owner, [key_id]) as (worker, requests):
+        wait_until(worker.answers[0].done, SECONDS)
         with monkeypatch.context() as patch:
             patch.setattr(Request, "send", no_buffers)
             requests.append(threads.submit(infer, http, key_id, owner.inputs(IMAGES[1])))
-            wait_until(lambda: process.is_over, SECONDS)
+            wait_until(lambda: not alive(pid), SECONDS)
     assert_right(owner, requests)
     assert retries(running) <= before + 1
 
 
 def test_a_worker_that_was_closed_is_not_started_again(tmp_path, owner):
     with running_service(tmp_path, [MODEL]) as running:
-        (worker,) = running.service.workers._workers
+        worker = running.worker
         running.portal.call(worker.close)
         with pytest.raises(WorkerFailedError):
             running.portal.call(worker.start)
 
 
 def test_a_machine_without_threads_or_files_costs_tries_and_no_worker(running, http, owner, key_id, monkeypatch):
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     with monkeypatch.context() as patch:
         patch.setattr(process_module.Thread, "start", no_threads)
         running.portal.call(worker.stop)
@@ -273,9 +223,9 @@ def test_house_is_kept_while_workers_start(tmp_path, monkeypatch, owner):
 
 
 def test_a_worker_that_died_idle_is_started_again_without_a_request(running, http, owner, key_id):
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     failures = worker_failures(running)
-    os.kill(worker._process.pid, signal.SIGKILL)
+    os.kill(worker.pid, signal.SIGKILL)
     wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)
     running.portal.call(running.service.workers.maintain)
     wait_until(lambda: worker.running, SECONDS)
@@ -284,10 +234,10 @@ def test_a_worker_that_died_idle_is_started_again_without_a_request(running, htt
 
 
 def test_where_no_worker_can_evaluate_one_is_started_again_without_a_request(running, http, owner, key_id, monkeypatch):
-    (worker,) = running.service.workers._workers
+    worker = running.worker
     with monkeypatch.context() as patch:
         patch.setattr(process_module.Thread, "start", no_threads)
-        os.kill(worker._process.pid, signal.SIGKILL)
+        os.kill(worker.pid, signal.SIGKILL)
         wait_until(lambda: not worker.running, SECONDS)
         running.portal.call(running.service.workers.maintain)
         wait_until(lambda: http.get("/readyz").status_code == 503, SECONDS)

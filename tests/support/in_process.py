@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from bundle_files import save_all
 from fastapi import FastAPI
+from gated import GatedWorker
 
 from heinfer.formats.bundle import Bundle
 from heinfer_server import Settings, create_app
+from heinfer_server.evaluation.prefetch import Lane
 from heinfer_server.models import load_models
 
 URL = "http://localhost"
@@ -68,12 +70,23 @@ class RunningService:
     def service(self) -> Any:
         return self.app.state.service
 
+    @property
+    def lane(self) -> Lane:
+        """The only one: of a service of one worker."""
+        (lane,) = self.service.workers.lanes
+        return lane
+
+    @property
+    def worker(self) -> GatedWorker:
+        """The only one."""
+        return cast("GatedWorker", self.lane.worker)
+
 
 @contextmanager
 def running_service(folder: Path, models: Sequence[Bundle], **settings: Any) -> Iterator[RunningService]:
     """Serve compiled models from `folder`."""
     paths = save_all(folder, models)
     chosen = Settings(bundles=tuple(paths), **{"workers": 1, "no_auth": "tenants" not in settings, **settings})
-    app = create_app(chosen, load_models(chosen.bundles))
+    app = create_app(chosen, load_models(chosen.bundles), GatedWorker)
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(app.router.lifespan_context(app)):
         yield RunningService(portal, app)

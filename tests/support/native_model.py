@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from twin import run_on_seal, words_of
 
 from heinfer.backends.cleartext import Simulation, simulate
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native import NativeKeys, NativeOptions, NativeProgram, NativeRing
 from heinfer.backends.seal.program import TensealProgram
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.secret import SecretSide
@@ -55,8 +55,8 @@ class NativeModel:
     def ring(self) -> NativeRing:
         return NativeRing.secure(self.codec.parameters)
 
-    def program(self, **options: bool | int) -> NativeProgram:
-        return NativeProgram(self.bundle.typed, self.ring, **options)  # type: ignore[arg-type]
+    def program(self, threads: int = 1, *, exact: bool = False) -> NativeProgram:
+        return NativeProgram(self.bundle.typed, self.ring, NativeOptions(threads), exact=exact)
 
     def native_keys(self, program: NativeProgram) -> NativeKeys:
         keys = NativeKeys(self.ring, program.typed.key_levels)

@@ -13,6 +13,8 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 Record = Mapping[str, Any]
 
+BENCHMARKS = ROOT / "docs" / "benchmarks.md"
+
 
 def records(name: str) -> Sequence[Record]:
     found: list[Record] = json.loads((RESULTS / f"{name}.json").read_text())
@@ -119,12 +121,165 @@ def soak_counts_table() -> str:
     return _table(["", ""], rows)
 
 
+def policies_table() -> str:
+    """Every network under every policy; of plans that are searched, those for the least time."""
+    head = ["network", "policy", "N", "levels", "rotations", "key switches", "HMA", "predicted s", "sampled"]
+    rows, last = [], ""
+    for one in records("policies"):
+        if one["objective"] != "key switches":
+            name = f"`{one['network']}`" if one["network"] != last else ""
+            rows.append([name, one["policy"], *(_planned(one) if "failure" not in one else _failed(one))])
+            last = one["network"]
+    return _table(head, rows)
+
+
+def _planned(one: Record) -> list[str]:
+    counts = [f"{one[key]:,}" for key in ("rotations", "key_switches", "hma")]
+    return [str(one["ring_degree"]), str(one["levels"]), *counts, _seconds(one), _sampled(one)]
+
+
+def _failed(one: Record) -> list[str]:
+    why = "only chains" if "takes chains" in one["failure"] else one["failure"]
+    return [*[""] * 6, f"no plan: {why}"]
+
+
+def _sampled(one: Record) -> str:
+    """Its steps; the masks of one are sampled with it."""
+    steps = [step for step in one["sampled"].split(", ") if ": mask " not in step]
+    return re.sub(r"(\S+) (\d+) of (\d+)", lambda m: f"{m[1]}: {int(m[2]):,} of {int(m[3]):,}", ", ".join(steps))
+
+
+def _seconds(one: Record) -> str:
+    """Predicted, to three figures."""
+    seconds = one["predicted_milliseconds"] / 1000
+    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
+
+
+def objectives_table() -> str:
+    """The search for the least time, and for the fewest key switches."""
+    head = ["network", "N, least time", "key switches", "predicted s", "peak GB"]
+    head += ["N, least key switches", "key switches", "predicted s", "peak GB"]
+    found = [one for one in records("policies") if one["policy"] == "heinfer"]
+    rows: dict[str, list[str]] = {one["network"]: [f"`{one['network']}`"] for one in found}
+    for one in found:
+        peak = f"{one['planning_peak_mb'] / 1000:.1f}"
+        rows[one["network"]] += [str(one["ring_degree"]), str(one["key_switches"]), _seconds(one), peak]
+    return _table(head, list(rows.values()))
+
+
+def _curve(name: str) -> list[Record]:
+    return [one for one in records("sweep") if one["curve"] == name]
+
+
+def _rotations(one: Record) -> str:
+    return f"{one['predicted_ratio_to_seal_rotation']:.1f}"
+
+
+def batches_table() -> str:
+    """Batches, and what they gain."""
+    head = ["batch", "rotations", "HMA", "in SEAL rotations", "times one at a time", "kB up an image", "MB of keys"]
+    single = _curve("batch")[0]["predicted_milliseconds"]
+    return _table(
+        head,
+        [
+            [
+                *(f"{one[key]:,}" for key in ("batch", "rotations", "hma")),
+                _rotations(one),
+                f"{one['batch'] * single / one['predicted_milliseconds']:.1f}",
+                f"{one['upload_bytes'] / one['batch'] / 1000:.0f}",
+                f"{one['key_bytes'] / 1e6:.1f}",
+            ]
+            for one in _curve("batch")
+        ],
+    )
+
+
+def keys_table() -> str:
+    """Limits on the keys, and the time that they cost."""
+    fastest = _curve("key limit")[0]["predicted_milliseconds"]
+    return _table(
+        ["limit on keys", "keys", "MB, sent once", "rotations", "in SEAL rotations", "time to the fastest"],
+        [
+            [
+                "none" if one["max_key_bytes"] == "none" else f"{one['max_key_bytes'] / 1e6:.0f} MB",
+                str(one["keys"]),
+                f"{one['key_bytes'] / 1e6:.1f}",
+                str(one["rotations"]),
+                _rotations(one),
+                f"{one['predicted_milliseconds'] / fastest:.2f}",
+            ]
+            for one in _curve("key limit")
+        ],
+    )
+
+
+def upload_table() -> str:
+    """The shipped limit on the upload, and none."""
+    shipped = _curve("upload limit")[0]["predicted_milliseconds"]
+    return _table(
+        ["limit on the upload", "kB up an image", "rotations", "in SEAL rotations", "time to the shipped"],
+        [
+            [
+                "none" if one["max_upload_bytes"] == "none" else f"{one['max_upload_bytes'] / 1000:.0f} kB",
+                f"{one['upload_bytes'] / 1000:.0f}",
+                str(one["rotations"]),
+                _rotations(one),
+                f"{one['predicted_milliseconds'] / shipped:.2f}",
+            ]
+            for one in _curve("upload limit")
+        ],
+    )
+
+
+def ranks_table() -> str:
+    """Ranks of the second convolution, and none."""
+    shipped = next(one for one in _curve("rank") if one["rank"] == 4)["predicted_milliseconds"]
+    return _table(
+        ["rank", "levels", "rotations", "HMA", "in SEAL rotations", "time to the shipped", "accuracy"],
+        [
+            [
+                *(str(one[key]) for key in ("rank", "levels", "rotations", "hma")),
+                _rotations(one),
+                f"{one['predicted_milliseconds'] / shipped:.2f}",
+                f"{100 * one['accuracy']:.2f} %" if "accuracy" in one else "",
+            ]
+            for one in _curve("rank")
+        ],
+    )
+
+
+def prediction_table() -> str:
+    """Measured and predicted processor time of every model, to the figures that the picture has."""
+    ratios = "calibrated_over_measured", "shipped_over_measured", "shipped_over_measured_in_rotations"
+    head = ["network", "N", "measured s", "predicted s", "predicted / measured", "by the shipped table"]
+    return _table(
+        [*head, "the same, counted in rotations"],
+        [
+            [
+                f"`{one['network']}`",
+                str(one["ring_degree"]),
+                f"{one['eval_cpu_seconds']['median']:.3f}",
+                f"{one['calibrated_seconds']:.3f}",
+                *(f"{one[ratio]:.2f}" for ratio in ratios),
+            ]
+            for one in records("prediction")
+        ],
+    )
+
+
 TABLES = {
     "fairness": (ROOT / "docs" / "service.md", fairness_table),
     "soak": (ROOT / "docs" / "service.md", soak_table),
     "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),
-    "range": (ROOT / "docs" / "benchmarks.md", range_table),
+    "range": (BENCHMARKS, range_table),
     "survive": (ROOT / "docs" / "service.md", survive_table),
+    "policies": (BENCHMARKS, policies_table),
+    "objectives": (BENCHMARKS, objectives_table),
+    "batches": (BENCHMARKS, batches_table),
+    "keys": (BENCHMARKS, keys_table),
+    "upload": (BENCHMARKS, upload_table),
+    "ranks": (BENCHMARKS, ranks_table),
+    "prediction": (BENCHMARKS, prediction_table),
 }
 
 

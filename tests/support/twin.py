@@ -20,7 +20,7 @@ from rings import insecure_ring
 from tenseal import sealapi
 
 from heinfer.backends.memory import plaintext_keys
-from heinfer.backends.native import NativeKeys, NativeProgram, NativeRing
+from heinfer.backends.native import NativeKeys, NativeOptions, NativeProgram, NativeRing
 from heinfer.backends.native.library import library
 from heinfer.backends.seal.program import TensealProgram
 from heinfer.circuit.ir import Circuit, SlotVector
@@ -130,7 +130,7 @@ class Twin:
     ) -> list[Words]:
         """Outputs of the native library."""
         ring, typed = NativeRing(self.parameters, kernels), TypedCircuit(circuit, self.parameters, level, scale)
-        program = NativeProgram(typed, ring, threads=threads, exact=exact)
+        program = NativeProgram(typed, ring, NativeOptions(threads), exact=exact)
         return program.run(inputs, self.native_keys(ring, program, threads))
 
     def native_keys(self, ring: NativeRing, program: NativeProgram, threads: int = 1) -> NativeKeys:

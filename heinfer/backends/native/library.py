@@ -68,11 +68,6 @@ def native_problem() -> str | None:
     return found
 
 
-def is_installed() -> bool:
-    """Whether the native backend can be used."""
-    return native_problem() is None
-
-
 def library() -> Library:
     """The module; BackendError when it is not installed, or built for another heinfer."""
     problem, found = native_problem(), _import()

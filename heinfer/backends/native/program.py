@@ -1,12 +1,12 @@
-"""A circuit on the native backend, ready to run under any client's keys."""
+"""A circuit on the native backend: words of frames go in and come out as they are; no byte of them reaches SEAL."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
-from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,31 +14,20 @@ from heinfer.backends.native.constants_file import ConstantsFile
 from heinfer.backends.native.instructions import Rotations
 from heinfer.backends.native.keys import NativeKeys
 from heinfer.backends.native.library import library
+from heinfer.backends.native.options import DEFAULTS, NativeOptions
 from heinfer.backends.native.plan import NativePlan, native_plan
 from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import BackendError, CancelledError
+from heinfer.formats.residues import CiphertextFrame, KeyFrame
 
-
-class Progress:
-    """What another thread may know and do of a run."""
-
-    def __init__(self) -> None:
-        self.handle = library().Control()
-
-    @property
-    def instructions_done(self) -> int:
-        """Instructions that are finished, of NativeProgram.instructions."""
-        return int(self.handle.done)
-
-    def cancel(self) -> None:
-        """Have the run end soon, with CancelledError."""
-        self.handle.cancel()
+if TYPE_CHECKING:
+    from heinfer_native import Control
 
 
 class NativeProgram:
-    """A circuit with its constants encoded.
+    """See heinfer.backends.Runtime; its constants are encoded when it is made.
 
     Attributes:
         typed: what runs.
@@ -47,36 +36,30 @@ class NativeProgram:
         executed: counts of the last run.
     """
 
+    backend = "native"
+
     def __init__(
-        self,
-        typed: TypedCircuit,
-        ring: NativeRing,
-        *,
-        threads: int = 1,
-        exact: bool = False,
-        most_constant_bytes: float = inf,
-        folder: Path | None = None,
-        saves: bool = True,
+        self, typed: TypedCircuit, ring: NativeRing, options: NativeOptions = DEFAULTS, *, exact: bool = False
     ) -> None:
-        """Encode the constants; CircuitError when levels or scales of the circuit do not fit the parameters.
+        """Encode the constants.
 
         Args:
-            threads: that a run is spread over.
             exact: compute what SEAL computes, word for word: rotations share nothing.
-            most_constant_bytes: that encoded constants may take; the others are encoded in every run.
-            folder: where encoded constants are kept and mapped from.
-            saves: whether those that are not there are written there; SettingError when they cannot be.
+
+        Raises:
+            CircuitError: when levels or scales of the circuit do not fit the parameters.
+            SettingError: when encoded constants cannot be written where the options say.
         """
         self.typed = typed
-        self.ring = ring
         self.executed = Counts()
-        self.plan: NativePlan = native_plan(typed, exact=exact, most_constant_bytes=most_constant_bytes)
-        self._threads = threads
+        self.plan: NativePlan = native_plan(typed, exact=exact, most_constant_bytes=options.most_constant_bytes)
+        self.ring = ring
+        self._threads = options.threads
         plan = self.plan
         self._handle = library().Program(
             ring.handle, plan.value_array, plan.code_array, plan.inputs, typed.circuit.outputs, plan.arena.rows
         )
-        self._load(folder, saves)
+        self._load(options.constants_folder, options.saves_constants)
 
     def _load(self, folder: Path | None, saves: bool) -> None:
         plan, known = self.plan, self.typed.circuit.constants
@@ -92,7 +75,7 @@ class NativeProgram:
             file.save(self._handle.encoded)
 
     @property
-    def instructions(self) -> int:
+    def steps(self) -> int:
         """Instructions that a run has."""
         return int(self._handle.operations)
 
@@ -106,8 +89,20 @@ class NativeProgram:
         """Memory of the encoded constants."""
         return int(self._handle.constant_bytes)
 
+    def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:
+        keys = NativeKeys(self.ring, self.typed.key_levels, self._threads)
+        for frame in frames:
+            keys.add(frame.step, frame.digits, [seed.data for seed in frame.seeds])
+        return keys
+
+    def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[tuple[Words, Words]]:
+        return [(frame.c0, self._second(frame)) for frame in frames]
+
+    def new_control(self) -> Control:
+        return library().Control()
+
     def run(
-        self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys, progress: Progress | None = None
+        self, inputs: Sequence[tuple[Words, Words]], keys: NativeKeys, control: Control | None = None
     ) -> list[Words]:
         """Evaluate on input ciphertexts, (c0, c1) of (level + 1, N) words each, below their primes.
 
@@ -123,15 +118,27 @@ class NativeProgram:
         if len(inputs) != self.typed.circuit.inputs:
             raise BackendError(f"the circuit takes {self.typed.circuit.inputs} ciphertexts, got {len(inputs)}")
         rows = [np.ascontiguousarray(half, dtype=np.uint32) for pair in inputs for half in pair]
-        control = (progress or Progress()).handle
         try:
-            outputs = self._handle.run(rows, keys.handle, self._threads, control)
+            outputs = self._handle.run(rows, keys.handle, self._threads, control or self.new_control())
         except ValueError as error:
             raise BackendError("the native library failed to run the circuit") from error
         if outputs is None:
             raise CancelledError("the run was cancelled")
         self.executed = self._counts
         return list(outputs)
+
+    def save_outputs(self, outputs: Sequence[Words]) -> list[CiphertextFrame]:
+        return [
+            CiphertextFrame(kind.level, kind.scale, output[0], output[1])
+            for kind, output in zip(self.typed.output_types, outputs, strict=True)
+        ]
+
+    def _second(self, frame: CiphertextFrame) -> Words:
+        """The second polynomial, from its seed where there is one."""
+        if frame.seed is None:
+            assert frame.c1 is not None
+            return frame.c1
+        return self.ring.expand(frame.seed.data, self.ring.parameters.primes_at(frame.level))
 
     @cached_property
     def _counts(self) -> Counts:

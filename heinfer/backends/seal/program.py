@@ -16,24 +16,49 @@ from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.seal import Ring, SealObject, library_errors, parms_words
 from heinfer.errors import BackendError, CancelledError, MissingKeyError
+from heinfer.formats.residues import CiphertextFrame, KeyFrame
+from heinfer.formats.seal_reader import read_ciphertext
+from heinfer.formats.seal_writer import write_ciphertext, write_keys
 
 _IN_PLACE = frozenset({Kind.ROTATE, Kind.MULTIPLY_PLAIN, Kind.ADD_PLAIN, Kind.RELINEARIZE, Kind.RESCALE})
 """Kinds of one ciphertext that SEAL can also do in place; the copy that this spares is 3 % of the reference network."""
 
 
 class TensealProgram:
-    """A circuit with its constants encoded, ready to run under any client's evaluation keys.
+    """See heinfer.backends.Runtime; its constants are encoded when it is made.
 
     Attributes:
         circuit: what runs.
         executed: counts of the last run, taken at the calls into the library, which cannot hoist.
     """
 
+    backend = "tenseal"
+
     def __init__(self, typed: TypedCircuit, ring: Ring) -> None:
         """Encode all constants; CircuitError when levels or scales of the circuit do not fit the parameters."""
         self.circuit = typed.circuit
         self.executed = Counts()
+        self._ring = ring
+        self._border = EvaluationSide(ring)  # without keys: ciphertexts need none to come in and go out
         self._plaintexts = _Encoder(ring).encode_all(typed)
+
+    @property
+    def steps(self) -> int:
+        return len(self.circuit.ops)
+
+    def load_keys(self, frames: Sequence[KeyFrame]) -> EvaluationSide:
+        side = EvaluationSide(self._ring)
+        side.load_keys(*write_keys(frames, self._ring.parameters))
+        return side
+
+    def load_inputs(self, frames: Sequence[CiphertextFrame]) -> list[SealObject]:
+        return [self._border.load_ciphertext(write_ciphertext(frame, self._ring.parameters)) for frame in frames]
+
+    def new_control(self) -> StepControl:
+        return StepControl()
+
+    def save_outputs(self, outputs: Sequence[SealObject]) -> list[CiphertextFrame]:
+        return [read_ciphertext(self._border.save_ciphertext(output), self._ring.parameters) for output in outputs]
 
     def run(
         self, inputs: Sequence[SealObject], keys: EvaluationSide, control: StepControl | None = None

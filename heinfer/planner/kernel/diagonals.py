@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
-from heinfer.errors import PlanError
-from heinfer.layout.layout import FREE, ZERO, Layout
+from heinfer.layout.layout import ZERO, Layout
 from heinfer.network.join import Index, distinct, expand
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.pairs import Vector
+from heinfer.planner.kernel.accumulators import Accumulators
 from heinfer.planner.kernel.gains import Gains, Pattern
 from heinfer.planner.kernel.incidence import Classes, Incidence
 from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
@@ -43,21 +43,6 @@ class Diagonal:
     source: int
     target: int
     shift: int
-
-
-@dataclass(frozen=True, eq=False)
-class Accumulators:
-    """The rows that partial sums may live in.
-
-    Attributes:
-        row: (ciphertexts, slots) number of the accumulator that a row adds to, -1 for none.
-        element: output element of each accumulator.
-    """
-
-    row: Index
-    element: Index
-
-    __repr__ = brief_repr
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,32 +82,8 @@ class DiagonalProblem:
 
     @cached_property
     def accumulators(self) -> Accumulators:
-        """Group rows by the output slots that they reach; PlanError when a partial sum would count twice."""
-        element = _row_elements(self.target.index, self.reduction_offsets)
-        rows = np.full(element.shape, -1, dtype=np.int64)
-        offsets = np.array(self.reduction_offsets)
-        elements: list[int] = []
-        for ciphertext in range(self.target.ciphertexts):
-            held = np.flatnonzero(self.target.index[ciphertext] >= 0)
-            wanted = self.target.index[ciphertext, held]
-            cones = (held[:, None] + offsets) % self.target.slots
-            usable = element[ciphertext, cones] == wanted[:, None]
-            if not usable.any(axis=1).all():
-                output = wanted[~usable.any(axis=1)][0]
-                raise PlanError(f"no row of these reductions may hold partial sums of output {output}")
-            # Slots with the same usable rows share an accumulator; name it by its least row.
-            least = np.where(usable, cones, self.target.slots).min(axis=1)
-            names, first, owner = np.unique(least, return_index=True, return_inverse=True)
-            claimed = np.where(usable, owner[:, None] + len(elements), -1)
-            np.maximum.at(rows[ciphertext], cones.reshape(-1), claimed.reshape(-1))
-            mine = rows[ciphertext, cones] == owner[:, None] + len(elements)
-            sizes = np.bincount(
-                rows[ciphertext][rows[ciphertext] >= len(elements)] - len(elements), minlength=names.size
-            )
-            if not (mine == usable).all() or not (usable.sum(axis=1) == sizes[owner]).all():
-                raise PlanError("copies of an output share only some of their rows")
-            elements += wanted[first].tolist()
-        return Accumulators(rows, np.array(elements, dtype=np.int64))
+        """The rows that partial sums may live in; PlanError when one would count twice."""
+        return Accumulators.of(self.target, self.reduction_offsets)
 
     @cached_property
     def row_elements(self) -> Index:
@@ -297,7 +258,7 @@ class DiagonalSet:
         for offset in self.problem.reduction_offsets:
             reached |= np.roll(touched, -offset, axis=1)
         index = self.problem.target.index
-        complete = _complete(index, self.problem.accumulators, self.problem.reduction_offsets)
+        complete = self.problem.accumulators.complete(index, self.problem.reduction_offsets)
         return Layout(self.problem.target.shape, np.where(index >= 0, index, np.where(reached, complete, ZERO)))
 
 
@@ -307,30 +268,3 @@ def _is_first(values: Index) -> NDArray[np.bool_]:
     first = np.ones(values.size, dtype=bool)
     first[order[1:]] = values[order[1:]] != values[order[:-1]]
     return first
-
-
-def _row_elements(index: Index, offsets: tuple[int, ...]) -> Index:
-    """Output element whose partial sums row p may hold: all slots p - g that it reaches agree, or are FREE."""
-    element = np.full_like(index, FREE)
-    conflict = np.zeros(index.shape, dtype=bool)
-    for offset in offsets:
-        reached = np.roll(index, offset, axis=1)
-        conflict |= (element != FREE) & (reached != FREE) & (element != reached)
-        element = np.where(element == FREE, reached, element)
-    return np.where(conflict | (element < 0), -1, element)
-
-
-def _complete(index: Index, accumulators: Accumulators, offsets: tuple[int, ...]) -> Index:
-    """Element that a FREE slot happens to hold completely after the reductions, FREE when its sum is only partial."""
-    owner = accumulators.row
-    sizes = np.bincount(owner[owner >= 0], minlength=accumulators.element.size)
-    seen = np.full(index.shape, -1, dtype=np.int64)
-    count = np.zeros(index.shape, dtype=np.int64)
-    mixed = np.zeros(index.shape, dtype=bool)
-    for offset in offsets:
-        row = np.roll(owner, -offset, axis=1)
-        mixed |= (row >= 0) & (seen >= 0) & (row != seen)
-        seen = np.where(row >= 0, row, seen)
-        count += row >= 0
-    whole = (seen >= 0) & ~mixed & (count == sizes[seen])
-    return np.where(whole, accumulators.element[seen], FREE)

@@ -14,31 +14,32 @@ class ConcurrencyLimit:
     """Admits at most `limit` requests, `share` of them of one holder; refuses others before their body is read.
 
     Attributes:
-        inside: admitted requests.
+        holders: how many each has inside; who has none is not there.
     """
 
     def __init__(self, limit: int, share: int) -> None:
         self._limit = limit
         self._share = share
-        self._holders: Counter[str] = Counter()
+        self.holders: Counter[str] = Counter()
 
     @property
     def inside(self) -> int:
-        return self._holders.total()
+        """Admitted requests."""
+        return self.holders.total()
 
     @contextmanager
     def entered(self, holder: str) -> Iterator[None]:
         """Hold a slot; BusyError when none is free, or the holder has its share."""
         if not self._has_room(holder):
             raise self._refusal()
-        self._holders[holder] += 1
+        self.holders[holder] += 1
         try:
             yield
         finally:
             self._leave(holder)
 
     def _has_room(self, holder: str) -> bool:
-        return self.inside < self._limit and self._holders[holder] < self._share
+        return self.inside < self._limit and self.holders[holder] < self._share
 
     def _refusal(self) -> BusyError:
         if self.inside >= self._limit:
@@ -46,8 +47,8 @@ class ConcurrencyLimit:
         return BusyError(f"{self._share} of your requests are under way: wait for their answers")
 
     def _leave(self, holder: str) -> None:
-        self._holders[holder] -= 1
-        self._holders += Counter()  # drops who holds nothing
+        self.holders[holder] -= 1
+        self.holders += Counter()  # drops who holds nothing
 
 
 class WaitingLimit(ConcurrencyLimit):
@@ -65,7 +66,7 @@ class WaitingLimit(ConcurrencyLimit):
     async def entered_in_turn(self, holder: str) -> AsyncIterator[None]:
         """Hold a slot; BusyError when none becomes free in time."""
         if self._has_room(holder):
-            self._holders[holder] += 1
+            self.holders[holder] += 1
         else:
             await self._wait(holder)
         try:
@@ -96,7 +97,7 @@ class WaitingLimit(ConcurrencyLimit):
             if other in self._waiting:
                 self._waiting.move_to_end(other)
             if not turn.done():
-                self._holders[other] += 1
+                self.holders[other] += 1
                 turn.set_result(None)
                 return
 

@@ -131,18 +131,18 @@ class TenantFile:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
 
     def tenants(self) -> list[Tenant]:
         """All tenants; none when there is no file."""
         try:
-            with in_folder(self._path) as file:
+            with in_folder(self.path) as file:
                 data = file.read()
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise _unreadable(self._path, error) from None
-        return [] if data is None else _parsed(self._path, data).tenants
+            raise _unreadable(self.path, error) from None
+        return [] if data is None else _parsed(self.path, data).tenants
 
     def add(self, name: str, terms: Terms = ANYTHING) -> str:
         """Add a tenant; returns its first API key, which is stored nowhere."""
@@ -201,14 +201,14 @@ class TenantFile:
     @contextmanager
     def _changing(self) -> Iterator[_File]:
         try:
-            with in_folder(self._path) as file, file.locked():
+            with in_folder(self.path) as file, file.locked():
                 data = file.read()
-                content = _File() if data is None else _parsed(self._path, data)
+                content = _File() if data is None else _parsed(self.path, data)
                 yield content
                 content.format = FORMAT
                 file.replace((content.model_dump_json(indent=2) + "\n").encode())
         except OSError as error:
-            raise SettingError(f"{self._path} cannot be written: {error.strerror}") from None
+            raise SettingError(f"{self.path} cannot be written: {error.strerror}") from None
 
 
 def _named(content: _File, name: str) -> Tenant:

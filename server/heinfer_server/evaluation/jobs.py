@@ -7,7 +7,7 @@ import logging
 import secrets
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -85,6 +85,7 @@ class Job:
         is_fetched: whether its result has been sent.
         touched: when it was over, by the clock of the event loop's time.
         idempotency_key: under which it was begun; empty for none.
+        digest: of the request that began it, where there is such a key.
     """
 
     id: str
@@ -98,6 +99,7 @@ class Job:
     is_fetched: bool = False
     touched: float = 0.0
     idempotency_key: str = ""
+    digest: bytes = b""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
 
     @property
@@ -138,12 +140,15 @@ class Jobs:
         self._seconds = seconds
         self._clock = clock
         self._jobs: dict[str, Job] = {}
-        self._idempotent: dict[tuple[str, str], tuple[bytes, str]] = {}
+
+    def __iter__(self) -> Iterator[Job]:
+        """All that there are now."""
+        return iter(tuple(self._jobs.values()))
 
     @property
     def under_way(self) -> int:
         """How many are not over."""
-        return sum(not job.is_over for job in self._jobs.values())
+        return sum(not job.is_over for job in self)
 
     def find_again(self, tenant: str, idempotency_key: str, *request: bytes) -> Job | None:
         """The job that the same request has begun under the same key; None when there is none (any more).
@@ -152,12 +157,12 @@ class Jobs:
             IdempotencyConflictError: when another request has.
         """
         self.evict_expired()
-        digest, job_id = self._idempotent.get((tenant, idempotency_key), (b"", ""))
-        if not job_id:
-            return None
-        if digest != _digest(request):
-            raise IdempotencyConflictError("another request has used this Idempotency-Key: make a new one for each")
-        return self._jobs[job_id]
+        for job in self:
+            if (job.tenant, job.idempotency_key) == (tenant, idempotency_key):
+                if job.digest == _digest(request):
+                    return job
+                raise IdempotencyConflictError("another request has used this Idempotency-Key: make a new one for each")
+        return None
 
     def begin(
         self, tenant: str, model: str, work: Work, place: ExitStack, idempotency_key: str, *request: bytes
@@ -173,9 +178,9 @@ class Jobs:
         self.evict_expired()
         withdrawn: Disconnect = asyncio.get_running_loop().create_future()
         job = Job(secrets.token_hex(16), tenant, model, Watch(), withdrawn, idempotency_key=idempotency_key)
-        self._jobs[job.id] = job
         if idempotency_key:
-            self._idempotent[tenant, idempotency_key] = _digest(request), job.id
+            job.digest = _digest(request)
+        self._jobs[job.id] = job
         job.task = asyncio.create_task(self._do(job, work, place))
         return job
 
@@ -191,24 +196,25 @@ class Jobs:
         """Have a job end soon, and forget it; raises what `get` does."""
         job = self.get(tenant, job_id, models)
         self._withdraw(job)
-        self._forget(job)
+        del self._jobs[job.id]
 
     def purge(self, tenants: Collection[str]) -> None:
         """Have all jobs of tenants end soon, and forget them, their results and their idempotency keys."""
-        for job in [job for job in self._jobs.values() if job.tenant in tenants]:
-            self._withdraw(job)
-            self._forget(job)
+        for job in self:
+            if job.tenant in tenants:
+                self._withdraw(job)
+                del self._jobs[job.id]
 
     async def drain(self, seconds: float) -> None:
         """Wait for running jobs, and shortly for their results to be fetched, at most so many seconds."""
         ends = self._clock() + seconds
-        while self._clock() < ends and any(self._is_awaited(job) for job in self._jobs.values()):
+        while self._clock() < ends and any(map(self._is_awaited, self)):
             await asyncio.sleep(EVENT_SECONDS / 5)
 
     async def cancel_all(self) -> None:
         """Cancel all running jobs, and wait up to FETCH_SECONDS for them to end."""
-        tasks = [job.task for job in self._jobs.values() if job.task is not None and not job.is_over]
-        for job in self._jobs.values():
+        tasks = [job.task for job in self if job.task is not None and not job.is_over]
+        for job in self:
             self._withdraw(job)
         if tasks:
             await asyncio.wait(tasks, timeout=FETCH_SECONDS)
@@ -219,12 +225,12 @@ class Jobs:
     def evict_expired(self) -> None:
         """Drop finished jobs that are too old or too many, the oldest first."""
         now = self._clock()
-        over = [job for job in self._jobs.values() if job.is_over]
+        over = [job for job in self if job.is_over]
         later_of_tenant: Counter[str] = Counter()
         for later, job in enumerate(sorted(over, key=lambda job: job.touched, reverse=True)):
             is_old = now - job.touched > self._seconds
             if is_old or later_of_tenant[job.tenant] >= JOBS_OF_A_TENANT or later >= JOBS_KEPT:
-                self._forget(job)
+                del self._jobs[job.id]
             later_of_tenant[job.tenant] += 1
 
     async def _do(self, job: Job, work: Work, place: ExitStack) -> None:
@@ -247,12 +253,6 @@ class Jobs:
             job.watch.cancel()
             if not job.withdrawn.done():
                 job.withdrawn.set_result(None)
-
-    def _forget(self, job: Job) -> None:
-        self._jobs.pop(job.id, None)
-        key = job.tenant, job.idempotency_key
-        if self._idempotent.get(key, (b"", ""))[1] == job.id:  # a later job may have taken the key over
-            del self._idempotent[key]
 
 
 async def progress_of(job: Job) -> AsyncIterator[bool]:

@@ -86,15 +86,14 @@ class Request:
 
     def send(self, to: socket.socket) -> None:
         """Write it; OSError when the other end is gone."""
-        task, forget = self.task, self.forget
-        fields: tuple[object, ...] = (0, bytes(_ID), bytes(_ID), False, len(forget), 0, 0)
+        fields: tuple[object, ...] = (0, bytes(_ID), bytes(_ID), False, len(self.forget), 0, 0)
         keys, inputs = None, b""
-        if task is not None:
-            keys, inputs, forget = task.keys, task.inputs, task.forget
-            manifest, key_id = bytes.fromhex(task.manifest), bytes.fromhex(task.key_id)
+        if self.task is not None:
+            keys, inputs = self.task.keys, self.task.inputs
+            manifest, key_id = bytes.fromhex(self.task.manifest), bytes.fromhex(self.task.key_id)
             length = keys.length if keys is not None else 0
-            fields = task.number, manifest, key_id, keys is not None, len(forget), length, len(inputs)
-        head = REQUEST.pack(self.kind, self.number, *fields) + b"".join(map(bytes.fromhex, forget))
+            fields = self.task.number, manifest, key_id, keys is not None, 0, length, len(inputs)
+        head = REQUEST.pack(self.kind, self.number, *fields) + b"".join(map(bytes.fromhex, self.forget))
         sent = socket.send_fds(to, [head], [] if keys is None else [keys.fileno()])
         to.sendall(memoryview(head)[sent:])
         to.sendall(inputs)
@@ -106,12 +105,10 @@ def receive_request(pipe: socket.socket) -> Request:
     descriptors = [_DESCRIPTOR.unpack(data)[0] for *_, data in ancillary]
     head += receive(pipe, REQUEST.size - len(head))
     kind, number, watched, manifest, key_id, has_keys, forget, keys_length, length = REQUEST.unpack(head)
-    ids = receive(pipe, _ID * forget)
-    others = tuple(ids[at : at + _ID].hex() for at in range(0, len(ids), _ID))
     if kind != Kind.EVALUATE:
-        return Request(Kind(kind), number, None, others)
+        return Request(Kind(kind), number, None, tuple(receive(pipe, _ID).hex() for _ in range(forget)))
     keys = FrameFile(descriptors[0], keys_length) if has_keys else None
-    task = EvaluationTask(manifest.hex(), key_id.hex(), keys, others, receive(pipe, length), watched)
+    task = EvaluationTask(manifest.hex(), key_id.hex(), keys, receive(pipe, length), watched)
     return Request(Kind.EVALUATE, number, task)
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from heinfer.backends import NativeOptions
 from heinfer.errors import WorkerFailedError
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
-from heinfer_server.evaluation.progress import new_cell
 from heinfer_server.evaluation.questions import Ready
 from heinfer_server.evaluation.tasks import Setup
 from heinfer_server.evaluation.worker_setup import WorkerSetup
@@ -34,8 +32,7 @@ async def prepare(setup: Setup) -> None:
         WorkerFailedError: when that fails.
     """
     handed = WorkerSetup(setup)
-    cell, descriptor = new_cell()
-    process = AnsweringProcess(handed.descriptor, descriptor)
+    process = AnsweringProcess(handed.descriptor)
     try:
         await process.start()
         async with asyncio.timeout(_SECONDS):
@@ -45,6 +42,4 @@ async def prepare(setup: Setup) -> None:
         raise WorkerFailedError("the models' constants could not be encoded and kept: the log has more") from error
     finally:
         await process.end()
-        os.close(descriptor)
         handed.close()
-        del cell

@@ -18,6 +18,7 @@ from threading import Lock, Thread
 from typing import Any, TypeVar
 
 from heinfer_server.evaluation.messages import ProtocolError, receive
+from heinfer_server.evaluation.progress import Cell, shared_memory
 from heinfer_server.evaluation.questions import Asked, Question
 from heinfer_server.evaluation.signals import held_back
 
@@ -45,12 +46,19 @@ class AnsweringProcess:
     To be used in an event loop, which is never kept waiting: threads start it, write, read and end it.
 
     Args:
-        setup, cell: descriptors, of what the process is started with and of the numbers that it shares.
+        setup: a descriptor of what the process is started with.
+
+    Attributes:
+        cell: the numbers that it shares.
+        is_over: whether it has ended, of itself or not: it answers nothing any more.
+        reason: why it has ended, for the log.
     """
 
-    def __init__(self, setup: int, cell: int) -> None:
+    def __init__(self, setup: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._handed = setup, cell
+        self._shared = shared_memory()
+        self._handed = setup, self._shared
+        self.cell = Cell(self._shared)
         self._ours, self._theirs = socket.socketpair()
         self._process: subprocess.Popen[bytes] | None = None
         self._output = -1
@@ -59,18 +67,8 @@ class AnsweringProcess:
         self._writer = ThreadPoolExecutor(1, "to-worker")
         self._reader = Thread(target=self._read, name="from-worker", daemon=True)
         self._changing = Lock()  # of who starts and who ends it
-        self._is_over = False
-        self._reason = ""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it has ended, of itself or not: it answers nothing any more."""
-        return self._is_over
-
-    @property
-    def reason(self) -> str:
-        """Why it has ended, for the log."""
-        return self._reason or "it was ended"
+        self.is_over = False
+        self.reason = "it was ended"
 
     @property
     def pid(self) -> int | None:
@@ -87,7 +85,7 @@ class AnsweringProcess:
         """
         answer: asyncio.Future[T] = self._loop.create_future()
         self._asked.append(answer)
-        if self._is_over:
+        if self.is_over:
             self._lose()
         else:
             asked = Asked(question, secrets.randbits(64))
@@ -97,13 +95,13 @@ class AnsweringProcess:
 
     async def end(self) -> None:
         """Kill it, whatever it is doing, and wait until it is gone."""
-        self._is_over = True
+        self.is_over = True
         await asyncio.to_thread(self._end)
         self._lose()
 
     def _start(self) -> None:
         with self._changing:
-            if self._is_over:
+            if self.is_over:
                 return
             # What is printed beyond the bound is lost, and nobody waits.
             self._output, theirs = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
@@ -127,9 +125,10 @@ class AnsweringProcess:
             self._writer.shutdown()
             self._theirs.close()
             self._ours.close()
-            if self._output >= 0:
-                os.close(self._output)
-                self._output = -1
+            for descriptor in (self._output, self._shared):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._output = self._shared = -1
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -150,8 +149,8 @@ class AnsweringProcess:
             assert self._process is not None
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_EXIT_SECONDS)
-            self._reason = f"{error}, " if isinstance(error, ProtocolError) else ""
-            self._reason += f"exit code {self._process.returncode}{self._printed()}"
+            fault = f"{error}, " if isinstance(error, ProtocolError) else ""
+            self.reason = f"{fault}exit code {self._process.returncode}{self._printed()}"
             self._tell(self._lose)
 
     def _next_answer(self) -> object:
@@ -172,7 +171,7 @@ class AnsweringProcess:
             answer.set_result(result)
 
     def _lose(self) -> None:
-        self._is_over = True
+        self.is_over = True
         lost = LostError(self.reason)
         while self._asked:
             answer = self._asked.popleft()

@@ -108,21 +108,21 @@ class Evaluate:
         return TaskFailure(error, trace)
 
 
+@dataclass(frozen=True)
 class Asked(Generic[T]):
     """A question on its way, under its number."""
 
-    def __init__(self, question: Question[T], number: int) -> None:
-        self._question = question
-        self._number = number
+    question: Question[T]
+    number: int
 
     def request(self) -> Request:
-        return self._question.request(self._number)
+        return self.question.request(self.number)
 
     def answer(self, receive: Receive) -> T:
         """Wait for the reply; ProtocolError when what comes is none."""
         head = Head(*REPLY.unpack(receive(REPLY.size)))
-        _require(head.number == self._number, "is to something else")
-        return self._question.answer(head, receive)
+        _require(head.number == self.number, "is to something else")
+        return self.question.answer(head, receive)
 
 
 def _require(fits: bool, problem: str) -> None:

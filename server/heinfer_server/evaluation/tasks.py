@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from heinfer.backends import NativeOptions
 from heinfer.errors import HeinferError
-from heinfer.formats.bundle import Bundle
 from heinfer_server.isolation.confinement import Confinement
 from heinfer_server.keys.frame_file import FrameFile
+from heinfer_server.models import ServedModel
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,16 @@ class Setup:
     """What a worker process is started with.
 
     Attributes:
-        bundles: the models, every version.
+        models: every version.
         backend: one that heinfer.backends.choose_backend named.
-        options: for every version, by the digest of its manifest; those of the native backend.
+        options: of the native backend, for every version by its digest; by default its own.
         confinement: what is left to the process once it has loaded them; None for everything.
     """
 
-    bundles: tuple[Bundle, ...]
+    models: tuple[ServedModel, ...]
     backend: str
     options: Mapping[str, NativeOptions] = field(default_factory=dict)
     confinement: Confinement | None = None
-
-    def options_of(self, manifest: str) -> NativeOptions:
-        return self.options.get(manifest, NativeOptions())
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,6 @@ class EvaluationTask:
         manifest: digest of that of a model that the worker loaded at its start.
         key_id: under which the worker keeps loaded keys.
         keys: a frame of them, to load under that id first; None when the worker holds them.
-        forget: ids of keys to let go of before anything else.
         inputs: the frame of input ciphertexts that came and was found to be right.
         number: under which the shared cell tells of it; 0 when nobody watches.
     """
@@ -48,7 +44,6 @@ class EvaluationTask:
     manifest: str
     key_id: str
     keys: FrameFile | None
-    forget: tuple[str, ...]
     inputs: bytes
     number: int = 0
 

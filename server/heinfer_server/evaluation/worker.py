@@ -1,4 +1,4 @@
-"""One worker process, as the service sees it."""
+"""One worker process, as the service sees it: it is started, asked, and ended."""
 
 from __future__ import annotations
 
@@ -6,25 +6,23 @@ import asyncio
 import logging
 import os
 import sys
-from collections import OrderedDict
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import TypeVar
 
 from heinfer.errors import CancelledError, EvaluationTimeoutError, WorkerFailedError
-from heinfer_server.evaluation.loaded import with_room
+from heinfer_server.evaluation.loaded import LoadedKeys
 from heinfer_server.evaluation.process import AnsweringProcess, LostError
-from heinfer_server.evaluation.progress import Cell, Watch, new_cell
+from heinfer_server.evaluation.progress import Watch
 from heinfer_server.evaluation.questions import Evaluate, Forget, Question, Ready
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, TaskFailure
 from heinfer_server.evaluation.worker_setup import WorkerSetup
 from heinfer_server.keys.store import KeyStore, unknown_keys
 from heinfer_server.telemetry.logs import log
+from heinfer_server.telemetry.stages import Stages
 
 _logger = logging.getLogger(__name__)
-
-MOST_LOADED_KEYS = 64
-"""Clients whose keys a worker keeps loaded, where there is room for so many."""
 
 _START_SECONDS = 300.0
 
@@ -32,42 +30,48 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Prefetched:
-    """A request that was sent to a process while that evaluated another.
+class Evaluation:
+    """One request to evaluate.
 
     Attributes:
-        process: the process that has it.
-        answer: the reply to it.
+        manifest: digest of that of the version to evaluate.
+        holder: whose turn it takes.
+        key_id: of registered keys.
+        inputs: the frame of input ciphertexts, found to be right.
+        stages: where it is noted how long each took.
+        ends: when it is not worth to begin any more, by the clock of the event loop.
+        watch: to tell of it while it is under way.
     """
 
-    process: AnsweringProcess
-    answer: asyncio.Future[Evaluated | TaskFailure]
+    manifest: str
+    holder: str
+    key_id: str
+    inputs: bytes
+    stages: Stages
+    ends: float = inf
+    watch: Watch | None = None
 
 
 class Worker:
     """A process of its own, so that a death or a hang touches one request and no other.
 
-    It holds the keys of `most_keys` clients loaded, and runs one task at a time. After a failure it must be stopped and
-    started again.
+    It answers one question after the other. After a failure it must be stopped and started again.
 
     Attributes:
-        lock: held by whoever has the process do something.
+        loaded: keys that the process holds loaded, of `most_keys` clients.
     """
 
     def __init__(self, setup: WorkerSetup, timeout: float, registered: KeyStore, most_keys: int) -> None:
         self._setup = setup
         self._timeout = timeout
         self._registered = registered
-        self._most_keys = most_keys
         self._process: AnsweringProcess | None = None
         self._sound = False
         self._failed = False
-        self.lock = asyncio.Lock()
-        self._cell: Cell | None = None
         self._number = 0
         self._ending: asyncio.Task[None] | None = None
         self._closed = False
-        self._loaded: OrderedDict[str, None] = OrderedDict()
+        self.loaded = LoadedKeys(registered, most_keys)
 
     @property
     def failed(self) -> bool:
@@ -85,47 +89,35 @@ class Worker:
         return self._sound and self._process is not None and not self._process.is_over
 
     @property
-    def pid(self) -> int | None:
-        """Id of the process; None while there is none."""
-        process = self._process
-        return None if process is None else process.pid
-
-    def has(self, key_id: str) -> bool:
-        """Whether the process holds these keys loaded."""
-        return key_id in self._loaded
+    def answering(self) -> bool:
+        """Whether the process has a task, and as far as is known goes on with it."""
+        return not self._sound and self._process is not None and not self._process.is_over
 
     @property
-    def holds_gone_keys(self) -> bool:
-        """Whether the process holds keys loaded that nobody has registered any more."""
-        return any(key_id not in self._registered for key_id in self._loaded)
+    def pid(self) -> int | None:
+        """Id of the process; None while there is none."""
+        return None if self._process is None else self._process.pid
 
     async def start(self) -> None:
         """Start the process and wait until it has loaded the models; WorkerFailedError when it does not."""
         if self._closed:
             raise WorkerFailedError("the service ends")
-        self._loaded.clear()
+        self.loaded.clear()
         try:
-            await self._start()
+            self._process = process = AnsweringProcess(self._setup.descriptor)
+            await process.start()
         except (OSError, RuntimeError) as error:  # of files, of processes, of threads
             self._failed = True
             raise WorkerFailedError(_why_none_starts(error)) from error
         models = self._setup.models
-        loaded = await self._run(_START_SECONDS, Ready(len(models), _START_SECONDS))
+        loaded = await self.hear(self.ask(Ready(len(models), _START_SECONDS)), _START_SECONDS)
         for model, seconds in zip(models, loaded, strict=True):
             manifest = model.bundle.manifest
             facts = {"model": manifest.name, "version": manifest.model_version, "manifest": model.digest}
             log(_logger, logging.INFO, "model loaded", **facts, seconds=round(seconds, 3))
 
-    async def _start(self) -> None:
-        self._cell, descriptor = new_cell()
-        try:
-            self._process = process = AnsweringProcess(self._setup.descriptor, descriptor)
-            await process.start()
-        finally:
-            os.close(descriptor)
-
     async def revive(self) -> None:
-        """Start the process anew, unless it can take a task; hold the lock. WorkerFailedError as `start` does."""
+        """Start the process anew, unless it can take a task; WorkerFailedError as `start` does."""
         if self.running:
             return
         if self.died_idle and self._process is not None:
@@ -147,104 +139,27 @@ class Worker:
         self._closed = True
         await self.stop()
 
-    def prefetch(self, manifest: str, key_id: str, inputs: bytes) -> Prefetched | None:
-        """Send a request while another runs, so that it begins without a round trip of messages in between.
-
-        The caller acquires the lock next and passes the result to `evaluate`.
+    def ask(self, question: Question[T]) -> asyncio.Future[T]:
+        """Have the process answer a question after those that it was asked before.
 
         Returns:
-            None when nothing runs, or the keys of the request are not loaded, or no longer registered.
-        """
-        is_under_way = self.lock.locked() and not self._sound
-        if not is_under_way or self._process is None or self._process.is_over:
-            return None
-        if not self.has(key_id) or key_id not in self._registered:
-            return None
-        question = self._question(EvaluationTask(manifest, key_id, None, (), inputs))
-        return Prefetched(self._process, self._process.ask(question))
-
-    async def evaluate(
-        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None = None, sent: Prefetched | None = None
-    ) -> Evaluated:
-        """Evaluate one request; hold the lock.
-
-        Args:
-            manifest: digest of that of the version.
-            watch: to tell of it.
-            sent: the same request, if it was sent ahead.
+            What it answers; LostError when it ends before.
 
         Raises:
-            UnknownKeysError: when the keys are gone since the request came: one that waits keeps none of them alive.
-            WorkerFailedError: when the process died.
-            EvaluationTimeoutError: when it ran out of time.
-            HeinferError: when the evaluation failed for a reason that the client may know.
-            RuntimeError: when it failed for another.
+            WorkerFailedError: when there is no process.
         """
-        await self.revive()
-        if sent is not None and sent.process is self._process:
-            result = await self._answer(self._timeout, sent.answer)
-        else:
-            result = await self._evaluate(manifest, key_id, inputs, watch)
-        if key_id in self._loaded:
-            self._loaded.move_to_end(key_id)
-        if isinstance(result, TaskFailure):
-            if not isinstance(result.error, CancelledError):  # whose job says so in its own line
-                log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
-            raise result.error or RuntimeError("the evaluation failed in the worker")
-        return result
-
-    async def _evaluate(
-        self, manifest: str, key_id: str, inputs: bytes, watch: Watch | None
-    ) -> Evaluated | TaskFailure:
-        if key_id not in self._registered:
-            raise unknown_keys()
-        keys = None if self.has(key_id) else await asyncio.to_thread(self._registered.open, key_id)
-        forget = self._make_room(key_id)
-        self._number += 1
-        if watch is not None and self._cell is not None:
-            watch.begin(self._cell, self._number)
-        task = EvaluationTask(manifest, key_id, keys, forget, inputs, self._number if watch else 0)
-        result = await self._run(self._timeout, self._question(task))
-        if isinstance(result, Evaluated):
-            self._loaded[key_id] = None
-        return result
-
-    async def drain_reply(self, sent: Prefetched) -> None:
-        """Consume the reply to an abandoned prefetched request, so that replies stay in step; hold the lock.
-
-        Raises:
-            WorkerFailedError, EvaluationTimeoutError: as `evaluate` does.
-        """
-        if self.running and sent.process is self._process:
-            await self._answer(self._timeout, sent.answer)
-
-    async def forget_gone_keys(self) -> None:
-        """Have the process let go of keys that nobody has registered any more; WorkerFailedError when it cannot."""
-        gone = tuple(key_id for key_id in self._loaded if key_id not in self._registered)
-        for key_id in gone:
-            del self._loaded[key_id]
-        await self._run(self._timeout, Forget(gone))
-
-    def _make_room(self, key_id: str) -> tuple[str, ...]:
-        """Ids of the loaded keys that have to go: nobody has them registered any more, or others need their room."""
-        owners = {other: self._registered.tenant_of(other) for other in self._loaded if other != key_id}
-        live = {other: tenant for other, tenant in owners.items() if tenant is not None}
-        keep = with_room(live, self._registered.tenant_of(key_id), self._most_keys)
-        forget = tuple(other for other in owners if other not in keep)
-        for other in forget:
-            del self._loaded[other]
-        return forget
-
-    def _question(self, task: EvaluationTask) -> Evaluate:
-        # One that was sent ahead may have begun before its time is counted here.
-        return Evaluate(task, self._setup.output_lengths[task.manifest], 2 * self._timeout)
-
-    async def _run(self, seconds: float, question: Question[T]) -> T:
         if self._process is None:
             raise WorkerFailedError("the process was ended")
-        return await self._answer(seconds, self._process.ask(question))
+        return self._process.ask(question)
 
-    async def _answer(self, seconds: float, answer: asyncio.Future[T]) -> T:
+    async def hear(self, answer: asyncio.Future[T], seconds: float | None = None) -> T:
+        """Wait for an answer, for so many seconds, or as many as an evaluation may take.
+
+        Raises:
+            WorkerFailedError: when the process died.
+            EvaluationTimeoutError: when it ran out of time.
+        """
+        seconds = self._timeout if seconds is None else seconds
         self._sound = False  # until the process has answered: also when this coroutine is cancelled
         try:
             async with asyncio.timeout(seconds):
@@ -261,6 +176,58 @@ class Worker:
             raise WorkerFailedError("the process that evaluated the request died") from error
         self._sound, self._failed = True, False
         return result
+
+    async def evaluate(self, request: Evaluation) -> Evaluated:
+        """Evaluate one request.
+
+        Raises:
+            UnknownKeysError: when the keys are gone since the request came: one that waits keeps none of them alive.
+            Those of :meth:`finish`.
+        """
+        key_id, watch = request.key_id, request.watch
+        if key_id not in self._registered:
+            raise unknown_keys()
+        keys = None if key_id in self.loaded else await asyncio.to_thread(self._registered.open, key_id)
+        gone = self.loaded.make_room(key_id)
+        if gone:  # which is answered before what is asked next
+            self.ask(Forget(gone))
+        self._number += 1
+        if watch is not None and self._process is not None:
+            watch.begin(self._process.cell, self._number)
+        task = EvaluationTask(request.manifest, key_id, keys, request.inputs, self._number if watch else 0)
+        result = await self.finish(request, self.ask(self._evaluate(task)))
+        self.loaded.add(key_id)
+        return result
+
+    def begin(self, request: Evaluation) -> asyncio.Future[Evaluated | TaskFailure]:
+        """Ask for an evaluation with keys that are loaded, and leave it to the caller to finish it."""
+        return self.ask(self._evaluate(EvaluationTask(request.manifest, request.key_id, None, request.inputs)))
+
+    async def finish(self, request: Evaluation, answer: asyncio.Future[Evaluated | TaskFailure]) -> Evaluated:
+        """Wait for the end of an evaluation.
+
+        Raises:
+            WorkerFailedError, EvaluationTimeoutError: as `hear` does.
+            HeinferError: when the evaluation failed for a reason that the client may know.
+            RuntimeError: when it failed for another.
+        """
+        result = await self.hear(answer)
+        self.loaded.use(request.key_id)
+        if isinstance(result, TaskFailure):
+            if not isinstance(result.error, CancelledError):  # whose job says so in its own line
+                log(_logger, logging.ERROR, "evaluation failed", trace=result.trace)
+            raise result.error or RuntimeError("the evaluation failed in the worker")
+        return result
+
+    async def forget_gone_keys(self) -> None:
+        """Have the process let go of keys that nobody has registered any more; WorkerFailedError when it cannot."""
+        gone = self.loaded.gone
+        self.loaded.forget(*gone)
+        await self.hear(self.ask(Forget(gone)))
+
+    def _evaluate(self, task: EvaluationTask) -> Evaluate:
+        # One that is not the first in the pipe may have begun before its time is counted here.
+        return Evaluate(task, self._setup.output_lengths[task.manifest], 2 * self._timeout)
 
 
 def _why_none_starts(error: OSError | RuntimeError) -> str:

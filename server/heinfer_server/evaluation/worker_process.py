@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.messages import Kind, receive_request, send_forgotten, send_ready, send_result
-from heinfer_server.evaluation.progress import Watcher, open_cell
+from heinfer_server.evaluation.progress import Cell, Watcher
 from heinfer_server.evaluation.signals import leave_to_the_service
 from heinfer_server.evaluation.worker_setup import read_setup
 from heinfer_server.isolation.privileges import die_with
@@ -21,7 +21,7 @@ def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
     What fails ends the process, but for what an evaluation fails with.
     """
     handed = read_setup(setup)
-    evaluator, shared, confinement = Evaluator(handed), open_cell(cell), handed.confinement
+    evaluator, shared, confinement = Evaluator(handed), Cell(cell), handed.confinement
     if confinement is not None:
         confinement.enter(pipe.fileno())
     evaluator.watcher = Watcher(shared)

@@ -8,7 +8,6 @@ import pickle
 from collections.abc import Mapping
 
 from heinfer_server.evaluation.tasks import Setup
-from heinfer_server.models import ServedModel
 from heinfer_server.sealed import open_sealed
 
 
@@ -19,17 +18,15 @@ class WorkerSetup:
     is killed before it has read megabytes would leave the service writing.
 
     Attributes:
-        setup: the data.
         descriptor: of the file, read-only.
         models: the versions, in the order of the setup.
         output_lengths: bytes of an answer, by the digest of the version's manifest.
     """
 
     def __init__(self, setup: Setup) -> None:
-        self.setup = setup
         self.descriptor = open_sealed("heinfer-setup", lambda file: pickle.dump(setup, file))
-        self.models = tuple(map(ServedModel.of, setup.bundles))
-        self.output_lengths: Mapping[str, int] = {model.digest: model.outputs_length for model in self.models}
+        self.models = setup.models
+        self.output_lengths: Mapping[str, int] = {model.digest: model.outputs_length for model in setup.models}
 
     def close(self) -> None:
         """Close the file; no worker can be started afterwards."""

@@ -40,14 +40,15 @@ def is_available() -> bool:
 
 def install(rules: Rules) -> None:
     """Let all threads of this process call nothing else from now on; OSError when the kernel refuses."""
-    code = _filter(rules, MACHINE)
+    code = filter_code(rules, MACHINE)
     program = _Program(len(code) // _INSTRUCTION.size, code)
     # Without the second flag older kernels slow down all that the process computes: it runs no code but ours.
     pointer = ctypes.cast(ctypes.byref(program), ctypes.c_void_p)
     system_call(NUMBERS[MACHINE]["seccomp"], _SET_MODE_FILTER, _TSYNC | _SPEC_ALLOW, pointer)
 
 
-def _filter(rules: Rules, machine: str) -> bytes:
+def filter_code(rules: Rules, machine: str) -> bytes:
+    """Instructions of the filter, for a machine of that name."""
     numbers = NUMBERS[machine]
     code = [
         _instruction(_LOAD, _ARCHITECTURE),

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from heinfer.backends import NativeOptions
 from heinfer.errors import SettingError
 from heinfer_server.evaluation.jobs import JOBS_KEPT
-from heinfer_server.evaluation.worker import MOST_LOADED_KEYS
+from heinfer_server.evaluation.loaded import MOST_LOADED_KEYS
 from heinfer_server.memory.cgroups import memory_limits
 from heinfer_server.models import Models
 from heinfer_server.settings import Settings

@@ -48,19 +48,10 @@ def resident_bytes(pid: int) -> tuple[int, int]:
     return (resident - shared) * _PAGE, shared * _PAGE
 
 
-def free_disk_bytes(folder: Path) -> float:
-    """Bytes that an ordinary user may still write where a folder is; NaN when nobody can say."""
+def disk_bytes(folder: Path) -> tuple[float, float]:
+    """Bytes that an ordinary user may still write where a folder is, and those of its disk; NaN when nobody can say."""
     try:
         found = os.statvfs(folder)
     except OSError:
-        return nan
-    return found.f_bavail * found.f_frsize
-
-
-def disk_bytes(folder: Path) -> float:
-    """Bytes of the disk that a folder is on; NaN when nobody can say."""
-    try:
-        found = os.statvfs(folder)
-    except OSError:
-        return nan
-    return found.f_blocks * found.f_frsize
+        return nan, nan
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize

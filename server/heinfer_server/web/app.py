@@ -17,6 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from heinfer.errors import HeinferError
+from heinfer_server.evaluation.worker import Worker
 from heinfer_server.gauges import watch
 from heinfer_server.models import Models
 from heinfer_server.service import Service
@@ -24,14 +25,13 @@ from heinfer_server.settings import Settings
 from heinfer_server.telemetry.background import for_ever
 from heinfer_server.telemetry.logs import log, request_id
 from heinfer_server.web.admission import AccessMiddleware
-from heinfer_server.web.heads import HeadMiddleware
-from heinfer_server.web.hosts import LoopbackMiddleware
 from heinfer_server.web.job_routes import router as job_router
 from heinfer_server.web.key_routes import router as key_router
 from heinfer_server.web.metrics_port import MetricsPort
 from heinfer_server.web.middleware import RequestMiddleware
 from heinfer_server.web.prefix import OPENAPI_PATH, PrefixMiddleware, require_unlike
 from heinfer_server.web.problems import ALARMING, documented, problem, problem_of
+from heinfer_server.web.refusals import RefusalMiddleware, ambiguous_length, not_for_this_machine
 from heinfer_server.web.routes import router
 
 _ROUTERS = (router, key_router, job_router)
@@ -42,14 +42,14 @@ _ANYWHERE = (HTTPStatus.UNAUTHORIZED, HTTPStatus.UNPROCESSABLE_ENTITY, HTTPStatu
 _logger = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, models: Models) -> FastAPI:
+def create_app(settings: Settings, models: Models, worker: type[Worker] = Worker) -> FastAPI:
     """The service for these models; its workers run between startup and shutdown.
 
     Raises:
         SettingError: when the settings do not fit the models or the routes, or the metrics' address is taken.
     """
     require_unlike(settings.root_path, [getattr(route, "path", "") for part in _ROUTERS for route in part.routes])
-    service = Service(settings, models)
+    service = Service(settings, models, worker)
     watch(service.metrics, service)
     for code in ALARMING:  # there before the first of them: an alert compares with what was
         service.metrics.errors.labels(code)
@@ -96,9 +96,9 @@ def create_app(settings: Settings, models: Models) -> FastAPI:
         app.include_router(part, responses=documented(*_ANYWHERE))
     app.add_route(OPENAPI_PATH, _openapi, include_in_schema=False)
     app.add_middleware(AccessMiddleware, access=service.access)
-    app.add_middleware(HeadMiddleware)
+    app.add_middleware(RefusalMiddleware, fault=ambiguous_length)
     if settings.no_auth:
-        app.add_middleware(LoopbackMiddleware)
+        app.add_middleware(RefusalMiddleware, fault=not_for_this_machine)
     app.add_middleware(PrefixMiddleware, root_path=settings.root_path)
     # The last one is the outermost.
     app.add_middleware(RequestMiddleware, metrics=service.metrics, trusted_proxies=settings.trusted_proxies)

@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Query, Request, Security
 from fastapi import Path as PathParameter
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
+from heinfer.errors import KeySetError
 from heinfer_server.keys.store import unknown_keys
 from heinfer_server.models import Models, ServedModel
 from heinfer_server.service import Service
@@ -57,12 +58,21 @@ def may_use(request: Request, key_set: str) -> bool:
 
 
 def require_keys(request: Request, tenant: str, model: ServedModel, key_id: str) -> None:
-    """Raise what Service.require_keys does; keys that the API key may not know of are unknown."""
-    service = _service_of(request)
-    key_set = service.keys.key_set_of(tenant, key_id)
+    """Require that a tenant has keys registered of the set that the model takes.
+
+    Raises:
+        UnknownKeysError: when there are none under that id (any more) that the API key may know of.
+        KeySetError: when they are of another set.
+    """
+    store = _service_of(request).keys
+    key_set = store.key_set_of(tenant, key_id)
     if key_set is not None and not may_use(request, key_set):
         raise unknown_keys()
-    service.require_keys(tenant, model, key_id)
+    if store.find(tenant, key_id).key_set != model.keys.digest:
+        raise KeySetError(
+            "these evaluation keys are of another key set than this version of the model takes: register keys made "
+            "from its manifest"
+        )
 
 
 async def tenant_of(

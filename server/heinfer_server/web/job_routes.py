@@ -14,8 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from heinfer_server.evaluation.disconnect import Disconnect
 from heinfer_server.evaluation.jobs import Job, Result, progress_of
-from heinfer_server.evaluation.pool import Evaluation
 from heinfer_server.evaluation.progress import Watch
+from heinfer_server.evaluation.worker import Evaluation
 from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.dependencies import (

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from heinfer.formats.manifest import Manifest
 from heinfer_server.errors import NotReadyError
-from heinfer_server.evaluation.pool import Evaluation
+from heinfer_server.evaluation.worker import Evaluation
 from heinfer_server.telemetry.stages import Stages
 from heinfer_server.web.body import REFUSALS, read_body
 from heinfer_server.web.dependencies import (

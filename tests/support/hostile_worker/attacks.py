@@ -272,8 +272,8 @@ def send_urgently() -> None:
 
 
 def constants(target: Target) -> str:
-    model = target.evaluator._models[target.task.manifest]
-    address = model._runtime._program._handle.encoded.ctypes.data // 4096 * 4096
+    program = target.evaluator.runtimes[target.task.manifest]
+    address = program._handle.encoded.ctypes.data // 4096 * 4096
     return tried(
         open=lambda: write(target.facts["constants"][0]),
         replace=lambda: os.rename(target.facts["paths"]["tenants"], target.facts["constants"][0]),
@@ -283,7 +283,7 @@ def constants(target: Target) -> str:
 
 def cell(target: Target) -> str:
     """Nonsense in the numbers that the front reads, while it asks for them."""
-    numbers = target.evaluator.watcher._cell
+    numbers = target.evaluator.watcher._cell._numbers
     for value in (2**62, -(2**62), 1):
         numbers[0], numbers[1] = target.task.number, value
         time.sleep(0.5)

@@ -1,0 +1,1 @@
+"""Pictures of records, and of layouts; nothing is measured."""

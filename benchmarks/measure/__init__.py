@@ -1,0 +1,1 @@
+"""Times, memory and precision on this machine; times are to be compared within one run."""

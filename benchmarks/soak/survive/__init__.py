@@ -1,0 +1,1 @@
+"""survive: restarts and replacements of a service under calls, behind a proxy."""

@@ -1,1 +1,0 @@
-"""survive: restarts and replacements of a service under calls. Nothing is imitated: processes, signals, a proxy."""
