@@ -6,8 +6,8 @@ import pytest
 from heinfer.layout.packings import Grid, plane_pack
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Convolution
-from heinfer.planner.kernel.linear import diagonal_sets
 from heinfer.planner.kernel.diagonals import DiagonalProblem
+from heinfer.planner.kernel.linear import diagonal_sets
 from heinfer.planner.search.candidates import Candidate, output_candidates
 
 SLOTS = 16384
