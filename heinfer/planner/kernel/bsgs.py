@@ -214,8 +214,9 @@ def _lengthened(base: _BabyShape, steps: list[int], wanted: Residues, modulus: i
 
 
 def _frequent_differences(values: Residues, modulus: int) -> list[int]:
-    differences = ((values[:, None] - values) % modulus).reshape(-1)
-    counts = np.bincount(np.minimum(differences, modulus - differences))
+    present = np.fft.rfft(np.bincount(values, minlength=modulus))
+    counts = np.rint(np.fft.irfft(present * present.conj(), modulus))[: modulus // 2 + 1]
+    counts[: (modulus + 1) // 2] *= 2  # of pairs that far apart, in both orders
     steps = np.flatnonzero(counts[1:]) + 1
     order = np.lexsort((steps, -counts[steps]))
     return [int(d) for d in steps[order[:_FREQUENT_STEPS]]]
@@ -286,10 +287,13 @@ def _grid_tree(used: set[int], steps: list[int], modulus: int) -> RotationTree:
     """Reach every used rotation by one of the steps from another where possible, else directly from 0."""
     nodes, parents, chosen = [0], [-1], [0]
     todo = used - {0}
+    # What follows from a reached node is reached before a root is opened: no node becomes a root later.
+    roots = iter(sorted(v for v in todo if not any((v - step) % modulus in todo for step in steps)))
     reached = 0  # nodes before this position have been followed along every step
     while todo:
-        if reached == len(nodes):  # nothing more can be reached: open a new root, the one with no predecessor first
-            start = min(todo, key=lambda v: (any((v - step) % modulus in todo for step in steps), v))
+        if reached == len(nodes):  # nothing more can be reached: open a root, or where all have a predecessor the least
+            start = next((root for root in roots if root in todo), None)
+            start = min(todo) if start is None else start
             _append(start, 0, start, nodes, parents, chosen, todo)
         for step in steps:
             value = (nodes[reached] + step) % modulus
