@@ -21,9 +21,9 @@ def distinct_columns(first: Index, second: Index, third: Index) -> Index:
     return np.stack([*np.divmod(rest, b), last])
 
 
-def ranges(ascending: Index, wanted: Index) -> tuple[Index, Index]:
-    """Where each wanted value stands in ascending values: first and one after last position."""
-    return np.searchsorted(ascending, wanted, "left"), np.searchsorted(ascending, wanted, "right")
+def starts(ordered: Index) -> Index:
+    """Where each run of equal values begins."""
+    return np.flatnonzero(np.append(True, np.diff(ordered) != 0)) if ordered.size else ordered
 
 
 def expand(first: Index, last: Index) -> tuple[Index, Index]:

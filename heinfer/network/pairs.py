@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
 from heinfer.brief import brief_repr
-from heinfer.network.join import Index, distinct, expand
+from heinfer.network.join import Index, distinct, expand, starts
 
 Vector = NDArray[np.float64]
 Matrix = Vector | csr_array
@@ -221,14 +221,14 @@ class Axis:
         keys = after.pairs.out[second] * self.pairs.inputs + self.pairs.into[first]
         order = np.lexsort((codes, keys))
         keys, codes = keys[order], codes[order]
-        starts = np.flatnonzero(np.append(True, np.diff(keys) != 0)) if keys.size else keys
+        begin = starts(keys)
         words = np.random.default_rng(2).integers(2**62, size=self.taps * after.taps)
-        marks = np.add.reduceat(words[codes], starts) if keys.size else keys
+        marks = np.add.reduceat(words[codes], begin) if keys.size else keys
         _, example, tap = np.unique(marks, return_index=True, return_inverse=True)
-        ends = np.append(starts[1:], keys.size)
-        owner, place = expand(starts[example], ends[example])
-        axis = Axis(Pairs.of_keys(after.pairs.outputs, self.pairs.inputs, keys[starts]), tap, example.size)
-        made_of, by = expand(starts[example[tap]], ends[example[tap]])
+        end = np.append(begin[1:], keys.size)
+        owner, place = expand(begin[example], end[example])
+        axis = Axis(Pairs.of_keys(after.pairs.outputs, self.pairs.inputs, keys[begin]), tap, example.size)
+        made_of, by = expand(begin[example[tap]], end[example[tap]])
         if made_of.size != codes.size or not np.array_equal(codes[by], codes):
             raise AssertionError("two taps have one mark")
         return axis, Ways(owner, *np.divmod(codes[place], self.taps))

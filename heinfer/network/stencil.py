@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
 from heinfer.errors import MapTooLargeError
-from heinfer.network.join import Index
+from heinfer.network.join import Index, starts
 from heinfer.network.pairs import Axis, Matrix, Pairs, Vector
 
 Planes = tuple[int, int, int]
@@ -233,5 +233,5 @@ def _read(planes: Vector, along: Axis, tap: int, *, axis: int) -> tuple[Index, V
     """The places of outputs that a tap has pairs for, and the sum of what it reads for each of them."""
     pairs = np.flatnonzero(along.tap == tap)
     out, read = along.pairs.out[pairs], planes.take(along.pairs.into[pairs], axis)
-    starts = np.flatnonzero(np.append(True, np.diff(out) != 0)) if out.size else out
-    return out[starts], np.add.reduceat(read, starts, axis) if starts.size < out.size else read
+    first = starts(out)
+    return out[first], np.add.reduceat(read, first, axis) if first.size < out.size else read

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Event, Timer
 
@@ -34,14 +34,14 @@ def service(tmp_path_factory) -> Iterator[ServerProcess]:
 
 
 @contextmanager
-def interrupted_after(seconds: float) -> Iterator[None]:
+def interrupted_after(seconds: float) -> Iterator[Callable[[], None]]:
+    """By SIGINT, counted from when what this yields is called; not at all when all is over before."""
     timer = Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            yield
+            yield timer.start
     finally:
-        timer.join()
+        timer.cancel()
 
 
 def test_who_is_interrupted_while_it_waits_goes_at_once_and_the_client_goes_on():
@@ -56,7 +56,8 @@ def test_who_is_interrupted_while_it_waits_goes_at_once_and_the_client_goes_on()
 
     with answering(respond) as url, Client(url, model="tiny", progress=False) as client:
         began = time.monotonic()
-        with interrupted_after(0.3):
+        with interrupted_after(0.3) as begin:
+            begin()
             client.prepare()
         assert time.monotonic() - began < 2
         with pytest.raises(ImageError):
@@ -76,7 +77,8 @@ def test_a_job_over_the_network_is_cancelled_and_the_client_goes_on(service):
         client.prepare()
         for _ in range(2):
             began = time.monotonic()
-            with interrupted_after(1.5):
+            with interrupted_after(1.5) as begin:
+                begin()
                 client.encrypt_and_predict(IMAGE)
             assert time.monotonic() - began < 5
     wait_until(lambda: cancelled(service) == before + 2, 20)
@@ -86,12 +88,14 @@ def test_a_job_over_the_network_is_cancelled_and_the_client_goes_on(service):
 def test_so_does_the_twin(service):
     before = cancelled(service)
 
-    async def use() -> None:
+    async def use(begin: Callable[[], None]) -> None:
         async with AsyncClient(service.url, model="long", progress=False) as client:
+            await client.prepare()
+            begin()
             await client.encrypt_and_predict(IMAGE)
 
-    with interrupted_after(8):
-        asyncio.run(use())
+    with interrupted_after(1.5) as begin:
+        asyncio.run(use(begin))
     wait_until(lambda: cancelled(service) == before + 1, 20)
 
 

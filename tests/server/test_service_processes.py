@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 import httpx
 import numpy as np
 import pytest
-from asking import of, registered, to
+from asking import infer, of, registered, to
 from owner import Owner
 from server_process import ServerProcess, alive, cpu_seconds, launch, server_process, stopped, wait_until
 from tiny_model import DEEP, cleartext_scores, tiny_bundle
@@ -312,6 +312,23 @@ def test_sigterm_does_not_wait_for_ever(tmp_path):
         server.stop()
         assert request.exception(SECONDS) is not None
         assert_nothing_is_left(server, children, tmp_path, shared)
+
+
+def test_a_request_that_outlasts_the_end_is_told_to_come_again(tmp_path):
+    owner = Owner(ENDLESS)
+    with (
+        server_process(tmp_path, [ENDLESS], drain_seconds=1) as server,
+        httpx.Client(base_url=server.url, timeout=SECONDS) as http,
+        ThreadPoolExecutor() as pool,
+    ):
+        key_id = registered(http, owner.keys, ENDLESS)
+        request = pool.submit(infer, http, key_id, owner.inputs(IMAGE), ENDLESS)
+        server.wait_until_busy()
+        os.kill(server.worker(), signal.SIGSTOP)
+        server.stop()
+        answer = request.result(SECONDS)
+        assert (answer.status_code, answer.json()["code"]) == (HTTPStatus.SERVICE_UNAVAILABLE, "not-ready")
+        assert "Exception in ASGI" not in server.log
 
 
 @pytest.mark.parametrize("hangs", [False, True])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heinfer.network.join import Index
+from heinfer.network.join import Index, starts
 from heinfer.network.stencil import Planes, Stencil
 
 _LOT = 4_000_000
@@ -79,8 +79,8 @@ def counted(stencil: Stencil, outputs: Sheets, inputs: Sheets, modulus: int) -> 
         return
     written = (ys.out[:, None] * xs.outputs + xs.out).reshape(-1)
     read = (ys.into[:, None] * xs.inputs + xs.into).reshape(-1)
-    starts = np.flatnonzero(np.append(True, np.diff(pair) != 0))
-    for start, end in zip(starts.tolist(), [*starts[1:].tolist(), pair.size], strict=True):
+    first = starts(pair).tolist()
+    for start, end in zip(first, [*first[1:], pair.size], strict=True):
         one, other = out[start], into[start]
         patterns = outputs.pattern[one, written], inputs.pattern[other, read]
         between = (inputs.slot[other, read] - outputs.slot[one, written]) % modulus
@@ -130,5 +130,5 @@ def summed(codes: Index, weights: Index) -> tuple[Index, Index]:
     """Distinct codes, ascending, and the sum of the weights of each."""
     order = np.argsort(codes, kind="stable")
     codes = codes[order]
-    starts = np.flatnonzero(np.append(True, np.diff(codes) != 0)) if codes.size else codes
-    return codes[starts], np.add.reduceat(weights[order], starts) if codes.size else weights
+    first = starts(codes)
+    return codes[first], np.add.reduceat(weights[order], first) if codes.size else weights

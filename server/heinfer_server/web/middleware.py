@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from asyncio import CancelledError
 from collections.abc import Sequence
 from time import perf_counter
 
@@ -11,11 +12,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from heinfer_server.errors import NotReadyError
 from heinfer_server.evaluation.disconnect import DisconnectedError
 from heinfer_server.telemetry.logs import error_code, error_reason, log, peer, request_id, tenant_name
 from heinfer_server.telemetry.metrics import Metrics
 from heinfer_server.web.peers import Network, peer_of
-from heinfer_server.web.problems import internal_problem
+from heinfer_server.web.problems import internal_problem, problem_of
 
 _logger = logging.getLogger(__name__)
 
@@ -23,7 +25,9 @@ REQUEST_ID_HEADER = "X-Request-Id"
 
 
 class RequestMiddleware:
-    """Gives a request an id of our own making, logs how it ended, and answers 500 to what nobody expected.
+    """Gives a request an id of our own making, and logs how it ended.
+
+    It answers 503 to what outlasts the service, and 500 to what nobody expected.
 
     Args:
         trusted_proxies: networks of proxies that say whom they ask for.
@@ -72,6 +76,10 @@ class RequestMiddleware:
             await self._app(scope, counted_receive, send_with_id)
         except (ClientDisconnect, DisconnectedError):
             error_reason.set("client went away")
+        except CancelledError:  # nobody else cancels a request: the service ends, and has waited for it long enough
+            if status == 0:
+                ends = NotReadyError("the service ended before it was done: send the request again")
+                await problem_of(ends, request_id.get())(scope, receive, send_with_id)
         except Exception:
             _logger.exception("unexpected error")
             if status == 0:
