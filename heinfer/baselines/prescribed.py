@@ -75,7 +75,7 @@ def prescribe(recipe: Recipe, operations: CostTable, level: int) -> LinearPlan:
     cone = (places.slot[:, None] + subset_sums(recipe.sums)) % places.slots
     rows[places.ciphertext[:, None], cone] = np.arange(target.size)[:, None]
     problem = PrescribedProblem(recipe.map, recipe.source.layout(), target, recipe.reductions, row=rows)
-    chosen = PrescribedSet(problem, recipe.diagonals)
+    chosen = PrescribedSet.of(problem, recipe.diagonals)
     cover = _turned(recipe.turns, places.slots) if recipe.in_place else _giants_in_a_row(chosen.shifts, places.slots)
     late = Rescale.AFTER_REDUCTIONS if recipe.reductions else Rescale.AFTER_GIANTS
     plans = (LinearPlan(chosen, cover, rescale, places.label) for rescale in ([late] if level == 1 else Rescale))
@@ -86,8 +86,8 @@ def _transformed(recipe: Transform, operations: CostTable, level: int) -> Linear
     """The cheapest of the covers that leave the target where it is."""
     problem = DiagonalProblem(recipe.map, recipe.source.layout(), recipe.target.layout())
     modulus = problem.modulus
-    found = tuple(sorted({replace(d, shift=d.shift % modulus) for d in recipe.diagonals}))
-    chosen = DiagonalSet(problem, found)
+    found = {replace(d, shift=d.shift % modulus) for d in recipe.diagonals}
+    chosen = DiagonalSet.of(problem, found)
     ways = [cover for cover in covers(chosen.shifts, modulus) if cover.offset == 0]
     ways.append(_giants_in_a_row(chosen.shifts, modulus))
     rescales = [Rescale.AFTER_GIANTS] if level == 1 else [Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS]

@@ -63,7 +63,7 @@ def _brought_down(builder: Builder, values: tuple[int, ...], levels: int) -> tup
 
 def _kernel_name(plan: LinearPlan) -> str:
     cover = plan.cover
-    name = f"{len(plan.diagonals.diagonals)} diagonals as {len(cover.babies.nodes)}x{len(cover.giants.nodes)}"
+    name = f"{len(plan.diagonals)} diagonals as {len(cover.babies.nodes)}x{len(cover.giants.nodes)}"
     return f"{name}, {len(plan.reductions)} reductions" if plan.reductions else name
 
 

@@ -32,7 +32,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
     """Every set of diagonals that the planner looks at for a problem."""
     sets = small_sets(problem)
-    return sorted(sets + regular_sets(problem, sets), key=lambda chosen: len(chosen.diagonals))
+    return sorted(sets + regular_sets(problem, sets), key=len)
 
 
 # Random cases ------------------------------------------------------------------------------------

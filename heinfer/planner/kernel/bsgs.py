@@ -90,6 +90,8 @@ _SHAPES_COMPARED = 4
 _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
 """Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
+_MANY_SHIFTS = 1024
+"""Of more, sizes of baby sets are compared only where they are a part in eight apart: between, prices hardly differ."""
 
 
 def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
@@ -121,7 +123,7 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     kept: list[Cover] = []
     by_size: dict[int, list[_BabyShape]] = {}
     for shape in _baby_shapes(wanted, modulus):
-        by_size.setdefault(shape.babies.size, []).append(shape)
+        by_size.setdefault(_class_of_size(shape.babies.size, wanted.size), []).append(shape)
     for _, shapes in sorted(by_size.items()):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
         best = _best_splits(wanted, shapes, modulus, fewer_giants_than)
@@ -130,13 +132,19 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     return tuple(kept)
 
 
+def _class_of_size(babies: int, wanted: int) -> int:
+    """A number for all sizes that are compared as one."""
+    return babies if wanted <= _MANY_SHIFTS else round(math.log(babies, 9 / 8))
+
+
 def _best_splits(
     wanted: Residues, shapes: list[_BabyShape], modulus: int, fewer_giants_than: int
 ) -> list[tuple[Shape, Split]]:
     """A few splits with the fewest giants among baby sets of one size; none when they have no fewer than given."""
     best: list[tuple[Shape, Split]] = []
     fewest = fewer_giants_than
-    for candidate in sorted(shapes, key=lambda c: c.least_giants(wanted.size)):
+    tried = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.babies.size))
+    for candidate in tried[: _SHAPES_COMPARED if wanted.size > _MANY_SHIFTS else None]:
         least = candidate.least_giants(wanted.size)
         if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
             break
@@ -179,7 +187,7 @@ def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
         frontier = []
         kept: Counter[int] = Counter()  # of every size
         for candidate in grown:
-            size = candidate.babies.size
+            size = _class_of_size(candidate.babies.size, wanted.size)
             if candidate.babies.tobytes() not in sets and kept[size] < _SHAPES_A_SIZE:
                 sets.add(candidate.babies.tobytes())
                 kept[size] += 1

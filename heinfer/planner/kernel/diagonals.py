@@ -13,9 +13,10 @@ of those already chosen, because a pattern is what makes baby and giant steps ch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,11 +144,6 @@ class DiagonalProblem:
     def _diagonals(self) -> int:
         return self.source.ciphertexts * self.target.ciphertexts * self.modulus
 
-    def _diagonal(self, number: int) -> Diagonal:
-        pair, shift = divmod(number, self.modulus)
-        source, target = divmod(pair, self.target.ciphertexts)
-        return Diagonal(source, target, shift)
-
     def choose(self, babies: tuple[int, ...] = (0,), tolerance: float = 1.0) -> DiagonalSet:
         """Choose few diagonals that add every term exactly once: translates of a set of babies, as few as will do.
 
@@ -161,11 +157,17 @@ class DiagonalProblem:
             numbers = incidence.numbers
         else:
             numbers = incidence.numbers[incidence.without_redundant(self._greedy(babies, tolerance))]
-        found = [self._diagonal(number) for number in numbers.tolist()]
-        for target in set(range(self.target.ciphertexts)) - {d.target for d in found}:
-            # None of its outputs has a term: a diagonal of zeros, at a shift in use already, makes the ciphertext.
-            found.append(Diagonal(0, target, found[0].shift if found else 0))
-        return DiagonalSet(self, tuple(sorted(found)))
+        pair, shift = np.divmod(numbers, self.modulus)
+        source, target = np.divmod(pair, self.target.ciphertexts)
+        # None of an empty target's outputs has a term: a diagonal of zeros, at a shift in use, makes the ciphertext.
+        empty = np.setdiff1d(np.arange(self.target.ciphertexts), target)
+        at = shift[:1] if shift.size else np.zeros(1, dtype=np.int64)
+        return DiagonalSet.ordered(
+            self,
+            np.append(source, np.zeros_like(empty)),
+            np.append(target, empty),
+            np.append(shift, np.repeat(at, empty.size)),
+        )
 
     def _greedy(self, babies: tuple[int, ...], tolerance: float) -> list[int]:
         """Positions in the incidence of the diagonals that a greedy choice takes, in its order.
@@ -183,7 +185,7 @@ class DiagonalProblem:
         while gains.left:
             least, equals = gains.near_best(tolerance)
             added: list[Index] = []
-            order = np.argsort(-pattern.rank[shifts[equals]], kind="stable")
+            order = np.argsort(-pattern.rank(shifts[equals]), kind="stable")
             for best in equals[order[: 1 + equals.size // _AT_A_LOOK]].tolist():
                 numbers = members[members[:, best] < incidence.numbers.size, best].tolist()
                 if added and self._opens(incidence, numbers, is_open) < least:
@@ -217,16 +219,48 @@ class DiagonalProblem:
 
 @dataclass(frozen=True, eq=False)
 class DiagonalSet:
-    """Diagonals that together add every term of a map exactly once (shifts modulo ``problem.modulus``)."""
+    """Diagonals that together add every term of a map exactly once, ascending.
+
+    Attributes:
+        source, target, shift: (diagonals,) those of each; shifts modulo ``problem.modulus``.
+    """
 
     problem: DiagonalProblem
-    diagonals: tuple[Diagonal, ...]
+    source: Index
+    target: Index
+    shift: Index
 
     __repr__ = brief_repr
 
-    @property
+    @classmethod
+    def of(cls, problem: DiagonalProblem, diagonals: Iterable[Diagonal]) -> Self:
+        """Diagonals given one by one, in any order."""
+        columns = np.array([(d.source, d.target, d.shift) for d in diagonals], dtype=np.int64).reshape(-1, 3)
+        return cls.ordered(problem, *columns.T)
+
+    @classmethod
+    def ordered(cls, problem: DiagonalProblem, source: Index, target: Index, shift: Index) -> Self:
+        """Diagonals given as columns, in any order."""
+        order = np.lexsort((shift, target, source))
+        return cls(problem, source[order], target[order], shift[order])
+
+    def __len__(self) -> int:
+        return self.shift.size
+
+    @cached_property
+    def diagonals(self) -> tuple[Diagonal, ...]:
+        columns = (column.tolist() for column in (self.source, self.target, self.shift))
+        return tuple(map(Diagonal, *columns))
+
+    @cached_property
     def shifts(self) -> tuple[int, ...]:
-        return tuple(sorted({d.shift for d in self.diagonals}))
+        """Distinct ones, ascending."""
+        return tuple(distinct(self.shift).tolist())
+
+    def moved(self, offset: int) -> DiagonalSet:
+        """The same diagonals for a target layout that is moved by so many slots."""
+        problem = replace(self.problem, target=self.problem.target.shifted(offset))
+        return DiagonalSet.ordered(problem, self.source, self.target, (self.shift - offset) % self.problem.modulus)
 
     def plaintexts(self, rotations: dict[int, int] | None = None) -> Iterator[tuple[Diagonal, Index]]:
         """Yield each diagonal with the input that each row reads by its plaintext, -1 for none: shape (slots,).

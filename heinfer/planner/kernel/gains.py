@@ -60,30 +60,39 @@ class Pattern:
     """The shifts chosen so far, and how well each further shift would continue them.
 
     ``closes[s]`` counts the triples of chosen shifts with a + b - c = s: the parallelograms that s completes.
-
-    Attributes:
-        rank: of every shift, higher is better: one in use already, then one that closes many parallelograms, then a
-            short one.
     """
 
     def __init__(self, modulus: int) -> None:
         self._chosen = np.zeros(modulus, dtype=np.int64)
+        self._minus = np.zeros(modulus, dtype=np.int64)  # at r: whether -r is chosen
         self._sums = np.zeros(modulus, dtype=np.int64)
         self._differences = np.zeros(modulus, dtype=np.int64)
         self.closes = np.zeros(modulus, dtype=np.int64)
         residues = np.arange(modulus)
         self._shortness = 1 - np.minimum(residues, modulus - residues) / modulus
-        self.rank: NDArray[np.float64] = self._shortness
+
+    def rank(self, shifts: Index) -> NDArray[np.float64]:
+        """Of shifts, higher is better: one in use, then one that closes many parallelograms, then a short one."""
+        return np.where(self._chosen[shifts] > 0, np.inf, self.closes[shifts] + self._shortness[shifts])
 
     def add(self, shift: int) -> None:
+        modulus = self._chosen.size
         if self._chosen[shift]:
             return
-        minus = np.roll(self._chosen[::-1], 1)  # at r: whether -r is chosen
-        self.closes += 2 * np.roll(self._differences, shift) + np.roll(minus, 2 * shift)
-        self._sums += 2 * np.roll(self._chosen, shift)
-        self._sums[2 * shift % self._sums.size] += 1
-        self.closes += np.roll(self._sums, -shift)
-        self._differences += np.roll(self._chosen, -shift) + np.roll(minus, shift)
+        _add_moved(self.closes, self._differences, shift, 2)
+        _add_moved(self.closes, self._minus, 2 * shift % modulus)
+        _add_moved(self._sums, self._chosen, shift, 2)
+        self._sums[2 * shift % modulus] += 1
+        _add_moved(self.closes, self._sums, -shift % modulus)
+        _add_moved(self._differences, self._chosen, -shift % modulus)
+        _add_moved(self._differences, self._minus, shift)
         self._differences[0] += 1
         self._chosen[shift] = 1
-        self.rank = np.where(self._chosen > 0, np.inf, self.closes + self._shortness)
+        self._minus[-shift % modulus] = 1
+
+
+def _add_moved(to: Index, values: Index, by: int, times: int = 1) -> None:
+    """Add numpy.roll(values, by) to an array, so many times; ``by`` from 0 to its size - 1."""
+    for _ in range(times):
+        to[by:] += values[: values.size - by]
+        to[:by] += values[values.size - by :]

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property, lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from heinfer.brief import brief_repr
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
@@ -123,23 +126,34 @@ class LinearCounts:
 @lru_cache(maxsize=64)
 def _counts(diagonals: DiagonalSet, cover: Cover) -> LinearCounts:
     """Of one set by one cover, wherever the rescale is."""
-    babies, groups = set[tuple[int, int]](), set[tuple[int, int]]()
-    for diagonal in diagonals.diagonals:
-        baby, giant = cover.split[diagonal.shift]
-        babies.add((diagonal.source, baby))
-        groups.add((diagonal.target, giant))
-    rotated = {(source, node) for source, baby in babies for node in _path(cover.babies, baby)}
-    moved = {(target, node) for target, giant in groups for node in _path(cover.giants, giant)}
-    targets = diagonals.problem.target.ciphertexts
+    shift, where = np.unique(diagonals.shift, return_inverse=True)
+    baby, giant = np.array([cover.split[s] for s in shift.tolist()])[where].T
+    problem = diagonals.problem
+    rotated, babies = _reached(cover.babies, problem.source.ciphertexts, diagonals.source, baby)
+    moved, groups = _reached(cover.giants, problem.target.ciphertexts, diagonals.target, giant)
+    parents = np.zeros_like(rotated)
+    np.logical_or.at(parents, (slice(None), list(cover.babies.parents[1:])), rotated[:, 1:])
     return LinearCounts(
-        babies=len(rotated),
-        hoisted=len(rotated) - len({(source, cover.babies.parents[node]) for source, node in rotated}),
-        giants=len(moved),
-        reductions=len(diagonals.problem.reductions) * targets,
-        hma=len(diagonals.diagonals),
-        groups=len(groups),
-        targets=targets,
+        babies=int(rotated[:, 1:].sum()),
+        hoisted=int(rotated[:, 1:].sum() - parents.sum()),
+        giants=int(moved[:, 1:].sum()),
+        reductions=len(problem.reductions) * problem.target.ciphertexts,
+        hma=len(diagonals),
+        groups=int(groups.sum()),
+        targets=problem.target.ciphertexts,
     )
+
+
+def _reached(
+    tree: RotationTree, ciphertexts: int, ciphertext: Index, node: Index
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(ciphertexts, nodes) which nodes of a tree are passed on the way to those given, and which these are."""
+    used = np.zeros((ciphertexts, len(tree.nodes)), dtype=bool)
+    used[ciphertext, node] = True
+    passed = used.copy()
+    for number in range(len(tree.nodes) - 1, 0, -1):
+        passed[:, tree.parents[number]] |= passed[:, number]
+    return passed, used
 
 
 def rotations(tree: RotationTree, slots: int) -> tuple[int, ...]:
@@ -150,12 +164,6 @@ def rotations(tree: RotationTree, slots: int) -> tuple[int, ...]:
     return tuple(totals)
 
 
-def _path(tree: RotationTree, node: int) -> Iterator[int]:
-    while node:
-        yield node
-        node = tree.parents[node]
-
-
 _TOLERANCES = (1.0, 0.7)
 _SUGGESTIONS = 6
 
@@ -163,7 +171,7 @@ _SUGGESTIONS = 6
 def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
     """Small sets of diagonals for one problem, chosen one by one, fewest first; PlanError when there is none."""
     found = {chosen.shifts: chosen for chosen in (problem.choose(tolerance=t) for t in _TOLERANCES)}
-    return sorted(found.values(), key=lambda chosen: len(chosen.diagonals))
+    return sorted(found.values(), key=len)
 
 
 def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet]) -> list[DiagonalSet]:
@@ -174,7 +182,7 @@ def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet]) -> list[Diag
     )
     babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:_SUGGESTIONS])
     found = {chosen.shifts: chosen for chosen in (problem.choose(nodes) for nodes in babies)}
-    return sorted((s for shifts, s in found.items() if shifts not in known), key=lambda chosen: len(chosen.diagonals))
+    return sorted((s for shifts, s in found.items() if shifts not in known), key=len)
 
 
 def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool = False) -> Iterator[LinearPlan]:
@@ -186,10 +194,8 @@ def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool
         hoists: whether babies that share digits are cheaper: then each may have a key of its own.
     """
     for cover in covers(diagonals.shifts, diagonals.problem.modulus):
-        problem = replace(diagonals.problem, target=diagonals.problem.target.shifted(cover.offset))
-        shifted = (Diagonal(d.source, d.target, (d.shift - cover.offset) % cover.modulus) for d in diagonals.diagonals)
-        moved = DiagonalSet(problem, tuple(sorted(shifted)))
-        late = Rescale.AFTER_REDUCTIONS if problem.reductions else Rescale.AFTER_GIANTS
+        moved = diagonals.moved(cover.offset)
+        late = Rescale.AFTER_REDUCTIONS if moved.problem.reductions else Rescale.AFTER_GIANTS
         ways = [cover, replace(cover, babies=cover.babies.as_star())] if hoists else [cover]
         for way in ways:
             for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):

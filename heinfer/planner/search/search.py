@@ -290,7 +290,7 @@ class _Search:
         hoists = self.prices.operations.hoists
         follows = outlook({**state.layout_of, part.makes: kernel.target.layout})
         for diagonals in sets:
-            least = kernel.least(self.prices.operations, level, len(diagonals.diagonals))
+            least = kernel.least(self.prices.operations, level, len(diagonals))
             if state.price + least + follows >= self._worst_kept(found, outlook):
                 continue
             plan = min(kernel.plans(diagonals, last=last, hoists=hoists), key=lambda p: self._price(p, state, level))
