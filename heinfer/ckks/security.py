@@ -13,7 +13,7 @@ from math import log2
 
 from heinfer.errors import InsecureParametersError
 
-MAX_LOG_QP_128: dict[int, int] = {4096: 106, 8192: 214, 16384: 430, 32768: 868}
+MAX_LOG_QP_128: dict[int, int] = {4096: 106, 8192: 214, 16384: 430, 32768: 868, 65536: 1747}
 """Ring degree N -> largest sum of log2 of *all* primes, the special one included."""
 
 CITATION = "ia.cr/2024/463 (stricter than the table in SEAL), 128-bit classical, ternary secret"

@@ -91,7 +91,7 @@ _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
 """Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
 _MANY_SHIFTS = 1024
-"""Of more, sizes of baby sets are compared only where they are a part in eight apart: between, prices hardly differ."""
+"""Of more, sizes of baby sets are compared only a fourth apart, and from sqrt(n / 16) on: prices differ little between."""
 
 
 def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
@@ -122,11 +122,13 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     wanted = np.array(shifts)
     kept: list[Cover] = []
     by_size: dict[int, list[_BabyShape]] = {}
-    for shape in _baby_shapes(wanted, modulus):
+    shapes = _baby_shapes(wanted, modulus)
+    large = [shape for shape in shapes if shape.babies.size**2 * _BABIES_A_GIANT >= wanted.size]
+    for shape in large if large and wanted.size > _MANY_SHIFTS else shapes:
         by_size.setdefault(_class_of_size(shape.babies.size, wanted.size), []).append(shape)
-    for _, shapes in sorted(by_size.items()):
+    for _, of_size in sorted(by_size.items()):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
-        best = _best_splits(wanted, shapes, modulus, fewer_giants_than)
+        best = _best_splits(wanted, of_size, modulus, fewer_giants_than)
         if best:
             kept.append(min((_with_trees(*s, modulus) for s in best), key=lambda c: (c.rotations, len(c.keys))))
     return tuple(kept)
@@ -134,7 +136,7 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
 
 def _class_of_size(babies: int, wanted: int) -> int:
     """A number for all sizes that are compared as one."""
-    return babies if wanted <= _MANY_SHIFTS else round(math.log(babies, 9 / 8))
+    return babies if wanted <= _MANY_SHIFTS else round(math.log(babies, 5 / 4))
 
 
 def _best_splits(
