@@ -46,6 +46,8 @@ _POSED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
+_DIAGONALS_A_MAP = 20_000
+"""Diagonals of the kernels of one map together, at which no further one is solved; above, one is refined."""
 
 _Levels = tuple[tuple[int, int], ...]
 """The level of every tensor that is still read."""
@@ -260,13 +262,16 @@ class _Search:
             self.failure = self.failure or f"{part.node.name}: {why}; use a larger ring degree"
         found: list[State] = []
         solved: list[tuple[float, State, Kernel]] = []
+        diagonals = 0
         for least, state, kernel in sorted(posed, key=lambda p: p[0])[:_POSED]:
-            if least >= self._worst_kept(found, outlook):
+            if least >= self._worst_kept(found, outlook) or diagonals > _DIAGONALS_A_MAP:
                 break
+            diagonals += len(kernel.sets[0])
             ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found, outlook))
             found += ways
             solved.append((min(map(_expected(outlook), ways), default=inf), state, kernel))
-        for price, state, kernel in sorted(solved, key=lambda s: s[0])[:_REFINED]:
+        refined = _REFINED if diagonals <= _DIAGONALS_A_MAP else 1
+        for price, state, kernel in sorted(solved, key=lambda s: s[0])[:refined]:
             if price < inf:
                 found += self._evaluations(state, kernel, kernel.more_sets, part, level, found, outlook)
         if posed and not found:
