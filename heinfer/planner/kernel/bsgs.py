@@ -91,7 +91,7 @@ _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
 """Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
 _MANY_SHIFTS = 1024
-"""Of more, sizes of baby sets are compared only a fourth apart, and from sqrt(n / 16) on: prices differ little between."""
+"""Of more, sizes of baby sets are compared only a fourth apart, from sqrt(n / 16) on: prices differ little between."""
 
 
 def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
@@ -123,9 +123,9 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     kept: list[Cover] = []
     by_size: dict[int, list[_BabyShape]] = {}
     shapes = _baby_shapes(wanted, modulus)
-    large = [shape for shape in shapes if shape.babies.size**2 * _BABIES_A_GIANT >= wanted.size]
+    large = [shape for shape in shapes if shape.size**2 * _BABIES_A_GIANT >= wanted.size]
     for shape in large if large and wanted.size > _MANY_SHIFTS else shapes:
-        by_size.setdefault(_class_of_size(shape.babies.size, wanted.size), []).append(shape)
+        by_size.setdefault(_class_of_size(shape.size, wanted.size), []).append(shape)
     for _, of_size in sorted(by_size.items()):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
         best = _best_splits(wanted, of_size, modulus, fewer_giants_than)
@@ -145,12 +145,12 @@ def _best_splits(
     """A few splits with the fewest giants among baby sets of one size; none when they have no fewer than given."""
     best: list[tuple[Shape, Split]] = []
     fewest = fewer_giants_than
-    tried = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.babies.size))
+    tried = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.size))
     for candidate in tried[: _SHAPES_COMPARED if wanted.size > _MANY_SHIFTS else None]:
         least = candidate.least_giants(wanted.size)
         if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
             break
-        split = _cover_greedily(wanted, candidate.babies, modulus, min(fewest, fewer_giants_than - 1))
+        split = _cover_greedily(wanted, candidate.babies(modulus), modulus, min(fewest, fewer_giants_than - 1))
         if split is None:
             continue
         giants = len({giant for _, giant in split.values()})
@@ -160,18 +160,30 @@ def _best_splits(
     return best[:_SHAPES_COMPARED]
 
 
-def _overlaps(wanted: Residues, babies: Residues, modulus: int) -> NDArray[np.int64]:
+def _overlaps(wanted: Residues, babies: Residues, modulus: int) -> NDArray[np.int16]:
     """How many wanted shifts the babies hit when moved by 0, 1, ..., modulus - 1."""
-    return np.bincount(((wanted[:, None] - babies) % modulus).reshape(-1), minlength=modulus)
+    is_wanted = np.zeros(2 * modulus, dtype=np.int16)
+    is_wanted[wanted] = is_wanted[wanted + modulus] = 1
+    hits = np.zeros(modulus, dtype=np.int16)
+    for baby in babies.tolist():
+        hits += is_wanted[baby : baby + modulus]
+    return hits
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class _BabyShape:
-    """A candidate set of babies, the progressions it is a sum of, and how many wanted shifts a translate of it hits."""
+    """A candidate set of babies: the progressions it is a sum of, its size, and what a translate of it hits at most."""
 
     shape: Shape
-    babies: Residues
+    size: int
     hits: int
+
+    def babies(self, modulus: int) -> Residues:
+        """The babies themselves, ascending."""
+        sums = np.zeros(1, dtype=np.int64)
+        for step, length in self.shape:
+            sums = ((sums[:, None] + step * np.arange(length)) % modulus).reshape(-1)
+        return np.sort(sums)
 
     def least_giants(self, wanted: int) -> int:
         return -(-wanted // self.hits)
@@ -180,18 +192,21 @@ class _BabyShape:
 def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
     """Candidate baby sets of which some translate lies mostly inside the wanted shifts."""
     steps = _frequent_differences(wanted, modulus)
-    found = [_BabyShape((), np.zeros(1, dtype=np.int64), 1)]
+    found = [_BabyShape((), 1, 1)]
     frontier = found
-    sets = {found[0].babies.tobytes()}
+    sets = {found[0].babies(modulus).tobytes()}
     for _ in range(3):
         grown = [longer for base in frontier for longer in _lengthened(base, steps, wanted, modulus)]
         grown.sort(key=lambda c: (-c.hits, c.shape))
         frontier = []
         kept: Counter[int] = Counter()  # of every size
         for candidate in grown:
-            size = _class_of_size(candidate.babies.size, wanted.size)
-            if candidate.babies.tobytes() not in sets and kept[size] < _SHAPES_A_SIZE:
-                sets.add(candidate.babies.tobytes())
+            size = _class_of_size(candidate.size, wanted.size)
+            if kept[size] == _SHAPES_A_SIZE:
+                continue
+            babies = candidate.babies(modulus).tobytes()
+            if babies not in sets:
+                sets.add(babies)
                 kept[size] += 1
                 frontier.append(candidate)
         found = found + frontier
@@ -201,25 +216,27 @@ def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
 def _lengthened(base: _BabyShape, steps: list[int], wanted: Residues, modulus: int) -> list[_BabyShape]:
     """All useful sums of a baby set with a progression of one more step."""
     grown: list[_BabyShape] = []
-    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size)) // base.babies.size
+    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size)) // base.size
     if most < 2:
         return grown
-    once = _overlaps(wanted, base.babies, modulus).astype(np.int32)
+    babies = base.babies(modulus)
+    once = _overlaps(wanted, babies, modulus)
     twice = np.concatenate([once, once])
     for step in steps:
         if any(step == s for s, _ in base.shape):
             continue
         hit = once.copy()  # by the babies so far, moved by 0, 1, ..., modulus - 1
+        is_baby = np.zeros(modulus, dtype=bool)
+        is_baby[babies] = True
         for length in range(2, most + 1):
             further = step * (length - 1) % modulus
             hit += twice[further : further + modulus]
             hits = int(hit.max())
-            if 4 * hits < 3 * length * base.babies.size:
+            moved = (babies + further) % modulus
+            if 4 * hits < 3 * length * base.size or is_baby[moved].any():
                 break
-            sums = np.sort(((base.babies[:, None] + step * np.arange(length)) % modulus).reshape(-1))
-            if (np.diff(sums) == 0).any():
-                break
-            grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), sums, hits))
+            is_baby[moved] = True
+            grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), length * base.size, hits))
     return grown
 
 
@@ -243,26 +260,20 @@ def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
 
 def _cover_greedily(wanted: Residues, babies: Residues, modulus: int, most: int) -> Split | None:
     """Shift -> (baby, giant); None when that takes more giants than ``most``."""
-    giant_of = (wanted[:, None] - babies) % modulus
-    giants = np.flatnonzero(np.bincount(giant_of.reshape(-1), minlength=modulus))
-    number = np.zeros(modulus, dtype=np.int64)
-    number[giants] = np.arange(giants.size)
-    number_of = number[giant_of]
-    hits = np.bincount(number_of.reshape(-1))
-    at = np.full(modulus, -1, dtype=np.int64)  # where in wanted each shift is, until it is reached
-    at[wanted] = np.arange(wanted.size)
+    hits = _overlaps(wanted, babies, modulus)
+    is_left = np.zeros(modulus, dtype=bool)
+    is_left[wanted] = True
     left = wanted.size
     reached: list[tuple[int, list[int]]] = []
     while left:
-        best = int(hits.argmax())
-        if len(reached) - (-left // int(hits[best])) > most:  # no later giant hits more
+        giant = int(hits.argmax())
+        if len(reached) - (-left // int(hits[giant])) > most:  # no later giant hits more
             return None
-        giant = int(giants[best])
-        places = at[(babies + giant) % modulus]
-        places = places[places >= 0]
-        hit = wanted[places]
-        at[hit] = -1
-        hits -= np.bincount(number_of[places].reshape(-1), minlength=giants.size)
+        hit = (babies + giant) % modulus
+        hit = hit[is_left[hit]]
+        is_left[hit] = False
+        giants = (hit[:, None] - babies) % modulus
+        hits -= np.bincount(giants.reshape(-1), minlength=modulus).astype(np.int16)
         reached.append((giant, hit.tolist()))
         left -= hit.size
     split = {shift: ((shift - giant) % modulus, giant) for giant, hit in reached for shift in hit}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from math import prod
 
 from heinfer.errors import LayoutError
@@ -58,6 +59,25 @@ def input_candidates(first: LinearMap, slots: int) -> Iterator[Candidate]:
     chosen += [[kernel[0], phases[1]], [phases[0], kernel[1]], kernel]
     for y, x in chosen:
         yield from _samples(first, y, x, slots)
+
+
+def split_input_candidates(first: LinearMap, slots: int) -> Iterator[Candidate]:
+    """Layouts whose first outputs have two phases along one axis: of a tensor in two ciphertexts, one in each.
+
+    Between ciphertexts a diagonal goes from one phase to one other, so that a stride to come leaves no gaps along the
+    axis and no diagonal is half empty for it.
+    """
+    if len(first.in_shape) != 3 or len(first.out_shape) != 3:
+        return
+    for split in (0, 1):
+        ways = []
+        for axis in (0, 1):
+            size, stride = first.in_shape[axis + 1], strides(first)[axis]
+            phases = Samples.phases(size, stride * (2 if axis == split else 1))
+            taps_of = Samples(stride, taps(first, axis), first.out_shape[axis + 1])
+            ways.append([phases] if axis == split else [phases, taps_of])
+        for y, x in product(*ways):
+            yield from _samples(first, y, x, slots)
 
 
 def _samples(first: LinearMap, y: Samples, x: Samples, slots: int) -> Iterator[Candidate]:

@@ -19,6 +19,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import PlanError
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT, Network
+from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine
 from heinfer.planner.kernel.diagonals import DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan
@@ -36,7 +37,12 @@ from heinfer.planner.requirements import (
     prices,
     table_for,
 )
-from heinfer.planner.search.candidates import input_candidates, target_candidates
+from heinfer.planner.search.candidates import (
+    Candidate,
+    input_candidates,
+    split_input_candidates,
+    target_candidates,
+)
 from heinfer.planner.search.kernels import Kernel, Kernels
 from heinfer.planner.search.merging import Merging, Part, Partition, Stage
 from heinfer.planner.search.outlook import Outlook
@@ -72,13 +78,15 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
     for ring, levels in _rings(merging, network, parameters, requirements.batch):
-        to_beat = best[0].price if best else inf
-        search = _Search(merging, kernels, ring, levels, requirements, prices(requirements, ring, levels), to_beat)
-        found = search.run()
-        if found:
-            best = found, search
-        elif not best:
-            failures.append(search)
+        for inputs in _inputs(network, ring.slots // requirements.batch):
+            to_beat = best[0].price if best else inf
+            priced = prices(requirements, ring, levels)
+            search = _Search(merging, kernels, ring, levels, requirements, priced, to_beat, inputs)
+            found = search.run()
+            if found:
+                best = found, search
+            elif not best:
+                failures.append(search)
     if best is None:
         raise PlanError(_why(failures, network, parameters))
     state, search = best
@@ -118,6 +126,15 @@ def _rings(
             ring = wider_parameters(ring) if largest > ring.slots else None
         if ring:
             yield ring, levels
+
+
+_Inputs = Callable[[LinearMap, int], Iterator[Candidate]]
+
+
+def _inputs(network: Network, slots: int) -> tuple[_Inputs, ...]:
+    """The layouts of the input that are searched, one kind after the other: what pays off late would lose beside others."""
+    overflows = max(prod(shape) for shape in network.shapes) > slots
+    return (input_candidates, split_input_candidates) if overflows else (input_candidates,)
 
 
 def _why(failures: list[_Search], network: Network, parameters: Parameters | None) -> str:
@@ -165,6 +182,7 @@ class _Search:
         requirements: Requirements,
         prices: Prices,
         to_beat: float,
+        inputs: _Inputs,
     ) -> None:
         self.merging = merging
         self.kernels = kernels
@@ -174,6 +192,7 @@ class _Search:
         self.limits = requirements.limits
         self.prices = prices
         self.to_beat = to_beat
+        self.inputs = inputs
         self.refused: dict[str, int] = {}
         self.failure = ""
 
@@ -228,7 +247,7 @@ class _Search:
     def _inputs(self, partition: Partition) -> Iterator[State]:
         """The inputs that the first map of a partition suggests."""
         first = next(linear for part in partition.parts for tensor, linear in part.terms if tensor == INPUT)
-        for candidate in input_candidates(first, self.slots):
+        for candidate in self.inputs(first, self.slots):
             state = State.sent(candidate, candidate.layout.ciphertexts * self.prices.upload)
             if self._allowed(state):
                 yield state
