@@ -20,7 +20,7 @@ def calibrate(
     backend: Annotated[str, typer.Option(help="Backend to measure.")] = "tenseal",
     ring_degree: Annotated[
         list[int] | None,
-        typer.Option(metavar="N", help="To measure; may be repeated.", show_default="all with secure parameters"),
+        typer.Option(metavar="N", help="To measure; may be repeated.", show_default="4096 to 32768"),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON file for the cost tables.")] = None,
 ) -> None:
@@ -29,12 +29,12 @@ def calibrate(
     Takes seconds up to N = 8192, a minute at 16384, and 7 minutes and 5 GB at 32768; best on an idle machine.
     """
     from heinfer.costs.tables import save_costs
-    from heinfer.measurement.benches import RING_DEGREES, open_bench, require_measurable
+    from heinfer.measurement.benches import COMMON_RING_DEGREES, open_bench, require_measurable
     from heinfer.measurement.measure import SWEEPS, Calibration
 
     if out and not out.parent.is_dir():
         raise SettingError(f"{out}: there is no folder {out.parent}; make it first")
-    degrees = sorted(set(ring_degree or RING_DEGREES))
+    degrees = sorted(set(ring_degree or COMMON_RING_DEGREES))
     require_measurable(backend, degrees)
     console, tables = Console(), []
     for degree in degrees:

@@ -28,6 +28,10 @@ LIBRARY_VERSION: tuple[int, int] = (
 """SEAL's major and minor version; it loads no bytes that name another (serialization.cpp)."""
 
 
+SEAL_LARGEST_RING = 32768
+"""The largest ring degree in SEAL's own table of security (util/hestdparms.h)."""
+
+
 @dataclass(frozen=True)
 class Ring:
     """Parameters with the library's context for them.
@@ -40,14 +44,16 @@ class Ring:
 
     @classmethod
     def secure(cls, parameters: Parameters) -> Ring:
-        """Open a ring that is 128-bit secure by our table and by SEAL's.
+        """Open a ring that is 128-bit secure by our table, and by SEAL's as far as that reaches.
 
         Raises:
             InsecureParametersError: by our table.
             BackendError: when SEAL refuses the parameters.
         """
         require_128_bit(parameters.ring_degree, parameters.primes)
-        return cls(parameters, build_context(parameters, sealapi.SEC_LEVEL_TYPE.TC128))
+        levels = sealapi.SEC_LEVEL_TYPE
+        known_to_seal = parameters.ring_degree <= SEAL_LARGEST_RING  # it takes what it does not know for insecure
+        return cls(parameters, build_context(parameters, levels.TC128 if known_to_seal else levels.NONE))
 
 
 def build_context(parameters: Parameters, security_level: SealObject) -> SealObject:

@@ -14,7 +14,7 @@ from heinfer.brief import brief_repr
 from heinfer.errors import LayoutError
 from heinfer.layout.layout import ZERO, Layout
 
-MAX_SLOTS = 1 << 14
+MAX_SLOTS = 1 << 15
 """Half of the largest ring degree in the security table."""
 
 MAX_TOTAL_SLOTS = 1 << 22

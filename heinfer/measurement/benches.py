@@ -16,6 +16,8 @@ BACKENDS: Mapping[str, Callable[[Parameters, Sequence[int]], Bench]] = {"native"
 
 RING_DEGREES = tuple(sorted(MAX_LOG_QP_128))
 """Those with parameters that are 128-bit secure."""
+COMMON_RING_DEGREES = tuple(degree for degree in RING_DEGREES if degree <= 32768)
+"""Those to measure unless told otherwise: larger ones take many times as long, and few networks need them."""
 
 _KEYS_BYTES = 1 << 26  # more than the caches that a core has, as a rule
 _KEYS = 2, 8
