@@ -168,6 +168,7 @@ def from_bytes(data: bytes) -> Bundle:
     """Read a bundle from the bytes of its file; raises what :func:`load` does."""
     version, blob = _open(data)
     tensors = _tensors(blob)
+    del blob  # as long as the arrays, of which it holds the bytes
     operations, most = len(tensors["op.kind"]), FREE_OPERATIONS + len(data) // BYTES_PER_OPERATION
     if operations > most:
         raise BundleError(
