@@ -33,7 +33,7 @@ _ROUNDING = 1 / 12
 _EXACT = frozenset({Kind.ADD, Kind.MULTIPLY, Kind.DROP_LEVEL})
 """Operations that add no error of their own."""
 
-_AT_ONCE = 8
+GROUPS_AT_ONCE = 8
 """Variances of so many groups of operations are carried together: bounds the memory."""
 
 
@@ -68,8 +68,8 @@ def noise_at_unit_scales(
     model, total = _NoiseModel(circuit, parameters, statistics), max(groups) + 1
     units = [1.0] * len(circuit.ops)
     parts = []
-    for first in range(0, total, _AT_ONCE):
-        end = min(first + _AT_ONCE, total)
+    for first in range(0, total, GROUPS_AT_ONCE):
+        end = min(first + GROUPS_AT_ONCE, total)
         rows = [group - first if first <= group < end else None for group in groups]
         parts.append(model.carried(rows, end - first, levels, units))
     return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]

@@ -37,7 +37,7 @@ from heinfer.formats.manifest_2 import upgraded
 
 BUNDLE_VERSION = 3
 MAX_FILE_BYTES = 1 << 28
-MAX_INFLATED_BYTES = 1 << 29
+MAX_INFLATED_BYTES = 1 << 30
 
 MOST_INFLATION = 1 << 8
 """Bytes of the blob for each of the payload, beyond `FREE_INFLATION`; the shipped bundles have up to 68."""

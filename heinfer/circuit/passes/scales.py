@@ -179,9 +179,7 @@ class _Search:
 
     def output_bits(self) -> float:
         """The most bits, in whole steps, at which the declared range of the scores fits their level."""
-        fits = min(
-            log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]) for o in self.outputs
-        )
+        fits = min(log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]) for o in self.outputs)
         return _OUTPUT_STEP * floor(fits / _OUTPUT_STEP)
 
     def noise(self, scales: Scales) -> float | None:
