@@ -66,6 +66,7 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
         from heinfer.baselines.planning import planner_of
+        from heinfer.compiler.progress import shown
         from heinfer.compiler.report import report
         from heinfer.formats import bundle
         from heinfer.zoo import NETWORKS
@@ -103,7 +104,8 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
     started = perf_counter()
     compiled = compile_reference(name, checkpoint, data_dir, requirements, planner_of(policy))
     seconds = perf_counter() - started
-    bundle.save(compiled.bundle, out)
+    with shown(f"write {out}"):
+        bundle.save(compiled.bundle, out)
     print_report(report(compiled.bundle, backend, costs), Console())
     typer.echo(
         f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s{_peak_memory(compiled.predicted_peak)}"

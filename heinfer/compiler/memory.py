@@ -12,8 +12,10 @@ _OF_AN_OPERATION = 2_000
 """Bytes, in the two or three circuits that passes hold at once, with its types and bounds."""
 _OPERATIONS_OF_A_PRODUCT = 2
 """And a sum: all others are few beside them."""
-_TO_WRITE_OR_READ = 1.5
-"""Beside the constants themselves: three times an index of 32 bits for each double, or one with all doubles again."""
+_INDEX = 0.5
+"""What a bundle has for every constant, in parts of it: 32 bits for each double."""
+_XZ = 94 << 20
+"""That the encoder takes at preset 6, as xz(1) says."""
 
 
 def predicted_peak(plan: Plan, inputs: int) -> int:
@@ -38,5 +40,8 @@ def to_compile(plan: Plan, inputs: int) -> int:
     at_once = max(min(inputs, inputs_at_once(plan.parameters.slots)), GROUPS_AT_ONCE)
     by_slot = plan.input.ciphertexts * -(-inputs // plan.batch) + 4 * sums  # power and peaks, of maps and of squares
     calibration = vector * (alive * at_once + by_slot)
+    index = int(_INDEX * constants)
+    writing = max(3 * index, index + _XZ)  # the index, its bytes and the blob; then the blob
+    reading = index + constants  # what was written is read once
     operations = _OF_AN_OPERATION * _OPERATIONS_OF_A_PRODUCT * products
-    return operations + constants + max(calibration, int(_TO_WRITE_OR_READ * constants))
+    return operations + constants + max(calibration, writing, reading)

@@ -51,6 +51,7 @@ _HEAD = struct.Struct("<8sH")
 _LENGTHS = struct.Struct("<QQ32s")
 """Length of the payload, length of the blob, SHA-256 of the payload."""
 _XZ_MEMORY = 1 << 26
+_PIECE = 1 << 20
 _MAX_HEADER_BYTES = 1 << 16
 """Of the safetensors blob: the names and places of a few arrays."""
 _DTYPES = {**DTYPES, "manifest": ("<u1", 1), "metadata": ("<u1", 1), "bounds": ("<f8", 1)}
@@ -159,7 +160,8 @@ def to_bytes(bundle: Bundle) -> bytes:
         "bounds": np.array(bundle.bounds, dtype="<f8"),
     }
     blob = to_safetensors(tensors)
-    payload = lzma.compress(blob, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=6)
+    del tensors  # the blob has their bytes
+    payload = _deflate(blob)
     lengths = _LENGTHS.pack(len(payload), len(blob), sha256(payload).digest())
     return _HEAD.pack(_MAGIC, BUNDLE_VERSION) + lengths + payload
 
@@ -238,6 +240,14 @@ def _open(data: bytes) -> tuple[int, bytes]:
             "is not the network's, compile the model again, or get the bundle from who did"
         )
     return version, _inflate(payload, inflated_length)
+
+
+def _deflate(blob: bytes) -> bytes:
+    """In pieces, between which Ctrl-C is heard: a large bundle takes a minute."""
+    compressor = lzma.LZMACompressor(format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=6)
+    view = memoryview(blob)
+    pieces = [compressor.compress(view[at : at + _PIECE]) for at in range(0, len(view), _PIECE)]
+    return b"".join([*pieces, compressor.flush()])
 
 
 def _inflate(payload: bytes, length: int) -> bytes:
