@@ -15,7 +15,8 @@ _OPERATIONS_OF_A_PRODUCT = 2
 _INDEX = 0.5
 """What a bundle has for every constant, in parts of it: 32 bits for each double."""
 _XZ = 94 << 20
-"""That the encoder takes at preset 6, as xz(1) says."""
+"""That the encoder takes at preset 6, as xz(1) says; of less to compress than its dictionary, so many times that:"""
+_XZ_OF_A_BYTE = 12
 
 
 def predicted_peak(plan: Plan, inputs: int) -> int:
@@ -41,7 +42,7 @@ def to_compile(plan: Plan, inputs: int) -> int:
     by_slot = plan.input.ciphertexts * -(-inputs // plan.batch) + 4 * sums  # power and peaks, of maps and of squares
     calibration = vector * (alive * at_once + by_slot)
     index = int(_INDEX * constants)
-    writing = max(3 * index, index + _XZ)  # the index, its bytes and the blob; then the blob
+    writing = max(3 * index, index + min(_XZ, _XZ_OF_A_BYTE * index))  # the index, its bytes and the blob; then the blob
     reading = index + constants  # what was written is read once
     operations = _OF_AN_OPERATION * _OPERATIONS_OF_A_PRODUCT * products
     return operations + constants + max(calibration, writing, reading)
