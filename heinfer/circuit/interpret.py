@@ -11,7 +11,7 @@ from heinfer.circuit.ir import Circuit, Kind, Op
 
 SlotBatch = NDArray[np.float64]
 
-_BYTES_AT_ONCE = 1 << 18
+_BYTES_AT_ONCE = 1 << 19
 """Of one value, of as many inputs as are interpreted together: two or three such values stay in the cache."""
 
 

@@ -42,7 +42,9 @@ def to_compile(plan: Plan, inputs: int) -> int:
     by_slot = plan.input.ciphertexts * -(-inputs // plan.batch) + 4 * sums  # power and peaks, of maps and of squares
     calibration = vector * (alive * at_once + by_slot)
     index = int(_INDEX * constants)
-    writing = max(3 * index, index + min(_XZ, _XZ_OF_A_BYTE * index))  # the index, its bytes and the blob; then the blob
+    writing = max(
+        3 * index, index + min(_XZ, _XZ_OF_A_BYTE * index)
+    )  # the index, its bytes and the blob; then the blob
     reading = index + constants  # what was written is read once
     operations = _OF_AN_OPERATION * _OPERATIONS_OF_A_PRODUCT * products
     return operations + constants + max(calibration, writing, reading)
