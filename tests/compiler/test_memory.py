@@ -28,7 +28,8 @@ def act(planes):
     return Polynomial(np.full(planes, 0.1), np.full(planes, 1.0), np.full(planes, 0.1))
 
 def middle():
-    layers = conv(1, 24), act(24), conv(24, 24), act(24), Flatten(), Dense(rng.normal(size=(10, 24576)) / 99, np.zeros(10))
+    dense = Dense(rng.normal(size=(10, 24576)) / 99, np.zeros(10))
+    layers = conv(1, 24), act(24), conv(24, 24), act(24), Flatten(), dense
     network = Network((1, 32, 32), tuple(Node(str(number), layer) for number, layer in enumerate(layers)))
     return compile_network(network, rng.random((16, 1, 32, 32)), name="middle", preprocessing=PIXELS)
 
