@@ -55,12 +55,31 @@ def test_a_terminal_shows_the_steps_and_ctrl_c_ends_them() -> None:
     assert b"\x1b[?25h" in text  # the cursor is back
 
 
-WRITE = """
+COMMAND = """
 import sys
-from samples import sample_bundle
-from heinfer.formats import bundle
-bundle.save(sample_bundle(), sys.argv[1])
+from types import SimpleNamespace
+from small_model import small_model
+from heinfer.zoo import checkpoint, reference
+
+def compile_forever(*_):
+    while True:
+        small_model()
+
+checkpoint.read_metadata = lambda _path: SimpleNamespace(name="small")
+reference.compile_reference = compile_forever
+reference.requirements_for = lambda _name: reference.REQUIREMENTS
+from heinfer_cli.main import app
+sys.exit(app(["compile", "small", "--out", {out!r}]))
 """
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_the_command_without_a_traceback(tmp_path: Path) -> None:
+    text, status = on_a_terminal(COMMAND.format(out=str(tmp_path / "small.heinfer")), b"calibrate")
+    assert b"compile small: plan" in text
+    assert b"Traceback" not in text
+    assert status == 130
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_is_told_may_be_anything(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
