@@ -27,10 +27,10 @@ def predicted_peak(plan: Plan, inputs: int) -> int:
     Args:
         inputs: how many calibration inputs there are.
     """
-    return max(peak_bytes(), resident_bytes() + to_compile(plan, inputs))
+    return max(peak_bytes(), resident_bytes() + _to_compile(plan, inputs))
 
 
-def to_compile(plan: Plan, inputs: int) -> int:
+def _to_compile(plan: Plan, inputs: int) -> int:
     """The bytes that lowering, calibrating and writing will take at most."""
     vector = _DOUBLE * plan.parameters.slots
     linear = [step.plan for step in plan.steps if isinstance(step, LinearStep)]
@@ -42,9 +42,7 @@ def to_compile(plan: Plan, inputs: int) -> int:
     by_slot = plan.input.ciphertexts * -(-inputs // plan.batch) + 4 * sums  # power and peaks, of maps and of squares
     calibration = vector * (alive * at_once + by_slot)
     index = int(_INDEX * constants)
-    writing = max(
-        3 * index, index + min(_XZ, _XZ_OF_A_BYTE * index)
-    )  # the index, its bytes and the blob; then the blob
-    reading = index + constants  # what was written is read once
+    # The index, its bytes and the blob; then the blob while xz works; then what was written is read.
+    writing = max(3 * index, index + min(_XZ, _XZ_OF_A_BYTE * index), index + constants)
     operations = _OF_AN_OPERATION * _OPERATIONS_OF_A_PRODUCT * products
-    return operations + constants + max(calibration, writing, reading)
+    return operations + constants + max(calibration, writing)
