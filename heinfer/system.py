@@ -7,7 +7,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from weakref import WeakSet
@@ -28,6 +28,34 @@ def require_linux() -> None:
             f"the service runs on Linux, and this system is {sys.platform}: serve on a Linux machine or in a "
             "container; to compile, and to call a service that runs elsewhere, works here"
         )
+
+
+def resident_bytes() -> int:
+    """The memory that this process has now; the most it has had where the system says no more."""
+    return _status_bytes("VmRSS") or peak_bytes()
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had; 0 on Windows, which does not say.
+
+    On Linux not getrusage(2), whose maximum begins with that of the process which started this one.
+    """
+    if found := _status_bytes("VmHWM"):
+        return found
+    try:
+        import resource  # noqa: PLC0415 - Windows has none
+    except ModuleNotFoundError:
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _status_bytes(field: str) -> int:
+    """Of proc_pid_status(5); 0 where there is none."""
+    with suppress(OSError), Path("/proc/self/status").open() as lines:
+        for line in lines:
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 class Renewed(ABC):

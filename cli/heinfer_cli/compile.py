@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -16,6 +15,7 @@ from heinfer.baselines.names import Policy
 from heinfer.errors import DataError, SettingError
 from heinfer.extras import needs
 from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Requirements
+from heinfer.system import peak_bytes
 from heinfer_cli.options import Costs, CostsOf, DataDir, parse_bytes
 from heinfer_cli.report_table import print_report
 
@@ -66,6 +66,7 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
     """Compile a trained reference network into a bundle, and report what running it will cost."""
     with needs("train"):
         from heinfer.baselines.planning import planner_of
+        from heinfer.compiler.progress import shown
         from heinfer.compiler.report import report
         from heinfer.formats import bundle
         from heinfer.zoo import NETWORKS
@@ -103,17 +104,15 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
     started = perf_counter()
     compiled = compile_reference(name, checkpoint, data_dir, requirements, planner_of(policy))
     seconds = perf_counter() - started
-    bundle.save(compiled.bundle, out)
+    with shown(f"write {out}"):
+        bundle.save(compiled.bundle, out)
     print_report(report(compiled.bundle, backend, costs), Console())
-    typer.echo(f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s{_peak_memory()}")
+    typer.echo(
+        f"{out}: {out.stat().st_size / 1000:.0f} kB, compiled in {seconds:.1f} s{_peak_memory(compiled.predicted_peak)}"
+    )
 
 
-def _peak_memory() -> str:
-    """What this process has taken at most, in words; nothing where the system does not say."""
-    try:
-        import resource
-    except ModuleNotFoundError:  # on Windows
-        return ""
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    return f", peak memory {peak:.0f} MiB"
+def _peak_memory(predicted: int) -> str:
+    """What this process has taken at most, in words, and what was predicted; nothing where the system does not say."""
+    peak = peak_bytes()
+    return f", peak memory {peak / 2**20:.0f} MiB, {predicted / 2**20:.0f} predicted" if peak else ""

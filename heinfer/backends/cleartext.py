@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
-from heinfer.circuit.interpret import SlotBatch, interpret
+from heinfer.circuit.interpret import SlotBatch
 from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.statistics import observe
 from heinfer.circuit.typed import TypedCircuit
@@ -37,18 +37,13 @@ def simulate(typed: TypedCircuit, bounds: tuple[float, ...], inputs: SlotBatch) 
     Args:
         bounds: declared bound on |slot| of every value.
     """
-    circuit = typed.circuit
-    outputs: dict[int, SlotBatch] = {}
+    circuit, seen = typed.circuit, observe(typed.circuit, inputs, 1.0)
     beyond: dict[str, tuple[float, float]] = {}
-    for number, op, value in interpret(circuit, inputs):
-        most = float(np.abs(value).max())
-        if most > bounds[number]:
-            beyond.setdefault(circuit.layer_name(op), (most, bounds[number]))
-        if number in circuit.outputs:
-            outputs[number] = value
-    variances = predict_noise(typed, observe(circuit, inputs, 1.0))
+    for (_, op), most, bound in zip(circuit, seen.bounds, bounds, strict=True):
+        if most > bound:
+            beyond.setdefault(circuit.layer_name(op), (most, bound))
     warnings = tuple(
         f"{layer}: a value reaches {most:.3g}, its declared bound is {bound:.3g}: an encrypted run may wrap around"
         for layer, (most, bound) in beyond.items()
     )
-    return Simulation(np.stack([outputs[o] for o in circuit.outputs], axis=1), np.sqrt(np.stack(variances)), warnings)
+    return Simulation(seen.outputs, np.sqrt(np.stack(predict_noise(typed, seen))), warnings)

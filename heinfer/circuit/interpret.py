@@ -11,6 +11,9 @@ from heinfer.circuit.ir import Circuit, Kind, Op
 
 SlotBatch = NDArray[np.float64]
 
+_BYTES_AT_ONCE = 1 << 19
+"""Of one value, of as many inputs as are interpreted together: two or three such values stay in the cache."""
+
 
 def interpret(circuit: Circuit, inputs: SlotBatch) -> Iterator[tuple[int, Op, SlotBatch]]:
     """Yield every value with its slots, in order, keeping only those still needed.
@@ -47,5 +50,21 @@ def _evaluate(op: Op, args: list[SlotBatch], circuit: Circuit, inputs: SlotBatch
 
 def run(circuit: Circuit, inputs: SlotBatch) -> SlotBatch:
     """Evaluate on (batch, ciphertexts, slots); returns (batch, outputs, slots)."""
-    results = {number: value for number, _, value in interpret(circuit, inputs) if number in circuit.outputs}
-    return np.stack([results[o] for o in circuit.outputs], axis=1)
+    outputs = np.zeros((len(inputs), len(circuit.outputs), circuit.slots))
+    for some, part in in_parts(inputs):
+        results = {number: value for number, _, value in interpret(circuit, part) if number in circuit.outputs}
+        outputs[some] = np.stack([results[o] for o in circuit.outputs], axis=1)
+    return outputs
+
+
+def in_parts(inputs: SlotBatch) -> Iterator[tuple[slice, SlotBatch]]:
+    """Inputs of shape (batch, ciphertexts, slots), so few at a time that values are small, and where they are."""
+    at_once = inputs_at_once(inputs.shape[-1])
+    for first in range(0, len(inputs), at_once):
+        some = slice(first, first + at_once)
+        yield some, np.ascontiguousarray(inputs[some])
+
+
+def inputs_at_once(slots: int) -> int:
+    """How many inputs are interpreted together."""
+    return max(1, _BYTES_AT_ONCE // (8 * slots))

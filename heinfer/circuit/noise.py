@@ -14,19 +14,27 @@ coefficients have variance v, the real part of a slot has variance N v / 2 / D^2
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.circuit.ir import Kind, Op
+from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.statistics import Statistics
 from heinfer.circuit.typed import TypedCircuit
+from heinfer.ckks.parameters import Parameters
 
 Variance = NDArray[np.float64]
 
 _FRESH = 10.5
 _ROUNDING = 1 / 12
+
+_EXACT = frozenset({Kind.ADD, Kind.MULTIPLY, Kind.DROP_LEVEL})
+"""Operations that add no error of their own."""
+
+GROUPS_AT_ONCE = 8
+"""Variances of so many groups of operations are carried together: bounds the memory."""
 
 
 def predict_noise(typed: TypedCircuit, statistics: Statistics, of_layer: int | None = None) -> list[Variance]:
@@ -35,50 +43,98 @@ def predict_noise(typed: TypedCircuit, statistics: Statistics, of_layer: int | N
     Args:
         of_layer: count only what this layer's operations add, -1 for encryption; variances of layers add up to all.
     """
-    circuit, model = typed.circuit, _NoiseModel(typed, statistics)
-    live: dict[int, Variance] = {}
-    for number, op in circuit:
-        live[number] = model.passed_on(op, [live[a] for a in op.args])
-        if of_layer in (None, op.layer):
-            live[number] = live[number] + model.added(number, op)
-        for argument in set(op.args):
-            if circuit.last_use[argument] == number:
-                del live[argument]
-    return [live[o] for o in circuit.outputs]
+    rows = [0 if of_layer in (None, op.layer) else None for op in typed.circuit.ops]
+    model = _NoiseModel(typed.circuit, typed.parameters, statistics)
+    levels, scales = typed.levels, [kind.scale for kind in typed.types]
+    own = [op.scale if op.kind is Kind.MULTIPLY_PLAIN else scales[number] for number, op in typed.circuit]
+    return [variances[0] for variances in model.carried(rows, 1, levels, own)]
+
+
+def noise_at_unit_scales(
+    circuit: Circuit, parameters: Parameters, levels: Sequence[int], statistics: Statistics, groups: Sequence[int]
+) -> list[Variance]:
+    """What each group of operations would add to the variance of every output, were all scales one.
+
+    The errors of an operation are those at unit scale divided by its scale, and reach the outputs in the same way
+    whatever the scales are: with these the noise of any scales is a sum of a few terms.
+
+    Args:
+        levels: of every value.
+        groups: the group of every operation, 0, 1, ...
+
+    Returns:
+        list: for every output (groups, slots).
+    """
+    model, total = _NoiseModel(circuit, parameters, statistics), max(groups) + 1
+    units = [1.0] * len(circuit.ops)
+    parts = []
+    for first in range(0, total, GROUPS_AT_ONCE):
+        end = min(first + GROUPS_AT_ONCE, total)
+        rows = [group - first if first <= group < end else None for group in groups]
+        parts.append(model.carried(rows, end - first, levels, units))
+    return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
 
 
 class _NoiseModel:
-    def __init__(self, typed: TypedCircuit, statistics: Statistics) -> None:
-        self.circuit = typed.circuit
-        self.types = typed.types
+    def __init__(self, circuit: Circuit, parameters: Parameters, statistics: Statistics) -> None:
+        self.circuit = circuit
         self.power = statistics.power
-        self.parameters = typed.parameters
-        self.degree = typed.parameters.ring_degree
+        self.parameters = parameters
+        self.degree = parameters.ring_degree
         self.near_one = _inverse_distance_to_one(self.degree)
 
-    def passed_on(self, op: Op, args: list[Variance]) -> Variance:
+    def carried(
+        self, rows: Sequence[int | None], count: int, levels: Sequence[int], scales: Sequence[float]
+    ) -> list[Variance]:
+        """Variances of every output, shape (count, slots) each.
+
+        Args:
+            rows: in which of them each operation's own error counts, None for none.
+            scales: of every value, but of a MULTIPLY_PLAIN that of its plaintext.
+        """
+        live: dict[int, Variance | None] = {}  # None where there is no error yet
+        for number, op in self.circuit:
+            before = [live[a] for a in op.args]
+            after = self._passed_on(op, before)
+            row = None if op.kind in _EXACT else rows[number]
+            if row is not None:
+                if after is None:
+                    after = np.zeros((count, self.circuit.slots))
+                elif any(after is x for x in before):
+                    after = after.copy()
+                after[row] += self._added(op, levels[number], scales[number])
+            live[number] = after
+            for argument in set(op.args):
+                if self.circuit.last_use[argument] == number:
+                    del live[argument]
+        nothing = np.zeros((count, self.circuit.slots))
+        found = [live[o] for o in self.circuit.outputs]
+        return [nothing if variances is None else variances for variances in found]
+
+    def _passed_on(self, op: Op, args: list[Variance | None]) -> Variance | None:
         """What an operation makes of the errors of its arguments."""
+        parts = [x for x in args if x is not None]
+        if not parts:
+            return None
         match op.kind:
-            case Kind.INPUT:
-                return np.zeros(self.circuit.slots)
-            case Kind.ADD:
-                return args[0] + args[1]
+            case Kind.ADD if len(parts) == len(args):
+                return parts[0] + parts[1]
             case Kind.MULTIPLY_PLAIN:
-                scaled: Variance = args[0] * self.circuit.constants[op.constant] ** 2
+                scaled: Variance = parts[0] * self.circuit.constants[op.constant] ** 2
                 return scaled
             case Kind.MULTIPLY:
-                x, y = op.args
-                cross = 4.0 if x == y else 2.0  # the error of x^2 is 2 x e, fully correlated
-                crossed: Variance = cross / 2 * (self.power[x] * args[1] + self.power[y] * args[0])
-                return crossed
+                cross = 4.0 if op.args[0] == op.args[1] else 2.0  # the error of x^2 is 2 x e, fully correlated
+                powers = [self.power[a] for a in reversed(op.args)]
+                crossed = [power * x for power, x in zip(powers, args, strict=True) if x is not None]
+                both: Variance = cross / 2 * (crossed[1] + crossed[0] if len(crossed) > 1 else crossed[0])
+                return both
             case Kind.ROTATE:
-                return np.roll(args[0], -op.step)
+                return np.roll(parts[0], -op.step, axis=-1)
             case _:
-                return args[0]
+                return parts[0]
 
-    def added(self, number: int, op: Op) -> Variance | float:
+    def _added(self, op: Op, level: int, scale: float) -> Variance | float:
         """The error of an operation's own."""
-        scale = self.types[number].scale
         match op.kind:
             case Kind.INPUT:
                 return self._slot(_FRESH + _ROUNDING, scale)
@@ -86,15 +142,13 @@ class _NoiseModel:
                 return self._slot(_ROUNDING, scale)
             case Kind.MULTIPLY_PLAIN:
                 is_scalar = self.circuit.constants[op.constant].size == 1
-                encoding = _ROUNDING / op.scale**2 if is_scalar else self._slot(_ROUNDING, op.scale)
+                encoding = _ROUNDING / scale**2 if is_scalar else self._slot(_ROUNDING, scale)
                 encoded: Variance = self.power[op.args[0]] * encoding
                 return encoded
             case Kind.RESCALE:
                 return self._slot(self._rounded, scale)
-            case Kind.ROTATE | Kind.RELINEARIZE:
-                return self._key_switch(number)
             case _:
-                return 0.0
+                return self._key_switch(level, scale)
 
     @property
     def _rounded(self) -> float:
@@ -103,12 +157,11 @@ class _NoiseModel:
     def _slot(self, coefficient_variance: float, scale: float) -> float:
         return self.degree / 2 * coefficient_variance / scale**2
 
-    def _key_switch(self, number: int) -> Variance:
-        kind = self.types[number]
-        primes = np.array(self.parameters.primes_at(kind.level), dtype=np.float64)
+    def _key_switch(self, level: int, scale: float) -> Variance:
+        primes = np.array(self.parameters.primes_at(level), dtype=np.float64)
         ratio = float(np.sum((primes / self.parameters.special_prime) ** 2))
         digits = _FRESH * ratio * (self.degree**2 / 24 + self.degree / 2 * self.near_one)
-        return digits / kind.scale**2 + self._slot(self._rounded, kind.scale)
+        return digits / scale**2 + self._slot(self._rounded, scale)
 
 
 @lru_cache

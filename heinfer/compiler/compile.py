@@ -21,6 +21,8 @@ from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.compiler.arguments import Description, as_inputs
+from heinfer.compiler.memory import predicted_peak
+from heinfer.compiler.progress import shown
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
 from heinfer.errors import CompileError, ShapeError
@@ -43,6 +45,7 @@ from heinfer.network.ir import Network
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import DEFAULT, Requirements
+from heinfer.tell import Tell
 
 if TYPE_CHECKING:
     from torch import nn
@@ -58,11 +61,13 @@ class CompiledModel:
         network: the folded network: the cleartext truth.
         plan: layouts, kernels and levels.
         bundle: what a server gets; its manifest is what clients get.
+        predicted_peak: the most bytes that compiling and saving would take, as predicted before the plan was lowered.
     """
 
     network: Network
     plan: Plan
     bundle: Bundle
+    predicted_peak: int
 
     __repr__ = brief_repr
 
@@ -125,18 +130,21 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         from heinfer.frontend import require_same, trace
 
     inputs = as_inputs(calibration)
-    try:
-        network = trace(module, inputs.shape[1:])
-    except ShapeError as error:
-        raise ShapeError(
-            f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
-            "and a convolution takes (N, C, H, W)"
-        ) from error
     told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
-    told.require(network, inputs)
-    folded = fold(network)
-    require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
-    return _compiled(folded, inputs, told)
+    with shown(f"compile {name}") as tell:
+        tell("trace", 0, 0)
+        try:
+            network = trace(module, inputs.shape[1:])
+        except ShapeError as error:
+            raise ShapeError(
+                f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
+                "and a convolution takes (N, C, H, W)"
+            ) from error
+        told.require(network, inputs)
+        folded = fold(network)
+        tell("compare with the module", 0, 0)
+        require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
+        return _compiled(folded, inputs, told, tell)
 
 
 def compile_network(  # noqa: PLR0913 - as compile()
@@ -155,13 +163,22 @@ def compile_network(  # noqa: PLR0913 - as compile()
     inputs = as_inputs(calibration)
     told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
     told.require(network, inputs)
-    return _compiled(fold(network), inputs, told)
+    with shown(f"compile {name}") as tell:
+        return _compiled(fold(network), inputs, told, tell)
 
 
-def _compiled(folded: Network, inputs: Array, told: Description) -> CompiledModel:
+def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> CompiledModel:
     is_classification = bool(told.labels)
+    tell("balance", 0, 0)
     balanced = balance(folded, inputs, is_classification=is_classification)
-    plan, circuit = plan_circuit(balanced.network, told.requirements, told.planner)
+    peaks: list[int] = []
+    plan, circuit = plan_circuit(
+        balanced.network,
+        told.requirements,
+        told.planner,
+        tell,
+        planned=lambda plan: peaks.append(predicted_peak(plan, len(inputs))),
+    )
     validate_structure(circuit)
     calibrated = scale(
         circuit,
@@ -172,6 +189,7 @@ def _compiled(folded: Network, inputs: Array, told: Description) -> CompiledMode
         scores=prod(folded.output_shape),
         is_classification=is_classification,
         headroom=told.requirements.headroom,
+        tell=tell,
     )
     validate(calibrated.typed, calibrated.bounds)
     try:
@@ -179,7 +197,8 @@ def _compiled(folded: Network, inputs: Array, told: Description) -> CompiledMode
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     metadata = {"policy": told.planner.name} | calibrated.metadata | dict(told.metadata or {})
-    return CompiledModel(folded, plan, Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, metadata))
+    bundle = Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, metadata)
+    return CompiledModel(folded, plan, bundle, max(peaks))
 
 
 def _manifest(plan: Plan, calibrated: Scaled, exponent: int, told: Description) -> Manifest:

@@ -20,6 +20,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import NoiseError, NoiseWarning
 from heinfer.formats.bundle import Bundle
 from heinfer.layout.layout import Layout
+from heinfer.tell import Tell, say_nothing
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +45,7 @@ class Scaled:
         return {"predicted precision": f"{self.precision_bits:.1f} bits"}
 
 
-def scale(
+def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
     circuit: Circuit,
     parameters: Parameters,
     level: int,
@@ -54,6 +55,7 @@ def scale(
     scores: int,
     is_classification: bool,
     headroom: int | None = None,
+    tell: Tell = say_nothing,
 ) -> Scaled:
     """Observe ranges on calibration inputs, choose scales and look at the noise that they leave.
 
@@ -64,12 +66,14 @@ def scale(
         scores: of one image.
         is_classification: whether only the label of the largest score counts.
         headroom: bits to keep free at the output, None for as many as the precision allows.
+        tell: is told what is done.
 
     Raises:
         RangeError: when not even low scales leave room for the values.
         NoiseError: when noise drowns the scores; a NoiseWarning when it is only near to that.
     """
-    statistics = observe(circuit, inputs, MARGIN)
+    statistics = observe(circuit, inputs, MARGIN, tell)
+    tell("choose scales", 0, 0)
     seen = Scores.of(statistics, output, scores, is_classification)
     scales = choose_scales(circuit, parameters, level, statistics, seen, headroom)
     typed = assign_scales(circuit, parameters, level, scales)

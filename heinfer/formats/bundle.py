@@ -37,7 +37,7 @@ from heinfer.formats.manifest_2 import upgraded
 
 BUNDLE_VERSION = 3
 MAX_FILE_BYTES = 1 << 28
-MAX_INFLATED_BYTES = 1 << 29
+MAX_INFLATED_BYTES = 1 << 30
 
 MOST_INFLATION = 1 << 8
 """Bytes of the blob for each of the payload, beyond `FREE_INFLATION`; the shipped bundles have up to 68."""
@@ -51,6 +51,9 @@ _HEAD = struct.Struct("<8sH")
 _LENGTHS = struct.Struct("<QQ32s")
 """Length of the payload, length of the blob, SHA-256 of the payload."""
 _XZ_MEMORY = 1 << 26
+_PIECE = 1 << 20
+_LARGE = 1 << 28
+"""Bytes of a blob from which on it is compressed faster: in a fifth of the time, by a thirtieth less."""
 _MAX_HEADER_BYTES = 1 << 16
 """Of the safetensors blob: the names and places of a few arrays."""
 _DTYPES = {**DTYPES, "manifest": ("<u1", 1), "metadata": ("<u1", 1), "bounds": ("<f8", 1)}
@@ -159,7 +162,8 @@ def to_bytes(bundle: Bundle) -> bytes:
         "bounds": np.array(bundle.bounds, dtype="<f8"),
     }
     blob = to_safetensors(tensors)
-    payload = lzma.compress(blob, format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=6)
+    del tensors  # the blob has their bytes
+    payload = _deflate(blob)
     lengths = _LENGTHS.pack(len(payload), len(blob), sha256(payload).digest())
     return _HEAD.pack(_MAGIC, BUNDLE_VERSION) + lengths + payload
 
@@ -168,6 +172,7 @@ def from_bytes(data: bytes) -> Bundle:
     """Read a bundle from the bytes of its file; raises what :func:`load` does."""
     version, blob = _open(data)
     tensors = _tensors(blob)
+    del blob  # as long as the arrays, of which it holds the bytes
     operations, most = len(tensors["op.kind"]), FREE_OPERATIONS + len(data) // BYTES_PER_OPERATION
     if operations > most:
         raise BundleError(
@@ -237,6 +242,15 @@ def _open(data: bytes) -> tuple[int, bytes]:
             "is not the network's, compile the model again, or get the bundle from who did"
         )
     return version, _inflate(payload, inflated_length)
+
+
+def _deflate(blob: bytes) -> bytes:
+    """In pieces, between which Ctrl-C is heard: a large bundle takes a minute."""
+    preset = 6 if len(blob) < _LARGE else 1
+    compressor = lzma.LZMACompressor(format=lzma.FORMAT_XZ, check=lzma.CHECK_NONE, preset=preset)
+    view = memoryview(blob)
+    pieces = [compressor.compress(view[at : at + _PIECE]) for at in range(0, len(view), _PIECE)]
+    return b"".join([*pieces, compressor.flush()])
 
 
 def _inflate(payload: bytes, length: int) -> bytes:

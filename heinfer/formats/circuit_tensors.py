@@ -74,7 +74,7 @@ def tensors_of(circuit: Circuit) -> dict[str, NDArray[Any]]:
         "layers": list(json.dumps(layers).encode()),
         **_constant_columns(circuit.constants),
     }
-    return {name: np.array(columns[name], dtype=dtype) for name, (dtype, _) in DTYPES.items()}
+    return {name: np.asarray(columns[name], dtype=dtype) for name, (dtype, _) in DTYPES.items()}
 
 
 def circuit_of(tensors: Tensors, slots: int) -> Circuit:
@@ -203,17 +203,33 @@ def _layers_of(data: NDArray[np.uint8]) -> tuple[Layer, ...]:
 
 
 def _constant_columns(constants: tuple[SlotVector, ...]) -> dict[str, NDArray[Any]]:
-    """Each different double once, in order of appearance: weights repeat in many slots."""
-    flat = np.concatenate([np.zeros(0), *constants]).astype("<f8").view("<u8")  # as bits: -0.0 is not 0.0
-    bits, first, inverse = np.unique(flat, return_index=True, return_inverse=True)
+    """Each different double once, in order of appearance: weights repeat in many slots.
+
+    First within every constant, then among what is left of all: of many constants no copy as doubles is made.
+    """
+    length = np.array([len(constant) for constant in constants], dtype="<i4")
+    ends = np.cumsum(length, dtype=np.int64).tolist()
+    index = np.empty(ends[-1] if ends else 0, dtype="<u4")
+    parts, distinct = [np.zeros(0, "<u8")], 0
+    for constant, end in zip(constants, ends, strict=True):
+        part, within = _distinct(constant.astype("<f8", copy=False).view("<u8"))  # as bits: -0.0 is not 0.0
+        np.add(within, distinct, out=index[end - len(constant) : end], casting="unsafe")
+        parts.append(part)
+        distinct += len(part)
+    bits, number = _distinct(np.concatenate(parts))
+    for constant, end in zip(constants, ends, strict=True):
+        some = slice(end - len(constant), end)
+        index[some] = number[index[some]]
+    return {"constant.length": length, "constant.index": index, "constant.value": bits.view("<f8")}
+
+
+def _distinct(bits: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Each once, in order of appearance, and of every entry the position in that."""
+    values, first, inverse = np.unique(bits, return_index=True, return_inverse=True)
     order = np.argsort(first)
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    return {
-        "constant.length": np.array([len(constant) for constant in constants]),
-        "constant.index": rank[inverse],
-        "constant.value": bits[order].view("<f8"),
-    }
+    return values[order], rank[inverse]
 
 
 def _constants_of(tensors: Tensors, slots: int) -> tuple[SlotVector, ...]:
@@ -221,6 +237,6 @@ def _constants_of(tensors: Tensors, slots: int) -> tuple[SlotVector, ...]:
     _require(bool(np.isin(length, [1, slots]).all()) and int(length.sum()) == len(index), "constant.length")
     _require(not len(index) or int(index.max()) < len(value), "constant.index")
     _require(bool(np.isfinite(value).all()), "constant.value")
-    flat: SlotVector = value[index].astype(np.float64)
+    flat: SlotVector = value[index].astype(np.float64, copy=False)
     flat.flags.writeable = False
     return tuple(np.split(flat, np.cumsum(length)[:-1])) if len(length) else ()

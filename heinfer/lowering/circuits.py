@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import inf
 
@@ -18,40 +19,58 @@ from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import Requirements, table_for
 from heinfer.planner.validate import validate_plan
+from heinfer.tell import Tell, say_nothing
 
 _KEY_FACTORS = (1, 10, 100)
 """By which keys become dearer, in turn, when there must not be more than so many."""
 
 
-def plan_circuit(folded: Network, requirements: Requirements, planner: Planner = SEARCH) -> tuple[Plan, Circuit]:
+def plan_circuit(
+    folded: Network,
+    requirements: Requirements,
+    planner: Planner = SEARCH,
+    tell: Tell = say_nothing,
+    planned: Callable[[Plan], None] | None = None,
+) -> tuple[Plan, Circuit]:
     """The plan and its circuit with the keys that are worth shipping: the fastest that keeps to a limit on keys.
+
+    Args:
+        tell: is told what is done.
+        planned: is given every plan before it is lowered.
 
     Raises:
         PlanError, CompileError: when there is none.
     """
+
+    def made(required: Requirements) -> tuple[Plan, Circuit]:
+        tell("plan", 0, 0)
+        plan = planner.plan(folded, required)
+        if planned:
+            planned(plan)
+        return plan, circuit_of(plan, requirements, planner, tell)
+
+    def timed(plan: Plan, circuit: Circuit) -> tuple[float, Plan, Circuit]:
+        return _cost(plan, circuit, requirements).predicted[requirements.backend], plan, circuit
+
     if requirements.limits.key_bytes == inf:
-        plan = planner.plan(folded, requirements)
-        return plan, circuit_of(plan, requirements, planner)
-    ways: list[tuple[float, Plan, Circuit]] = []
+        return made(requirements)
+    best: list[tuple[float, Plan, Circuit]] = []  # one at most: of all others the constants are not held
     refusals: list[CompileError] = []
     for factor in _KEY_FACTORS[:1] if planner.is_prescribed else _KEY_FACTORS:
         dearer = replace(
             requirements, key_price=factor * requirements.key_price, limits=replace(requirements.limits, key_bytes=inf)
         )  # rotations are composed afterwards, so the search need not keep to the limit
         try:
-            plan = planner.plan(folded, dearer)
-            circuit = circuit_of(plan, requirements, planner)
+            best = [min([*best, timed(*made(dearer))], key=lambda way: way[0])]
         except CompileError as error:
             refusals.append(error)
-        else:
-            ways.append((_cost(plan, circuit, requirements).predicted[requirements.backend], plan, circuit))
-    if not ways:
+    if not best:
         raise refusals[-1]
-    _, plan, circuit = min(ways, key=lambda way: way[0])
+    _, plan, circuit = best[0]
     return plan, circuit
 
 
-def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH) -> Circuit:
+def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH, tell: Tell = say_nothing) -> Circuit:
     """Lower a plan, without repeats and dead code, and with no more keys than allowed; scales are left to others.
 
     Raises:
@@ -60,7 +79,7 @@ def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH
     """
     validate_plan(plan)
     cost = table_for(requirements, plan.parameters)
-    circuit = remove_dead_code(merge_common_subexpressions(lower(plan)))
+    circuit = remove_dead_code(merge_common_subexpressions(lower(plan, tell)))
     price = -inf if planner.is_prescribed else requirements.key_price  # rotations as published, but for a limit
     composed = compose_rotations(
         circuit,

@@ -15,14 +15,20 @@ from heinfer.network.join import Index
 from heinfer.planner.kernel.diagonals import Diagonal
 from heinfer.planner.kernel.linear import LinearPlan, Rescale, rotations
 from heinfer.planner.plan import LinearStep, Plan
+from heinfer.tell import Tell, say_nothing
 
 
-def lower(plan: Plan) -> Circuit:
-    """Return the circuit of a plan; scales of plaintexts are left to the scale pass."""
+def lower(plan: Plan, tell: Tell = say_nothing) -> Circuit:
+    """Return the circuit of a plan; scales of plaintexts are left to the scale pass.
+
+    Args:
+        tell: is told which layer's turn it is.
+    """
     builder = Builder(plan.parameters.slots // plan.batch)
     inputs = tuple(builder.input(i) for i in range(plan.single_input.ciphertexts))
     tensors = {INPUT: _Tensor(inputs, "the input", plan.input_label)}
     for position, step in enumerate(plan.steps):
+        tell(f"lower {step.name}", position, len(plan.steps))
         sources = [tensors[tensor] for tensor in step.reads]
         label = step.plan.label if isinstance(step, LinearStep) else sources[0].label
         kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else "square"
@@ -79,10 +85,10 @@ class _LinearLowering:
         groups = self._products(values)
         if self.plan.rescale is Rescale.BEFORE_GIANTS:
             groups = {key: self.builder.rescale(x) for key, x in groups.items()}
-        return [
-            self._finish(self._sum_giants({g: x for (t, g), x in groups.items() if t == target}), target)
-            for target in range(self.plan.problem.target.ciphertexts)
-        ]
+        of_target: list[dict[int, int]] = [{} for _ in range(self.plan.problem.target.ciphertexts)]
+        for (target, giant), x in groups.items():
+            of_target[target][giant] = x
+        return [self._finish(self._sum_giants(sums), target) for target, sums in enumerate(of_target)]
 
     def _products(self, values: list[int]) -> dict[tuple[int, int], int]:
         """Sum plaintext x baby for every (target ciphertext, giant)."""

@@ -205,8 +205,10 @@ def required(monkeypatch):
 
 
 def test_compile_requires_what_the_reference_networks_ship_with(required, tmp_path):
-    assert run("compile", "small", "--out", str(tmp_path / "small.heinfer"))[0] == 0
+    status, shown, _ = run("compile", "small", "--out", str(tmp_path / "small.heinfer"))
+    assert status == 0
     assert required == [reference.REQUIREMENTS]
+    assert re.search(r"compiled in \d+\.\d s, peak memory \d+ MiB, \d+ predicted$", shown.strip())
 
 
 def test_compile_passes_every_requirement_on(required, tmp_path):

@@ -22,7 +22,8 @@ import numpy as np
 from heinfer.circuit.annotate import ValueType, type_of
 from heinfer.circuit.ir import Circuit, Kind, Op
 from heinfer.circuit.levels import levels
-from heinfer.circuit.noise import Variance, predict_noise
+from heinfer.circuit.noise import Variance, noise_at_unit_scales
+from heinfer.circuit.passes.alike import alike_in_scale
 from heinfer.circuit.precision import LEAST_BITS, Scores
 from heinfer.circuit.statistics import Statistics
 from heinfer.circuit.typed import TypedCircuit
@@ -131,16 +132,23 @@ def choose_scales(
 
 
 class _Search:
+    """What the search looks at: of operations that always agree in level and scale, one and their largest bound."""
+
     def __init__(
         self, circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics, scores: Scores
     ) -> None:
-        self.circuit = circuit
         self.parameters = parameters
         self.level = level
-        self.statistics = statistics
         self.scores = scores
         self.levels = levels(circuit, level)
         self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
+        self.outputs = circuit.outputs
+        alike = alike_in_scale(circuit)
+        self.skeleton = alike.skeleton
+        self.largest = np.zeros(len(self.skeleton.ops))
+        np.maximum.at(self.largest, np.array(alike.of_value), self.bounds)
+        self.sources, groups = alike.sources(circuit)
+        self.parts = noise_at_unit_scales(circuit, parameters, self.levels, statistics, groups)
 
     def best(self, layers: list[int], headroom: int) -> tuple[Scales, float]:
         """The best scales with so many bits free at the output, and their noise."""
@@ -160,7 +168,7 @@ class _Search:
         """Scales that the circuit allows, with their noise: the largest output scale first."""
         less = headroom + np.arange(0, _SPARE_BITS + _OUTPUT_STEP, _OUTPUT_STEP)
         for output_bits, first_bits in product(self.output_bits() - less, _FIRST_BITS):
-            bits = [0.0] * len(self.circuit.layers)
+            bits = [0.0] * len(self.skeleton.layers)
             for layer in layers[:-1]:
                 bits[layer] = first_bits
             bits[layers[-1]] = float(output_bits)
@@ -171,9 +179,7 @@ class _Search:
 
     def output_bits(self) -> float:
         """The most bits, in whole steps, at which the declared range of the scores fits their level."""
-        fits = min(
-            log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]) for o in self.circuit.outputs
-        )
+        fits = min(log2(prod(self.parameters.primes_at(self.levels[o])) / 2 / self.bounds[o]) for o in self.outputs)
         return _OUTPUT_STEP * floor(fits / _OUTPUT_STEP)
 
     def noise(self, scales: Scales) -> float | None:
@@ -184,20 +190,27 @@ class _Search:
             return None
         if not self._fits(scaled.types):
             return None
-        variances = predict_noise(scaled, self.statistics)
-        return float(np.median(self.scores.deviations(variances))) ** 2
+        return float(np.median(self.scores.deviations(self._variances(scaled)))) ** 2
 
     def variances(self, scales: Scales) -> list[Variance]:
         """Output variances of scales that the circuit allows."""
-        return predict_noise(self._scaled(scales), self.statistics)
+        return self._variances(self._scaled(scales))
+
+    def _variances(self, scaled: TypedCircuit) -> list[Variance]:
+        used = [
+            scaled.circuit.ops[number].scale if is_factor else scaled.types[number].scale
+            for number, is_factor in self.sources
+        ]
+        shares = np.array(used) ** -2.0
+        return [shares @ part for part in self.parts]
 
     def _scaled(self, scales: Scales) -> TypedCircuit:
-        return assign_scales(self.circuit, self.parameters, self.level, scales)
+        return assign_scales(self.skeleton, self.parameters, self.level, scales)
 
     def _fits(self, types: Sequence[ValueType]) -> bool:
         room = [sum(log2(q) for q in self.parameters.primes_at(level)) - 1 for level in range(self.level + 1)]
         return all(
-            log2(bound) + log2(kind.scale) < room[kind.level] for bound, kind in zip(self.bounds, types, strict=True)
+            log2(bound) + log2(kind.scale) < room[kind.level] for bound, kind in zip(self.largest, types, strict=True)
         )
 
     def descend(self, best: Scales, noise: float, layers: list[int], step: float) -> tuple[Scales, float]:
