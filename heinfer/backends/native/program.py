@@ -86,7 +86,7 @@ class NativeProgram:
 
     @property
     def constant_bytes(self) -> int:
-        """Memory of the encoded constants."""
+        """Memory of all that is kept of the constants."""
         return int(self._handle.constant_bytes)
 
     def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:
