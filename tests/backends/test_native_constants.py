@@ -1,9 +1,11 @@
 """Constants of the native backend: kept, mapped from a file, or encoded in every run, with the same words."""
 
+import gc
 import os
 import stat
 import subprocess
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -192,7 +194,8 @@ def test_what_somebody_else_may_have_written_is_not_taken(tmp_path, way):
     """A whole file, of the right program and with its own digest, of other words: answers would be silently wrong."""
     first = program_of(tmp_path)
     (path,) = tmp_path.iterdir()
-    file, forged = ConstantsFile(tmp_path, first.plan.identity()), words(first) ^ 1
+    identity = native_plan(TypedCircuit(sample_circuit(), PARAMETERS, 1, INPUT_SCALE)).identity()
+    file, forged = ConstantsFile(tmp_path, identity), words(first) ^ 1
     file.save(forged)
     assert file.open(forged.size) is not None
     if way == "another user's":
@@ -255,6 +258,22 @@ def test_programs_of_other_constants_or_limits_do_not_share_a_file(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(SettingError, match="nowhere"):
         program_of(tmp_path / "nowhere")
+
+
+def test_slots_live_no_longer_than_the_caller_wants_and_may_not_change_what_is_loaded():
+    circuit, expected = sample_circuit(), [outputs_of_sample(program_of(most_constant_bytes=0))]
+    seen = [weakref.ref(constant) for constant in circuit.constants if constant.size > 1]
+    options = NativeOptions(most_constant_bytes=0)
+    program = NativeProgram(TypedCircuit(circuit, PARAMETERS, 1, INPUT_SCALE), NativeRing(PARAMETERS), options)
+    del circuit
+    gc.collect()
+    assert seen
+    assert [ref() for ref in seen] == [None] * len(seen)
+    np.testing.assert_array_equal([outputs_of_sample(program)], expected)
+
+
+def outputs_of_sample(program: NativeProgram) -> np.ndarray:
+    return np.concatenate([out.reshape(-1) for out in outputs(program, sample_circuit(), Twin(PARAMETERS, (3, 5)), 1)])
 
 
 def test_a_file_of_another_length_is_not_opened(tmp_path):

@@ -29,6 +29,12 @@ def kept_words(instruction: Sum, typed: TypedCircuit, residues: Sequence[Residue
     return -(-words // _TILE_WORDS) * _TILE_WORDS
 
 
+def forgotten(typed: TypedCircuit) -> TypedCircuit:
+    """The same circuit without its vectors' values, of which a program that is loaded reads only the sizes."""
+    constants = tuple(c if c.size == 1 else np.broadcast_to(np.nan, c.shape) for c in typed.circuit.constants)
+    return replace(typed, circuit=replace(typed.circuit, constants=constants))
+
+
 def within(
     most_words: float, instructions: Sequence[Instruction], typed: TypedCircuit, residues: Sequence[Residues]
 ) -> list[Instruction]:
