@@ -55,7 +55,7 @@ def within(
     if most_words >= 0:
         return result
     for position, instruction in vectors.items():
-        least = Kept.COEFFICIENTS if _fits(instruction, typed.circuit) else Kept.SLOTS
+        least = Kept.COEFFICIENTS if fits(instruction, typed.circuit) else Kept.SLOTS
         result[position] = less = replace(instruction, kept=least)
         vectors[position] = less
         most_words += kept_words(instruction, typed, residues) - kept_words(less, typed, residues)
@@ -72,7 +72,7 @@ def _constants_of(instruction: Sum) -> list[Constant]:
     return [*(constant for _, constant in instruction.factors), *instruction.plains]
 
 
-def _fits(instruction: Sum, circuit: Circuit) -> bool:
+def fits(instruction: Sum, circuit: Circuit) -> bool:
     """Whether all coefficients surely fit 32 bits: none is larger than the mean of the slots' sizes times the scale."""
     vectors = ((circuit.constants[constant.number], constant.scale) for constant in _constants_of(instruction))
     return all(v.size == 1 or float(np.abs(v).mean()) * scale <= _LARGEST_COEFFICIENT for v, scale in vectors)
