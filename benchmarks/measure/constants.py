@@ -43,9 +43,9 @@ def constants(
     ] = None,
 ) -> None:
     """Evaluate every network under limits on the memory of its constants, in turn, one thread."""
-    records = {str(r["network"]): [] for r in known_records(json)}
+    records: dict[str, list[Record]] = {}
     for record in known_records(json):
-        records[str(record["network"])].append(record)
+        records.setdefault(str(record["network"]), []).append(record)
     for name in networks or [path.stem for path in shipped()]:
         records[name] = _records(bundle.load(bundle_path(name)))
         save_records([record for name in sorted(records) for record in records[name]], json)

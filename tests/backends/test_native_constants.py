@@ -120,7 +120,9 @@ def outputs_keeping(kept: Kept, typed: TypedCircuit, kernels: str, threads: int)
     ring = NativeRing(typed.parameters, kernels)
     ports = plan.inputs, typed.circuit.outputs, plan.arena.rows
     program = library().Program(ring.handle, plan.value_array, plan.code_array, *ports)
-    program.load([typed.circuit.constants[c.number] for c in plan.constants], [c.scale for c in plan.constants], threads)
+    program.load(
+        [typed.circuit.constants[c.number] for c in plan.constants], [c.scale for c in plan.constants], threads
+    )
     assert program.run_bytes(threads) == plan.run_bytes(threads)
     assert program.constant_bytes == plan.constant_bytes
     keys, control = NativeKeys(ring, {}), library().Control()
@@ -175,7 +177,9 @@ def test_coefficients_of_32_bits_are_reduced_right(kernels, n, bits):
     np.testing.assert_array_equal(mine, ring.forward((coefficients % primes).astype(np.uint32), list(range(4))))
 
 
-@pytest.mark.parametrize(("value", "fits"), [(BORDER - 1, True), (BORDER, False), (-BORDER, True), (-BORDER - 1, False)])
+@pytest.mark.parametrize(
+    ("value", "fits"), [(BORDER - 1, True), (BORDER, False), (-BORDER, True), (-BORDER - 1, False)]
+)
 def test_coefficients_of_33_bits_are_refused(value, fits):
     """Equal slots are one coefficient, the constant one."""
     b = Builder(TINY.slots)
