@@ -11,6 +11,7 @@ from benchmarks.count.sweep import sweep
 from benchmarks.count.trained_accuracy import trained_accuracy
 from benchmarks.draw.plots import example, layouts, plots
 from benchmarks.measure.accuracy import accuracy
+from benchmarks.measure.constants import constants
 from benchmarks.measure.fairness import fairness
 from benchmarks.measure.latency import latency
 from benchmarks.measure.lower_bound import lower_bound
@@ -33,6 +34,7 @@ ROOMS = {
         prediction,
         plan_by_backend,
         lower_bound,
+        constants,
         primitives,
         startup,
         service,

@@ -21,7 +21,7 @@ class Memory:
     """Bytes that a circuit takes.
 
     Attributes:
-        plaintexts: its encoded constants, as long as it is loaded.
+        plaintexts: what is kept of its constants, as long as it is loaded.
         ciphertexts: the most that are held at once while it runs, inputs included.
     """
 

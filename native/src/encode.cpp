@@ -11,6 +11,8 @@ namespace {
 
 using Complex = std::complex<double>;
 
+constexpr Word added = Word{1} << 31;  // to a coefficient with its sign, so that it is a word
+
 // Without the checks for infinities that the operators of std::complex make.
 Complex product(Complex a, Complex b) {
     return {a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real()};
@@ -69,10 +71,24 @@ std::vector<double> Encoder::coefficients(const double* slots, double scale) con
     return result;
 }
 
-void Encoder::row(const std::vector<double>& coefficients, std::size_t prime, Word* out) const {
+void Encoder::row(const double* coefficients, std::size_t prime, Word* out) const {
     const std::uint32_t q = ring_->modulus(prime).q;
-    for (std::size_t t = 0; t < coefficients.size(); ++t) out[t] = residue(coefficients[t], q);
+    for (std::size_t t = 0; t < ring_->n(); ++t) out[t] = residue(coefficients[t], q);
     ring_->kernels().forward(ring_->transform(prime), out, {}, out);
+}
+
+void Encoder::row(const Word* narrowed, std::size_t prime, Word* out) const {
+    const std::uint32_t q = ring_->modulus(prime).q;
+    const Lift lift{true, q - added % q, nullptr, true};
+    ring_->kernels().forward(ring_->transform(prime), narrowed, lift, out);
+}
+
+bool Encoder::narrow(const std::vector<double>& coefficients, Word* out) {
+    for (const double coefficient : coefficients) {
+        if (!(coefficient >= -double{added} && coefficient < double{added})) return false;
+        *out++ = static_cast<Word>(static_cast<std::int64_t>(coefficient) + added);
+    }
+    return true;
 }
 
 Word Encoder::scalar(double value, double scale, std::size_t prime) const {

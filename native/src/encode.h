@@ -16,7 +16,11 @@ class Encoder {
     /// has 2^125 or more.
     std::vector<double> coefficients(const double* slots, double scale) const;
     /// The transformed row of coefficients modulo a prime, n words.
-    void row(const std::vector<double>& coefficients, std::size_t prime, Word* out) const;
+    void row(const double* coefficients, std::size_t prime, Word* out) const;
+    /// The same of what `narrow` has made.
+    void row(const Word* narrowed, std::size_t prime, Word* out) const;
+    /// Coefficients as words, 2^31 added to each: any of 32 bits with a sign. False when one does not fit.
+    static bool narrow(const std::vector<double>& coefficients, Word* out);
     /// round(scale * value) modulo a prime: the word that all of a scalar's row consists of.
     Word scalar(double value, double scale, std::size_t prime) const;
 

@@ -27,6 +27,7 @@ struct Lift {
     bool reduce = false;          ///< the source's prime is larger than twice the target's
     Word offset = 0;              ///< added to each word
     const Word* mask = nullptr;   ///< if given: added to words that are not 0, where the mask is all ones
+    bool wide = false;            ///< words are any of 32 bits, not below 2^30: with `reduce`, without a mask
 };
 
 /// An automorphism on transformed rows: output tile i is made of input tile from[i] >> 4, its words in the order

@@ -27,7 +27,7 @@ using NewArray = nb::ndarray<nb::numpy, T>;
 
 constexpr std::size_t most_threads = 256;
 /// Of the arrays, their numbers and the functions: another one whenever they change (heinfer/backends/native/library.py).
-constexpr int format = 2;
+constexpr int format = 3;
 
 template <class T>
 NewArray<T> new_array(std::initializer_list<std::size_t> shape) {
@@ -89,7 +89,7 @@ NewArray<Word> encode(const std::shared_ptr<Ring>& ring, const Array<double, 1>&
     const Encoder encoder(ring);
     const auto coefficients = encoder.coefficients(slots.data(), scale);
     auto out = new_array<Word>({primes.size(), ring->n()});
-    for (std::size_t i = 0; i < primes.size(); ++i) encoder.row(coefficients, primes[i], out.data() + i * ring->n());
+    for (std::size_t i = 0; i < primes.size(); ++i) encoder.row(coefficients.data(), primes[i], out.data() + i * ring->n());
     return out;
 }
 
@@ -118,11 +118,24 @@ void load_encoded(Program& program, const std::vector<Array<double, 1>>& vectors
     program.constants().load(constants_of(program, vectors, scales), words.data(), words.shape(0));
 }
 
+/// Residues (primes, n), transformed, of a polynomial's coefficients.
+NewArray<Word> reduced(const std::shared_ptr<Ring>& ring, const Array<std::int32_t, 1>& coefficients,
+                       const std::vector<std::size_t>& primes) {
+    require(coefficients.shape(0) == ring->n(), "there must be N coefficients");
+    for (const std::size_t prime : primes) require(prime <= ring->special(), "there is no such prime");
+    const Encoder encoder(ring);
+    std::vector<Word> words(ring->n());
+    Encoder::narrow({coefficients.data(), coefficients.data() + ring->n()}, words.data());
+    auto out = new_array<Word>({primes.size(), ring->n()});
+    for (std::size_t i = 0; i < primes.size(); ++i) encoder.row(words.data(), primes[i], out.data() + i * ring->n());
+    return out;
+}
+
 /// A view, for whoever wants to store them.
 nb::object encoded(nb::handle self) {
     const Constants& constants = nb::cast<const Program&>(self).constants();
     require(constants.loaded(), "the constants are not loaded");
-    return nb::cast(nb::ndarray<nb::numpy, const Word>(constants.data(), {constants.resident_words()}, self));
+    return nb::cast(nb::ndarray<nb::numpy, const Word>(constants.data(), {constants.kept_words()}, self));
 }
 
 nb::object run(Program& program, const std::vector<Array<Word, 2>>& inputs, const Keys& keys, std::size_t threads,
@@ -158,6 +171,11 @@ std::pair<std::size_t, std::size_t> rows_needed(Code code, std::size_t rows, std
     return {needs.scratch, needs.thread};
 }
 
+std::pair<std::size_t, std::size_t> sum_rows_needed(Kept kept, std::size_t count) {
+    const Needs needs = needs_of_sum(kept, count);
+    return {needs.scratch, needs.thread};
+}
+
 std::vector<std::string> instruction_sets() {
     std::vector<std::string> names;
     for (const char* name : {"avx512", "avx2", "portable"}) {
@@ -186,8 +204,14 @@ NB_MODULE(_native, m) {
         .value("divide_twice", Code::divide_twice)
         .value("extend", Code::extend);
     m.def("rows_needed", &rows_needed, nb::arg("code"), nb::arg("rows"), nb::arg("polynomials"), nb::arg("count"));
+    nb::enum_<Kept>(m, "Kept", nb::is_arithmetic())
+        .value("slots", Kept::slots)
+        .value("coefficients", Kept::coefficients)
+        .value("residues", Kept::residues);
+    m.def("sum_rows_needed", &sum_rows_needed, nb::arg("kept"), nb::arg("count"));
     m.def("row_stride", &row_stride, nb::arg("n"));
     m.def("expand_seed", &expand, nb::arg("seed"), nb::arg("n"), nb::arg("moduli"), nb::arg("kernels") = "");
+    m.def("reduced", &reduced, nb::arg("ring"), nb::arg("coefficients"), nb::arg("primes"));
     m.def("encode", &encode, nb::arg("ring"), nb::arg("slots"), nb::arg("scale"), nb::arg("primes"));
     nb::class_<Ring>(m, "Ring")
         .def(nb::init<std::size_t, const std::vector<Word>&, const std::string&>(), nb::arg("n"), nb::arg("primes"),
@@ -224,10 +248,9 @@ NB_MODULE(_native, m) {
                                     {code.data(), code.data() + code.shape(0)}, std::move(inputs), std::move(outputs),
                                     arena_rows);
              })
-        // The arrays stay: constants that are not resident are encoded of them in every run.
-        .def("load", &load, nb::arg("vectors"), nb::arg("scales"), nb::arg("threads") = 1, nb::keep_alive<1, 2>())
+        .def("load", &load, nb::arg("vectors"), nb::arg("scales"), nb::arg("threads") = 1)
         .def("load_encoded", &load_encoded, nb::arg("vectors"), nb::arg("scales"), nb::arg("words"),
-             nb::keep_alive<1, 2>(), nb::keep_alive<1, 4>())
+             nb::keep_alive<1, 4>())
         .def_prop_ro("encoded", &encoded)
         .def("run", &run, nb::arg("inputs"), nb::arg("keys"), nb::arg("threads"), nb::arg("control"))
         .def_prop_ro("operations", &Program::operations)

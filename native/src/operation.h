@@ -41,8 +41,14 @@ struct Needs {
     std::size_t scratch = 0, thread = 0;
 };
 
-/// Needs of an operation with `rows` and `polynomials` of its output (of its input, for rotations) and `count` targets,
-/// or constants that are not resident. std::invalid_argument for a number that is no operation's.
+/// Constants of a sum whose rows are made together, in every run, before they are multiplied by: half of a cache of 1 MB.
+inline constexpr std::size_t made_together = 8;
+
+/// Needs of a sum with `count` constants.
+Needs needs_of_sum(Kept kept, std::size_t count);
+
+/// Needs of another operation with `rows` and `polynomials` of its output (of its input, for rotations) and `count`
+/// targets. std::invalid_argument for a number that is no operation's.
 Needs needs_of(Code code, std::size_t rows, std::size_t polynomials, std::size_t count);
 
 /// What a run has.
@@ -82,10 +88,9 @@ struct SumOf {
     std::vector<Value> factors, addends;
     std::size_t plains;
     std::size_t block;
-    std::size_t scratch;  ///< for a block that is not resident
+    std::size_t scratch;  ///< for a block that is kept as slots
 };
-std::unique_ptr<Operation> make_sum(const SumOf& sum, const Constants& constants, bool scalar, bool resident,
-                                    std::size_t n);
+std::unique_ptr<Operation> make_sum(const SumOf& sum, const Constants& constants, bool scalar, std::size_t n);
 
 struct Target {
     std::size_t step;

@@ -4,7 +4,7 @@ namespace heinfer {
 
 namespace {
 
-constexpr int patience = 4000;  // looks before a thread lets others run: phases are tens of microseconds apart
+constexpr int patience = 4000;  // looks before a thread sleeps: phases are tens of microseconds apart
 
 inline void relax() {
 #if defined(__x86_64__)
@@ -34,7 +34,8 @@ void Pool::stop() {
     for (auto& worker : workers_) worker.join();
 }
 
-// A worker that the system has not let run yet is not waited for: it finds the job closed.
+// A worker that the system has not let run yet is not waited for: it finds the job closed. One that another process has
+// been given the processor of is waited for asleep, so that the system can move it to the processor that is free then.
 void Pool::share(const Job& job) {
     job_ = job;
     next_.store(0, std::memory_order_relaxed);
@@ -43,11 +44,12 @@ void Pool::share(const Job& job) {
     round_.notify_all();
     take_tasks(0);
     open_.store(false);
-    for (int looks = 0; inside_.load(); ++looks) {
+    std::size_t inside = inside_.load();
+    for (int looks = 0; inside; inside = inside_.load(), ++looks) {
         if (looks < patience) {
             relax();
         } else {
-            std::this_thread::yield();
+            inside_.wait(inside);
         }
     }
 }
@@ -74,7 +76,7 @@ void Pool::work(std::size_t thread) {
         if (stopping_) return;
         inside_.fetch_add(1);
         if (open_.load()) take_tasks(thread);
-        inside_.fetch_sub(1);
+        if (inside_.fetch_sub(1) == 1) inside_.notify_one();
     }
 }
 

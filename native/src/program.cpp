@@ -155,7 +155,8 @@ std::unique_ptr<Operation> Program::read_sum(Reader& reader, std::size_t scratch
     SumOf sum{reader.value(), {}, {}, 0, 0, scratch};
     const std::size_t factors = reader.length(), addends = reader.length();
     sum.plains = reader.length();
-    const bool scalar = reader.count() != 0, resident = reader.count() != 0;
+    const bool scalar = reader.count() != 0;
+    const auto kept = static_cast<Kept>(reader.count());
     std::vector<std::size_t> constants;
     std::size_t polynomials = 0;
     const auto operand = [&]() -> const Value& {
@@ -175,8 +176,8 @@ std::unique_ptr<Operation> Program::read_sum(Reader& reader, std::size_t scratch
     for (std::size_t k = 0; k < addends; ++k) sum.addends.push_back(operand());
     for (std::size_t k = 0; k < sum.plains; ++k) constants.push_back(reader.count());
     require(polynomials == sum.out.polynomials, "a sum has another size than its operands");
-    sum.block = constants_.add(std::move(constants), sum.out.rows, sum.out.extended, scalar, resident);
-    return make_sum(sum, constants_, scalar, resident, ring_->n());
+    sum.block = constants_.add(std::move(constants), sum.out.rows, sum.out.extended, scalar, kept);
+    return make_sum(sum, constants_, scalar, ring_->n());
 }
 
 std::unique_ptr<Operation> Program::read_rotations(Reader& reader, std::size_t scratch) {

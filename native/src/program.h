@@ -20,7 +20,7 @@ struct Control {
 };
 
 /// The operations of the arrays: each is its `Code`, its wave and the first row of its scratch, followed by
-///   sum: out, factors, addends, plains, scalar, resident; (value, constant)..., value..., constant...
+///   sum: out, factors, addends, plains, scalar, kept; (value, constant)..., value..., constant...
 ///   rotate: input, exact, targets; (step, out, after or -1)...
 ///   multiply, multiply_relinearize: out, x, y
 ///   relinearize, divide, divide_twice, extend: out, input
@@ -46,7 +46,7 @@ class Program {
     const std::vector<std::size_t>& outputs() const { return outputs_; }
     const Value& value(std::size_t number) const { return values_[number]; }
     std::size_t operations() const { return operations_.size(); }
-    std::size_t constant_bytes() const { return constants_.resident_words() * sizeof(Word); }
+    std::size_t constant_bytes() const { return constants_.kept_words() * sizeof(Word); }
     /// Of the arena and every thread's own rows.
     std::size_t run_bytes(std::size_t threads) const;
 

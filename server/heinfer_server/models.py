@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heinfer.backends import NativeOptions, runtime_memory
@@ -90,6 +90,10 @@ class ServedModel:
                 parameters, count=manifest.output.layout.ciphertexts, level=manifest.output.level, seeded=False
             ),
         )
+
+    def without_weights(self) -> ServedModel:
+        """The same for who has loaded the circuit: of a large model, hundreds of megabytes less."""
+        return replace(self, bundle=replace(self.bundle, circuit=replace(self.bundle.circuit, constants=())))
 
     @property
     def name(self) -> str:

@@ -45,8 +45,8 @@ class Settings(BaseSettings):
         threads: that each of them spreads an evaluation over; SEAL takes one. More than one shorten an answer when
             there are fewer requests at a time than cores.
         model_memory: bytes that all models together may take in each worker: their encoded weights, and the
-            intermediate results of one evaluation. On the native backend, weights that do not fit are encoded in every
-            evaluation.
+            intermediate results of one evaluation. On the native backend, weights for which there is no room are kept
+            as coefficients, which take one row instead of one for every level, and encoded in every evaluation.
         memory: bytes that all processes together may take; by default what this machine has, or what systemd
             (MemoryMax, MemoryHigh) or a container allows. What is predicted to take more is refused at the start, with
             the numbers.

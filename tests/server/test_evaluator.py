@@ -1,5 +1,8 @@
 """What a worker process does, in this one."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 from installed import INSTALLED
@@ -7,6 +10,7 @@ from owner import Owner
 from tiny_model import cleartext_scores, tiny_bundle
 
 from heinfer.errors import BackendError
+from heinfer.formats import bundle as bundles
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup, TaskFailure
 from heinfer_server.keys.frame_file import FrameFile
@@ -47,6 +51,20 @@ def test_it_forgets_the_keys_it_is_told_to(evaluator, owner):
     evaluator.run(task(owner, key_id="b"))
     evaluator.forget(("a",))
     assert list(evaluator.keys) == ["b"]
+
+
+@pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
+def test_it_forgets_the_weights_it_has_loaded(owner):
+    model = bundles.from_bytes(bundles.to_bytes(MODEL))
+    weights = [weakref.ref(constant) for constant in model.circuit.constants if constant.size > 1]
+    evaluator = Evaluator(Setup((ServedModel.of(model),), "native"))
+    del model
+    gc.collect()
+    assert weights
+    assert [weight() for weight in weights] == [None] * len(weights)
+    result = evaluator.run(task(owner))
+    assert isinstance(result, Evaluated)
+    assert owner.scores(result.frames) == pytest.approx(cleartext_scores(IMAGE), abs=0.05)
 
 
 def test_a_failure_of_the_library_may_be_told_and_unloads_keys_that_came_with_it(evaluator, owner, monkeypatch):

@@ -136,7 +136,7 @@ def test_the_native_backend_takes_what_was_predicted(tmp_path):
 
 
 @pytest.mark.skipif("native" not in INSTALLED, reason="the native backend is not installed")
-def test_what_does_not_fit_is_encoded_in_every_evaluation_and_what_cannot_run_is_refused(tmp_path):
+def test_what_does_not_fit_is_made_in_every_evaluation_and_what_cannot_run_is_refused(tmp_path):
     paths = [tmp_path / name for name in ("one", "two")]
     for path in paths:
         bundles.save(tiny_bundle(path.name), path)
@@ -147,6 +147,9 @@ def test_what_does_not_fit_is_encoded_in_every_evaluation_and_what_cannot_run_is
     chosen = model_options(models, "native", options, most - 1)
     needs = [model.memory("native", chosen[model.digest]) for model in models]
     assert sum(need.plaintexts for need in needs) + max(need.ciphertexts for need in needs) < most
-    assert [need.plaintexts for need in needs] == [0, 0]
-    with pytest.raises(SettingError, match=r"one 1 needs 0 bytes for its weights .* may take 1000; .*_MODEL_MEMORY"):
-        model_options(models, "native", options, 1000)
+    assert [need.plaintexts for need in needs] == [4 * 4096] * 2  # coefficients, instead of residues of two rows
+    assert one.plaintexts == 2 * 4 * 4096
+    least = 2 * 4 * 4096 + max(need.ciphertexts for need in needs)
+    assert model_options(models, "native", options, least)
+    with pytest.raises(SettingError, match=rf"two 1 needs 16384 bytes .* may take {least - 1}; .*_MODEL_MEMORY"):
+        model_options(models, "native", options, least - 1)

@@ -267,7 +267,28 @@ def prediction_table() -> str:
     )
 
 
+def constants_table() -> str:
+    """What an evaluation takes under a limit on its constants, which are made of coefficients, or all of slots."""
+    head = ["network", "limit", "MB of constants", "s", "s, of slots", "times without a limit", "predicted / measured"]
+    found = {(one["network"], one["share"], one["made_of"]): one for one in records("constants")}
+    rows = []
+    for (network, share, made_of), one in found.items():
+        if made_of != "slots":
+            seconds, whole = (_cpu(o) for o in (one, found[network, 1.0, "nothing"]))
+            slots = found.get((network, share, "slots"))
+            limit = f"{share:.0%}".replace("%", " %") if share < 1 else "none"
+            sizes = [f"{one['constant_bytes'] / 1e6:,.0f}", f"{seconds:.3g}", f"{_cpu(slots):.3g}" if slots else ""]
+            ratios = [f"{seconds / whole:.2f}", f"{1 / one['native_over_predicted']:.2f}"]
+            rows.append([f"`{network}`" if share == 1 else "", limit, *sizes, *ratios])
+    return _table(head, rows)
+
+
+def _cpu(one: Record) -> float:
+    return float(one["eval_cpu_seconds"]["median"])
+
+
 TABLES = {
+    "constants": (BENCHMARKS, constants_table),
     "fairness": (ROOT / "docs" / "service.md", fairness_table),
     "soak": (ROOT / "docs" / "service.md", soak_table),
     "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),

@@ -1,4 +1,4 @@
-"""Encoded constants in a file that worker processes map: encoded once, in memory once, there at once.
+"""What is kept of constants in a file that worker processes map: made once, in memory once, there at once.
 
 A page of head (magic, what the words are of, SHA-256 of the words), then the words. A file that is not just that is
 written anew: it is a cache, made of a bundle. So is one that somebody else has made or may write, whose results would
@@ -22,7 +22,7 @@ from heinfer.errors import SettingError
 Words = NDArray[np.uint32]
 
 _HEAD = struct.Struct("<16s32s32s")
-_MAGIC = b"heinfer words 01"
+_MAGIC = b"heinfer words 02"
 _PAGE = 4096
 
 

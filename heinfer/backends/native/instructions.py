@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import TYPE_CHECKING, TypeAlias
 
 from heinfer.backends.native.library import library
@@ -37,15 +38,23 @@ class Constant:
     scale: float
 
 
+class Kept(IntEnum):
+    """What is kept of a sum's constants: what it multiplies by, or what that is made of in every run."""
+
+    SLOTS = 0  # N / 2 doubles: a Fourier transform, and a transform for each row, in every run
+    COEFFICIENTS = 1  # N words: a transform for each row
+    RESIDUES = 2  # N words for each row: nothing is left to do
+
+
 @dataclass(frozen=True)
 class Sum:
-    """out = sum of values times constants, of values, and of constants; encoded in every run if not `resident`."""
+    """out = sum of values times constants, of values, and of constants; `kept`: of all its constants."""
 
     out: int
     factors: tuple[tuple[int, Constant], ...] = ()
     addends: tuple[int, ...] = ()
     plains: tuple[Constant, ...] = ()
-    resident: bool = True
+    kept: Kept = Kept.RESIDUES
 
     @property
     def constants(self) -> int:
@@ -163,8 +172,8 @@ def rows_needed(instruction: Instruction, residues: Sequence[Residues]) -> tuple
     match instruction:
         case Rotations(value, targets):
             of, count = residues[value], len(targets)
-        case Sum(out, resident=resident):
-            of, count = residues[out], 0 if resident else instruction.constants
+        case Sum(kept=kept):
+            return library().sum_rows_needed(kept, instruction.constants)
         case _:
             of, count = residues[instruction.out], 0
     return library().rows_needed(code_of(instruction), of.rows, of.polynomials, count)

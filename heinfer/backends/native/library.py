@@ -20,7 +20,7 @@ ISA_VARIABLE = "HEINFER_NATIVE_ISA"
 """Environment variable that forces an instruction set: avx512, avx2 or portable."""
 
 
-FORMAT = 2
+FORMAT = 3
 """Of what the library is called with: its arrays, their numbers, its functions (native/src/module.cpp has the same)."""
 
 
@@ -41,8 +41,11 @@ class Library(Protocol):
             code: of the operation.
             rows: of its output, of its input for rotations.
             polynomials: of the same value.
-            count: of targets, or of constants that are encoded in every run.
+            count: of targets.
         """
+
+    def sum_rows_needed(self, kept: int, count: int) -> tuple[int, int]:
+        """The same of a sum with `count` constants, of which `kept` (instructions.Kept) is kept."""
 
     def row_stride(self, n: int) -> int:
         """Words from one row of the arena to the next."""
@@ -57,6 +60,11 @@ class Library(Protocol):
         self, ring: heinfer_native.Ring, slots: NDArray[np.float64], scale: float, primes: Sequence[int]
     ) -> NDArray[np.uint32]:
         """Residues (primes, n) of an encoded plaintext."""
+
+    def reduced(
+        self, ring: heinfer_native.Ring, coefficients: NDArray[np.int32], primes: Sequence[int]
+    ) -> NDArray[np.uint32]:
+        """Residues (primes, n), transformed, of a polynomial's coefficients."""
 
 
 def native_problem() -> str | None:

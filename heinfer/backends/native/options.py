@@ -13,7 +13,7 @@ class NativeOptions:
 
     Attributes:
         threads: that one evaluation is spread over.
-        most_constant_bytes: that a model's encoded constants may take; the others are encoded in every evaluation.
+        most_constant_bytes: that a model's constants may take, if they can; some are then made in every evaluation.
         constants_folder: where encoded constants are kept, and mapped from by all processes; None for nowhere.
         saves_constants: whether those that are not there are written there.
     """

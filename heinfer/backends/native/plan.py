@@ -28,7 +28,7 @@ from heinfer.backends.native.instructions import (
     rows_needed,
 )
 from heinfer.backends.native.library import library
-from heinfer.backends.native.residents import constant_words, is_scalar, within
+from heinfer.backends.native.residents import is_scalar, kept_words, within
 from heinfer.backends.native.waves import Wave, in_waves
 from heinfer.circuit.ir import Kind
 from heinfer.circuit.typed import TypedCircuit
@@ -69,14 +69,14 @@ class NativePlan:
 
     @cached_property
     def constant_bytes(self) -> int:
-        """Memory of the constants that are kept encoded."""
+        """Memory of all that is kept of constants."""
         return self.constant_words * _WORD_BYTES
 
     @property
     def constant_words(self) -> int:
-        """Words of the constants that are kept encoded."""
-        kept = (i for i in self.instructions if isinstance(i, Sum) and i.resident)
-        return sum(constant_words(i, self.typed, self.residues) for i in kept)
+        """The same in words."""
+        sums = (i for i in self.instructions if isinstance(i, Sum))
+        return sum(kept_words(i, self.typed, self.residues) for i in sums)
 
     def run_bytes(self, threads: int = 1) -> int:
         """Memory of a run: every value at its place, and what threads need for themselves."""
@@ -85,7 +85,7 @@ class NativePlan:
         return (self.arena.rows + threads * own) * row_bytes
 
     def identity(self) -> bytes:
-        """32 bytes that stand for all that the words of the encoded constants depend on."""
+        """32 bytes that stand for all that the kept words depend on."""
         parameters = self.typed.parameters
         digest = sha256(struct.pack(f"<{1 + len(parameters.primes)}Q", parameters.ring_degree, *parameters.primes))
         for part in (self.value_array, self.code_array, np.array([c.scale for c in self.constants])):
@@ -119,14 +119,14 @@ class NativePlan:
 
     def _operands(self, instruction: Instruction, numbers: Mapping[Constant, int]) -> list[int]:
         match instruction:
-            case Sum(out, factors, addends, plains, resident):
+            case Sum(out, factors, addends, plains, kept):
                 pairs = [number for value, constant in factors for number in (value, numbers[constant])]
                 sizes = [
                     len(factors),
                     len(addends),
                     len(plains),
                     int(is_scalar(instruction, self.typed.circuit)),
-                    int(resident),
+                    int(kept),
                 ]
                 return [out, *sizes, *pairs, *addends, *(numbers[constant] for constant in plains)]
             case Rotations(value, targets, exact):
@@ -142,7 +142,7 @@ def native_plan(typed: TypedCircuit, *, exact: bool = False, most_constant_bytes
     """Plan a circuit; CircuitError when its levels or scales do not fit the parameters.
 
     Args:
-        most_constant_bytes: that encoded constants may take; the others are encoded in every run.
+        most_constant_bytes: that constants may take, if they can; some are then made in every run (residents.py).
         exact: compute what SEAL computes, word for word: rotations share nothing.
     """
     residues = tuple(Residues(value.level + 1, value.size) for value in typed.types)

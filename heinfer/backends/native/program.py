@@ -16,6 +16,7 @@ from heinfer.backends.native.keys import NativeKeys
 from heinfer.backends.native.library import library
 from heinfer.backends.native.options import DEFAULTS, NativeOptions
 from heinfer.backends.native.plan import NativePlan, native_plan
+from heinfer.backends.native.residents import forgotten
 from heinfer.backends.native.ring import NativeRing, Words
 from heinfer.circuit.counts import Counts
 from heinfer.circuit.typed import TypedCircuit
@@ -30,7 +31,7 @@ class NativeProgram:
     """See heinfer.backends.Runtime; its constants are encoded when it is made.
 
     Attributes:
-        typed: what runs.
+        typed: what runs, without the values of its constants: whoever needs them no more has their memory back.
         ring: where.
         plan: how.
         executed: counts of the last run.
@@ -50,7 +51,6 @@ class NativeProgram:
             CircuitError: when levels or scales of the circuit do not fit the parameters.
             SettingError: when encoded constants cannot be written where the options say.
         """
-        self.typed = typed
         self.executed = Counts()
         self.plan: NativePlan = native_plan(typed, exact=exact, most_constant_bytes=options.most_constant_bytes)
         self.ring = ring
@@ -60,9 +60,11 @@ class NativeProgram:
             ring.handle, plan.value_array, plan.code_array, plan.inputs, typed.circuit.outputs, plan.arena.rows
         )
         self._load(options.constants_folder, options.saves_constants)
+        self.typed = forgotten(typed)
+        self.plan = replace(plan, typed=self.typed)
 
     def _load(self, folder: Path | None, saves: bool) -> None:
-        plan, known = self.plan, self.typed.circuit.constants
+        plan, known = self.plan, self.plan.typed.circuit.constants
         vectors = [np.ascontiguousarray(known[constant.number], dtype=np.float64) for constant in plan.constants]
         scales = [constant.scale for constant in plan.constants]
         file = ConstantsFile(folder, plan.identity()) if folder else None
@@ -86,7 +88,7 @@ class NativeProgram:
 
     @property
     def constant_bytes(self) -> int:
-        """Memory of the encoded constants."""
+        """Memory of all that is kept of the constants."""
         return int(self._handle.constant_bytes)
 
     def load_keys(self, frames: Sequence[KeyFrame]) -> NativeKeys:

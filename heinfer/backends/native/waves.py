@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from heinfer.backends.native.instructions import Division, Extension, Instruction, Sum, inputs_of, outputs_of
+from heinfer.backends.native.instructions import Division, Extension, Instruction, Kept, Sum, inputs_of, outputs_of
 
 Wave = tuple[Instruction, ...]
 
@@ -14,8 +14,8 @@ MOST_TOGETHER = 8
 
 
 def _is_ready(instruction: Instruction) -> bool:
-    """Whether it has no constants to encode first: they take memory, and enough time for all threads."""
-    return not isinstance(instruction, Sum) or instruction.resident
+    """Whether it has no slots to transform first: that takes memory, and enough time for all threads."""
+    return not isinstance(instruction, Sum) or instruction.kept is not Kept.SLOTS
 
 
 _SMALL = (Sum, Division, Extension)  # a key switch has enough to do for all threads on its own

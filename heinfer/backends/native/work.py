@@ -9,6 +9,7 @@ from heinfer.backends.native.instructions import (
     Division,
     Extension,
     Instruction,
+    Kept,
     Product,
     Relinearization,
     Residues,
@@ -40,8 +41,10 @@ class Work:
 def work_of(instruction: Instruction, residues: Sequence[Residues]) -> Work:
     """Work of an instruction (native/src/operations)."""
     match instruction:
-        case Sum(out, factors):
-            return Work(products=residues[out].rows * sum(residues[value].polynomials for value, _ in factors))
+        case Sum(out, factors, kept=kept):
+            rows = residues[out].rows
+            made = 0 if kept is Kept.RESIDUES else rows * instruction.constants
+            return Work(forward=made, products=rows * sum(residues[value].polynomials for value, _ in factors))
         case Rotations(value, targets):
             digits, extended = residues[value].rows, residues[targets[0].out].extended
             division = Work() if extended else _division(2, digits)

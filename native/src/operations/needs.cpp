@@ -1,15 +1,20 @@
+#include <algorithm>
 #include <stdexcept>
 
 #include "../operation.h"
 
 namespace heinfer {
 
+Needs needs_of_sum(Kept kept, std::size_t count) {
+    if (kept == Kept::residues || count == 0) return {};
+    // The coefficients of slots are doubles, two words each; a row is made by itself before it is spread among others.
+    return {kept == Kept::slots ? 2 * count : 0, std::min(count, made_together) + 1};
+}
+
 Needs needs_of(Code code, std::size_t rows, std::size_t polynomials, std::size_t count) {
     // A key switch keeps a digit for each row, and for each target two sums modulo every prime and the special one.
     const auto key_switch = [rows](std::size_t targets) { return Needs{rows + targets * 2 * (rows + 1), rows}; };
     switch (code) {
-        case Code::sum:
-            return {rows * count, 0};
         case Code::rotate:
             return key_switch(count);
         case Code::relinearize:
@@ -20,6 +25,7 @@ Needs needs_of(Code code, std::size_t rows, std::size_t polynomials, std::size_t
             return {polynomials, 1};
         case Code::divide_twice:
             return {2 * polynomials, 2};
+        case Code::sum:  // needs_of_sum
         case Code::multiply:
         case Code::extend:
             return {};

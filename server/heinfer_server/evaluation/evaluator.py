@@ -44,7 +44,7 @@ class Evaluator:
             started = perf_counter()
             if model.parameters not in rings:
                 rings[model.parameters] = open_ring(model.parameters, setup.backend)
-            self._models[model.digest] = model
+            self._models[model.digest] = model.without_weights()
             self.runtimes[model.digest] = open_runtime(
                 model.bundle.typed,
                 backend=setup.backend,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import socket
 import sys
@@ -22,12 +23,13 @@ def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
     """
     handed = read_setup(setup)
     evaluator, shared, confinement = Evaluator(handed), Cell(cell), handed.confinement
+    del handed
+    _give_back_freed()
     if confinement is not None:
         confinement.enter(pipe.fileno())
     evaluator.watcher = Watcher(shared)
     if confinement is not None:
         confinement.lock()
-    del handed
     while True:
         try:
             request = receive_request(pipe)
@@ -40,6 +42,16 @@ def serve(setup: int, cell: int, pipe: socket.socket) -> NoReturn:
             send_forgotten(pipe, request.number)
         else:
             send_ready(pipe, request.number, evaluator.load_seconds)
+
+
+def _give_back_freed() -> None:
+    """Have the C library give freed memory back: weights before they were loaded are in pieces that it would keep.
+
+    Other C libraries than glibc have no such call.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "malloc_trim"):
+        library.malloc_trim(0)
 
 
 def main(setup: str, cell: str, pipe: str, parent: str) -> None:
