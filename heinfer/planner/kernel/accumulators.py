@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
 from heinfer.errors import PlanError
@@ -39,23 +40,19 @@ class Accumulators:
         rows = np.full(element.shape, -1, dtype=np.int64)
         elements: list[int] = []
         for ciphertext in range(target.ciphertexts):
+            reach = _Reach(target.index[ciphertext], element[ciphertext], offsets)
+            # Slots with the same usable rows share an accumulator; name it by its least row.
+            least = reach.least_rows()
             held = np.flatnonzero(target.index[ciphertext] >= 0)
             wanted = target.index[ciphertext, held]
-            cones = (held[:, None] + np.array(offsets)) % target.slots
-            usable = element[ciphertext, cones] == wanted[:, None]
-            if not usable.any(axis=1).all():
-                output = wanted[~usable.any(axis=1)][0]
+            if (least[held] == target.slots).any():
+                output = wanted[least[held] == target.slots][0]
                 raise PlanError(f"no row of these reductions may hold partial sums of output {output}")
-            # Slots with the same usable rows share an accumulator; name it by its least row.
-            least = np.where(usable, cones, target.slots).min(axis=1)
-            names, first, owner = np.unique(least, return_index=True, return_inverse=True)
-            claimed = np.where(usable, owner[:, None] + len(elements), -1)
-            np.maximum.at(rows[ciphertext], cones.reshape(-1), claimed.reshape(-1))
-            mine = rows[ciphertext, cones] == owner[:, None] + len(elements)
-            sizes = np.bincount(
-                rows[ciphertext][rows[ciphertext] >= len(elements)] - len(elements), minlength=names.size
-            )
-            if not (mine == usable).all() or not (usable.sum(axis=1) == sizes[owner]).all():
+            _, first, owner = np.unique(least[held], return_index=True, return_inverse=True)
+            of_slot = np.full(target.slots, -1, dtype=np.int64)
+            of_slot[held] = owner + len(elements)
+            rows[ciphertext] = reach.claimed(of_slot)
+            if not reach.agrees(of_slot, rows[ciphertext]):
                 raise PlanError("copies of an output share only some of their rows")
             elements += wanted[first].tolist()
         return cls(rows, np.array(elements, dtype=np.int64))
@@ -73,6 +70,57 @@ class Accumulators:
             count += row >= 0
         whole = (seen >= 0) & ~mixed & (count == sizes[seen])
         return np.where(whole, self.element[seen], FREE)
+
+
+@dataclass(frozen=True, eq=False)
+class _Reach:
+    """Which rows t + g each slot t of one ciphertext may add up, offset by offset: memory for one offset at a time.
+
+    Attributes:
+        index: (slots,) element that each slot shall hold.
+        element: (slots,) element that each row may hold partial sums of.
+        offsets: g.
+    """
+
+    index: Index
+    element: Index
+    offsets: tuple[int, ...]
+
+    def _usable(self) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+        """Each offset, and of which slots the row that far off may be used."""
+        twice = np.concatenate([self.element, self.element])
+        for offset in self.offsets:
+            yield offset, (twice[offset : offset + self.index.size] == self.index) & (self.index >= 0)
+
+    def least_rows(self) -> Index:
+        """(slots,) the least usable row of each slot, the number of slots where there is none."""
+        slots = self.index.size
+        least = np.full(slots, slots)
+        twice = np.tile(np.arange(slots), 2)
+        for offset, usable in self._usable():
+            np.minimum(least, twice[offset : offset + slots], out=least, where=usable)
+        return least
+
+    def claimed(self, of_slot: Index) -> Index:
+        """(slots,) the largest of the accumulators, given by slot, that may use each row; -1 for none."""
+        rows = np.full(self.index.size, -1, dtype=np.int64)
+        for offset, usable in self._usable():
+            moved = np.roll(np.where(usable, of_slot, -1), offset)
+            np.maximum(rows, moved, out=rows)
+        return rows
+
+    def agrees(self, of_slot: Index, rows: Index) -> bool:
+        """Whether each slot reaches just the rows of its accumulator, all of them."""
+        twice = np.concatenate([rows, rows])
+        reached = np.zeros(self.index.size, dtype=np.int64)
+        for offset, usable in self._usable():
+            mine = (twice[offset : offset + self.index.size] == of_slot) & (of_slot >= 0)
+            if (mine != usable).any():
+                return False
+            reached += usable
+        held = of_slot >= 0
+        sizes = np.bincount(rows[rows >= 0], minlength=int(of_slot.max()) + 1)
+        return bool((reached[held] == sizes[of_slot[held]]).all())
 
 
 def _row_elements(index: Index, offsets: tuple[int, ...]) -> Index:

@@ -9,8 +9,6 @@ moved as a whole, S counts only up to translation: 0 is always a baby and a gian
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -20,6 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
+from heinfer.planner.kernel.babies import (
+    MANY_SHIFTS,
+    BabyShape,
+    Residues,
+    Shape,
+    frequent_differences,
+    overlaps,
+    shapes_by_size,
+)
 
 
 @dataclass(frozen=True)
@@ -79,19 +86,10 @@ class Cover:
         return self.babies.keys | self.giants.keys
 
 
-Residues = NDArray[np.int64]
-Progression = tuple[int, int]  # step, length
-Shape = tuple[Progression, ...]  # babies or giants as a sum of progressions
 Split = dict[int, tuple[int, int]]  # shift -> (baby, giant)
 
-_FREQUENT_STEPS = 8
 _GIANT_STEPS = 4
 _SHAPES_COMPARED = 4
-_SHAPES_A_SIZE = 8
-_BABIES_A_GIANT = 16
-"""Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
-_MANY_SHIFTS = 1024
-"""Of more, sizes of baby sets are compared only a fourth apart, from sqrt(n / 16) on: prices differ little between."""
 
 
 def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
@@ -121,12 +119,7 @@ def _after_largest_gap(shifts: tuple[int, ...], modulus: int) -> int:
 def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     wanted = np.array(shifts)
     kept: list[Cover] = []
-    by_size: dict[int, list[_BabyShape]] = {}
-    shapes = _baby_shapes(wanted, modulus)
-    large = [shape for shape in shapes if shape.size**2 * _BABIES_A_GIANT >= wanted.size]
-    for shape in large if large and wanted.size > _MANY_SHIFTS else shapes:
-        by_size.setdefault(_class_of_size(shape.size, wanted.size), []).append(shape)
-    for _, of_size in sorted(by_size.items()):
+    for of_size in shapes_by_size(wanted, modulus):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
         best = _best_splits(wanted, of_size, modulus, fewer_giants_than)
         if best:
@@ -134,19 +127,14 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     return tuple(kept)
 
 
-def _class_of_size(babies: int, wanted: int) -> int:
-    """A number for all sizes that are compared as one."""
-    return babies if wanted <= _MANY_SHIFTS else round(math.log(babies, 5 / 4))
-
-
 def _best_splits(
-    wanted: Residues, shapes: list[_BabyShape], modulus: int, fewer_giants_than: int
+    wanted: Residues, shapes: list[BabyShape], modulus: int, fewer_giants_than: int
 ) -> list[tuple[Shape, Split]]:
     """A few splits with the fewest giants among baby sets of one size; none when they have no fewer than given."""
     best: list[tuple[Shape, Split]] = []
     fewest = fewer_giants_than
     tried = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.size))
-    for candidate in tried[: _SHAPES_COMPARED if wanted.size > _MANY_SHIFTS else None]:
+    for candidate in tried[: _SHAPES_COMPARED if wanted.size > MANY_SHIFTS else None]:
         least = candidate.least_giants(wanted.size)
         if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
             break
@@ -160,95 +148,6 @@ def _best_splits(
     return best[:_SHAPES_COMPARED]
 
 
-def _overlaps(wanted: Residues, babies: Residues, modulus: int) -> NDArray[np.int16]:
-    """How many wanted shifts the babies hit when moved by 0, 1, ..., modulus - 1."""
-    is_wanted = np.zeros(2 * modulus, dtype=np.int16)
-    is_wanted[wanted] = is_wanted[wanted + modulus] = 1
-    hits = np.zeros(modulus, dtype=np.int16)
-    for baby in babies.tolist():
-        hits += is_wanted[baby : baby + modulus]
-    return hits
-
-
-@dataclass(frozen=True)
-class _BabyShape:
-    """A candidate set of babies: the progressions it is a sum of, its size, and what a translate of it hits at most."""
-
-    shape: Shape
-    size: int
-    hits: int
-
-    def babies(self, modulus: int) -> Residues:
-        """The babies themselves, ascending."""
-        sums = np.zeros(1, dtype=np.int64)
-        for step, length in self.shape:
-            sums = ((sums[:, None] + step * np.arange(length)) % modulus).reshape(-1)
-        return np.sort(sums)
-
-    def least_giants(self, wanted: int) -> int:
-        return -(-wanted // self.hits)
-
-
-def _baby_shapes(wanted: Residues, modulus: int) -> list[_BabyShape]:
-    """Candidate baby sets of which some translate lies mostly inside the wanted shifts."""
-    steps = _frequent_differences(wanted, modulus)
-    found = [_BabyShape((), 1, 1)]
-    frontier = found
-    sets = {found[0].babies(modulus).tobytes()}
-    for _ in range(3):
-        grown = [longer for base in frontier for longer in _lengthened(base, steps, wanted, modulus)]
-        grown.sort(key=lambda c: (-c.hits, c.shape))
-        frontier = []
-        kept: Counter[int] = Counter()  # of every size
-        for candidate in grown:
-            size = _class_of_size(candidate.size, wanted.size)
-            if kept[size] == _SHAPES_A_SIZE:
-                continue
-            babies = candidate.babies(modulus).tobytes()
-            if babies not in sets:
-                sets.add(babies)
-                kept[size] += 1
-                frontier.append(candidate)
-        found = found + frontier
-    return found
-
-
-def _lengthened(base: _BabyShape, steps: list[int], wanted: Residues, modulus: int) -> list[_BabyShape]:
-    """All useful sums of a baby set with a progression of one more step."""
-    grown: list[_BabyShape] = []
-    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size)) // base.size
-    if most < 2:
-        return grown
-    babies = base.babies(modulus)
-    once = _overlaps(wanted, babies, modulus)
-    twice = np.concatenate([once, once])
-    for step in steps:
-        if any(step == s for s, _ in base.shape):
-            continue
-        hit = once.copy()  # by the babies so far, moved by 0, 1, ..., modulus - 1
-        is_baby = np.zeros(modulus, dtype=bool)
-        is_baby[babies] = True
-        for length in range(2, most + 1):
-            further = step * (length - 1) % modulus
-            hit += twice[further : further + modulus]
-            hits = int(hit.max())
-            moved = (babies + further) % modulus
-            if 4 * hits < 3 * length * base.size or is_baby[moved].any():
-                break
-            is_baby[moved] = True
-            grown.append(_BabyShape(tuple(sorted((*base.shape, (step, length)))), length * base.size, hits))
-    return grown
-
-
-def _frequent_differences(values: Residues, modulus: int) -> list[int]:
-    present = np.fft.rfft(np.bincount(values, minlength=modulus))
-    counts = np.rint(np.fft.irfft(present * present.conj(), modulus))[: modulus // 2 + 1]
-    counts[: (modulus + 1) // 2] *= 2  # of pairs that far apart, in both orders
-    steps = np.flatnonzero(counts[1:]) + 1
-    order = np.lexsort((steps, -counts[steps]))
-    return [int(d) for d in steps[order[:_FREQUENT_STEPS]]]
-
-
 def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
     offset, giant_tree = _giant_tree(sorted({g for _, g in split.values()}), modulus)
     baby_tree = _grid_tree({b for b, _ in split.values()}, [step for step, _ in shape], modulus)
@@ -260,7 +159,7 @@ def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
 
 def _cover_greedily(wanted: Residues, babies: Residues, modulus: int, most: int) -> Split | None:
     """Shift -> (baby, giant); None when that takes more giants than ``most``."""
-    hits = _overlaps(wanted, babies, modulus)
+    hits = overlaps(wanted, babies, modulus)
     is_left = np.zeros(modulus, dtype=bool)
     is_left[wanted] = True
     left = wanted.size
@@ -286,7 +185,7 @@ def _giant_tree(giants: list[int], modulus: int) -> tuple[int, RotationTree]:
     all_giants = np.array(giants)
     used = np.zeros(modulus, dtype=bool)
     used[all_giants] = True
-    steps = _frequent_differences(all_giants, modulus)[:_GIANT_STEPS]
+    steps = frequent_differences(all_giants, modulus)[:_GIANT_STEPS]
     steps += [modulus - step for step in steps]
     follows = [used[(all_giants - step) % modulus] for step in steps]
 

@@ -129,10 +129,11 @@ def _counts(diagonals: DiagonalSet, cover: Cover) -> LinearCounts:
     shift, where = np.unique(diagonals.shift, return_inverse=True)
     baby, giant = np.array([cover.split[s] for s in shift.tolist()])[where].T
     problem = diagonals.problem
-    rotated, babies = _reached(cover.babies, problem.source.ciphertexts, diagonals.source, baby)
+    rotated, _ = _reached(cover.babies, problem.source.ciphertexts, diagonals.source, baby)
     moved, groups = _reached(cover.giants, problem.target.ciphertexts, diagonals.target, giant)
     parents = np.zeros_like(rotated)
-    np.logical_or.at(parents, (slice(None), list(cover.babies.parents[1:])), rotated[:, 1:])
+    for node, parent in enumerate(cover.babies.parents[1:], start=1):
+        parents[:, parent] |= rotated[:, node]
     return LinearCounts(
         babies=int(rotated[:, 1:].sum()),
         hoisted=int(rotated[:, 1:].sum() - parents.sum()),

@@ -23,7 +23,6 @@ from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine
 from heinfer.planner.kernel.diagonals import DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan
-from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
 from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
 from heinfer.planner.requirements import (
     DEFAULT,
@@ -46,6 +45,7 @@ from heinfer.planner.search.candidates import (
 from heinfer.planner.search.kernels import Kernel, Kernels
 from heinfer.planner.search.merging import Merging, Part, Partition, Stage
 from heinfer.planner.search.outlook import Outlook
+from heinfer.planner.search.rings import rings, too_deep
 from heinfer.planner.search.states import BEAM, State, beam
 
 _POSED = 12
@@ -77,7 +77,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     merging, kernels = Merging(network), Kernels()
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
-    for ring, levels in _rings(merging, network, parameters, requirements.batch):
+    for ring, levels in rings(merging, network, parameters, requirements.batch):
         for inputs in _inputs(network, ring.slots // requirements.batch):
             to_beat = best[0].price if best else inf
             priced = prices(requirements, ring, levels)
@@ -110,42 +110,18 @@ def _best_batch(network: Network, parameters: Parameters | None, requirements: R
     return min(plans, key=lambda plan: plan.price(table_for(requirements, plan.parameters)) / plan.batch)
 
 
-def _rings(
-    merging: Merging, network: Network, parameters: Parameters | None, batch: int
-) -> Iterator[tuple[Parameters, int]]:
-    """Rings with the levels to use of them: the smallest secure ones, and the next where a tensor overflows."""
-    if parameters:
-        yield from ((parameters, levels) for levels in merging.levels if levels <= parameters.top_level)
-        return
-    largest = max(prod(shape) for shape in (network.input_shape, *network.shapes)) * batch
-    first = choose_parameters(merging.levels[0])  # PlanError when even the shallowest plan has no ring
-    for levels in merging.levels:
-        ring: Parameters | None = first if levels == merging.levels[0] else smallest_parameters(levels)
-        if ring:
-            yield ring, levels
-            ring = wider_parameters(ring) if largest > ring.slots else None
-        if ring:
-            yield ring, levels
-
-
 _Inputs = Callable[[LinearMap, int], Iterator[Candidate]]
 
 
 def _inputs(network: Network, slots: int) -> tuple[_Inputs, ...]:
-    """The layouts of the input that are searched, one kind after the other: what pays off late would lose beside others."""
+    """Kinds of input layouts, searched one after the other: what pays off late would lose beside the others."""
     overflows = max(prod(shape) for shape in network.shapes) > slots
     return (input_candidates, split_input_candidates) if overflows else (input_candidates,)
 
 
 def _why(failures: list[_Search], network: Network, parameters: Parameters | None) -> str:
     if not failures and parameters:
-        depth = _depths(network)
-        late = next((i for i, d in enumerate(depth) if d > parameters.top_level), len(depth) - 1)
-        return (
-            f"{network.nodes[late].name} is layer {depth[late]} of {max(depth)} that take a level each, and the "
-            f"parameters give {parameters.top_level}: use a larger ring degree than {parameters.ring_degree}, "
-            "or a network with fewer layers"
-        )
+        return too_deep(network, parameters)
     refused = [search.refused for search in failures if search.refused]
     if refused:
         limit = next(iter(refused[0]))
@@ -155,14 +131,6 @@ def _why(failures: list[_Search], network: Network, parameters: Parameters | Non
             f"that takes less than {least}; raise the limit to that"
         )
     return next((search.failure for search in failures if search.failure), "the network has no plan")
-
-
-def _depths(network: Network) -> list[int]:
-    """The number of every layer along the longest way to it."""
-    found = {INPUT: 0}
-    for position, reads in enumerate(network.reads):
-        found[position] = 1 + max(found[tensor] for tensor in reads)
-    return [found[position] for position in range(len(network.nodes))]
 
 
 def _expected(outlook: Outlook) -> Callable[[State], float]:
