@@ -16,6 +16,9 @@ from heinfer.errors import ParameterError
 MAX_PRIME_BITS = 30
 """Every prime fits 30 bits, so every residue fits a 32-bit word on the wire."""
 
+MAX_PRIMES = 64
+"""Of all levels and the special one: SEAL takes no more (util/defines.h, SEAL_COEFF_MOD_COUNT_MAX)."""
+
 _SCHEME_CKKS = 2
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
-from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.parameters import MAX_PRIMES, Parameters
 from heinfer.ckks.protection import Keyring, Kind, Protection, Seal, decrypted, encrypted
 from heinfer.errors import (
     FormatError,
@@ -51,7 +51,6 @@ _LENGTH = struct.Struct("<Q")
 _TAG_BYTES = 16  # of AES-GCM
 _DIGEST_BYTES = 32
 _MAX_BYTES = 1 << 26
-_MAX_PRIMES = 64
 _MAX_TIME = 253402300800  # the year 10000
 
 _HOW_TO_GIVE_ONE = (
@@ -258,7 +257,7 @@ def _parse(version: int, body: bytes, path: Path) -> SecretFile:
     if roles and roles != [1, _SEAL_FORM]:
         raise NewerFormatError(f"{path} has several special primes or another form of key: upgrade heinfer")
     count += len(roles[:1])  # version 1 counts the special prime among all
-    if not 2 <= count <= _MAX_PRIMES:
+    if not 2 <= count <= MAX_PRIMES:
         raise _damaged(path)
     prime_words = struct.Struct(f"<{count}I")
     start = _PREAMBLE.size + sizes.size

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from heinfer.ckks.parameters import MAX_PRIMES
 from heinfer.formats.layout_part import Part
-from heinfer.formats.parameters_part import MAX_PRIMES
 
 PART_NAME = r"^[a-z][a-z0-9_-]{0,31}$"
 """Of an input, an output or a key set."""

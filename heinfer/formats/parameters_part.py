@@ -6,12 +6,10 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.parameters import MAX_PRIMES, Parameters
 from heinfer.ckks.primes import is_prime
 from heinfer.errors import NewerFormatError, ParameterError
 from heinfer.formats.layout_part import Part
-
-MAX_PRIMES = 64
 
 _Prime = Annotated[int, Field(ge=2, lt=1 << 31)]
 _Primes = Annotated[tuple[_Prime, ...], Field(min_length=1, max_length=MAX_PRIMES)]

@@ -179,13 +179,18 @@ def plane_pack(
 
 
 def _planes(shape: tuple[int, int, int], phases: tuple[int, int]) -> np.ndarray[tuple[int, int, int], np.dtype[Any]]:
-    """Elements of every phase's every channel, FREE where a phase is shorter than the first: (planes, y, x)."""
+    """Elements of every channel's every phase, FREE where a phase is shorter than the first: (planes, y, x).
+
+    One phase of all channels comes after the other, so that ciphertexts hold different phases; where channels are no
+    power of two a phase would begin anywhere, and one channel comes after the other.
+    """
     channels, height, width = shape
     size = [-(-n // p) for n, p in zip((height, width), phases, strict=True)]
     padded = np.full((channels, size[0] * phases[0], size[1] * phases[1]), FREE)
     padded[:, :height, :width] = np.arange(channels * height * width).reshape(shape)
     split = padded.reshape(channels, size[0], phases[0], size[1], phases[1])
-    return split.transpose(2, 4, 0, 1, 3).reshape(-1, *size)
+    order = (2, 4, 0, 1, 3) if channels == power_of_two(channels) else (0, 2, 4, 1, 3)
+    return split.transpose(order).reshape(-1, *size)
 
 
 def cyclic_pack(shape: tuple[int, ...], slots: int, zeros: int = 0) -> Layout:

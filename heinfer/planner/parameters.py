@@ -6,7 +6,7 @@ bit of a prime is one of precision, of the values or of the weights.
 
 from __future__ import annotations
 
-from heinfer.ckks.parameters import Parameters
+from heinfer.ckks.parameters import MAX_PRIMES, Parameters
 from heinfer.ckks.security import MAX_LOG_QP_128
 from heinfer.errors import PlanError
 
@@ -22,7 +22,7 @@ def smallest_parameters(levels: int, minimum_degree: int = 4096) -> Parameters |
     """Return the smallest secure ring with so many levels, its primes as wide as it allows; None when there is none."""
     bits = _bits(levels)
     for degree, limit in sorted(MAX_LOG_QP_128.items()):
-        if degree >= minimum_degree and bits <= limit:
+        if degree >= minimum_degree and levels <= _most_levels(degree):
             widened = _widened([BASE_BITS, *[RESCALE_BITS] * levels], limit - bits)
             return Parameters.create(degree, widened, SPECIAL_BITS)
     return None
@@ -55,7 +55,7 @@ def deepest_parameters(degree: int) -> Parameters:
 
 
 def _most_levels(degree: int) -> int:
-    return int((MAX_LOG_QP_128[degree] - _bits(0)) // RESCALE_BITS)
+    return min(int((MAX_LOG_QP_128[degree] - _bits(0)) // RESCALE_BITS), MAX_PRIMES - 2)
 
 
 def _bits(levels: int) -> int:

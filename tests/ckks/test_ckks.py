@@ -17,7 +17,7 @@ from heinfer.ckks import secret_file
 from heinfer.ckks.evaluation import EvaluationSide
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.primes import is_prime, ntt_primes
-from heinfer.ckks.seal import Ring, SealObject
+from heinfer.ckks.seal import SEAL_LARGEST_RING, Ring, SealObject
 from heinfer.ckks.secret import SecretSide
 from heinfer.ckks.security import MAX_LOG_QP_128, log_qp
 from heinfer.errors import (
@@ -176,6 +176,17 @@ def test_insecure_parameters_open_no_ring():
         Ring.secure(too_many_bits)
 
 
+def test_a_ring_beyond_seals_own_table_encrypts_too_if_it_is_secure():
+    assert max(MAX_LOG_QP_128) == 2 * SEAL_LARGEST_RING
+    parameters = Parameters.create(2 * SEAL_LARGEST_RING, [28, 26], 30)
+    secret = SecretSide.generate(parameters)
+    values = np.random.default_rng(0).uniform(-1, 1, parameters.slots)
+    assert np.abs(secret.decrypt(secret.encrypt(values, 1, 2.0**26)) - values).max() < 1e-3
+    too_many_bits = tiny_parameters(2 * SEAL_LARGEST_RING, (30,) * 59, 30)
+    with pytest.raises(InsecureParametersError, match="1747"):
+        Ring.secure(too_many_bits)
+
+
 def test_the_server_side_imports_no_secret():
     program = (
         "import sys, heinfer.ckks.evaluation, heinfer.formats.bundle, heinfer.formats.frames, "
@@ -190,8 +201,8 @@ def test_the_server_side_imports_no_secret():
 
 @pytest.mark.parametrize(("ring_degree", "limit"), sorted(MAX_LOG_QP_128.items()))
 def test_the_security_table_binds(ring_degree, limit):
-    sizes = [27] * (limit // 27)
-    assert Parameters.create(ring_degree, sizes[1:], 27).log_qp <= limit
+    sizes = [28] * (limit // 28)
+    assert Parameters.create(ring_degree, sizes[1:], 28).log_qp <= limit
     with pytest.raises(InsecureParametersError):
         Parameters.create(ring_degree, sizes, 30)
 

@@ -142,3 +142,16 @@ def test_no_shifts_are_no_cover() -> None:
 def test_shifts_may_be_numpy_integers_and_negative() -> None:
     [cover] = covers(np.array([-3]), 8)
     assert (cover.offset, cover.rotations) == (5, 0)
+
+
+def test_many_shifts_are_covered_by_few_rotations() -> None:
+    """1,600 shifts of a convolution's pattern, and as many of none, of which sizes of baby sets are skipped."""
+    rows, columns, blocks = np.arange(5) * 16, np.arange(5), np.arange(64) * 256
+    pattern = (rows[:, None, None] + columns[:, None] + blocks).reshape(-1)
+    for cover in covers(pattern.tolist(), 16384):
+        assert_covers(cover, frozenset(pattern.tolist()))
+    fewest = min(covers(pattern.tolist(), 16384), key=lambda cover: cover.rotations)
+    assert fewest.rotations <= 80  # 32 x 50; no two numbers have less than 40 + 40 - 2
+    scattered = np.random.default_rng(0).choice(16384, 1600, replace=False)
+    for cover in covers(scattered.tolist(), 16384):
+        assert_covers(cover, frozenset(scattered.tolist()))

@@ -229,7 +229,10 @@ def test_a_network_that_is_not_folded_is_refused() -> None:
 # Parameters and costs ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("levels", "degree"), [(1, 4096), (2, 8192), (6, 8192), (7, 16384), (14, 16384), (15, 32768)])
+@pytest.mark.parametrize(
+    ("levels", "degree"),
+    [(1, 4096), (2, 8192), (6, 8192), (7, 16384), (14, 16384), (15, 32768), (31, 32768), (32, 65536)],
+)
 def test_parameters_are_the_smallest_ring_with_so_many_levels(levels: int, degree: int) -> None:
     parameters = choose_parameters(levels)
     assert (parameters.ring_degree, parameters.top_level) == (degree, levels)

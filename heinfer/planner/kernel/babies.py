@@ -15,7 +15,7 @@ Shape = tuple[Progression, ...]  # babies or giants as a sum of progressions
 
 FREQUENT_STEPS = 8
 MANY_SHIFTS = 1024
-"""Of more, sizes of baby sets are compared only a fourth apart, from sqrt(n / 16) on: prices differ little between."""
+"""Of more, sizes of baby sets are compared only an eighth apart, from sqrt(n / 16) on: prices differ little between."""
 _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
 """Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
@@ -33,7 +33,7 @@ def shapes_by_size(wanted: Residues, modulus: int) -> list[list[BabyShape]]:
 
 def _class_of_size(babies: int, wanted: int) -> int:
     """A number for all sizes that are compared as one."""
-    return babies if wanted <= MANY_SHIFTS else round(math.log(babies, 5 / 4))
+    return babies if wanted <= MANY_SHIFTS else round(math.log(babies, 9 / 8))
 
 
 def overlaps(wanted: Residues, babies: Residues, modulus: int) -> NDArray[np.int16]:

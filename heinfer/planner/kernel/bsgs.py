@@ -121,7 +121,8 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     kept: list[Cover] = []
     for of_size in shapes_by_size(wanted, modulus):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
-        best = _best_splits(wanted, of_size, modulus, fewer_giants_than)
+        splits = _some_splits if wanted.size > MANY_SHIFTS else _best_splits
+        best = splits(wanted, of_size, modulus, fewer_giants_than)
         if best:
             kept.append(min((_with_trees(*s, modulus) for s in best), key=lambda c: (c.rotations, len(c.keys))))
     return tuple(kept)
@@ -133,8 +134,7 @@ def _best_splits(
     """A few splits with the fewest giants among baby sets of one size; none when they have no fewer than given."""
     best: list[tuple[Shape, Split]] = []
     fewest = fewer_giants_than
-    tried = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.size))
-    for candidate in tried[: _SHAPES_COMPARED if wanted.size > MANY_SHIFTS else None]:
+    for candidate in sorted(shapes, key=lambda c: c.least_giants(wanted.size)):
         least = candidate.least_giants(wanted.size)
         if least >= fewer_giants_than or least > fewest or (least == fewest and len(best) == _SHAPES_COMPARED):
             break
@@ -146,6 +146,20 @@ def _best_splits(
             best, fewest = [], giants
         best.append((candidate.shape, split))
     return best[:_SHAPES_COMPARED]
+
+
+def _some_splits(
+    wanted: Residues, shapes: list[BabyShape], modulus: int, fewer_giants_than: int
+) -> list[tuple[Shape, Split]]:
+    """Splits among baby sets of like sizes that may take the fewest giants, or rotations; fewer giants than given."""
+    by_giants = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.size))
+    by_rotations = sorted(shapes, key=lambda c: (c.size + c.least_giants(wanted.size), c.size))
+    found = []
+    for candidate in dict.fromkeys(by_giants[:_SHAPES_COMPARED] + by_rotations[:_SHAPES_COMPARED]):
+        split = _cover_greedily(wanted, candidate.babies(modulus), modulus, fewer_giants_than - 1)
+        if split is not None:
+            found.append((candidate.shape, split))
+    return found
 
 
 def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:

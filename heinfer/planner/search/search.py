@@ -52,7 +52,7 @@ _POSED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
-_DIAGONALS_A_MAP = 20_000
+_DIAGONALS_A_MAP = 24_000
 """Diagonals of the kernels of one map together, at which no further one is solved; above, one is refined."""
 
 _Levels = tuple[tuple[int, int], ...]
