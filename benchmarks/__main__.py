@@ -6,6 +6,7 @@ import typer
 
 from benchmarks.count.forms import forms
 from benchmarks.count.instructions import instructions
+from benchmarks.count.planning import planning
 from benchmarks.count.policies import policies
 from benchmarks.count.sweep import sweep
 from benchmarks.count.trained_accuracy import trained_accuracy
@@ -41,7 +42,7 @@ ROOMS = {
         fairness,
         peers,
     ),
-    "Count: the same on every machine": (policies, forms, sweep, trained_accuracy, instructions),
+    "Count: the same on every machine": (policies, forms, sweep, planning, trained_accuracy, instructions),
     "Wear out a service": (soak, survive),
     "Draw": (plots, layouts, example),
     "Make anew": (recalibrate,),
