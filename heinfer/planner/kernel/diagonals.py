@@ -115,6 +115,9 @@ class DiagonalProblem:
 
     @cached_property
     def _incidence(self) -> Incidence:
+        return self._found_incidence()
+
+    def _found_incidence(self) -> Incidence:
         """Every (term, diagonal) such that the diagonal can add the term; shifts modulo the modulus."""
         accumulators, source = self.accumulators, self.source.index
         target, slot = np.nonzero(accumulators.row >= 0)
@@ -143,6 +146,23 @@ class DiagonalProblem:
     @property
     def _diagonals(self) -> int:
         return self.source.ciphertexts * self.target.ciphertexts * self.modulus
+
+    def at_least(self) -> int:
+        """A bound on the number of diagonals: none adds more terms than the one to its ciphertext that could add most.
+
+        It looks at every class of terms, keeps none of them, and is exact where no term has a choice.
+        """
+        incidence = self._found_incidence()
+        if incidence.is_forced:
+            return max(1, incidence.numbers.size)
+        diagonals, terms = incidence.terms_of(np.arange(incidence.cells))
+        gains = np.bincount(diagonals, terms, incidence.numbers.size)
+        targets = incidence.numbers // self.modulus % self.target.ciphertexts
+        most = np.zeros(self.target.ciphertexts)
+        np.maximum.at(most, targets, gains)
+        of_cell = targets[incidence.first_diagonals]
+        wanted = np.bincount(of_cell, incidence.weight, self.target.ciphertexts)
+        return max(1, int(np.ceil(wanted[most > 0] / most[most > 0]).sum()))
 
     def choose(self, babies: tuple[int, ...] = (0,), tolerance: float = 1.0) -> DiagonalSet:
         """Choose few diagonals that add every term exactly once: translates of a set of babies, as few as will do.

@@ -100,6 +100,11 @@ class Incidence:
         """Whether no term can be added by more than one diagonal: then all diagonals are needed."""
         return bool((np.diff(self._first) == 1).all())
 
+    @property
+    def first_diagonals(self) -> Index:
+        """One of the diagonals that can add each class."""
+        return self._diagonal[self._first[:-1]]
+
     def cells_of(self, diagonal: int) -> Index:
         return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]
 

@@ -189,6 +189,10 @@ def _plane_candidates(
         yield Candidate(plain, (), grid, base + note, phases)
         if left:
             yield Candidate(plain, left, grid, f"{base}{note}, summed over gaps", phases)
+        if used > 1:
+            apart = plane_pack(shape, grid, slots, phases=phases, gaps=1)
+            label = f"{_name(shape)} in {grid.height}x{grid.width} blocks{_in_several(apart)}, summed over gaps"
+            yield Candidate(apart, grid.gap_steps, grid, label, phases)
         for copies in _doublings(2, places // used + 1):
             turned = plane_pack(shape, grid, slots, planes // copies, phases, used * copies)
             label = f"{base}{note}, {copies} copies there, rotated by {planes // copies} planes"

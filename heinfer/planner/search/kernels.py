@@ -36,6 +36,11 @@ class Kernel:
         return max(1, fewest)
 
     @cached_property
+    def at_least(self) -> int:
+        """A closer bound, from which diagonal can add what."""
+        return max(self.fewest_diagonals, self.problem.at_least())
+
+    @cached_property
     def sets(self) -> list[DiagonalSet]:
         """Small sets of diagonals, fewest first."""
         return diagonal_sets(self.problem)

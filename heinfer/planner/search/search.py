@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from heapq import heapify, heappop, heappush
 from math import inf, prod
 
 from heinfer.ckks.parameters import Parameters
@@ -48,12 +49,13 @@ from heinfer.planner.search.outlook import Outlook
 from heinfer.planner.search.rings import rings, too_deep
 from heinfer.planner.search.states import BEAM, State, beam
 
-_POSED = 12
+_SOLVED = 12
 """Kernels of one map that are solved, those of the lowest bounds."""
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
-_DIAGONALS_A_MAP = 24_000
-"""Diagonals of the kernels of one map together, at which no further one is solved; above, one is refined."""
+_FEW_DIAGONALS = 24_000
+"""Where the kernels of a map that are solved have more of them together, half as many are, and one is refined."""
+
 
 _Levels = tuple[tuple[int, int], ...]
 """The level of every tensor that is still read."""
@@ -131,6 +133,18 @@ def _why(failures: list[_Search], network: Network, parameters: Parameters | Non
             f"that takes less than {least}; raise the limit to that"
         )
     return next((search.failure for search in failures if search.failure), "the network has no plan")
+
+
+@dataclass(order=True)
+class _Posed:
+    """A kernel that might be solved, with a bound on the price of what comes of it; ``is_close`` when that is found."""
+
+    least: float
+    number: int
+    state: State = field(compare=False)
+    kernel: Kernel = field(compare=False)
+    follows: float = field(compare=False)
+    is_close: bool = field(compare=False, default=False)
 
 
 def _expected(outlook: Outlook) -> Callable[[State], float]:
@@ -230,7 +244,7 @@ class _Search:
         return found
 
     def _successors(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
-        posed: list[tuple[float, State, Kernel]] = []
+        posed: list[_Posed] = []
         refusals: list[str] = []
         for state in states:
             places = state.places(part.reads)
@@ -243,25 +257,33 @@ class _Search:
                     refusals.append(str(error))
                 else:
                     follows = outlook({**state.layout_of, part.makes: candidate.layout})
-                    posed.append((state.price + least + follows, state, kernel))
+                    posed.append(_Posed(state.price + least + follows, len(posed), state, kernel, follows))
         if states and not posed:
             why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
             self.failure = self.failure or f"{part.node.name}: {why}; use a larger ring degree"
         found: list[State] = []
         solved: list[tuple[float, State, Kernel]] = []
+        was_posed = bool(posed)
+        heapify(posed)
         diagonals = 0
-        for least, state, kernel in sorted(posed, key=lambda p: p[0])[:_POSED]:
-            if least >= self._worst_kept(found, outlook) or diagonals > _DIAGONALS_A_MAP:
+        while posed and len(solved) < (_SOLVED if diagonals <= _FEW_DIAGONALS else _SOLVED // 2):
+            one = heappop(posed)
+            state, kernel = one.state, one.kernel
+            if one.least >= self._worst_kept(found, outlook):
                 break
-            diagonals += len(kernel.sets[0])
+            if not one.is_close:
+                least = kernel.least(self.prices.operations, level, kernel.at_least)
+                heappush(posed, replace(one, least=state.price + least + one.follows, is_close=True))
+                continue
             ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found, outlook))
             found += ways
+            diagonals += len(kernel.sets[0])
             solved.append((min(map(_expected(outlook), ways), default=inf), state, kernel))
-        refined = _REFINED if diagonals <= _DIAGONALS_A_MAP else 1
+        refined = _REFINED if diagonals <= _FEW_DIAGONALS else 1
         for price, state, kernel in sorted(solved, key=lambda s: s[0])[:refined]:
             if price < inf:
                 found += self._evaluations(state, kernel, kernel.more_sets, part, level, found, outlook)
-        if posed and not found:
+        if was_posed and not found:
             self.failure = (
                 self.failure or f"{part.node.name}: every plan leaves partial sums in the output's unused slots"
             )
