@@ -134,7 +134,7 @@ def test_the_model_is_exact_where_only_levels_and_the_ring_differ(data: st.DataO
 
 
 def test_the_model_knows_that_a_combination_may_be_too_deep_for_any_ring() -> None:
-    deepest = max(levels for levels in range(1, 60) if smallest_parameters(levels))
+    deepest = max(levels for levels in range(1, 99) if smallest_parameters(levels))
     planned = made_up(table([[50, 1, 2, 3, 4]] * 2), deepest - 3)
     base, changes = (None, None), {(n, 1): Change((None, None), (1, None) if n == 0 else (None, 1)) for n in range(2)}
     known = {c: planned(TWO[c], SHAPE, Requirements()) for c in (base, (1, None), (None, 1))}

@@ -54,7 +54,7 @@ _SOLVED = 12
 _REFINED = 4
 """Kernels for which sets of diagonals with more of a pattern are tried."""
 _FEW_DIAGONALS = 24_000
-"""Where the kernels of a map that are solved have more of them together, half as many are, and one is refined."""
+"""Where the kernels of a map that are solved have more of them together, a fourth as many are, and one is refined."""
 
 
 _Levels = tuple[tuple[int, int], ...]
@@ -266,7 +266,7 @@ class _Search:
         was_posed = bool(posed)
         heapify(posed)
         diagonals = 0
-        while posed and len(solved) < (_SOLVED if diagonals <= _FEW_DIAGONALS else _SOLVED // 2):
+        while posed and len(solved) < (_SOLVED if diagonals <= _FEW_DIAGONALS else _SOLVED // 4):
             one = heappop(posed)
             state, kernel = one.state, one.kernel
             if one.least >= self._worst_kept(found, outlook):
