@@ -21,7 +21,7 @@ from heinfer.planner.requirements import Requirements, table_for
 from heinfer.planner.validate import validate_plan
 from heinfer.tell import Tell, say_nothing
 
-_KEY_FACTORS = (1, 10, 100)
+_KEY_FACTORS = (1, 10, 100, 1000)
 """By which keys become dearer, in turn, when there must not be more than so many."""
 
 

@@ -283,6 +283,26 @@ def constants_table() -> str:
     return _table(head, rows)
 
 
+def planning_table() -> str:
+    """What it takes to plan networks of growing size, and what the plans take."""
+    head = ["network", "million entries", "s to plan", "peak MB", "N", "levels", "rotations", "products"]
+    head += ["share of slots in products, by layer", "predicted s"]
+    return _table(
+        head,
+        [
+            [
+                one["network"],
+                f"{one['entries'] / 1e6:.1f}",
+                f"{one['fold_seconds'] + one['plan_seconds']:.1f}",
+                *(f"{one[key]:,}" for key in ("peak_mb", "ring_degree", "levels", "rotations", "hma")),
+                one["share_of_slots"],
+                f"{one['predicted_seconds']:.2f}",
+            ]
+            for one in records("planning")
+        ],
+    )
+
+
 def _cpu(one: Record) -> float:
     return float(one["eval_cpu_seconds"]["median"])
 
@@ -294,6 +314,7 @@ TABLES = {
     "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),
     "range": (BENCHMARKS, range_table),
     "survive": (ROOT / "docs" / "service.md", survive_table),
+    "planning": (BENCHMARKS, planning_table),
     "policies": (BENCHMARKS, policies_table),
     "objectives": (BENCHMARKS, objectives_table),
     "batches": (BENCHMARKS, batches_table),
