@@ -126,6 +126,15 @@ def test_few_diagonals_are_nearly_as_few_as_can_be(seed: int, inputs: int, outpu
 
 
 @quick
+@given(SEEDS, st.integers(1, 6), st.integers(1, 6), st.integers(1, 2))
+def test_the_bound_on_diagonals_is_never_above_the_fewest(seed: int, inputs: int, outputs: int, targets: int) -> None:
+    rng = np.random.default_rng(seed)
+    source, target = random_layout(rng, inputs, 1, 8), random_layout(rng, outputs, targets, 8)
+    problem = DiagonalProblem(random_map(rng, inputs, outputs, 0.5), source, target)
+    assert 1 <= problem.at_least() <= max(1, fewest_by_search(problem))
+
+
+@quick
 @given(st.sampled_from([8, 12, 16]), st.lists(st.integers(0, 7), min_size=1, max_size=6))
 def test_a_pattern_counts_the_parallelograms_that_a_shift_closes(modulus: int, shifts: list[int]) -> None:
     pattern = Pattern(modulus)
