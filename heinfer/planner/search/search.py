@@ -12,19 +12,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from heapq import heapify, heappop, heappush
+from dataclasses import replace
 from math import inf, prod
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import PlanError
-from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine
-from heinfer.planner.kernel.diagonals import DiagonalSet
-from heinfer.planner.kernel.linear import LinearPlan
-from heinfer.planner.plan import LinearStep, Plan, SquareStep, square_price
+from heinfer.planner.plan import Plan, SquareStep, square_price
 from heinfer.planner.requirements import (
     DEFAULT,
     Needs,
@@ -33,7 +29,6 @@ from heinfer.planner.requirements import (
     Requirements,
     ciphertext_bytes,
     key_bytes,
-    plaintext_bytes,
     prices,
     table_for,
 )
@@ -41,21 +36,13 @@ from heinfer.planner.search.candidates import (
     Candidate,
     input_candidates,
     split_input_candidates,
-    target_candidates,
 )
-from heinfer.planner.search.kernels import Kernel, Kernels
+from heinfer.planner.search.extension import Extension, expected
+from heinfer.planner.search.kernels import Kernels
 from heinfer.planner.search.merging import Merging, Part, Partition, Stage
 from heinfer.planner.search.outlook import Outlook
 from heinfer.planner.search.rings import rings, too_deep
-from heinfer.planner.search.states import BEAM, State, beam
-
-_SOLVED = 12
-"""Kernels of one map that are solved, those of the lowest bounds."""
-_REFINED = 4
-"""Kernels for which sets of diagonals with more of a pattern are tried."""
-_FEW_DIAGONALS = 24_000
-"""Where the kernels of a map that are solved have more of them together, a fourth as many are, and one is refined."""
-
+from heinfer.planner.search.states import State, beam
 
 _Levels = tuple[tuple[int, int], ...]
 """The level of every tensor that is still read."""
@@ -135,23 +122,6 @@ def _why(failures: list[_Search], network: Network, parameters: Parameters | Non
     return next((search.failure for search in failures if search.failure), "the network has no plan")
 
 
-@dataclass(order=True)
-class _Posed:
-    """A kernel that might be solved, with a bound on the price of what comes of it; ``is_close`` when that is found."""
-
-    least: float
-    number: int
-    state: State = field(compare=False)
-    kernel: Kernel = field(compare=False)
-    follows: float = field(compare=False)
-    is_close: bool = field(compare=False, default=False)
-
-
-def _expected(outlook: Outlook) -> Callable[[State], float]:
-    """The price of a state and of what certainly follows."""
-    return lambda state: state.price + outlook(state.layout_of)
-
-
 class _Search:
     """The search for one ring and one number of levels."""
 
@@ -192,7 +162,7 @@ class _Search:
                         left = {tensor: level for tensor, level in levels if tensor not in done}
                         key = tuple(sorted((left | {stage.makes: end}).items()))
                         after[key] += self._through(partition, states, dict(levels), end, done)
-            at = {levels: beam(states, _expected(self._outlook(dict(levels)))) for levels, states in after.items()}
+            at = {levels: beam(states, expected(self._outlook(dict(levels)))) for levels, states in after.items()}
         complete = (s for s in at.get(((self.merging.stages[-1].makes, 0),), []) if not s.layouts[0].has_free_slots)
         return min(complete, key=lambda s: s.price, default=None)
 
@@ -219,8 +189,8 @@ class _Search:
             if part.is_square:
                 found = self._squared(states, part, level)
             else:
-                found = self._successors(states, part, level, outlook)
-            states = beam((state.without(read) for state in found), _expected(outlook))
+                found = self._extended(states, part, level, outlook)
+            states = beam((state.without(read) for state in found), expected(outlook))
         return states
 
     def _outlook(self, levels: dict[int, int]) -> Outlook:
@@ -243,90 +213,21 @@ class _Search:
             found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
         return found
 
-    def _successors(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
-        posed: list[_Posed] = []
-        refusals: list[str] = []
-        for state in states:
-            places = state.places(part.reads)
-            source = Layout.side_by_side([place.layout for place in places])
-            for candidate in target_candidates(part.maps, places, self.slots, last=level == 1):
-                kernel = self.kernels(part.map, source, candidate)
-                try:
-                    least = kernel.least(self.prices.operations, level, kernel.fewest_diagonals)
-                except PlanError as error:
-                    refusals.append(str(error))
-                else:
-                    follows = outlook({**state.layout_of, part.makes: candidate.layout})
-                    posed.append(_Posed(state.price + least + follows, len(posed), state, kernel, follows))
-        if states and not posed:
-            why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
-            self.failure = self.failure or f"{part.node.name}: {why}; use a larger ring degree"
-        found: list[State] = []
-        solved: list[tuple[float, State, Kernel]] = []
-        was_posed = bool(posed)
-        heapify(posed)
-        diagonals = 0
-        while posed and len(solved) < (_SOLVED if diagonals <= _FEW_DIAGONALS else _SOLVED // 4):
-            one = heappop(posed)
-            state, kernel = one.state, one.kernel
-            if one.least >= self._worst_kept(found, outlook):
-                break
-            if not one.is_close:
-                least = kernel.least(self.prices.operations, level, kernel.at_least)
-                heappush(posed, replace(one, least=state.price + least + one.follows, is_close=True))
-                continue
-            ways = list(self._evaluations(state, kernel, kernel.sets, part, level, found, outlook))
-            found += ways
-            diagonals += len(kernel.sets[0])
-            solved.append((min(map(_expected(outlook), ways), default=inf), state, kernel))
-        refined = _REFINED if diagonals <= _FEW_DIAGONALS else 1
-        for price, state, kernel in sorted(solved, key=lambda s: s[0])[:refined]:
-            if price < inf:
-                found += self._evaluations(state, kernel, kernel.more_sets, part, level, found, outlook)
-        if was_posed and not found:
-            self.failure = (
-                self.failure or f"{part.node.name}: every plan leaves partial sums in the output's unused slots"
-            )
+    def _extended(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
+        extension = Extension(
+            part,
+            level,
+            outlook,
+            kernels=self.kernels,
+            slots=self.slots,
+            ring=self.ring,
+            prices=self.prices,
+            to_beat=self.to_beat,
+            allowed=self._allowed,
+        )
+        found = extension.of(states)
+        self.failure = self.failure or extension.failure
         return found
-
-    def _evaluations(
-        self,
-        state: State,
-        kernel: Kernel,
-        sets: list[DiagonalSet],
-        part: Part,
-        level: int,
-        found: list[State],
-        outlook: Outlook,
-    ) -> Iterator[State]:
-        """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
-        last = level == 1  # the input starts at just the level that the network needs
-        hoists = self.prices.operations.hoists
-        follows = outlook({**state.layout_of, part.makes: kernel.target.layout})
-        for diagonals in sets:
-            least = kernel.least(self.prices.operations, level, len(diagonals))
-            if state.price + least + follows >= self._worst_kept(found, outlook):
-                continue
-            plan = min(kernel.plans(diagonals, last=last, hoists=hoists), key=lambda p: self._price(p, state, level))
-            successor = self._successor(state, plan, kernel, part, level)
-            if (level > 1 or not plan.target.has_free_slots) and self._allowed(successor):
-                yield successor
-
-    def _price(self, plan: LinearPlan, state: State, level: int) -> float:
-        return plan.price(self.prices.operations, level) + self.prices.key * len(plan.keys - state.keys)
-
-    def _successor(self, state: State, plan: LinearPlan, kernel: Kernel, part: Part, level: int) -> State:
-        step = LinearStep(part.node.name, plan, level, state.steps_of(part.reads))
-        place = replace(kernel.target, layout=plan.target)
-        successor = state.followed_by(step, part.makes, place, self._price(plan, state, level))
-        constants = plan.counts.hma * plaintext_bytes(self.ring, level)
-        return replace(successor, keys=state.keys | plan.keys, plaintext_bytes=state.plaintext_bytes + constants)
-
-    def _worst_kept(self, found: list[State], outlook: Outlook) -> float:
-        """Expected price from which on a further state is of no use."""
-        expected = _expected(outlook)
-        kept = beam(found, expected)
-        return min(self.to_beat, expected(kept[-1]) if len(kept) == BEAM else inf)
 
     def _allowed(self, state: State) -> bool:
         keys = len(state.keys) + 1  # relinearization
