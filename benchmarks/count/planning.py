@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import time
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Annotated
 
 import torch
@@ -14,9 +11,9 @@ from rich.progress import track
 
 from benchmarks.support.memory import peak_bytes
 from benchmarks.support.options import Json
+from benchmarks.support.processes import in_a_process
 from benchmarks.support.records import Record, head, known_records, save_records, write_table
 from benchmarks.support.scaling import SIZED
-from heinfer.errors import PlanError
 from heinfer.frontend import trace
 from heinfer.network.folding import fold
 from heinfer.network.joints import AffineSum
@@ -44,25 +41,19 @@ def planning(
     names = {SIZED[number].name for number in chosen}
     records = [record for record in known_records(json) if record["network"] not in names]
     for number in track(chosen, description="planning"):
-        records.append(_in_a_process(number))
+        records.append(_record(number))
         save_records(records, json)
     write_table(records, (*_SHOWN, "predicted_seconds", "failure"), json)
 
 
-def _in_a_process(number: int) -> Record:
-    """Memory is measured of a whole process, and a process that dies takes no other along."""
+def _record(number: int) -> Record:
+    """The record of one plan."""
     one = SIZED[number]
     about = head("planning", network=one.name, curve=one.curve, size=one.size, backend=BACKEND)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return about | pool.submit(planned, number).result()
-        except PlanError as error:
-            return about | {"failure": str(error)}
-        except BrokenProcessPool:
-            return about | {"failure": "the process that planned it died"}
+    return about | in_a_process(_planned, number)
 
 
-def planned(number: int) -> Record:
+def _planned(number: int) -> Record:
     """Fold and plan a network; processor seconds of one thread."""
     one = SIZED[number]
     torch.manual_seed(0)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Annotated
 
 import typer
@@ -14,10 +11,10 @@ from rich.progress import track
 from benchmarks.support.memory import peak_bytes
 from benchmarks.support.networks import random_network
 from benchmarks.support.options import Json
+from benchmarks.support.processes import in_a_process
 from benchmarks.support.records import Record, counted_record, head, save_records, write_table
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import planner_of
-from heinfer.errors import PlanError
 from heinfer.formats import bundle
 from heinfer.lowering.circuits import cost_of
 from heinfer.nn.circulant import SpectralConv2d
@@ -46,7 +43,7 @@ def policies(
     names = [reference(name).name for name in network or NETWORKS]
     records: list[Record] = []
     for case in track([case for name in names for case in _cases(name)], description="planning"):
-        records.append(_in_a_process(*case))
+        records.append(_record(*case))
         save_records(records, json)
     write_table(records, _SHOWN, json)
 
@@ -63,16 +60,10 @@ def _cases(name: str) -> Iterator[tuple[str, Policy, str]]:
             yield from ((name, policy, objective.value) for objective in OBJECTIVES)
 
 
-def _in_a_process(name: str, policy: Policy, objective: str) -> Record:
-    """The record of one plan: memory is measured of a whole process, and a process that dies takes no other along."""
+def _record(name: str, policy: Policy, objective: str) -> Record:
+    """The record of one plan."""
     about = head("policies", network=name, policy=policy.value, objective=objective) | _accuracy(name)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return about | pool.submit(_planned, name, policy, objective).result()
-        except PlanError as error:
-            return about | {"failure": str(error)}
-        except BrokenProcessPool:
-            return about | {"failure": "the process that planned it died"}
+    return about | in_a_process(_planned, name, policy, objective)
 
 
 def _accuracy(name: str) -> Record:

@@ -77,7 +77,7 @@ def _plain(curve: str, size: int, channels: int, depth: int, side: int) -> Sized
 
 SIZED = (
     *(_plain("channels", channels, channels, 3, 32) for channels in (8, 16, 24, 32, 48, 64, 96)),
-    *(_plain("side", side, 16, 3, side) for side in (8, 16, 32, 48, 64)),
+    *(_plain("side", side, 16, 3, side) for side in (8, 16, 48, 64)),  # and of 32 among the channels
     *(_plain("depth", depth, 16, depth, 16) for depth in (2, 4, 8, 12)),
     Sized("c13 32-64-128", "strided", 32, lambda: strided(32, 64, 128), (3, 32, 32)),
     Sized("c13 64-128-256", "strided", 64, lambda: strided(64, 128, 256), (3, 32, 32)),

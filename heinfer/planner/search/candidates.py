@@ -53,7 +53,7 @@ def input_candidates(first: LinearMap, slots: int) -> Iterator[Candidate]:
         return
     height, width = ((shape[axis + 1], strides(first)[axis]) for axis in (0, 1))
     phases = [Samples.phases(*axis) for axis in (height, width)]
-    kernel = [Samples(strides(first)[axis], taps(first, axis), first.out_shape[axis + 1]) for axis in (0, 1)]
+    kernel = [_every_tap(first, axis) for axis in (0, 1)]
     finer = ([Samples.phases(size, stride * factor) for size, stride in (height, width)] for factor in (2, 4))
     chosen = [phases, *(axes for axes in finer if max(axis.length for axis in axes) >= 2)]
     chosen += [[kernel[0], phases[1]], [phases[0], kernel[1]], kernel]
@@ -74,10 +74,13 @@ def split_input_candidates(first: LinearMap, slots: int) -> Iterator[Candidate]:
         for axis in (0, 1):
             size, stride = first.in_shape[axis + 1], strides(first)[axis]
             phases = Samples.phases(size, stride * (2 if axis == split else 1))
-            taps_of = Samples(stride, taps(first, axis), first.out_shape[axis + 1])
-            ways.append([phases] if axis == split else [phases, taps_of])
+            ways.append([phases] if axis == split else [phases, _every_tap(first, axis)])
         for y, x in product(*ways):
             yield from _samples(first, y, x, slots)
+
+
+def _every_tap(first: LinearMap, axis: int) -> Samples:
+    return Samples(strides(first)[axis], taps(first, axis), first.out_shape[axis + 1])
 
 
 def _samples(first: LinearMap, y: Samples, x: Samples, slots: int) -> Iterator[Candidate]:

@@ -84,7 +84,7 @@ class Extension:
         posed = list(self._posed(states))
         was_posed = bool(posed)
         heapify(posed)
-        solved: list[tuple[float, State, Kernel]] = []
+        solved: list[tuple[float, _Posed]] = []
         diagonals = 0
         while posed and len(solved) < (_SOLVED if diagonals <= _FEW_DIAGONALS else _SOLVED // 4):
             one = heappop(posed)
@@ -94,14 +94,14 @@ class Extension:
                 least = one.state.price + self._least(one.kernel, one.kernel.at_least) + one.follows
                 heappush(posed, replace(one, least=least, is_close=True))
                 continue
-            ways = list(self._evaluations(one.state, one.kernel, one.kernel.sets))
+            ways = list(self._evaluations(one, one.kernel.sets))
             self.found += ways
             diagonals += len(one.kernel.sets[0])
-            solved.append((min(map(self.expected, ways), default=inf), one.state, one.kernel))
+            solved.append((min(map(self.expected, ways), default=inf), one))
         refined = _REFINED if diagonals <= _FEW_DIAGONALS else 1
-        for price, state, kernel in sorted(solved, key=lambda s: s[0])[:refined]:
+        for price, one in sorted(solved, key=lambda s: s[0])[:refined]:
             if price < inf:
-                self.found += self._evaluations(state, kernel, kernel.more_sets)
+                self.found += self._evaluations(one, one.kernel.more_sets)
         if was_posed and not self.found:
             self.failure = f"{self.part.node.name}: every plan leaves partial sums in the output's unused slots"
         return self.found
@@ -126,12 +126,12 @@ class Extension:
             why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
             self.failure = f"{part.node.name}: {why}; use a larger ring degree"
 
-    def _evaluations(self, state: State, kernel: Kernel, sets: list[DiagonalSet]) -> Iterator[State]:
+    def _evaluations(self, one: _Posed, sets: list[DiagonalSet]) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
+        state, kernel = one.state, one.kernel
         last, hoists = self.level == 1, self.prices.operations.hoists
-        follows = self.outlook({**state.layout_of, self.part.makes: kernel.target.layout})
         for diagonals in sets:
-            if state.price + self._least(kernel, len(diagonals)) + follows >= self._worst_kept():
+            if state.price + self._least(kernel, len(diagonals)) + one.follows >= self._worst_kept():
                 continue
             plans = kernel.plans(diagonals, last=last, hoists=hoists)
             plan = min(plans, key=lambda plan: self._price(plan, state))

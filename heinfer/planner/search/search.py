@@ -67,7 +67,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
     for ring, levels in rings(merging, network, parameters, requirements.batch):
-        for inputs in _inputs(network, ring.slots // requirements.batch):
+        for inputs in _kinds_of_inputs(network, ring.slots // requirements.batch):
             to_beat = best[0].price if best else inf
             priced = prices(requirements, ring, levels)
             search = _Search(merging, kernels, ring, levels, requirements, priced, to_beat, inputs)
@@ -102,7 +102,7 @@ def _best_batch(network: Network, parameters: Parameters | None, requirements: R
 _Inputs = Callable[[LinearMap, int], Iterator[Candidate]]
 
 
-def _inputs(network: Network, slots: int) -> tuple[_Inputs, ...]:
+def _kinds_of_inputs(network: Network, slots: int) -> tuple[_Inputs, ...]:
     """Kinds of input layouts, searched one after the other: what pays off late would lose beside the others."""
     overflows = max(prod(shape) for shape in network.shapes) > slots
     return (input_candidates, split_input_candidates) if overflows else (input_candidates,)
