@@ -9,8 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import small_model
 
 from heinfer.compiler.progress import shown
+
+BESIDE = Path(small_model.__file__).parent  # a script given to Python as text imports from where it runs
 
 COMPILE = """
 from small_model import small_model
@@ -32,7 +35,7 @@ def on_a_terminal(script: str, until: bytes) -> tuple[bytes, int]:
     ours, theirs = pty.openpty()
     heard = ["env", "--default-signal=INT", sys.executable, "-c", script]
     environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"}
-    process = subprocess.Popen(heard, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = subprocess.Popen(heard, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=BESIDE)
     os.close(theirs)
     text = b""
     with io.FileIO(ours, "r") as terminal:
