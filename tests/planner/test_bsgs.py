@@ -145,7 +145,7 @@ def test_shifts_may_be_numpy_integers_and_negative() -> None:
 
 
 def test_many_shifts_are_covered_by_few_rotations() -> None:
-    """1,600 shifts of a convolution's pattern, and as many of none, of which sizes of baby sets are skipped."""
+    """1,600 shifts of a convolution's pattern, and as many of none, for which few baby sets are compared."""
     rows, columns, blocks = np.arange(5) * 16, np.arange(5), np.arange(64) * 256
     pattern = (rows[:, None, None] + columns[:, None] + blocks).reshape(-1)
     for cover in covers(pattern.tolist(), 16384):
@@ -155,3 +155,17 @@ def test_many_shifts_are_covered_by_few_rotations() -> None:
     scattered = np.random.default_rng(0).choice(16384, 1600, replace=False)
     for cover in covers(scattered.tolist(), 16384):
         assert_covers(cover, frozenset(scattered.tolist()))
+
+
+def test_where_giants_are_dear_many_shifts_are_covered_by_more_babies() -> None:
+    pattern = ((np.arange(5) * 16)[:, None, None] + np.arange(5)[:, None] + np.arange(64) * 256).reshape(-1).tolist()
+
+    def price(ratio: float, by: float) -> float:
+        found = covers(pattern, 16384, ratio)
+        for cover in found:
+            assert_covers(cover, frozenset(pattern))
+        return min(cover.babies.rotations + by * cover.giants.rotations for cover in found)
+
+    for ratio in (0.25, 8.0):
+        assert price(ratio, ratio) < price(1.0, ratio)
+        assert price(ratio, ratio) + 1 + ratio >= 2 * np.sqrt(ratio * len(pattern))

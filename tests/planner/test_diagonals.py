@@ -131,7 +131,7 @@ def test_the_bound_on_diagonals_is_never_above_the_fewest(seed: int, inputs: int
     rng = np.random.default_rng(seed)
     source, target = random_layout(rng, inputs, 1, 8), random_layout(rng, outputs, targets, 8)
     problem = DiagonalProblem(random_map(rng, inputs, outputs, 0.5), source, target)
-    assert 1 <= problem.at_least() <= max(1, fewest_by_search(problem))
+    assert 1 <= problem.at_least <= max(1, fewest_by_search(problem))
 
 
 @quick

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +29,9 @@ class Accumulators:
 
     __repr__ = brief_repr
 
-    @classmethod
-    def of(cls, target: Layout, offsets: tuple[int, ...]) -> Accumulators:
+    @staticmethod
+    @lru_cache(maxsize=16)  # several layouts of the input lead to one of the output
+    def of(target: Layout, offsets: tuple[int, ...]) -> Accumulators:
         """Group rows by the output slots that they reach; PlanError when a partial sum would count twice.
 
         Args:
@@ -55,7 +57,7 @@ class Accumulators:
             if not reach.agrees(of_slot, rows[ciphertext]):
                 raise PlanError("copies of an output share only some of their rows")
             elements += wanted[first].tolist()
-        return cls(rows, np.array(elements, dtype=np.int64))
+        return Accumulators(rows, np.array(elements, dtype=np.int64))
 
     def complete(self, index: Index, offsets: Iterable[int]) -> Index:
         """Element that a FREE slot happens to hold after the reductions, FREE when its sum is only partial."""

@@ -14,21 +14,33 @@ Progression = tuple[int, int]  # step, length
 Shape = tuple[Progression, ...]  # babies or giants as a sum of progressions
 
 FREQUENT_STEPS = 8
-MANY_SHIFTS = 1024
-"""Of more, sizes of baby sets are compared only an eighth apart, from sqrt(n / 16) on: prices differ little between."""
+MANY_SHIFTS = 512
+"""Of more, few baby sets are compared: sizes an eighth apart, about the one that costs least."""
 _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
 """Up to so many times may a giant cost what a hoisted baby costs: at most sqrt(16 n) babies are of use."""
+_ABOUT = 1.6
+"""Of many shifts, baby sets so many times as large or as small as the best may be are compared."""
 
 
 def shapes_by_size(wanted: Residues, modulus: int) -> list[list[BabyShape]]:
-    """Candidate baby sets, those of one size together, the smallest first; of many shifts, those of like sizes."""
-    shapes = _baby_shapes(wanted, modulus)
-    large = [shape for shape in shapes if shape.size**2 * _BABIES_A_GIANT >= wanted.size]
+    """Candidate baby sets, those of one size together, the smallest first."""
     by_size: dict[int, list[BabyShape]] = {}
-    for shape in large if large and wanted.size > MANY_SHIFTS else shapes:
-        by_size.setdefault(_class_of_size(shape.size, wanted.size), []).append(shape)
+    for shape in _baby_shapes(wanted, modulus, math.isqrt(_BABIES_A_GIANT * wanted.size)):
+        by_size.setdefault(shape.size, []).append(shape)
     return [of_size for _, of_size in sorted(by_size.items())]
+
+
+def cheapest_shapes(wanted: Residues, modulus: int, ratio: float) -> list[BabyShape]:
+    """Candidate baby sets for many shifts: those first that may tile them, then those of the lowest bound on the price.
+
+    Args:
+        ratio: of what a giant costs to what a baby does.
+    """
+    best = math.sqrt(ratio * wanted.size)
+    shapes = _baby_shapes(wanted, modulus, int(_ABOUT * best))
+    large = [shape for shape in shapes if shape.size >= best / _ABOUT]
+    return sorted(large or shapes, key=lambda s: (not s.tiles(wanted.size), s.price(wanted.size, ratio), s.size))
 
 
 def _class_of_size(babies: int, wanted: int) -> int:
@@ -64,15 +76,23 @@ class BabyShape:
     def least_giants(self, wanted: int) -> int:
         return -(-wanted // self.hits)
 
+    def tiles(self, wanted: int) -> bool:
+        """Whether translates of it might make up so many shifts without a gap."""
+        return self.hits == self.size and wanted % self.size == 0
 
-def _baby_shapes(wanted: Residues, modulus: int) -> list[BabyShape]:
-    """Candidate baby sets of which some translate lies mostly inside the wanted shifts."""
+    def price(self, wanted: int, ratio: float) -> float:
+        """A bound on what babies and giants cost, in babies, when a giant costs ``ratio`` of them."""
+        return self.size + ratio * self.least_giants(wanted)
+
+
+def _baby_shapes(wanted: Residues, modulus: int, most: int) -> list[BabyShape]:
+    """Candidate baby sets of at most so many, of which some translate lies mostly inside the wanted shifts."""
     steps = frequent_differences(wanted, modulus)
     found = [BabyShape((), 1, 1)]
     frontier = found
     sets = {found[0].babies(modulus).tobytes()}
     for _ in range(3):
-        grown = [longer for base in frontier for longer in _lengthened(base, steps, wanted, modulus)]
+        grown = [longer for base in frontier for longer in _lengthened(base, steps, wanted, modulus, most)]
         grown.sort(key=lambda c: (-c.hits, c.shape))
         frontier = []
         kept: Counter[int] = Counter()  # of every size
@@ -89,11 +109,11 @@ def _baby_shapes(wanted: Residues, modulus: int) -> list[BabyShape]:
     return found
 
 
-def _lengthened(base: BabyShape, steps: list[int], wanted: Residues, modulus: int) -> list[BabyShape]:
-    """All useful sums of a baby set with a progression of one more step."""
+def _lengthened(base: BabyShape, steps: list[int], wanted: Residues, modulus: int, most: int) -> list[BabyShape]:
+    """All useful sums of a baby set with a progression of one more step, of at most so many babies."""
     grown: list[BabyShape] = []
-    most = min(wanted.size, math.isqrt(_BABIES_A_GIANT * wanted.size)) // base.size
-    if most < 2:
+    longest = min(wanted.size, most) // base.size
+    if longest < 2:
         return grown
     babies = base.babies(modulus)
     once = overlaps(wanted, babies, modulus)
@@ -104,7 +124,7 @@ def _lengthened(base: BabyShape, steps: list[int], wanted: Residues, modulus: in
         hit = once.copy()  # by the babies so far, moved by 0, 1, ..., modulus - 1
         is_baby = np.zeros(modulus, dtype=bool)
         is_baby[babies] = True
-        for length in range(2, most + 1):
+        for length in range(2, longest + 1):
             further = step * (length - 1) % modulus
             hit += twice[further : further + modulus]
             hits = int(hit.max())

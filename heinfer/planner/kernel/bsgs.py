@@ -9,10 +9,11 @@ moved as a whole, S counts only up to translation: 0 is always a baby and a gian
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from heinfer.planner.kernel.babies import (
     BabyShape,
     Residues,
     Shape,
+    cheapest_shapes,
     frequent_differences,
     overlaps,
     shapes_by_size,
@@ -92,17 +94,22 @@ _GIANT_STEPS = 4
 _SHAPES_COMPARED = 4
 
 
-def covers(shifts: Iterable[int], modulus: int) -> list[Cover]:
+def covers(shifts: Iterable[int], modulus: int, ratio: float = 1.0) -> list[Cover]:
     """Return covers of a set of shifts that trade babies for giants, fewest babies first.
 
     Babies are sums of at most three progressions whose steps are frequent differences of the set;
     giants are found greedily as translates of the babies.
+
+    Args:
+        ratio: of what a giant costs to what a baby does: of many shifts (MANY_SHIFTS) only covers are compared that
+            may be cheap by it.
     """
     wanted = np.unique(np.fromiter(shifts, dtype=np.int64) % modulus)
     if not wanted.size:
         raise ValueError("a cover needs at least one shift")
     start = _after_largest_gap(tuple(wanted.tolist()), modulus)
-    moved = _covers(tuple(np.sort((wanted - start) % modulus).tolist()), modulus)
+    from_start = tuple(np.sort((wanted - start) % modulus).tolist())
+    moved = _some_covers(from_start, modulus, ratio) if wanted.size > MANY_SHIFTS else _covers(from_start, modulus)
     return [replace(cover, offset=(cover.offset + start) % modulus) for cover in moved]
 
 
@@ -121,8 +128,7 @@ def _covers(shifts: tuple[int, ...], modulus: int) -> tuple[Cover, ...]:
     kept: list[Cover] = []
     for of_size in shapes_by_size(wanted, modulus):
         fewer_giants_than = kept[-1].giants.rotations + 1 if kept else len(shifts) + 1
-        splits = _some_splits if wanted.size > MANY_SHIFTS else _best_splits
-        best = splits(wanted, of_size, modulus, fewer_giants_than)
+        best = _best_splits(wanted, of_size, modulus, fewer_giants_than)
         if best:
             kept.append(min((_with_trees(*s, modulus) for s in best), key=lambda c: (c.rotations, len(c.keys))))
     return tuple(kept)
@@ -148,18 +154,24 @@ def _best_splits(
     return best[:_SHAPES_COMPARED]
 
 
-def _some_splits(
-    wanted: Residues, shapes: list[BabyShape], modulus: int, fewer_giants_than: int
-) -> list[tuple[Shape, Split]]:
-    """Splits among baby sets of like sizes that may take the fewest giants, or rotations; fewer giants than given."""
-    by_giants = sorted(shapes, key=lambda c: (c.least_giants(wanted.size), c.size))
-    by_rotations = sorted(shapes, key=lambda c: (c.size + c.least_giants(wanted.size), c.size))
-    found = []
-    for candidate in dict.fromkeys(by_giants[:_SHAPES_COMPARED] + by_rotations[:_SHAPES_COMPARED]):
-        split = _cover_greedily(wanted, candidate.babies(modulus), modulus, fewer_giants_than - 1)
+@lru_cache(maxsize=4096)
+def _some_covers(shifts: tuple[int, ...], modulus: int, ratio: float) -> tuple[Cover, ...]:
+    """Covers of many shifts, each by baby sets that beat those before it, as far as no other is better in both."""
+    wanted = np.array(shifts)
+    found: list[Cover] = []
+    best = math.inf
+    for candidate in cheapest_shapes(wanted, modulus, ratio):
+        most = int(min(wanted.size, (best - candidate.size) / ratio))
+        if candidate.least_giants(wanted.size) > most:
+            continue
+        split = _cover_greedily(wanted, candidate.babies(modulus), modulus, most)
         if split is not None:
-            found.append((candidate.shape, split))
-    return found
+            cover = _with_trees(candidate.shape, split, modulus)
+            best = min(best, len(cover.babies.nodes) + ratio * len(cover.giants.nodes))
+            found.append(cover)
+    found.sort(key=lambda c: (c.babies.rotations, c.giants.rotations))
+    fewest = itertools.accumulate((c.giants.rotations for c in found), min, initial=wanted.size)
+    return tuple(cover for cover, fewer in zip(found, fewest, strict=False) if cover.giants.rotations < fewer)
 
 
 def _with_trees(shape: Shape, split: Split, modulus: int) -> Cover:
@@ -210,7 +222,7 @@ def _giant_tree(giants: list[int], modulus: int) -> tuple[int, RotationTree]:
         return found
 
     numbers = range(len(steps))
-    pairs = [(), *combinations(numbers, 1), *combinations(numbers, 2)]
+    pairs = [(), *itertools.combinations(numbers, 1), *itertools.combinations(numbers, 2)]
     best = min(pairs, key=lambda pair: int(is_root(pair).sum()) + len(pair))
     roots = is_root(best)
     origin = giants[int(roots.argmax())] if roots.any() else giants[0]

@@ -23,18 +23,16 @@ from numpy.typing import NDArray
 
 from heinfer.brief import brief_repr
 from heinfer.layout.layout import ZERO, Layout
-from heinfer.network.join import Index, distinct, expand
+from heinfer.network.join import Index, distinct
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.pairs import Vector
 from heinfer.planner.kernel.accumulators import Accumulators
+from heinfer.planner.kernel.adders import Adders, Outline
 from heinfer.planner.kernel.gains import Gains, Pattern
-from heinfer.planner.kernel.incidence import Classes, Incidence
-from heinfer.planner.kernel.translates import Kinds, PatternSet, count_kinds
+from heinfer.planner.kernel.incidence import Incidence
 
 _AT_A_LOOK = 64
 """Of so many giants that add equally much one is taken before the gains are looked at again."""
-_PAIRS_A_LOT = 1_000_000
-"""Pairs of a term and a diagonal looked at together: bounds the memory."""
 
 
 @dataclass(frozen=True, order=True)
@@ -114,55 +112,21 @@ class DiagonalProblem:
         return np.append(0, np.cumsum(self.map.reads[self.accumulators.element]))
 
     @cached_property
+    def _adders(self) -> Adders:
+        return Adders(self.map, self.accumulators, self.source, self.target.ciphertexts, self.modulus)
+
+    @cached_property
+    def _outline(self) -> Outline:
+        return self._adders.outline()
+
+    @cached_property
     def _incidence(self) -> Incidence:
-        return self._found_incidence()
-
-    def _found_incidence(self) -> Incidence:
-        """Every (term, diagonal) such that the diagonal can add the term; shifts modulo the modulus."""
-        accumulators, source = self.accumulators, self.source.index
-        target, slot = np.nonzero(accumulators.row >= 0)
-        row = accumulators.row[target, slot]
-        rows = PatternSet.of(accumulators.element.size, row, target, slot, self.modulus)
-        ciphertext, slot = np.nonzero(source >= 0)
-        reads = PatternSet.of(self.source.size, source[ciphertext, slot], ciphertext, slot, self.modulus)
-        kinds = count_kinds(self.map, accumulators.element, rows, reads, self.modulus)
-
-        marks = np.random.default_rng(0).integers(2**62, size=self._diagonals)
-        pairs = np.cumsum(np.diff(rows.first)[kinds.rows] * np.diff(reads.first)[kinds.reads])
-        lots = np.split(np.arange(pairs.size), np.flatnonzero(np.diff(pairs // _PAIRS_A_LOT)) + 1)
-        return Incidence(Classes.joined([self._classes(kinds, lot, rows, reads, marks) for lot in lots]))
-
-    def _classes(self, kinds: Kinds, lot: Index, rows: PatternSet, reads: PatternSet, marks: Index) -> Classes:
-        """Classify some kinds of terms: each may be added in any of its rows, from any copy of its input."""
-        row_of, row = expand(rows.first[kinds.rows[lot]], rows.first[kinds.rows[lot] + 1])
-        pattern = kinds.reads[lot][row_of]
-        pair, read = expand(reads.first[pattern], reads.first[pattern + 1])
-        kind, row = row_of[pair], row[pair]
-        shift = (kinds.distance[lot][kind] + reads.slot[read] - rows.slot[row]) % self.modulus
-        diagonal = (reads.ciphertext[read] * self.target.ciphertexts + rows.ciphertext[row]) * self.modulus + shift
-        keys = distinct(kind * self._diagonals + diagonal)
-        return Classes.of(*np.divmod(keys, self._diagonals), kinds.weight[lot], marks)
+        return self._adders.incidence()
 
     @property
-    def _diagonals(self) -> int:
-        return self.source.ciphertexts * self.target.ciphertexts * self.modulus
-
     def at_least(self) -> int:
-        """A bound on the number of diagonals: none adds more terms than the one to its ciphertext that could add most.
-
-        It looks at every class of terms, keeps none of them, and is exact where no term has a choice.
-        """
-        incidence = self._found_incidence()
-        if incidence.is_forced:
-            return max(1, incidence.numbers.size)
-        diagonals, terms = incidence.terms_of(np.arange(incidence.cells))
-        gains = np.bincount(diagonals, terms, incidence.numbers.size)
-        targets = incidence.numbers // self.modulus % self.target.ciphertexts
-        most = np.zeros(self.target.ciphertexts)
-        np.maximum.at(most, targets, gains)
-        of_cell = targets[incidence.first_diagonals]
-        wanted = np.bincount(of_cell, incidence.weight, self.target.ciphertexts)
-        return max(1, int(np.ceil(wanted[most > 0] / most[most > 0]).sum()))
+        """A bound on the number of diagonals, exact where no term has a choice."""
+        return self._outline.at_least
 
     def choose(self, babies: tuple[int, ...] = (0,), tolerance: float = 1.0) -> DiagonalSet:
         """Choose few diagonals that add every term exactly once: translates of a set of babies, as few as will do.
@@ -172,11 +136,10 @@ class DiagonalProblem:
             tolerance: translates that add at least this share of what the best one adds count as its equals,
                 so that borders of an image do not break a pattern.
         """
-        incidence = self._incidence
-        if incidence.is_forced:
-            numbers = incidence.numbers
-        else:
-            numbers = incidence.numbers[incidence.without_redundant(self._greedy(babies, tolerance))]
+        numbers = self._outline.forced
+        if numbers is None:
+            chosen = self._incidence.without_redundant(self._greedy(babies, tolerance))
+            numbers = self._incidence.numbers[chosen]
         pair, shift = np.divmod(numbers, self.modulus)
         source, target = np.divmod(pair, self.target.ciphertexts)
         # None of an empty target's outputs has a term: a diagonal of zeros, at a shift in use, makes the ciphertext.

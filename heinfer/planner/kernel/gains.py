@@ -63,11 +63,11 @@ class Pattern:
     """
 
     def __init__(self, modulus: int) -> None:
-        self._chosen = np.zeros(modulus, dtype=np.int64)
-        self._minus = np.zeros(modulus, dtype=np.int64)  # at r: whether -r is chosen
-        self._sums = np.zeros(modulus, dtype=np.int64)
-        self._differences = np.zeros(modulus, dtype=np.int64)
-        self.closes = np.zeros(modulus, dtype=np.int64)
+        self._chosen = np.zeros(modulus, dtype=np.int32)
+        self._minus = np.zeros(modulus, dtype=np.int32)  # at r: whether -r is chosen
+        self._sums = np.zeros(modulus, dtype=np.int32)
+        self._differences = np.zeros(modulus, dtype=np.int32)
+        self.closes = np.zeros(modulus, dtype=np.int32)
         residues = np.arange(modulus)
         self._shortness = 1 - np.minimum(residues, modulus - residues) / modulus
 
@@ -91,7 +91,7 @@ class Pattern:
         self._minus[-shift % modulus] = 1
 
 
-def _add_moved(to: Index, values: Index, by: int, times: int = 1) -> None:
+def _add_moved(to: NDArray[np.int32], values: NDArray[np.int32], by: int, times: int = 1) -> None:
     """Add numpy.roll(values, by) to an array, so many times; ``by`` from 0 to its size - 1."""
     for _ in range(times):
         to[by:] += values[: values.size - by]

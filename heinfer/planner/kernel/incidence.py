@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.network.join import Index, expand
+from heinfer.network.join import Index, expand, stable_order
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,10 +78,13 @@ class Incidence:
 
     def __init__(self, classes: Classes) -> None:
         self.weight = classes.weight
-        self.numbers, self._diagonal = np.unique(classes.diagonal, return_inverse=True)
+        is_there = np.zeros(int(classes.diagonal.max(initial=-1)) + 1, dtype=bool)
+        is_there[classes.diagonal] = True
+        self.numbers = np.flatnonzero(is_there)
+        self._diagonal = np.cumsum(is_there)[classes.diagonal] - 1
         self._first = classes.first
         cell = np.repeat(np.arange(classes.weight.size), np.diff(classes.first))
-        by_diagonal = np.argsort(self._diagonal, kind="stable")
+        by_diagonal = stable_order(self._diagonal, self.numbers.size)
         self._cell_by_diagonal = cell[by_diagonal]
         self._diagonal_first = np.searchsorted(self._diagonal[by_diagonal], np.arange(self.numbers.size + 1))
 
@@ -89,21 +92,6 @@ class Incidence:
     def cells(self) -> int:
         """Number of classes."""
         return int(self.weight.size)
-
-    @property
-    def terms(self) -> int:
-        """Number of terms."""
-        return int(self.weight.sum())
-
-    @property
-    def is_forced(self) -> bool:
-        """Whether no term can be added by more than one diagonal: then all diagonals are needed."""
-        return bool((np.diff(self._first) == 1).all())
-
-    @property
-    def first_diagonals(self) -> Index:
-        """One of the diagonals that can add each class."""
-        return self._diagonal[self._first[:-1]]
 
     def cells_of(self, diagonal: int) -> Index:
         return self._cell_by_diagonal[self._diagonal_first[diagonal] : self._diagonal_first[diagonal + 1]]

@@ -14,6 +14,7 @@ from heinfer.brief import brief_repr
 from heinfer.costs.tables import HOISTED, CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.join import Index
+from heinfer.planner.kernel.babies import MANY_SHIFTS
 from heinfer.planner.kernel.bsgs import Cover, RotationTree, covers
 from heinfer.planner.kernel.diagonals import Diagonal, DiagonalProblem, DiagonalSet
 
@@ -175,26 +176,31 @@ def diagonal_sets(problem: DiagonalProblem) -> list[DiagonalSet]:
     return sorted(found.values(), key=len)
 
 
-def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet]) -> list[DiagonalSet]:
+def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet], ratio: float = 1.0) -> list[DiagonalSet]:
     """Further sets: diagonals chosen again as translates of the babies that the covers of other sets have."""
     known = {chosen.shifts for chosen in sets}
     suggested = sorted(
-        {c for shifts in known for c in covers(shifts, problem.modulus)}, key=lambda c: (c.rotations, c.babies.nodes)
+        {c for shifts in known for c in covers(shifts, problem.modulus, ratio)},
+        key=lambda c: (c.rotations, c.babies.nodes),
     )
-    babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:_SUGGESTIONS])
+    count = _SUGGESTIONS if len(suggested[0].split) <= MANY_SHIFTS else _SUGGESTIONS // 2
+    babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:count])
     found = {chosen.shifts: chosen for chosen in (problem.choose(nodes) for nodes in babies)}
     return sorted((s for shifts, s in found.items() if shifts not in known), key=len)
 
 
-def linear_plans(diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool = False) -> Iterator[LinearPlan]:
+def linear_plans(
+    diagonals: DiagonalSet, label: str, *, last: bool, hoists: bool = False, ratio: float = 1.0
+) -> Iterator[LinearPlan]:
     """Yield ways to evaluate a set of diagonals: every cover with every place for the rescale.
 
     Args:
         last: whether these are the scores. Level 0 leaves their scale the fewest bits, so the rescale waits
             until everything is added up: its noise then enters once, and that of the reductions is scaled down.
         hoists: whether babies that share digits are cheaper: then each may have a key of its own.
+        ratio: of what giants cost to what babies do (:func:`heinfer.planner.kernel.bsgs.covers`).
     """
-    for cover in covers(diagonals.shifts, diagonals.problem.modulus):
+    for cover in covers(diagonals.shifts, diagonals.problem.modulus, ratio):
         moved = diagonals.moved(cover.offset)
         late = Rescale.AFTER_REDUCTIONS if moved.problem.reductions else Rescale.AFTER_GIANTS
         ways = [cover, replace(cover, babies=cover.babies.as_star())] if hoists else [cover]

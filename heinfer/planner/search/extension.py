@@ -101,7 +101,7 @@ class Extension:
         refined = _REFINED if diagonals <= _FEW_DIAGONALS else 1
         for price, one in sorted(solved, key=lambda s: s[0])[:refined]:
             if price < inf:
-                self.found += self._evaluations(one, one.kernel.more_sets)
+                self.found += self._evaluations(one, one.kernel.more_sets(self._ratio(one.kernel)))
         if was_posed and not self.found:
             self.failure = f"{self.part.node.name}: every plan leaves partial sums in the output's unused slots"
         return self.found
@@ -129,11 +129,11 @@ class Extension:
     def _evaluations(self, one: _Posed, sets: list[DiagonalSet]) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
         state, kernel = one.state, one.kernel
-        last, hoists = self.level == 1, self.prices.operations.hoists
+        last, hoists, ratio = self.level == 1, self.prices.operations.hoists, self._ratio(kernel)
         for diagonals in sets:
             if state.price + self._least(kernel, len(diagonals)) + one.follows >= self._worst_kept():
                 continue
-            plans = kernel.plans(diagonals, last=last, hoists=hoists)
+            plans = kernel.plans(diagonals, last=last, hoists=hoists, ratio=ratio)
             plan = min(plans, key=lambda plan: self._price(plan, state))
             successor = self._successor(state, plan, kernel)
             if not (last and plan.target.has_free_slots) and self.allowed(successor):
@@ -141,6 +141,9 @@ class Extension:
 
     def _least(self, kernel: Kernel, diagonals: int) -> float:
         return kernel.least(self.prices.operations, self.level, diagonals)
+
+    def _ratio(self, kernel: Kernel) -> float:
+        return kernel.ratio(self.prices.operations, self.level)
 
     def _price(self, plan: LinearPlan, state: State) -> float:
         return plan.price(self.prices.operations, self.level) + self.prices.key * len(plan.keys - state.keys)

@@ -21,7 +21,8 @@ class Kernel:
     def __init__(self, linear: LinearMap, source: Layout, target: Candidate) -> None:
         self.target = target
         self.problem = DiagonalProblem(linear, source, target.layout, target.reductions)
-        self._plans: dict[tuple[DiagonalSet, bool, bool], list[LinearPlan]] = {}
+        self._more_sets: dict[float, list[DiagonalSet]] = {}
+        self._plans: dict[tuple[DiagonalSet, bool, bool, float], list[LinearPlan]] = {}
 
     @cached_property
     def fewest_diagonals(self) -> int:
@@ -38,24 +39,32 @@ class Kernel:
     @cached_property
     def at_least(self) -> int:
         """A closer bound, from which diagonal can add what."""
-        return max(self.fewest_diagonals, self.problem.at_least())
+        return max(self.fewest_diagonals, self.problem.at_least)
 
     @cached_property
     def sets(self) -> list[DiagonalSet]:
         """Small sets of diagonals, fewest first."""
         return diagonal_sets(self.problem)
 
-    @cached_property
-    def more_sets(self) -> list[DiagonalSet]:
+    def more_sets(self, ratio: float) -> list[DiagonalSet]:
         """Sets with more of a pattern; they take longer to find."""
-        return regular_sets(self.problem, self.sets)
+        if ratio not in self._more_sets:
+            self._more_sets[ratio] = regular_sets(self.problem, self.sets, ratio)
+        return self._more_sets[ratio]
 
-    def plans(self, diagonals: DiagonalSet, *, last: bool, hoists: bool) -> list[LinearPlan]:
+    def plans(self, diagonals: DiagonalSet, *, last: bool, hoists: bool, ratio: float) -> list[LinearPlan]:
         """Every way to evaluate one of the sets."""
-        key = diagonals, last, hoists
+        key = diagonals, last, hoists, ratio
         if key not in self._plans:
-            self._plans[key] = list(linear_plans(diagonals, self.target.label, last=last, hoists=hoists))
+            self._plans[key] = list(linear_plans(diagonals, self.target.label, last=last, hoists=hoists, ratio=ratio))
         return self._plans[key]
+
+    def ratio(self, operations: CostTable, level: int) -> float:
+        """About what a giant step costs, in baby steps, each of all its ciphertexts; a power of the root of 2."""
+        before = operations("rescale", level) + operations("rotation", level - 1)
+        giants = self.problem.target.ciphertexts * min(before, operations("rotation", level))
+        babies = self.problem.source.ciphertexts * operations(HOISTED, level)
+        return 2 ** (round(2 * math.log2(giants / babies)) / 2)
 
     def least(self, operations: CostTable, level: int, diagonals: int) -> float:
         """A lower bound on the price of any plan with so many diagonals."""
