@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks.draw.example import PICTURES, worked_example
 from benchmarks.draw.forms import draw_forms
 from benchmarks.draw.layouts import draw_layouts
+from benchmarks.draw.planning import draw_planning
 from benchmarks.draw.policies import draw_policies
 from benchmarks.draw.prediction import draw_prediction
 from benchmarks.draw.published import draw_published
@@ -32,6 +33,9 @@ def plots(
     for name, draw in PLOTS.items():
         if records := known_records(results / f"{name}.json"):
             _save(draw(records), results / f"{name}.png")
+    planned, explicit = (known_records(results / f"planning{which}.json") for which in ("", "-explicit"))
+    if planned and explicit:
+        _save(draw_planning(planned, explicit), results / "planning.png")
     measured = sorted(results.glob("latency-cifar-*.json"))
     if measured:
         files = [*measured, *results.glob("latency.json")]

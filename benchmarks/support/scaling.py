@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from benchmarks.support.pretrained import mobilenet_v1, mobilenet_v2, resnet18, squeezenet1_1, squeezenet_cifar
 from heinfer.nn import PolyActivation
 
 Shape = tuple[int, int, int]
@@ -85,4 +86,9 @@ SIZED = (
     Sized("ResNet-8", "residual", 8, lambda: residual((16, 32, 64), (1, 1, 1)), (3, 32, 32)),
     Sized("ResNet-20", "residual", 20, lambda: residual((16, 32, 64), (3, 3, 3)), (3, 32, 32)),
     Sized("ResNet-18", "residual", 18, lambda: residual((64, 128, 256, 512), (2, 2, 2, 2)), (3, 32, 32)),
+    Sized("SqueezeNet at 32", "published", 32, squeezenet_cifar, (3, 32, 32)),
+    Sized("squeezenet1_1 at 224", "published", 224, squeezenet1_1, (3, 224, 224)),
+    Sized("resnet18 at 224", "published", 224, resnet18, (3, 224, 224)),
+    Sized("MobileNet at 224", "published", 224, mobilenet_v1, (3, 224, 224)),
+    Sized("mobilenet_v2 at 224", "published", 224, mobilenet_v2, (3, 224, 224)),
 )

@@ -90,6 +90,11 @@ class DiagonalProblem:
         row = self.accumulators.row
         return np.where(row >= 0, self.accumulators.element[row], -1)
 
+    def forget(self) -> None:
+        """Give back the memory of what can be found again."""
+        for name in ("accumulators", "row_elements", "_first_cell", "_adders", "_incidence"):
+            self.__dict__.pop(name, None)
+
     def terms(self, diagonal: Diagonal) -> tuple[Index, Index, Index]:
         """Return (rows p, the inputs that they read, their cells) of all terms that a diagonal could add.
 

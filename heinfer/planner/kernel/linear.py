@@ -32,18 +32,23 @@ class LinearPlan:
     """How one affine layer is evaluated.
 
     Attributes:
-        diagonals: the diagonals, for a target layout moved by the cover's offset.
+        chosen: diagonals for the target layout of their problem.
         cover: baby and giant steps that realise their shifts.
         rescale: where the layer's rescale happens.
         label: what the target layout is, for reports.
     """
 
-    diagonals: DiagonalSet
+    chosen: DiagonalSet
     cover: Cover
     rescale: Rescale
     label: str
 
     __repr__ = brief_repr
+
+    @cached_property
+    def diagonals(self) -> DiagonalSet:
+        """The diagonals that are evaluated, for a target layout moved by the cover's offset; made when asked for."""
+        return self.chosen.moved(self.cover.offset) if self.cover.offset else self.chosen
 
     @property
     def problem(self) -> DiagonalProblem:
@@ -56,7 +61,7 @@ class LinearPlan:
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        return self.problem.reductions
+        return self.chosen.problem.reductions
 
     def position(self, diagonal: Diagonal) -> tuple[int, int]:
         """Positions of a diagonal's baby and giant in their trees."""
@@ -71,12 +76,12 @@ class LinearPlan:
 
     @property
     def counts(self) -> LinearCounts:
-        return _counts(self.diagonals, self.cover)
+        return _counts(self.chosen, self.cover)
 
     @property
     def keys(self) -> frozenset[int]:
         """Rotation steps that need a key."""
-        slots = self.problem.source.slots
+        slots = self.chosen.problem.source.slots
         return frozenset(step % slots for step in (*self.cover.keys, *self.reductions))
 
     def key_levels(self, level: int) -> Iterator[tuple[int, int]]:
@@ -127,7 +132,7 @@ class LinearCounts:
 @lru_cache(maxsize=64)
 def _counts(diagonals: DiagonalSet, cover: Cover) -> LinearCounts:
     """Of one set by one cover, wherever the rescale is."""
-    shift, where = np.unique(diagonals.shift, return_inverse=True)
+    shift, where = np.unique((diagonals.shift - cover.offset) % cover.modulus, return_inverse=True)
     baby, giant = np.array([cover.split[s] for s in shift.tolist()])[where].T
     problem = diagonals.problem
     rotated, _ = _reached(cover.babies, problem.source.ciphertexts, diagonals.source, baby)
@@ -201,9 +206,8 @@ def linear_plans(
         ratio: of what giants cost to what babies do (:func:`heinfer.planner.kernel.bsgs.covers`).
     """
     for cover in covers(diagonals.shifts, diagonals.problem.modulus, ratio):
-        moved = diagonals.moved(cover.offset)
-        late = Rescale.AFTER_REDUCTIONS if moved.problem.reductions else Rescale.AFTER_GIANTS
+        late = Rescale.AFTER_REDUCTIONS if diagonals.problem.reductions else Rescale.AFTER_GIANTS
         ways = [cover, replace(cover, babies=cover.babies.as_star())] if hoists else [cover]
         for way in ways:
             for rescale in [late] if last else dict.fromkeys([Rescale.BEFORE_GIANTS, Rescale.AFTER_GIANTS, late]):
-                yield LinearPlan(moved, way, rescale, label)
+                yield LinearPlan(diagonals, way, rescale, label)

@@ -82,7 +82,7 @@ class Extension:
     def of(self, states: list[State]) -> list[State]:
         """States with one layer more, not only the best of them."""
         posed = list(self._posed(states))
-        was_posed = bool(posed)
+        kernels = {one.kernel for one in posed}
         heapify(posed)
         solved: list[tuple[float, _Posed]] = []
         diagonals = 0
@@ -102,7 +102,9 @@ class Extension:
         for price, one in sorted(solved, key=lambda s: s[0])[:refined]:
             if price < inf:
                 self.found += self._evaluations(one, one.kernel.more_sets(self._ratio(one.kernel)))
-        if was_posed and not self.found:
+        for kernel in kernels:
+            kernel.problem.forget()
+        if kernels and not self.found:
             self.failure = f"{self.part.node.name}: every plan leaves partial sums in the output's unused slots"
         return self.found
 
