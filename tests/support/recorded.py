@@ -283,6 +283,15 @@ def constants_table() -> str:
     return _table(head, rows)
 
 
+def compiled_table() -> str:
+    """What compiling that network took."""
+    head = ["processor s", "s by the clock", "peak, GB", "predicted peak, GB", "bundle, MB", "keys, MB"]
+    one = records("constants-limited")[0]
+    sizes = [f"{one[key] / 1e9:.2f}" for key in ("compile_peak_bytes", "predicted_peak_bytes")]
+    sizes += [f"{one[key] / 1e6:.0f}" for key in ("bundle_bytes", "key_bytes")]
+    return _table(head, [[f"{one[key]:.0f}" for key in ("compile_cpu_seconds", "compile_seconds")] + sizes])
+
+
 def limited_table() -> str:
     """What a network that was compiled whole takes under limits in bytes, on two threads and on one."""
     head = ["limit, GB", "GB of constants", "s, two threads", "s, one thread", "processor s", "bits, least"]
@@ -331,6 +340,7 @@ def _cpu(one: Record) -> float:
 
 TABLES = {
     "constants": (BENCHMARKS, constants_table),
+    "compiled": (BENCHMARKS, compiled_table),
     "limited": (BENCHMARKS, limited_table),
     "fairness": (ROOT / "docs" / "service.md", fairness_table),
     "soak": (ROOT / "docs" / "service.md", soak_table),
