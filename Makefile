@@ -86,6 +86,8 @@ bench: .venv/.dev .venv/.native ## measure everything that documents quote into 
 	$(BIN)/python -m benchmarks startup --json benchmarks/results/startup.json
 	$(BIN)/python -m benchmarks lower-bound --json benchmarks/results/lower-bound.json
 	$(BIN)/python -m benchmarks constants --json benchmarks/results/constants.json
+	$(BIN)/python -m benchmarks constants --sized "c13 64-256-256" --json benchmarks/results/constants-limited.json
+	$(BIN)/python -m benchmarks neighbour --json benchmarks/results/neighbour.json
 	$(BIN)/python -m benchmarks sweep --json benchmarks/results/sweep.json
 	$(BIN)/python -m benchmarks policies --json benchmarks/results/policies.json
 	$(BIN)/python -m benchmarks service --json benchmarks/results/service.json

@@ -16,6 +16,7 @@ from benchmarks.measure.constants import constants
 from benchmarks.measure.fairness import fairness
 from benchmarks.measure.latency import latency
 from benchmarks.measure.lower_bound import lower_bound
+from benchmarks.measure.neighbour import neighbour
 from benchmarks.measure.plan_by_backend import plan_by_backend
 from benchmarks.measure.prediction import prediction
 from benchmarks.measure.primitives import primitives
@@ -30,6 +31,7 @@ from benchmarks.soak.survive.command import survive
 ROOMS = {
     "Measure, on this machine": (
         latency,
+        neighbour,
         accuracy,
         range_,
         prediction,

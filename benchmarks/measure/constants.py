@@ -12,6 +12,7 @@ import numpy as np
 import typer
 from rich.progress import track
 
+from benchmarks.measure.limited import LIMITED_SHOWN, limited_records
 from benchmarks.support.networks import shipped
 from benchmarks.support.options import Json
 from benchmarks.support.records import Record, known_records, plan_record, save_records, spread, write_table
@@ -41,8 +42,22 @@ def constants(
         list[str] | None,
         typer.Option("--network", help="Only this one; records of others stay.", show_default="those that ship"),
     ] = None,
+    sized: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Instead a network of benchmarks/support/scaling.py: compiled first, of random weights.",
+        ),
+    ] = None,
 ) -> None:
     """Evaluate every network under limits on the memory of its constants, in turn, one thread."""
+    if sized:
+        found: list[Record] = []
+        for record in limited_records(sized):
+            found.append(record)
+            save_records(found, json)
+        write_table(found, LIMITED_SHOWN, json)
+        return
     records: dict[str, list[Record]] = {}
     for record in known_records(json):
         records.setdefault(str(record["network"]), []).append(record)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heinfer.backends import NativeOptions
+from heinfer.backends.native import NativeProgram
 from heinfer.formats.bundle import Bundle
 from heinfer_server.evaluation.evaluator import Evaluator
 from heinfer_server.evaluation.tasks import Evaluated, EvaluationTask, Setup
@@ -32,3 +33,10 @@ class Worker:
     def rotations_hoisted(self) -> int:
         """Of the last evaluation, those that shared digits."""
         return self._evaluator.runtimes[self._manifest].executed.rotations_hoisted
+
+    @property
+    def constant_bytes(self) -> int:
+        """Memory of all that the native backend keeps of the constants."""
+        runtime = self._evaluator.runtimes[self._manifest]
+        assert isinstance(runtime, NativeProgram)
+        return runtime.constant_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import httpx
@@ -58,12 +59,14 @@ class Subject:
         threads: that an evaluation is spread over.
     """
 
-    def __init__(self, bundle: Bundle, backend: str = "tenseal", threads: int = 1) -> None:
+    def __init__(
+        self, bundle: Bundle, backend: str = "tenseal", threads: int = 1, most_constant_bytes: float = inf
+    ) -> None:
         self.codec = Codec(bundle.manifest)
         self._secret = SecretSide.generate(self.codec.parameters)
         self._unloaded: bytes | None = self.codec.evaluation_keys(self._secret, lambda _done: None)
         self.backend, self.threads = backend, threads
-        self.worker = Worker(bundle, backend, NativeOptions(threads))
+        self.worker = Worker(bundle, backend, NativeOptions(threads, most_constant_bytes))
 
     def classify(self, image: NDArray[Any]) -> tuple[NDArray[np.float64], float]:
         """Decrypted scores (classes,) of an image, and the seconds of the evaluation."""

@@ -9,7 +9,7 @@ from installed import INSTALLED
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.measure import constants
+from benchmarks.measure import constants, limited
 from benchmarks.measure.constants import periodic
 from benchmarks.support import networks
 from heinfer import zoo
@@ -44,3 +44,18 @@ def test_a_network_runs_under_every_limit_of_coefficients_and_of_slots(tmp_path,
 def test_a_vector_is_periodic_when_its_halves_are_equal():
     halves, other = np.array([1.0, 2.0, 1.0, 2.0]), np.array([1.0, 2.0, 2.0, 1.0])
     assert periodic(Circuit(4, (), (), (halves, other, np.array([3.0]), np.ones(4)))) == 2
+
+
+@pytest.mark.slow
+def test_a_network_of_random_weights_is_compiled_and_right_under_every_limit(tmp_path, monkeypatch):
+    least, room = 4 * 8192 * 199, 20_000_000  # of coefficients; and for some residues
+    monkeypatch.setattr(limited, "LIMITS", (room, 1))
+    path = tmp_path / "limited.json"
+    done = CliRunner().invoke(app, ["constants", "--sized", "2 x 16 at 16", "--json", str(path)])
+    assert done.exit_code == 0
+    records = json.loads(path.read_text())
+    assert [(r["limit_bytes"], r["threads"]) for r in records] == [(room, 2), (room, 1), (1, 2), (1, 1)]
+    for record in records:
+        assert 0.9 * least < record["constant_bytes"] <= max(record["limit_bytes"], 1.1 * least)
+        assert record["precision_bits"] > 8
+        assert 0 < record["compile_peak_bytes"] < 2 * record["predicted_peak_bytes"]

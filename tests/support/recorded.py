@@ -283,6 +283,37 @@ def constants_table() -> str:
     return _table(head, rows)
 
 
+def compiled_table() -> str:
+    """What compiling that network took."""
+    head = ["processor s", "s by the clock", "peak, GB", "predicted peak, GB", "bundle, MB", "keys, MB"]
+    one = records("constants-limited")[0]
+    sizes = [f"{one[key] / 1e9:.2f}" for key in ("compile_peak_bytes", "predicted_peak_bytes")]
+    sizes += [f"{one[key] / 1e6:.0f}" for key in ("bundle_bytes", "key_bytes")]
+    return _table(head, [[f"{one[key]:.0f}" for key in ("compile_cpu_seconds", "compile_seconds")] + sizes])
+
+
+def limited_table() -> str:
+    """What a network that was compiled whole takes under limits in bytes, on two threads and on one."""
+    head = ["limit, GB", "GB of constants", "s, two threads", "s, one thread", "processor s", "bits, least"]
+    rows: dict[int, list[Record]] = {}
+    for one in records("constants-limited"):
+        rows.setdefault(one["limit_bytes"], []).append(one)
+    return _table(
+        [*head, "peak of the process, GB"],
+        [
+            [
+                f"{limit / 1e9:.0f}",
+                f"{found[0]['constant_bytes'] / 1e9:.1f}",
+                *(f"{one['eval_seconds']['median']:.1f}" for one in found),
+                f"{found[1]['answer_cpu_seconds']:.1f}",
+                f"{min(one['precision_bits'] for one in found):.1f}",
+                f"{max(one['process_peak_bytes'] for one in found) / 1e9:.1f}",
+            ]
+            for limit, found in rows.items()
+        ],
+    )
+
+
 def planning_table() -> str:
     """What it takes to plan networks of growing size, and what the plans take."""
     head = ["network", "million entries", "s to plan", "peak MB", "N", "levels", "rotations", "products"]
@@ -309,6 +340,8 @@ def _cpu(one: Record) -> float:
 
 TABLES = {
     "constants": (BENCHMARKS, constants_table),
+    "compiled": (BENCHMARKS, compiled_table),
+    "limited": (BENCHMARKS, limited_table),
     "fairness": (ROOT / "docs" / "service.md", fairness_table),
     "soak": (ROOT / "docs" / "service.md", soak_table),
     "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),
