@@ -14,7 +14,7 @@ Progression = tuple[int, int]  # step, length
 Shape = tuple[Progression, ...]  # babies or giants as a sum of progressions
 
 FREQUENT_STEPS = 8
-MANY_SHIFTS = 512
+MANY_SHIFTS = 1024
 """Of more, few baby sets are compared: sizes an eighth apart, about the one that costs least."""
 _SHAPES_A_SIZE = 8
 _BABIES_A_GIANT = 16
