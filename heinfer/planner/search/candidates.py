@@ -21,6 +21,10 @@ OUTPUT_ZEROS = 2
 whatever the scores look like. One would leave something to chance where scores are few."""
 
 
+_MOST_APART = 8
+"""Times the ciphertexts of a tensor, at most, that it may take for the sake of sums over gaps."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """A layout a tensor may have.
@@ -192,7 +196,7 @@ def _plane_candidates(
         yield Candidate(plain, (), grid, base + note, phases)
         if left:
             yield Candidate(plain, left, grid, f"{base}{note}, summed over gaps", phases)
-        if used > 1:
+        if 1 < used <= _MOST_APART:
             apart = plane_pack(shape, grid, slots, phases=phases, gaps=1)
             label = f"{_name(shape)} in {grid.height}x{grid.width} blocks{_in_several(apart)}, summed over gaps"
             yield Candidate(apart, grid.gap_steps, grid, label, phases)
