@@ -50,11 +50,15 @@ def _layer(rng: np.random.Generator, shape: tuple[int, ...], *, last: bool) -> O
     return convolution(rng, shape[0], c_out, kernel, stride, padding)
 
 
-def times_the_least(rng: np.random.Generator, side: int, room: int) -> float:
-    """The price of the plan that the search finds for a random chain, as a multiple of the least."""
+def times_the_least(rng: np.random.Generator, side: int, room: list[int]) -> float:
+    """The price of the plan that the search finds for a random chain, as a multiple of the least.
+
+    Args:
+        side: of the largest planes.
+        room: how many of them a ciphertext may hold.
+    """
     network = small_chain(rng, side)
-    slots = int(rng.choice([1, 2, 4][:room])) * max(16, slots_for(network) // 2)
-    slots = max(slots, slots_for(network))
+    slots = int(rng.choice(room)) * slots_for(network)
     parameters = tiny_parameters(2 * slots, (28,) + (26,) * len(network.nodes))
     requirements = Requirements(
         objective=Objective.KEY_SWITCHES if rng.random() < 0.3 else Objective.TIME,
@@ -70,23 +74,31 @@ def times_the_least(rng: np.random.Generator, side: int, room: int) -> float:
     return price / least_price(network, parameters, requirements, most=price * (1 + 1e-9))
 
 
-def distances(count: int, *, side: int, room: int, seed: int) -> Array:
+def distances(count: int, *, side: int, room: list[int], seed: int) -> Array:
     rng = np.random.default_rng(seed)
     found = np.array([times_the_least(rng, side, room) for _ in range(count)])
     assert found.min() > 1 - 1e-9  # the plan of the search is one of them all
     return found
 
 
+def test_a_dearer_plan_of_more_levels_does_not_replace_one_of_fewer() -> None:
+    """A convolution and a dense layer are cheapest multiplied out, and can be kept apart."""
+    rng = np.random.default_rng(0)
+    network = fold(chain((3, 7, 6), convolution(rng, 3, 1, 1), Flatten(), dense(rng, 42, 4)))
+    requirements = Requirements(backend="native", key_price=MILLISECONDS_A_KEY * 256 / SIZE)
+    one, two = (plan_network(network, tiny_parameters(512, bits), requirements) for bits in ((28, 26), (28, 26, 26)))
+    assert (one.input_level, two.input_level) == (1, 1)
+    assert price_of(two, requirements) == pytest.approx(price_of(one, requirements))
+
+
 def test_the_search_finds_the_cheapest_plan_of_nearly_every_small_chain() -> None:
-    found = distances(40, side=5, room=2, seed=0)
-    print(sorted(found)[-10:], (found < 1 + 1e-9).mean())
+    found = distances(20, side=5, room=[1, 2], seed=0)
     assert found.max() < 1.04
     assert (found < 1 + 1e-9).mean() >= 0.9
 
 
 @pytest.mark.slow
-def test_the_search_finds_the_cheapest_plan_of_most_chains() -> None:
-    found = distances(300, side=8, room=3, seed=1)
-    print(sorted(found)[-20:], (found < 1 + 1e-9).mean())
+def test_the_search_finds_plans_within_four_hundredths_of_the_cheapest_of_many_chains() -> None:
+    found = distances(200, side=8, room=[1, 2, 4], seed=1)
     assert found.max() < 1.04
-    assert (found < 1 + 1e-9).mean() >= 0.85
+    assert (found < 1 + 1e-9).mean() >= 0.9

@@ -62,7 +62,7 @@ def least_price(network: Network, parameters: Parameters, requirements: Requirem
 class _Everything:
     """All plans for one number of levels."""
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         merging: Merging,
         kernels: Kernels,
@@ -71,17 +71,12 @@ class _Everything:
         requirements: Requirements,
         most: float,
     ) -> None:
-        self.merging, self.kernels, self.slots, self.levels, self.most = (
-            merging,
-            kernels,
-            parameters.slots,
-            levels,
-            most,
-        )
+        self.merging, self.kernels, self.slots = merging, kernels, parameters.slots
+        self.levels, self.most = levels, most
         self.prices: Prices = prices(requirements, parameters, levels)
 
     def least(self, network: Network) -> float:
-        overflows = max(prod(shape) for shape in (network.input_shape, *network.shapes)) > self.slots
+        overflows = max(prod(shape) for shape in network.shapes) > self.slots
         at: dict[int, list[_Way]] = {self.levels: []}
         for number, stage in enumerate(self.merging.stages):
             after: defaultdict[int, list[_Way]] = defaultdict(list)

@@ -35,7 +35,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 Array = NDArray[np.float64]
 
 
-def convolution(  # noqa: PLR0913
+def convolution(
     rng: np.random.Generator,
     c_in: int,
     c_out: int,
