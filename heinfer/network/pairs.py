@@ -130,7 +130,7 @@ class Pairs:
         return int((self.reads * after.readers).sum())
 
     def most_then(self, after: Pairs) -> int:
-        """A bound on the pairs of both relations one after the other: the ways, and all that is read by all that reads."""
+        """A bound on the pairs of both relations one after the other: the ways, and all that is read by all readers."""
         reached = int(np.count_nonzero(after.reads) * np.count_nonzero(self.readers))
         return min(self.ways(after), reached)
 
