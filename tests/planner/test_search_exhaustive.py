@@ -101,4 +101,4 @@ def test_the_search_finds_the_cheapest_plan_of_nearly_every_small_chain() -> Non
 def test_the_search_finds_plans_within_four_hundredths_of_the_cheapest_of_many_chains() -> None:
     found = distances(200, side=8, room=[1, 2, 4], seed=1)
     assert found.max() < 1.04
-    assert (found < 1 + 1e-9).mean() >= 0.9
+    assert (found < 1 + 1e-9).mean() >= 0.94
