@@ -14,7 +14,7 @@ from heinfer.errors import ShapeError
 from heinfer.network.join import Index
 from heinfer.network.pairs import Pairs, Vector
 from heinfer.network.stencil import Planes, Stencil
-from heinfer.network.stencil_algebra import product, united
+from heinfer.network.stencil_algebra import product, product_size, united
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,6 +161,10 @@ class LinearMap:
         bias = after._linear(self.bias[None])[0] + after.bias
         products = (product(first, second) for second in after.stencils for first in self.stencils)
         return LinearMap(self.in_shape, after.out_shape, united(products, self.inputs), bias)
+
+    def size_then(self, after: LinearMap) -> int:
+        """How many entries that map has, before it is made; a bound where counting them takes long."""
+        return product_size(self.stencils, after.stencils)
 
     def plus(self, other: LinearMap) -> LinearMap:
         """x -> this map of x + the other map of x; structure is the union of structures."""

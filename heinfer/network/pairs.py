@@ -125,6 +125,15 @@ class Pairs:
         product: Matrix = after.matrix(np.ones(after.size)) @ self.matrix(np.ones(self.size))  # positive: none cancels
         return Pairs.of_keys(after.outputs, self.inputs, _keys_of(product, self.inputs))
 
+    def ways(self, after: Pairs) -> int:
+        """How many ways there are through a place in the middle, from an input of this relation to an output of it."""
+        return int((self.reads * after.readers).sum())
+
+    def most_then(self, after: Pairs) -> int:
+        """A bound on the pairs of both relations one after the other: the ways, and all that is read by all readers."""
+        reached = int(np.count_nonzero(after.reads) * np.count_nonzero(self.readers))
+        return min(self.ways(after), reached)
+
     def chains(self, after: Pairs) -> tuple[Index, Index]:
         """Every way through a place in the middle: the pair of ``after`` and that of this relation before it."""
         return expand(self.first[after.into], self.first[after.into + 1])

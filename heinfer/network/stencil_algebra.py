@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.network.join import Index
+from heinfer.network.join import Index, distinct
 from heinfer.network.pairs import Axis, Matrix, Pairs, Vector
 from heinfer.network.stencil import Stencil, require_room
+
+Relations = tuple[Pairs, Pairs, Pairs]
+
+_MOST_WAYS = 10_000_000
+"""Through the middle of a product that are looked at one by one when its entries are counted."""
 
 # Products
 
@@ -34,6 +41,61 @@ def product(first: Stencil, after: Stencil) -> Stencil:
     return Stencil(channels, y, x, weights, start)
 
 
+def product_size(firsts: Sequence[Stencil], afters: Sequence[Stencil]) -> int:
+    """How many entries the product of two sums of stencils has: counted along each axis, none is written out.
+
+    It is more than that where too many ways lead through a middle without structure, or where products that are added
+    up are between planes of different shapes.
+    """
+    alike: defaultdict[object, list[Relations]] = defaultdict(list)
+    bound = 0
+    for after in afters:
+        for first in firsts:
+            relations = _composed(first, after)
+            if isinstance(relations, int):
+                bound += relations
+            else:
+                alike[first.first, *((pairs.outputs, pairs.inputs) for pairs in relations)].append(relations)
+    return bound + sum(map(_united_size, alike.values()))
+
+
+def _composed(first: Stencil, after: Stencil) -> Relations | int:
+    """The relations of a product; a bound on its entries where too many ways lead through its middle."""
+    first = replace(first, first=0)
+    met = _meeting_in_structure(first, after)
+    if met is None:
+        ways = int((first.reads[after.first : after.first + after.inputs] * after.readers).sum())
+        most = max(ways, first.size, after.size)
+        if most > _MOST_WAYS:
+            return most
+        met = first.explicit(first.inputs), after.explicit(first.outputs)
+    one, two = met
+    y, x = one.y.pairs.then(two.y.pairs), one.x.pairs.then(two.x.pairs)
+    if one.channels.ways(two.channels) > _MOST_WAYS:
+        return one.channels.most_then(two.channels) * y.size * x.size
+    return one.channels.then(two.channels), y, x
+
+
+def _united_size(products: list[Relations]) -> int:
+    """How many entries there are in any of some products between the same planes.
+
+    Pairs of an axis that the same products have are one kind; entries are counted kind by kind.
+    """
+    if len(products) == 1:
+        return prod(pairs.size for pairs in products[0])
+    kinds = [_kinds([relations[axis] for relations in products]) for axis in range(3)]
+    (c, of_c), (y, of_y), (x, of_x) = kinds
+    present = (c[:, None, None, :] & y[:, None, :] & x).any(axis=-1)
+    return int((present * (of_c[:, None, None] * of_y[:, None] * of_x)).sum())
+
+
+def _kinds(relations: list[Pairs]) -> tuple[NDArray[np.bool_], Index]:
+    """Which relations have the pairs of every kind (kinds, relations), and how many pairs these are."""
+    keys = distinct(np.concatenate([pairs.keys for pairs in relations]))
+    has = np.stack([np.isin(keys, pairs.keys, assume_unique=True) for pairs in relations], axis=1)
+    return np.unique(has, axis=0, return_counts=True)
+
+
 def _product(first: Stencil, after: Stencil, channels: Pairs, tap: tuple[int, int], then: tuple[int, int]) -> Vector:
     """The product of a tap of either, at pairs of channels."""
     one: Vector = first.weights[tap]
@@ -55,13 +117,18 @@ def _product(first: Stencil, after: Stencil, channels: Pairs, tap: tuple[int, in
 
 def _meeting(first: Stencil, after: Stencil) -> tuple[Stencil, Stencil]:
     """Two stencils as they are where the planes of the one are those of the other; without structure if need be."""
+    return _meeting_in_structure(first, after) or (first.explicit(first.inputs), after.explicit(first.outputs))
+
+
+def _meeting_in_structure(first: Stencil, after: Stencil) -> tuple[Stencil, Stencil] | None:
+    """The same; None where it takes entries that are written out."""
     viewed = after.with_input_planes(first.out_planes)
     if viewed:
         return first, viewed
     made = None if after.first else first.with_output_planes(after.in_planes)
     if made:
         return made, after
-    return first.explicit(first.inputs), after.explicit(first.outputs)
+    return None
 
 
 # Sums

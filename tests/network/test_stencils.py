@@ -134,6 +134,18 @@ def test_a_product_is_the_product_of_what_is_written_out(data: st.DataObject) ->
         assert_equal(one.then(other), made)
     np.testing.assert_array_equal(structure(made), (structure(after) @ structure(first) > 0).astype(int))
     np.testing.assert_allclose(dense_matrix(made), dense_matrix(after) @ dense_matrix(first), **close)
+    assert first.size_then(after) == written_out(first).size_then(after) == made.size
+
+
+def test_a_product_is_bounded_where_counting_its_entries_takes_long() -> None:
+    """By all that is reached, and without structure by the ways through the middle."""
+    rng = np.random.default_rng(0)
+    one, other = (Dense(rng.normal(size=(300, 300)), np.zeros(300)).linear_map((300,)) for _ in range(2))
+    assert one.size_then(other) == 300 * 300
+    mixed = Convolution(rng.normal(size=(64, 64, 1, 1)), np.zeros(64)).linear_map((64, 8, 8))
+    keys = rng.choice(4096 * 4096, 200_000, replace=False)
+    tangled = LinearMap.from_entries((4096,), (4096,), *np.divmod(keys, 4096), np.ones(keys.size))
+    assert 4096 * 4096 >= mixed.size_then(tangled) == 64 * tangled.size
 
 
 @quick
@@ -159,6 +171,7 @@ def test_a_sum_is_the_sum_of_what_is_written_out(data: st.DataObject) -> None:
     np.testing.assert_array_equal(structure(total), (sum(structure(linear) for linear in found) > 0).astype(int))
     after = random_convolution(data.draw, rng, total.out_shape).linear_map(total.out_shape)
     assert_equal(total.then(after), other.then(written_out(after)))
+    assert total.then(after).size <= total.size_then(after) <= sum(one.size_then(after) for one in found)
 
 
 @quick
@@ -174,6 +187,7 @@ def test_maps_side_by_side_are_those_written_out(data: st.DataObject) -> None:
     assert_equal(both, plain)
     after = Dense(np.ones((2, outputs)), np.zeros(2)).linear_map((outputs,))
     assert_equal(both.then(after), plain.then(after))
+    assert both.size_then(after) == both.then(after).size
     assert_equal(both.plus(plain), plain.plus(both))
 
 

@@ -22,8 +22,8 @@ from heinfer.errors import PlanError
 from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import Add, Concat
-from heinfer.network.operators import AveragePool, Square
-from heinfer.planner.search.merging import Merging, map_of, merged, product_entries
+from heinfer.network.operators import AveragePool, Flatten, Square
+from heinfer.planner.search.merging import Merging, map_of, merged
 from heinfer.planner.search.search import plan_network
 
 RNG = np.random.default_rng(0)
@@ -49,9 +49,31 @@ def test_every_division_of_a_run_is_tried_most_levels_first() -> None:
 
 def test_a_product_that_grows_too_much_is_not_tried() -> None:
     network = chain((64,), dense(RNG, 64, 1), dense(RNG, 1, 64))
-    first, second = fold(network).nodes
-    assert product_entries(map_of(first), map_of(second)) == 64 * 64
+    first, second = map(map_of, fold(network).nodes)
+    assert first.size_then(second) == 64 * 64
     assert names(network) == [["dense0", "dense1"]]
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(
+            chain((8, 16, 16), convolution(RNG, 8, 32, 5, 2, 2), convolution(RNG, 32, 8, 3, 1, 1)), id="convolutions"
+        ),
+        pytest.param(
+            chain((2, 8, 8), convolution(RNG, 2, 32, 3, 1, 1), POOL, Flatten(), dense(RNG, 512, 100)), id="pooled"
+        ),
+        pytest.param(chain((64,), dense(RNG, 64, 128), dense(RNG, 128, 64)), id="dense"),
+    ],
+)
+def test_a_product_of_few_entries_is_tried_however_many_ways_lead_to_them(network: Network) -> None:
+    nodes = fold(network).nodes
+    *first, last = map(map_of, nodes)
+    before = first[0].then(first[1]) if len(first) > 1 else first[0]
+    ways = int((before.reads * last.readers).sum())
+    assert ways > 16 * (before.size + last.size)
+    assert ways > 5 * before.size_then(last)
+    assert ["+".join(node.name for node in nodes)] in names(network)
 
 
 @settings(max_examples=20, deadline=None)
@@ -63,7 +85,7 @@ def test_a_merged_pair_is_the_pair(network: Network) -> None:
             both = merged(first, second)
             x = np.random.default_rng(0).normal(size=(2, *map_of(first).in_shape))
             np.testing.assert_allclose(both.operator(x), second.operator(first.operator(x)), atol=1e-9)
-            assert map_of(both).size <= product_entries(map_of(first), map_of(second))
+            assert map_of(both).size == map_of(first).size_then(map_of(second))
             assert both.name == f"{first.name}+{second.name}"
 
 

@@ -160,7 +160,9 @@ POOL = AveragePool((2, 2), (2, 2))
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1)], (4, 4, 9), id="one convolution"),
         pytest.param((1, 16, 16), [conv(1, 4, 5, 2, 2)], (6, 6, 4), id="one strided convolution"),
         pytest.param((1, 8, 8), [conv(1, 4, 5), act(4), conv(4, 1, 3)], (20, 21, 13), id="without padding"),
+        pytest.param((1, 16, 16), [conv(1, 16, 5, 2, 2), conv(16, 8, 3, 1, 1)], (8, 8, 16), id="narrow between"),
         pytest.param((64,), [fc(64, 10)], (14, 14, 16), id="one dense layer"),
+        pytest.param((128,), [fc(128, 100), fc(100, 64)], (26, 26, 128), id="two dense layers"),
         pytest.param((2, 8, 8), [conv(2, 8, 3, 1, 1), act(8), conv(8, 2, 1)], (11, 12, 16), id="1 x 1 after 3 x 3"),
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1), act(4), Flatten(), fc(256, 10)], (18, 19, 25), id="then dense"),
         pytest.param((1, 8, 8), [conv(1, 4, 3, 1, 1), act(4), POOL, Flatten(), fc(64, 10)], (18, 19, 25), id="pool"),
@@ -176,6 +178,21 @@ def test_how_many_operations_a_small_network_takes(
     shape: tuple[int, ...], operators: list[Operator], counts: tuple[int, int, int]
 ) -> None:
     assert counted(shape, *operators) == counts
+
+
+def test_a_wide_tensor_before_a_pool_is_never_made() -> None:
+    """The convolution to it, the pool and the dense layer are one map of fewer entries than the convolution has."""
+    network = chain(
+        (3, 32, 32),
+        conv(3, 4, 3, 1, 1),
+        act(4),
+        conv(4, 32, 5, 1, 2),
+        AveragePool((8, 8), (8, 8)),
+        Flatten(),
+        fc(512, 10),
+    )
+    counts = count_circuit(assert_runs(network, plan_network(fold(network))))
+    assert (counts.rotations, counts.key_switches, counts.hma) == (24, 25, 52)
 
 
 @cache

@@ -36,12 +36,20 @@ Array = NDArray[np.float64]
 
 
 def convolution(
-    rng: np.random.Generator, c_in: int, c_out: int, kernel: int, stride: int = 1, padding: int = 0, groups: int = 1
+    rng: np.random.Generator,
+    c_in: int,
+    c_out: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int = 0,
+    groups: int = 1,
+    dilation: int = 1,
 ) -> Convolution:
     """A square convolution with random weights of a size that keeps values near one."""
     fan_in = c_in // groups * kernel * kernel
     weight = rng.normal(size=(c_out, c_in // groups, kernel, kernel)) / np.sqrt(fan_in)
-    return Convolution(weight, rng.normal(size=c_out), (stride, stride), (padding, padding), groups=groups)
+    bias = rng.normal(size=c_out)
+    return Convolution(weight, bias, (stride, stride), (padding, padding), (dilation, dilation), groups)
 
 
 def polynomial(rng: np.random.Generator, channels: int) -> Polynomial:
@@ -62,23 +70,27 @@ def chain(input_shape: tuple[int, ...], *operators: Operator) -> Network:
     return Network(input_shape, tuple(nodes))
 
 
-def _drawn_convolution(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> list[Operator]:
-    c_out = draw(st.integers(1, 5))
+def _drawn_convolution(
+    draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...], widest: int
+) -> list[Operator]:
+    c_in, c_out = shape[0], draw(st.integers(1, widest))
     kernel, stride, padding = draw(st.integers(1, 4)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    dilation = draw(st.sampled_from([1, 1, 2]))
     if draw(st.booleans()):  # the two halves of an FFConv
         rank = draw(st.integers(1, 2))
         return [
-            convolution(rng, shape[0], rank, kernel, stride, padding),
+            convolution(rng, c_in, rank, kernel, stride, padding, dilation=dilation),
             convolution(rng, rank, c_out, 1),
         ]
-    groups = shape[0] if draw(st.booleans()) else 1
-    return [convolution(rng, shape[0], c_out * groups if groups > 1 else c_out, kernel, stride, padding, groups)]
+    groups = draw(st.sampled_from([g for g in range(1, c_in + 1) if c_in % g == 0]))
+    c_out = groups * max(1, c_out // groups)
+    return [convolution(rng, c_in, c_out, kernel, stride, padding, groups, dilation)]
 
 
-def _drawn(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> list[Operator]:
+def _drawn(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...], widest: int = 5) -> list[Operator]:
     match draw(st.sampled_from(["convolution", "convolution", "activation", "activation", "norm", "pool", "square"])):
         case "convolution":
-            return _drawn_convolution(draw, rng, shape)
+            return _drawn_convolution(draw, rng, shape, widest)
         case "activation":
             return [polynomial(rng, draw(st.sampled_from([1, shape[0]])))]
         case "norm":
@@ -91,14 +103,14 @@ def _drawn(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) ->
 
 
 @st.composite
-def networks(draw: st.DrawFn, *, most: int = 5, side: int = 10) -> Network:
+def networks(draw: st.DrawFn, *, most: int = 5, side: int = 10, widest: int = 5, least: int = 4) -> Network:
     """Convolutions, FFConv pairs, activations, batch norms and pools in any order, often ending flat."""
     rng = np.random.default_rng(draw(SEEDS))
-    input_shape = (draw(st.integers(1, 3)), draw(st.integers(4, side)), draw(st.integers(4, side)))
+    input_shape = (draw(st.integers(1, 3)), draw(st.integers(least, side)), draw(st.integers(least, side)))
     operators: list[Operator] = []
     shape: tuple[int, ...] = input_shape
     for _ in range(draw(st.integers(1, most))):
-        tried = _drawn(draw, rng, shape)
+        tried = _drawn(draw, rng, shape, widest)
         try:
             shape = chain(shape, *tried).output_shape
         except ShapeError:  # a kernel larger than what is left
@@ -118,8 +130,10 @@ def branching(input_shape: tuple[int, ...], *nodes: tuple[Operator | Joint, *tup
 class _Growing:
     """A network under construction; every method returns a position, that of its argument where nothing fits."""
 
-    def __init__(self, draw: st.DrawFn, rng: np.random.Generator, input_shape: tuple[int, ...]) -> None:
-        self.draw, self.rng = draw, rng
+    def __init__(
+        self, draw: st.DrawFn, rng: np.random.Generator, input_shape: tuple[int, ...], widest: int = 5
+    ) -> None:
+        self.draw, self.rng, self.widest = draw, rng, widest
         self.nodes: list[tuple[Operator | Joint, *tuple[int, ...]]] = []
         self.shapes = {INPUT: input_shape}
 
@@ -131,7 +145,7 @@ class _Growing:
 
     def after(self, x: int) -> int:
         """Any operator of one tensor, or several."""
-        for operator in _drawn(self.draw, self.rng, self.shapes[x]):
+        for operator in _drawn(self.draw, self.rng, self.shapes[x], self.widest):
             try:
                 x = self.put(operator, x)
             except ShapeError:  # a kernel larger than what is left
@@ -156,10 +170,11 @@ class _Growing:
 
 
 @st.composite
-def branching_networks(draw: st.DrawFn, *, blocks: int = 2, side: int = 6) -> Network:
+def branching_networks(draw: st.DrawFn, *, blocks: int = 2, side: int = 6, widest: int = 5, least: int = 4) -> Network:
     """Residual and other blocks with operators around them; the end may join what was left open on the way."""
     rng = np.random.default_rng(draw(SEEDS))
-    growing = _Growing(draw, rng, (draw(st.integers(1, 2)), draw(st.integers(4, side)), draw(st.integers(4, side))))
+    input_shape = (draw(st.integers(1, 2)), draw(st.integers(least, side)), draw(st.integers(least, side)))
+    growing = _Growing(draw, rng, input_shape, widest)
     kept = [growing.after(INPUT)]
     for _ in range(draw(st.integers(1, blocks))):
         kept.append(growing.block(kept[-1]))

@@ -163,7 +163,8 @@ class _Search:
                         key = tuple(sorted((left | {stage.makes: end}).items()))
                         after[key] += self._through(partition, states, dict(levels), end, done)
             at = {levels: beam(states, expected(self._outlook(dict(levels)))) for levels, states in after.items()}
-        complete = (s for s in at.get(((self.merging.stages[-1].makes, 0),), []) if not s.layouts[0].has_free_slots)
+        ends = at.get(((self.merging.stages[-1].makes, 0),), [])
+        complete = (s for s in ends if s.price < self.to_beat and not s.layouts[0].has_free_slots)
         return min(complete, key=lambda s: s.price, default=None)
 
     def _ends(self, stage: Stage, partition: Partition, levels: dict[int, int]) -> Iterator[int]:
