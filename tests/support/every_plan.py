@@ -110,8 +110,9 @@ class _Everything:
         last = level == 1
         for target in target_candidates(part.maps, [way.place], self.slots, last):
             kernel = self.kernels(part.map, source, target)
-            for diagonals in (*kernel.sets, *kernel.more_sets):
-                for plan in kernel.plans(diagonals, last=last, hoists=operations.hoists):
+            ratio = kernel.ratio(operations, level)
+            for diagonals in (*kernel.sets, *kernel.more_sets(ratio)):
+                for plan in kernel.plans(diagonals, last=last, hoists=operations.hoists, ratio=ratio):
                     price = plan.price(operations, level) + self.prices.key * len(plan.keys - way.keys)
                     if way.price + price <= self.most:
                         place = Candidate(plan.target, (), target.grid, "", target.phases)
