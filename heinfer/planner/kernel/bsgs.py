@@ -92,6 +92,8 @@ Split = dict[int, tuple[int, int]]  # shift -> (baby, giant)
 
 _GIANT_STEPS = 4
 _SHAPES_COMPARED = 4
+_IN_VAIN = 24
+"""Of many shifts, after so many baby sets that are no better no further one is tried."""
 
 
 def covers(shifts: Iterable[int], modulus: int, ratio: float = 1.0) -> list[Cover]:
@@ -159,16 +161,20 @@ def _some_covers(shifts: tuple[int, ...], modulus: int, ratio: float) -> tuple[C
     """Covers of many shifts, each by baby sets that beat those before it, as far as no other is better in both."""
     wanted = np.array(shifts)
     found: list[Cover] = []
-    best = math.inf
+    best, in_vain = math.inf, 0
     for candidate in cheapest_shapes(wanted, modulus, ratio):
         most = int(min(wanted.size, (best - candidate.size) / ratio))
         if candidate.least_giants(wanted.size) > most:
             continue
         split = _cover_greedily(wanted, candidate.babies(modulus), modulus, most)
+        in_vain += 1
         if split is not None:
+            in_vain = 0
             cover = _with_trees(candidate.shape, split, modulus)
             best = min(best, len(cover.babies.nodes) + ratio * len(cover.giants.nodes))
             found.append(cover)
+        if in_vain == _IN_VAIN:
+            break
     found.sort(key=lambda c: (c.babies.rotations, c.giants.rotations))
     fewest = itertools.accumulate((c.giants.rotations for c in found), min, initial=wanted.size)
     return tuple(cover for cover, fewer in zip(found, fewest, strict=False) if cover.giants.rotations < fewer)

@@ -188,7 +188,7 @@ def regular_sets(problem: DiagonalProblem, sets: list[DiagonalSet], ratio: float
         {c for shifts in known for c in covers(shifts, problem.modulus, ratio)},
         key=lambda c: (c.rotations, c.babies.nodes),
     )
-    count = _SUGGESTIONS if len(suggested[0].split) <= MANY_SHIFTS else _SUGGESTIONS // 2
+    count = _SUGGESTIONS if len(suggested[0].split) <= MANY_SHIFTS else _SUGGESTIONS // 3
     babies = dict.fromkeys(cover.babies.nodes for cover in suggested[:count])
     found = {chosen.shifts: chosen for chosen in (problem.choose(nodes) for nodes in babies)}
     return sorted((s for shifts, s in found.items() if shifts not in known), key=len)
