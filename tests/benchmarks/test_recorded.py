@@ -5,7 +5,8 @@ from functools import cache
 from hashlib import sha256
 
 import pytest
-from recorded import RESULTS, ROOT, TABLES, filled, records
+from record_tables import RESULTS, ROOT, records
+from recorded import TABLES, filled
 from typer.main import get_command
 
 from benchmarks.__main__ import app

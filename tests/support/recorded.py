@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results"
-
-Record = Mapping[str, Any]
-
-BENCHMARKS = ROOT / "docs" / "benchmarks.md"
-
-
-def records(name: str) -> Sequence[Record]:
-    found: list[Record] = json.loads((RESULTS / f"{name}.json").read_text())
-    return found
+from record_tables import BENCHMARKS, ROOT, Record, records, table
+from recorded_plans import objectives_table, planning_table, policies_table, published_table
 
 
 def range_table() -> str:
@@ -36,7 +23,7 @@ def range_table() -> str:
         "test_out_of_range": "out of range",
         "test_wrong_unmarked": "wrong, unmarked",
     }
-    return _table(
+    return table(
         list(columns.values()),
         [
             [f"{one[key]:,}" if isinstance(one[key], int) else f"{one[key]}" for key in columns]
@@ -65,14 +52,14 @@ def survive_table() -> str:
             ", ".join(f"`{code}` {count:,}" for code, count in one["typed_errors"].items()),
         ),
     ]
-    return _table(["", ""], rows)
+    return table(["", ""], rows)
 
 
 def fairness_table() -> str:
     """What a tenant waits for an answer beside another, and as many times what it waits alone."""
     alone, one, many = (record["answered_seconds"] for record in records("fairness"))
     others = ("asks for nothing", "uses one set of keys", "uses 24 sets in rotation: nearly each request loads keys")
-    return _table(
+    return table(
         ["the other", "p50, ms", "p95, ms", "p50, times that alone"],
         [
             [other, f"{1e3 * took['p50']:.0f}", f"{1e3 * took['p95']:.0f}", f"{took['p50'] / alone['p50']:.1f}"]
@@ -85,7 +72,7 @@ def soak_table() -> str:
     """Every kind of fault, and how soon the service answered after it."""
     (one,) = records("soak")
     slowest, not_over = one["slowest_recovery_seconds"], one["faults_not_recovered"]
-    return _table(
+    return table(
         ["fault", "times", "not got over", "slowest until the next answer, s"],
         [
             [f"`{name}`", str(times), str(not_over.get(name, 0)), f"{slowest[name]:.1f}"]
@@ -118,53 +105,7 @@ def soak_counts_table() -> str:
         ),
         ("MB of all processes, most", f"{one['total_mb_most']:.0f}"),
     ]
-    return _table(["", ""], rows)
-
-
-def policies_table() -> str:
-    """Every network under every policy; of plans that are searched, those for the least time."""
-    head = ["network", "policy", "N", "levels", "rotations", "key switches", "HMA", "predicted s", "sampled"]
-    rows, last = [], ""
-    for one in records("policies"):
-        if one["objective"] != "key switches":
-            name = f"`{one['network']}`" if one["network"] != last else ""
-            rows.append([name, one["policy"], *(_planned(one) if "failure" not in one else _failed(one))])
-            last = one["network"]
-    return _table(head, rows)
-
-
-def _planned(one: Record) -> list[str]:
-    counts = [f"{one[key]:,}" for key in ("rotations", "key_switches", "hma")]
-    return [str(one["ring_degree"]), str(one["levels"]), *counts, _seconds(one), _sampled(one)]
-
-
-def _failed(one: Record) -> list[str]:
-    why = "only chains" if "takes chains" in one["failure"] else one["failure"]
-    return [*[""] * 6, f"no plan: {why}"]
-
-
-def _sampled(one: Record) -> str:
-    """Its steps; the masks of one are sampled with it."""
-    steps = [step for step in one["sampled"].split(", ") if ": mask " not in step]
-    return re.sub(r"(\S+) (\d+) of (\d+)", lambda m: f"{m[1]}: {int(m[2]):,} of {int(m[3]):,}", ", ".join(steps))
-
-
-def _seconds(one: Record) -> str:
-    """Predicted, to three figures."""
-    seconds = one["predicted_milliseconds"] / 1000
-    return f"{seconds:,.0f}" if seconds >= 100 else f"{seconds:.3g}"
-
-
-def objectives_table() -> str:
-    """The search for the least time, and for the fewest key switches."""
-    head = ["network", "N, least time", "key switches", "predicted s", "peak GB"]
-    head += ["N, least key switches", "key switches", "predicted s", "peak GB"]
-    found = [one for one in records("policies") if one["policy"] == "heinfer"]
-    rows: dict[str, list[str]] = {one["network"]: [f"`{one['network']}`"] for one in found}
-    for one in found:
-        peak = f"{one['planning_peak_mb'] / 1000:.1f}"
-        rows[one["network"]] += [str(one["ring_degree"]), str(one["key_switches"]), _seconds(one), peak]
-    return _table(head, list(rows.values()))
+    return table(["", ""], rows)
 
 
 def _curve(name: str) -> list[Record]:
@@ -179,7 +120,7 @@ def batches_table() -> str:
     """Batches, and what they gain."""
     head = ["batch", "rotations", "HMA", "in SEAL rotations", "times one at a time", "kB up an image", "MB of keys"]
     single = _curve("batch")[0]["predicted_milliseconds"]
-    return _table(
+    return table(
         head,
         [
             [
@@ -197,7 +138,7 @@ def batches_table() -> str:
 def keys_table() -> str:
     """Limits on the keys, and the time that they cost."""
     fastest = _curve("key limit")[0]["predicted_milliseconds"]
-    return _table(
+    return table(
         ["limit on keys", "keys", "MB, sent once", "rotations", "in SEAL rotations", "time to the fastest"],
         [
             [
@@ -216,7 +157,7 @@ def keys_table() -> str:
 def upload_table() -> str:
     """The shipped limit on the upload, and none."""
     shipped = _curve("upload limit")[0]["predicted_milliseconds"]
-    return _table(
+    return table(
         ["limit on the upload", "kB up an image", "rotations", "in SEAL rotations", "time to the shipped"],
         [
             [
@@ -234,7 +175,7 @@ def upload_table() -> str:
 def ranks_table() -> str:
     """Ranks of the second convolution, and none."""
     shipped = next(one for one in _curve("rank") if one["rank"] == 4)["predicted_milliseconds"]
-    return _table(
+    return table(
         ["rank", "levels", "rotations", "HMA", "in SEAL rotations", "time to the shipped", "accuracy"],
         [
             [
@@ -252,7 +193,7 @@ def prediction_table() -> str:
     """Measured and predicted processor time of every model, to the figures that the picture has."""
     ratios = "calibrated_over_measured", "shipped_over_measured", "shipped_over_measured_in_rotations"
     head = ["network", "N", "measured s", "predicted s", "predicted / measured", "by the shipped table"]
-    return _table(
+    return table(
         [*head, "the same, counted in rotations"],
         [
             [
@@ -280,7 +221,7 @@ def constants_table() -> str:
             sizes = [f"{one['constant_bytes'] / 1e6:,.0f}", f"{seconds:.3g}", f"{_cpu(slots):.3g}" if slots else ""]
             ratios = [f"{seconds / whole:.2f}", f"{1 / one['native_over_predicted']:.2f}"]
             rows.append([f"`{network}`" if share == 1 else "", limit, *sizes, *ratios])
-    return _table(head, rows)
+    return table(head, rows)
 
 
 def compiled_table() -> str:
@@ -289,7 +230,7 @@ def compiled_table() -> str:
     one = records("constants-limited")[0]
     sizes = [f"{one[key] / 1e9:.2f}" for key in ("compile_peak_bytes", "predicted_peak_bytes")]
     sizes += [f"{one[key] / 1e6:.0f}" for key in ("bundle_bytes", "key_bytes")]
-    return _table(head, [[f"{one[key]:.0f}" for key in ("compile_cpu_seconds", "compile_seconds")] + sizes])
+    return table(head, [[f"{one[key]:.0f}" for key in ("compile_cpu_seconds", "compile_seconds")] + sizes])
 
 
 def limited_table() -> str:
@@ -298,7 +239,7 @@ def limited_table() -> str:
     rows: dict[int, list[Record]] = {}
     for one in records("constants-limited"):
         rows.setdefault(one["limit_bytes"], []).append(one)
-    return _table(
+    return table(
         [*head, "peak of the process, GB"],
         [
             [
@@ -310,26 +251,6 @@ def limited_table() -> str:
                 f"{max(one['process_peak_bytes'] for one in found) / 1e9:.1f}",
             ]
             for limit, found in rows.items()
-        ],
-    )
-
-
-def planning_table() -> str:
-    """What it takes to plan networks of growing size, and what the plans take."""
-    head = ["network", "million entries", "s to plan", "peak MB", "N", "levels", "rotations", "products"]
-    head += ["share of slots in products, by layer", "predicted s"]
-    return _table(
-        head,
-        [
-            [
-                one["network"],
-                f"{one['entries'] / 1e6:.1f}",
-                f"{one['fold_seconds'] + one['plan_seconds']:.1f}",
-                *(f"{one[key]:,}" for key in ("peak_mb", "ring_degree", "levels", "rotations", "hma")),
-                one["share_of_slots"],
-                f"{one['predicted_seconds']:.2f}",
-            ]
-            for one in records("planning")
         ],
     )
 
@@ -348,6 +269,7 @@ TABLES = {
     "range": (BENCHMARKS, range_table),
     "survive": (ROOT / "docs" / "service.md", survive_table),
     "planning": (BENCHMARKS, planning_table),
+    "published": (BENCHMARKS, published_table),
     "policies": (BENCHMARKS, policies_table),
     "objectives": (BENCHMARKS, objectives_table),
     "batches": (BENCHMARKS, batches_table),
@@ -360,20 +282,15 @@ TABLES = {
 
 def filled(name: str) -> str:
     """The document, with its table as it should be."""
-    document, table = TABLES[name]
+    document, made = TABLES[name]
     pattern = rf"(<!-- {name} -->\n)(?:\|[^\n]*\n)*(<!-- end -->)"
-    text, count = re.subn(pattern, lambda found: f"{found[1]}{table()}\n{found[2]}", document.read_text())
+    text, count = re.subn(pattern, lambda found: f"{found[1]}{made()}\n{found[2]}", document.read_text())
     assert count == 1, name
     return text
 
 
 def _counts(record: Record, *keys: str) -> str:
     return ", ".join(str(record[key]) for key in keys)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 if __name__ == "__main__":
