@@ -20,7 +20,7 @@ def resnet18(side: int = 224, classes: int = 1000) -> nn.Module:
     last = 64
     for number, width in enumerate((64, 128, 256, 512)):
         for block in range(2):
-            layers.append(_Residual(last, width, 2 if number and not block else 1))
+            layers.append(Residual(last, width, 2 if number and not block else 1))
             last = width
     return nn.Sequential(*layers, nn.AvgPool2d(side // 32), nn.Flatten(), nn.Linear(last, classes))
 
@@ -73,7 +73,9 @@ def _inverted(last: int) -> Iterator[tuple[int, int, int, int]]:
             last = width
 
 
-class _Residual(nn.Module):
+class Residual(nn.Module):
+    """Two convolutions of 3 x 3 beside what they read, or a convolution of 1 x 1 of it."""
+
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         self.one, self.two = _normalised(inputs, outputs, 3, stride), _normalised(outputs, outputs, 3, activated=False)

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
-from benchmarks.support.pretrained import mobilenet_v1, mobilenet_v2, resnet18, squeezenet1_1, squeezenet_cifar
+from benchmarks.support.pretrained import (
+    Residual,
+    mobilenet_v1,
+    mobilenet_v2,
+    resnet18,
+    squeezenet1_1,
+    squeezenet_cifar,
+)
 from heinfer.nn import PolyActivation
 
 Shape = tuple[int, int, int]
@@ -43,28 +50,14 @@ def residual(widths: Sequence[int], blocks: Sequence[int], side: int = 32) -> nn
     last = widths[0]
     for number, width in enumerate(widths):
         for block in range(blocks[number]):
-            layers.append(_Block(last, width, 2 if number and not block else 1))
+            layers.append(Residual(last, width, 2 if number and not block else 1))
             last = width
     return nn.Sequential(*layers, *_head(last, side >> (len(widths) - 1)))
 
 
-class _Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__()
-        self.one, self.two = _conv(inputs, outputs, 3, stride), _conv(outputs, outputs, 3, activated=False)
-        same = (inputs, stride) == (outputs, 1)
-        self.way = nn.Identity() if same else _conv(inputs, outputs, 1, stride, activated=False)
-        self.activation = PolyActivation(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = self.activation(self.two(self.one(x)) + self.way(x))
-        return result
-
-
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, *, activated: bool = True) -> nn.Sequential:
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(inputs, outputs, kernel, stride, (kernel - 1) // 2, bias=False)
-    after = [PolyActivation(outputs)] if activated else []
-    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), *after)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), PolyActivation(outputs))
 
 
 def _head(channels: int, side: int) -> tuple[nn.Module, ...]:
