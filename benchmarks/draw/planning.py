@@ -7,6 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter, NullLocator
 
 from benchmarks.draw.style import BLUE, ORANGE, Records, tidy
 
@@ -26,7 +27,7 @@ def draw_planning(records: Records, explicit: Records) -> Figure:
         explicit: of the same networks when maps were kept entry by entry; those that died have no point.
     """
     figure = Figure(figsize=(13, 7), layout="constrained")
-    places = figure.subplots(2, len(_CURVES) + 1)
+    places = figure.subplots(2, len(_CURVES) + 1, sharey="row")
     kinds = ("maps entry by entry, 1938a0d", ORANGE, explicit), ("now", BLUE, records)
     for row, (key, unit) in zip(places, (("seconds", "processor seconds to plan"), ("mb", "peak MB")), strict=True):
         for axes, (curve, (what, name)) in zip(row, _CURVES.items(), strict=False):
@@ -35,13 +36,17 @@ def draw_planning(records: Records, explicit: Records) -> Figure:
                 sized = [(size, by_name.get(name.format(size))) for size in _SIZES[curve]]
                 found = [(size, _value(r, key)) for size, r in sized if r is not None]
                 axes.plot(*zip(*found, strict=True), "o-", color=color, label=label)
-            _finish(axes, what, unit)
+            _finish(axes, what)
+            axes.set_xticks(_SIZES[curve], [str(size) for size in _SIZES[curve]])
+            axes.xaxis.set_minor_locator(NullLocator())
+        row[0].set_ylabel(unit)
         last = row[-1]
         entries = {r["network"]: r["entries"] / 1e6 for r in records if "failure" not in r}
         for label, color, made in kinds:
             points = [(entries[r["network"]], _value(r, key)) for r in made if "failure" not in r]
             last.plot(*zip(*points, strict=True), "o", color=color, label=label)
-        _finish(last, "million entries, all networks", unit)
+        _finish(last, "million entries, all networks")
+        last.xaxis.set_major_formatter("{x:g}")
     places[0][0].legend(frameon=False, fontsize=9)
     return figure
 
@@ -50,9 +55,10 @@ def _value(record: Mapping[str, Any], key: str) -> float:
     return float(record["peak_mb"] if key == "mb" else record["fold_seconds"] + record["plan_seconds"])
 
 
-def _finish(axes: Axes, what: str, unit: str) -> None:
+def _finish(axes: Axes, what: str) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(what)
-    axes.set_ylabel(unit)
     tidy(axes)
