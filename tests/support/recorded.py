@@ -255,6 +255,14 @@ def limited_table() -> str:
     )
 
 
+def neighbour_table() -> str:
+    """What two threads take beside a busy process, in times of one thread."""
+    head = ["network", "beside", "wall time, in times of one thread", "processors"]
+    two = [one for one in records("neighbour") if one["threads"] == 2]
+    rows = [[one["beside"], f"{one['times_one_thread']:.2f}", f"{one['processors']:.2f}"] for one in two]
+    return table(head, [[f"`{one['network']}`", *row] for one, row in zip(two, rows, strict=True)])
+
+
 def _cpu(one: Record) -> float:
     return float(one["eval_cpu_seconds"]["median"])
 
@@ -263,6 +271,7 @@ TABLES = {
     "constants": (BENCHMARKS, constants_table),
     "compiled": (BENCHMARKS, compiled_table),
     "limited": (BENCHMARKS, limited_table),
+    "neighbour": (ROOT / "docs" / "design" / "native.md", neighbour_table),
     "fairness": (ROOT / "docs" / "service.md", fairness_table),
     "soak": (ROOT / "docs" / "service.md", soak_table),
     "soak-counts": (ROOT / "docs" / "service.md", soak_counts_table),
