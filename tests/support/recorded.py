@@ -258,9 +258,14 @@ def limited_table() -> str:
 def neighbour_table() -> str:
     """What two threads take beside a busy process, in times of one thread."""
     head = ["network", "beside", "wall time, in times of one thread", "processors"]
-    two = [one for one in records("neighbour") if one["threads"] == 2]
-    rows = [[one["beside"], f"{one['times_one_thread']:.2f}", f"{one['processors']:.2f}"] for one in two]
-    return table(head, [[f"`{one['network']}`", *row] for one, row in zip(two, rows, strict=True)])
+    return table(
+        head,
+        [
+            [f"`{one['network']}`", one["beside"], f"{one['times_one_thread']:.2f}", f"{one['processors']:.2f}"]
+            for one in records("neighbour")
+            if one["threads"] == 2
+        ],
+    )
 
 
 def _cpu(one: Record) -> float:
