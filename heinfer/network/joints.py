@@ -70,6 +70,22 @@ class Concat(Joint):
 
 
 @dataclass(frozen=True, eq=False)
+class Product(Joint):
+    """x y, element by element, of two tensors of one shape; a tensor times itself is its square."""
+
+    def linear_maps(self, shapes: Sequence[Shape]) -> tuple[LinearMap, ...]:
+        raise NotImplementedError
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ShapeError(f"a product has two factors of one shape, not {_named(shapes)}")
+        return shapes[0]
+
+    def __call__(self, xs: Sequence[Vector]) -> Vector:
+        return xs[0] * xs[1]
+
+
+@dataclass(frozen=True, eq=False)
 class AffineSum(Joint):
     """A sum of affine maps of several tensors: what folding leaves of a joint and the maps around it."""
 

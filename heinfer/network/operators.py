@@ -242,6 +242,29 @@ class Polynomial(Operator):
         return (a * x + b) * x + c
 
 
+@dataclass(frozen=True, eq=False)
+class Chebyshev(Operator):
+    """sum_k coefficients[c, k] T_k((x - center_c) / radius_c), channel by channel."""
+
+    coefficients: Vector
+    center: Vector
+    radius: Vector
+
+    __repr__ = brief_repr
+
+    def output_shape(self, shape: Shape) -> Shape:
+        return shape
+
+    def __call__(self, x: Vector) -> Vector:
+        shape = x.shape[1:]
+        center, radius = (per_channel(v, shape).reshape(shape) for v in (self.center, self.radius))
+        t = (x - center) / radius
+        series = np.broadcast_to(self.coefficients, (shape[0], self.coefficients.shape[1]))
+        return np.stack(
+            [np.polynomial.chebyshev.chebval(t[:, c], series[c]) for c in range(shape[0])], axis=1
+        )
+
+
 def per_channel(values: Vector, shape: Shape) -> Vector:
     """Repeat one value a channel (or one for all) over the elements of a tensor, flattened."""
     _require(values.size in (1, shape[0]), f"{values.size} channel values do not fit {shape}")
