@@ -168,9 +168,13 @@ def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
 
 def _input_intervals(manifest: Manifest) -> list[Interval]:
     """What the slots of a request can hold."""
-    preprocessing, layout = manifest.input.preprocessing, manifest.input.layout.to_layout()
-    held = layout.index >= 0
-    return [(np.where(h, preprocessing.low, 0.0), np.where(h, preprocessing.high, 0.0)) for h in held]
+    first = manifest.input.layout
+    low, high = np.zeros((2, first.ciphertexts, first.slots))
+    for part, own in zip(manifest.inputs, manifest.input_parts, strict=True):
+        layout, spread = part.layout.to_layout(), part.preprocessing.over(own.shape)
+        low += layout.pack(np.broadcast_to(spread.low, layout.shape))
+        high += layout.pack(np.broadcast_to(spread.high, layout.shape))
+    return list(zip(low, high, strict=True))
 
 
 def _peak_ciphertexts(circuit: Circuit) -> int:
