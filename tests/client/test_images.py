@@ -525,11 +525,12 @@ def test_values_that_do_not_fit_are_refused(given_values, reason):
         read_image(given_values, (6,), plain(kind="values"))
 
 
-def test_values_have_no_white_and_no_other_shape():
+def test_values_have_no_white_and_no_other_shape_but_without_a_first_axis_of_one():
     with pytest.raises(SettingError, match="this model takes values: leave it out"):
         read_image(np.zeros(6), (6,), plain(kind="values"), 255)
+    assert read_image(np.zeros((4, 5)), GREY, plain(kind="values")).shape == GREY
     with pytest.raises(ImageError, match="values of shape"):
-        read_image(np.zeros((4, 5)), GREY, plain(kind="values"))
+        read_image(np.zeros((5, 4)), GREY, plain(kind="values"))
 
 
 def test_values_beyond_what_a_double_holds_are_refused():
