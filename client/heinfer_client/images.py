@@ -15,7 +15,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer_client.arrays import Array, array_of, fits, fractions, shapes, way_to_many
 from heinfer_client.pictures import read_picture
 from heinfer_client.pil_images import kept as kept_picture
-from heinfer_client.values import require_declared, values_of
+from heinfer_client.values import Record, require_declared, values_of
 
 _WHITE = 255  # of the pixels that Preprocessing speaks of
 _MAX_MAXIMUM = np.iinfo(np.uint64).max
@@ -81,6 +81,8 @@ def _fractions(image: object, shape: tuple[int, ...], preprocessing: Preprocessi
     """An image's pixels in 0..1, of the input's shape."""
     if isinstance(image, Pictures.Image):
         return read_picture(image, shape, preprocessing.ground, maximum)
+    if isinstance(image, Record):
+        raise ImageError("a NumPy array or a PIL image is expected, got names")
     pixels = array_of(image, "a NumPy array or a PIL image")
     if not fits(pixels.shape, shape):
         raise ImageError(

@@ -76,10 +76,10 @@ def values_of(given: object, shape: tuple[int, ...], preprocessing: Preprocessin
         return _by_name(given if isinstance(given, Record) else Record.of(given), features)
     numbers = array_of(given, "a NumPy array" if features is None else "a NumPy array, or a mapping of features,")
     if not fits(numbers.shape, shape):
-        told = "" if features is None else f" ({_listed(features)})"
+        told = "" if features is None else f" ({listed(features)})"
         raise ImageError(
             f"values of shape {shapes(shape)}{told} are expected, got {numbers.shape}",
-            way_to_many(numbers.shape, shape),
+            way_to_many(numbers.shape, shape) or ("use values.T" if numbers.shape == shape[::-1] else ""),
         )
     return _finite(numbers.reshape(shape), features)
 
@@ -119,14 +119,14 @@ def _by_name(record: Record, features: Sequence[str]) -> Array:
     unknown = [name for name in names if name not in features]
     wrong = []
     if twice:
-        wrong.append(f"{_listed(twice)} given twice")
+        wrong.append(f"{listed(twice)} given twice")
     if missing:
-        wrong.append(f"{_listed(missing)} missing")
+        wrong.append(f"{listed(missing)} missing")
     if unknown:
-        wrong.append(f"{_listed(unknown)} unknown to the model")
+        wrong.append(f"{listed(unknown)} unknown to the model")
     if wrong:
         meant = [near[0] for name in unknown if (near := get_close_matches(str(name), missing, 1))]
-        way = f"did you mean {_listed(meant)}" if meant else f"the features are {_listed(features, len(features))}"
+        way = f"did you mean {listed(meant)}" if meant else f"the features are {listed(features, len(features))}"
         raise ImageError(f"the {len(features)} features of the model are expected, {'; '.join(wrong)}", way)
     numbers = []
     for name in features:
@@ -168,6 +168,7 @@ def _place(at: int, shape: tuple[int, ...], features: Sequence[str] | None) -> s
     return f"element {[int(axis) for axis in np.unravel_index(at, shape)]}"
 
 
-def _listed(names: Sequence[object], most: int = _NAMED) -> str:
+def listed(names: Sequence[object], most: int = _NAMED) -> str:
+    """Names for people, of many the first."""
     told = ", ".join(repr(name if isinstance(name, str) else str(name)) for name in names[:most])
     return f"{told} and {len(names) - most} more" if len(names) > most else told
