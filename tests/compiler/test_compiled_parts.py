@@ -1,10 +1,12 @@
 """Several inputs and outputs, named features and numbers for each element, from compile() to the manifest."""
 
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 import heinfer
@@ -14,6 +16,7 @@ from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import CompileError, ShapeError
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
+from heinfer_cli.report_table import print_report
 
 RNG = np.random.default_rng(0)
 IMAGE = Preprocessing(divisor=255, mean=(0.25,), std=(0.5,), low=-0.5, high=1.5)
@@ -71,6 +74,18 @@ def test_a_report_bounds_each_input_by_its_own_range():
     ends = np.stack([dense.weight * low, dense.weight * high])
     worst = max((ends.max(0).sum(1) + dense.bias).max(), -(ends.min(0).sum(1) + dense.bias).min())
     assert report(model.bundle).layers[-1].worst_case * 2.0**model.manifest.output.exponent == pytest.approx(worst)
+
+
+def test_a_report_lists_what_goes_in_and_out():
+    told = RECORD.model_copy(update={"features": ("age", "bmi", "sex")})
+    model = compile_network(NETWORK, calibration(), **arguments(preprocessing={"image": IMAGE, "record": told}))
+    facts = report(model.bundle)
+    assert facts.inputs == ("image (1, 2, 2), image", "record (3,), values of named features")
+    assert facts.outputs == ("class (2,), classification", "mask (1, 2, 2), values")
+    console = Console(file=StringIO(), width=120)
+    print_report(facts, console)
+    said = console.file.getvalue()
+    assert all(part in said for part in (*facts.inputs, *facts.outputs))
 
 
 def test_recalibration_keeps_parts_alike():
