@@ -35,7 +35,7 @@ class Description:
     name: str
     preprocessing: Preprocessings
     labels: Labels
-    outputs: Outputs | None
+    outputs: Outputs | tuple[str, ...] | None
     model_version: str
     metadata: Mapping[str, str] | None
     requirements: Requirements
@@ -146,6 +146,8 @@ def _output_parts(outputs: object, labels: object, shape: tuple[int, ...]) -> tu
                 "they are concatenated"
             )
         outputs = {name: shape}
+    if isinstance(outputs, tuple) and len(outputs) == 1:
+        outputs = {outputs[0]: shape}
     if not isinstance(outputs, Mapping) or not outputs or len(outputs) > MOST_PARTS:
         raise CompileError(
             f"outputs must be a mapping of 1 to {MOST_PARTS} names to shapes, such as {{'class': (3,), 'mask': "

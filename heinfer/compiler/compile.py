@@ -7,10 +7,10 @@ the order in which it happens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ldexp, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +130,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     name: str,
     preprocessing: Preprocessings,
     labels: Labels = (),
-    outputs: Outputs | None = None,
+    outputs: Outputs | tuple[str, ...] | None = None,
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
     requirements: Requirements = DEFAULT,
@@ -142,14 +142,16 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         module: supported layers, trained; it is run in evaluation mode on some of the calibration inputs, and refused
             where the compiled network would compute something else. It stays as it is.
         calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them. Of
-            several inputs a mapping of names to such, in the order in which the module takes them, flattened and
-            concatenated, as one of shape (n,).
+            several inputs a mapping of names to such: those of the arguments of the module's forward, or in their
+            order; where it has one argument, in the order of their concatenation (batch, n).
         name: under which a server offers the model.
         preprocessing: how a client turns pixels, or other numbers, into inputs; pixels are clipped to its range. Of
             several inputs a mapping of their names.
         labels: a name for each score. They declare a classification: what all scores share may be taken out of them,
             when it eats their range. Of several outputs a mapping of the names of those that classify.
-        outputs: names and shapes of the parts of what the module gives, in their order; by default it is one.
+        outputs: names of the tensors that the module returns, if it returns a tuple of them; or names and shapes of
+            the parts of the one that it returns, in their order. By default it is one, or they are the keys of a
+            mapping. They are looked for where this, labels or calibration is a mapping.
         model_version, metadata: free text that travels in the manifest and the bundle.
         requirements: what the plan shall be good at, and must not exceed.
         planner: who makes it; by default the search.
@@ -160,12 +162,15 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
     """
     with needs("train"):  # torch is needed for this alone
+        from heinfer.compiler.joined_module import as_one
         from heinfer.frontend import require_same, trace
 
     inputs = as_inputs(calibration)
     told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     with shown(f"compile {name}") as tell:
         tell("trace", 0, 0)
+        if len(inputs.parts) > 1 or outputs is not None or isinstance(labels, Mapping):
+            module, told = _of_one_tensor(as_one(module, inputs.parts, inputs.values, outputs), told)
         try:
             network = trace(module, inputs.values.shape[1:])
         except ShapeError as error:
@@ -179,6 +184,16 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         low, high = described.ends
         require_same(module, network, folded, inputs.values, low, high)  # type: ignore[arg-type]  # arrays broadcast
         return _compiled(folded, inputs.values, described, tell)
+
+
+def _of_one_tensor(found: tuple[Any, Outputs | None], told: Description) -> tuple[Any, Description]:
+    """The module and the description with what a run of it has shown of its outputs."""
+    module, shapes = found
+    if shapes is None:
+        return module, told
+    if isinstance(told.outputs, Mapping) and dict(told.outputs) != shapes:
+        raise ShapeError(f"the outputs of the model have the shapes {shapes}, not {dict(told.outputs)}")
+    return module, replace(told, outputs=shapes)
 
 
 def compile_network(  # noqa: PLR0913 - as compile()
