@@ -8,7 +8,6 @@ import numpy as np
 
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Manifest
-from heinfer.layout.parts import TensorPart
 from heinfer_client.arrays import Array
 from heinfer_client.images import Image, read_image
 from heinfer_client.images import kept as kept_image
@@ -25,7 +24,7 @@ def kept(given: Input) -> Input:
     if type(given).__name__ == "DataFrame":
         return given  # refused when it is read
     record = Record.of(given)
-    return Record(tuple((name, kept(own) if own is not None else None) for name, own in record.items_given))
+    return Record(record.names, {name: kept(own) for name, own in record.values.items()})
 
 
 def read_input(given: Input, manifest: Manifest, maximum: int | None = None) -> Array:
@@ -49,8 +48,9 @@ def read_input(given: Input, manifest: Manifest, maximum: int | None = None) -> 
             f"{type(given).__name__}",
             f"give {{{', '.join(f'{part.name!r}: ...' for part in parts)}}}",
         )
-    record = given if isinstance(given, Record) else Record.of(given)
-    _require_names(list(record), parts)
+    record, expected = Record.of(given), [part.name for part in parts]
+    if wrong := record.misfits(expected):
+        raise ImageError(f"the model's inputs {listed(expected)} are expected, {'; '.join(wrong)}")
     if maximum is not None and all(part.preprocessing.kind == "values" for part in manifest.inputs):
         raise SettingError("maximum= says which number is white in an image; this model takes values: leave it out")
     read = []
@@ -70,21 +70,10 @@ def _read(given: object, manifest: Manifest, number: int, maximum: int | None) -
 def _only(given: Input, manifest: Manifest) -> object:
     """What is given for the only input, which may stand under its name."""
     part = manifest.input
-    if isinstance(given, Record) and list(given) == [part.name] and (part.preprocessing.features or ()) != (part.name,):
+    if (
+        isinstance(given, Record)
+        and given.names == (part.name,)
+        and (part.preprocessing.features or ()) != (part.name,)
+    ):
         return given[part.name]
     return given
-
-
-def _require_names(names: list[object], parts: tuple[TensorPart, ...]) -> None:
-    expected = [part.name for part in parts]
-    wrong = [
-        f"{listed(some)} {what}"
-        for some, what in (
-            ([name for name in expected if name not in names], "missing"),
-            ([name for name in dict.fromkeys(names) if name not in expected], "unknown to the model"),
-            ([name for name in expected if names.count(name) > 1], "given twice"),
-        )
-        if some
-    ]
-    if wrong:
-        raise ImageError(f"the model's inputs {listed(expected)} are expected, {'; '.join(wrong)}")

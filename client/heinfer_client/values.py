@@ -6,7 +6,7 @@ Messages name features and their declared ranges, and none of the numbers that w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from numbers import Real
@@ -21,6 +21,8 @@ from heinfer_client.arrays import Array, array_of, finite, fits, shapes, way_to_
 
 _TOLERANCE = 1e-5  # of the declared range: what is normalised in float32 is that inexact
 _NAMED = 8
+_COMPARED = 256
+"""Names that are looked at for one that may be meant, or listed: a manifest may have many thousands."""
 
 
 @runtime_checkable
@@ -33,29 +35,42 @@ class Named(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Record(Mapping[Any, Any]):
-    """Names and what was given under each, as they were when they were given; a name may come twice."""
+class Record:
+    """Names and what was given under each, as they were when they were given.
 
-    items_given: tuple[tuple[Any, Any], ...] = field(repr=False)
+    Attributes:
+        names: in order; one that comes twice is there twice, and which of its values is meant, nobody can say.
+        values: by name.
+    """
+
+    names: tuple[Any, ...]
+    values: dict[Any, Any] = field(repr=False)
 
     __repr__ = brief_repr
 
     @classmethod
     def of(cls, given: Named) -> Record:
         """From a mapping or what is like one."""
-        names = list(given.keys())
-        if len(set(names)) < len(names):  # a row may name two alike: which is meant, nobody can say
-            return cls(tuple((name, None) for name in names))
-        return cls(tuple((name, given[name]) for name in names))
+        if isinstance(given, Record):
+            return given
+        names = tuple(given.keys())
+        return cls(names, {name: given[name] for name in names})
 
-    def __getitem__(self, name: Any) -> Any:
-        return dict(self.items_given)[name]
+    def keys(self) -> tuple[Any, ...]:
+        return self.names
 
-    def __iter__(self) -> Iterator[Any]:
-        return (name for name, _ in self.items_given)
+    def __getitem__(self, name: Any, /) -> Any:
+        return self.values[name]
 
-    def __len__(self) -> int:
-        return len(self.items_given)
+    def misfits(self, expected: Sequence[str]) -> list[str]:
+        """What is wrong with the names where just the expected ones are to be given, in words."""
+        known = set(expected)
+        found = {
+            "missing": [name for name in expected if name not in self.values],
+            "unknown to the model": [name for name in self.values if name not in known],
+            "given twice": [name for name, count in Counter(self.names).items() if count > 1],
+        }
+        return [f"{listed(names)} {what}" for what, names in found.items() if names]
 
 
 def values_of(given: object, shape: tuple[int, ...], preprocessing: Preprocessing) -> Array:
@@ -73,7 +88,7 @@ def values_of(given: object, shape: tuple[int, ...], preprocessing: Preprocessin
                 f"an array of shape {shapes(shape)} is expected, got names: this model does not name its features",
                 "give the values as a NumPy array, in the order that the model was trained on",
             )
-        return _by_name(given if isinstance(given, Record) else Record.of(given), features)
+        return _by_name(Record.of(given), features)
     numbers = array_of(given, "a NumPy array" if features is None else "a NumPy array, or a mapping of features,")
     if not fits(numbers.shape, shape):
         told = "" if features is None else f" ({listed(features)})"
@@ -113,20 +128,11 @@ def require_declared(inputs: Array, preprocessing: Preprocessing) -> None:
 
 
 def _by_name(record: Record, features: Sequence[str]) -> Array:
-    names = list(record)
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    missing = [name for name in features if name not in record]
-    unknown = [name for name in names if name not in features]
-    wrong = []
-    if twice:
-        wrong.append(f"{listed(twice)} given twice")
-    if missing:
-        wrong.append(f"{listed(missing)} missing")
-    if unknown:
-        wrong.append(f"{listed(unknown)} unknown to the model")
-    if wrong:
-        meant = [near[0] for name in unknown if (near := get_close_matches(str(name), missing, 1))]
-        way = f"did you mean {listed(meant)}" if meant else f"the features are {listed(features, len(features))}"
+    if wrong := record.misfits(features):
+        missing = [name for name in features if name not in record.values][:_COMPARED]
+        unknown = [name for name in record.values if name not in features]
+        meant = [near[0] for name in unknown[:_NAMED] if (near := get_close_matches(str(name), missing, 1))]
+        way = f"did you mean {listed(meant)}" if meant else f"the features are {listed(features, _COMPARED)}"
         raise ImageError(f"the {len(features)} features of the model are expected, {'; '.join(wrong)}", way)
     numbers = []
     for name in features:

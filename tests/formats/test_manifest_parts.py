@@ -3,6 +3,7 @@
 import json
 import lzma
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,12 @@ def test_parts_come_back_as_they_were():
     assert (read.input_shape, read.output_shape) == ((7,), (6,))
     assert read.input_layout().index[0, :8].tolist() == [0, 1, 2, 3, 4, 5, 6, ZERO]
     assert "image (1, 2, 2), record (3,)" in repr(read)
+
+
+def test_version_4_keeps_its_bytes():
+    stored = (Path(__file__).parents[1] / "golden" / "manifest-4.json").read_bytes()
+    assert parse_manifest(stored) == manifest_of_parts()
+    assert manifest_of_parts().to_bytes() == stored
 
 
 def test_a_bundle_holds_it():
