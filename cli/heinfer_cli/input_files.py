@@ -83,6 +83,10 @@ def _table(path: Path) -> list[Loaded]:
     import numpy as np
 
     rows = [row for row in csv.reader(StringIO(path.read_text(encoding="utf-8-sig"))) if row]
+    if rows and len(rows[0]) == 1 and any(mark in rows[0][0] for mark in (";", "\t")):
+        raise ImageError(
+            f"{path} has its columns separated by something else", "save it with commas, and points in numbers"
+        )
     names = [name.strip() for name in rows[0]] if rows and any(map(_is_text, rows[0])) else None
     records = rows[1:] if names else rows
     if not records:

@@ -438,6 +438,7 @@ def test_the_command_reads_tables_of_records(models, url, tmp_path):
         ("age,age,smoker\n61,27,1\n", "more than one column 'age'"),
         ("age,bmi,smoker\n", "has no row of values"),
         ("61,27,1\n62,27,1\n", "has 2 records"),
+        ("age;bmi;smoker\n61;27,5;1\n", "separated by something else: save it with commas"),
         ("\x00\xff", "bad-image"),
     ],
 )
