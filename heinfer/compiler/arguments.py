@@ -122,6 +122,11 @@ class Described:
         return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
 
 
+def name_of(preprocessing: object) -> str:
+    """What the only input is called where nobody names it."""
+    return "values" if isinstance(preprocessing, Preprocessing) and preprocessing.kind == "values" else "image"
+
+
 def _all_at_once(checks: Sequence[Callable[[], object]]) -> None:
     found: list[CompileError] = []
     for check in checks:

@@ -43,8 +43,12 @@ class Inputs:
         return self.values if len(self.parts) == 1 else part.of(self.values)
 
 
-def as_inputs(given: object) -> Inputs:
+def as_inputs(given: object, alone: str = "image") -> Inputs:
     """Inputs (batch, *input_shape) as float64, or a mapping of names to such.
+
+    Args:
+        given: by the user.
+        alone: name of an input that is given none.
 
     Raises:
         CompileError: when they are no array of numbers.
@@ -52,7 +56,7 @@ def as_inputs(given: object) -> Inputs:
     """
     if not isinstance(given, Mapping):
         values = _as_array(given, "calibration inputs")
-        return Inputs((TensorPart("image", values.shape[1:]),), values)
+        return Inputs((TensorPart(alone, values.shape[1:]),), values)
     if not 1 <= len(given) <= MOST_PARTS:
         raise CompileError(f"calibration inputs of 1 to {MOST_PARTS} names can be given, not of {len(given)}")
     for name in given:

@@ -20,7 +20,7 @@ from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
-from heinfer.compiler.arguments import Described, Description, Labels, Outputs, Preprocessings
+from heinfer.compiler.arguments import Described, Description, Labels, Outputs, Preprocessings, name_of
 from heinfer.compiler.calibration import Given, as_inputs, concatenated
 from heinfer.compiler.memory import predicted_peak
 from heinfer.compiler.progress import shown
@@ -165,7 +165,7 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         from heinfer.compiler.joined_module import as_one
         from heinfer.frontend import require_same, trace
 
-    inputs = as_inputs(calibration)
+    inputs = as_inputs(calibration, name_of(preprocessing))
     told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     with shown(f"compile {name}") as tell:
         tell("trace", 0, 0)
@@ -210,7 +210,7 @@ def compile_network(  # noqa: PLR0913 - as compile()
     planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
-    inputs = as_inputs(calibration)
+    inputs = as_inputs(calibration, name_of(preprocessing))
     told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     described = told.require(network, inputs)
     with shown(f"compile {name}") as tell:

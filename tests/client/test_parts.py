@@ -257,7 +257,7 @@ def test_a_signal_is_taken_with_and_without_its_channel(models, clients):
         clients("ecg").encrypt_and_predict(volts[:, None])
     with pytest.raises(ImageError, match="this model does not name its features"):
         clients("ecg").encrypt_and_predict({"lead I": volts, "lead II": volts})
-    assert clients("ecg").encrypt_and_predict({"image": volts}).scores == near(expected)
+    assert clients("ecg").encrypt_and_predict({"values": volts}).scores == near(expected)
 
 
 # Outputs ---------------------------------------------------------------------------------------
