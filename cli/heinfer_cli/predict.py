@@ -96,7 +96,7 @@ def predict(  # noqa: PLR0913, PLR0917 - one option for each choice
             predictions = client.encrypt_and_predict_many([each.given for each in loaded], maximum=maximum)
         except ImageError as error:
             wrong = loaded[error.number - 1]
-            way_out = _way_out(wrong, error.way_out, client.manifest.input_shape)
+            way_out = _way_out(wrong, error.way_out, client.manifest)
             raise ImageError(f"{wrong.path or wrong.title}: {error.cause}", way_out) from error
         Console().print(_table([each.title for each in loaded], predictions, client.manifest))
     if out:
@@ -151,9 +151,11 @@ def _save(path: Path, predictions: Sequence[Prediction]) -> None:
                 np.lib.format.write_array(entry, np.stack([outputs[name] for outputs in several]))
 
 
-def _way_out(wrong: Loaded, in_python: str, shape: tuple[int, ...]) -> str:
+def _way_out(wrong: Loaded, in_python: str, manifest: Manifest) -> str:
     """What somebody in a shell does about an image that does not fit."""
-    path, image = wrong.path, wrong.given
+    path, image, shape = wrong.path, wrong.given, manifest.input_shape
+    if path is not None and len(manifest.inputs) > 1:
+        return f"give {' '.join(f'--input {part.name}=FILE' for part in manifest.inputs)}"
     if "maximum=" in in_python:
         return in_python.replace("maximum=", "--maximum ")
     if path is None or path.suffix in {".npy", ".csv"} or len(shape) not in (2, 3):

@@ -6,6 +6,7 @@ import csv
 import json
 import stat
 import warnings
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,12 +17,14 @@ from PIL import Image
 from server_process import server_process
 
 from heinfer.compiler.compile import CompiledModel, compile_network
-from heinfer.errors import ImageError, MissingScoresError, OutOfRangeWarning, SettingError
+from heinfer.errors import ImageError, MissingScoresError, OutOfRangeWarning, SettingError, UntrustedManifestError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Convolution, Dense, Polynomial
 from heinfer.planner.requirements import Requirements
 from heinfer_client import AsyncClient, Client, Confidence
+from heinfer_client.trust import trusted_manifest
+from heinfer_client.values import values_of
 
 RNG = np.random.default_rng(0)
 
@@ -464,6 +467,36 @@ def test_the_command_says_how_inputs_are_given(arguments, reason):
     code, _, wrong = run("predict", "http://127.0.0.1:9", *arguments, "--model", "both-1")
     assert code == 2
     assert reason in " ".join(wrong.split())
+
+
+def test_the_command_says_which_inputs_there_are(url, files):
+    code, _, wrong = run("predict", url, str(files.scan), "--model", "both-1")
+    assert code == 2
+    assert "give --input image=FILE --input vitals=FILE" in " ".join(wrong.split())
+
+
+# Manifests that lie ----------------------------------------------------------------------------
+
+
+def test_a_client_believes_no_manifest_whose_parts_contradict_each_other(models):
+    told = json.loads(models["both-1"].manifest.to_bytes())
+    told["inputs"][1]["layout"] = told["inputs"][0]["layout"] | {"shape": [64]}
+    told["inputs"][1]["preprocessing"] = told["inputs"][1]["preprocessing"] | {
+        name: None if name == "features" else told["inputs"][1]["preprocessing"][name][:1]
+        for name in ("mean", "std", "low", "high", "features")
+    }
+    with pytest.raises(UntrustedManifestError, match="two of the layouts name the same slot"):
+        trusted_manifest(json.dumps(told).encode(), "both-1")
+
+
+def test_thousands_of_features_are_compared_in_no_time_and_not_listed():
+    names = tuple(f"feature {number}" for number in range(1 << 16))
+    told = RECORD.model_copy(update={"features": names})
+    began = perf_counter()
+    with pytest.raises(ImageError, match=r"and 65528 more missing; .* and 992 more unknown") as caught:
+        values_of({f"Feature {number}": 1.0 for number in range(1000)}, (1 << 16,), told)
+    assert len(str(caught.value)) < 10_000
+    assert perf_counter() - began < 5
 
 
 def test_an_older_reader_is_told_to_upgrade(models):
