@@ -98,6 +98,7 @@ def _totals(report: Report) -> Table:
     return _grid(
         [
             ("policy", report.policy),
+            *_ends(report),
             (
                 "parameters",
                 f"N = {ring.ring_degree}, {report.input_level} levels, {report.counts.key_switches} key switches",
@@ -113,6 +114,15 @@ def _totals(report: Report) -> Table:
             ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
         ]
     )
+
+
+def _ends(report: Report) -> list[tuple[str, str]]:
+    """What goes in and out, where that is more than a picture and its scores."""
+    if len(report.inputs) == len(report.outputs) == 1 and report.inputs[0].endswith("image"):
+        return [] if report.outputs[0].endswith("classification") else [("output", report.outputs[0])]
+    ends = [("inputs" if len(report.inputs) > 1 else "input", report.inputs)]
+    ends.append(("outputs" if len(report.outputs) > 1 else "output", report.outputs))
+    return [("" if number else name, part) for name, parts in ends for number, part in enumerate(parts)]
 
 
 def _requests(report: Report) -> list[tuple[str, str]]:

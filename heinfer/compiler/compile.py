@@ -6,11 +6,11 @@ the order in which it happens.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ldexp, prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,8 @@ from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.brief import brief_repr
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
-from heinfer.compiler.arguments import Description, as_inputs
+from heinfer.compiler.arguments import Described, Description, Labels, Outputs, Preprocessings, name_of
+from heinfer.compiler.calibration import Given, as_inputs, concatenated
 from heinfer.compiler.memory import predicted_peak
 from heinfer.compiler.progress import shown
 from heinfer.compiler.report import Report, report
@@ -28,6 +29,7 @@ from heinfer.compiler.scaling import Scaled, scale
 from heinfer.errors import CompileError, ShapeError
 from heinfer.extras import needs
 from heinfer.formats.bundle import Bundle
+from heinfer.formats.ends_part import version_for
 from heinfer.formats.manifest import (
     InputPart,
     KeysPart,
@@ -35,9 +37,10 @@ from heinfer.formats.manifest import (
     Manifest,
     OutputPart,
     ParametersPart,
-    Preprocessing,
     first_reason,
 )
+from heinfer.layout.layout import Layout
+from heinfer.layout.parts import TensorPart, split
 from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
@@ -84,24 +87,50 @@ class CompiledModel:
         """Costs, before anything is paid."""
         return report(self.bundle)
 
-    def simulate(self, x: Array) -> Simulation:
-        """Cleartext run with the noise model, on preprocessed inputs of shape (n, *input_shape), n whole batches."""
-        return simulate(self.bundle.typed, self.bundle.bounds, self.plan.input.pack(self.plan.in_batches(x)))
+    def simulate(self, x: Given) -> Simulation:
+        """Cleartext run with the noise model, on preprocessed inputs of shape (n, *input_shape), n whole batches.
 
-    def __call__(self, x: Array) -> Array:
-        """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole."""
-        scores = self.plan.output.unpack(run(self.bundle.circuit, self.plan.input.pack(self.plan.in_batches(x))))
+        Of several inputs: on a mapping of all their names to such.
+        """
+        return simulate(self.bundle.typed, self.bundle.bounds, self._packed(self._whole(x)))
+
+    def __call__(self, x: Given) -> Array:
+        """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole.
+
+        Of several inputs, of a mapping of their names; of several outputs (n, elements): `outputs` tells them apart.
+        """
+        whole = self._whole(x)
+        scores = self.plan.output.unpack(run(self.bundle.circuit, self._packed(whole)))
         scores = np.ldexp(scores, self.manifest.output.exponent)
-        return scores.reshape(-1, *self.network.output_shape)[: len(x)]
+        return scores.reshape(-1, *self.manifest.output_shape)[: len(whole)]
+
+    def outputs(self, x: Given) -> dict[str, Array]:
+        """What a call computes, by the name of each output, of shape (n, *shape)."""
+        scores = self(x)
+        return {part.name: part.of(scores.reshape(len(scores), -1)) for part in self.manifest.output_parts}
+
+    def _whole(self, x: Given) -> Array:
+        """Inputs as the network takes them; CompileError, or ShapeError, where they are not the model's."""
+        if not isinstance(x, Mapping):
+            return x
+        given, parts = as_inputs(x), self.manifest.input_parts
+        shapes = {part.name: part.shape for part in parts}
+        if {part.name: part.shape for part in given.parts} != shapes:
+            raise ShapeError(f"the inputs must be of the names and shapes {shapes}")
+        return concatenated([given.of(own) for name in shapes for own in given.parts if own.name == name])
+
+    def _packed(self, x: Array) -> Array:
+        return self.plan.input.pack(self.plan.in_batches(x))
 
 
 def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for each thing that can be said
     module: nn.Module,
-    calibration: Array,
+    calibration: Given,
     *,
     name: str,
-    preprocessing: Preprocessing,
-    labels: tuple[str, ...] = (),
+    preprocessing: Preprocessings,
+    labels: Labels = (),
+    outputs: Outputs | tuple[str, ...] | None = None,
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
     requirements: Requirements = DEFAULT,
@@ -112,11 +141,17 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     Args:
         module: supported layers, trained; it is run in evaluation mode on some of the calibration inputs, and refused
             where the compiled network would compute something else. It stays as it is.
-        calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them.
+        calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them. Of
+            several inputs a mapping of names to such: those of the arguments of the module's forward, or in their
+            order; where it has one argument, in the order of their concatenation (batch, n).
         name: under which a server offers the model.
-        preprocessing: how a client turns pixels into inputs; values are clipped to its range.
+        preprocessing: how a client turns pixels, or other numbers, into inputs; pixels are clipped to its range. Of
+            several inputs a mapping of their names.
         labels: a name for each score. They declare a classification: what all scores share may be taken out of them,
-            when it eats their range.
+            when it eats their range. Of several outputs a mapping of the names of those that classify.
+        outputs: names of the tensors that the module returns, if it returns a tuple of them; or names and shapes of
+            the parts of the one that it returns, in their order. By default it is one, or they are the keys of a
+            mapping. They are looked for where this, labels or calibration is a mapping.
         model_version, metadata: free text that travels in the manifest and the bundle.
         requirements: what the plan shall be good at, and must not exceed.
         planner: who makes it; by default the search.
@@ -127,48 +162,63 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
         NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
     """
     with needs("train"):  # torch is needed for this alone
+        from heinfer.compiler.joined_module import as_one
         from heinfer.frontend import require_same, trace
 
-    inputs = as_inputs(calibration)
-    told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
+    inputs = as_inputs(calibration, name_of(preprocessing))
+    told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     with shown(f"compile {name}") as tell:
         tell("trace", 0, 0)
+        if len(inputs.parts) > 1 or outputs is not None or isinstance(labels, Mapping):
+            module, told = _of_one_tensor(as_one(module, inputs.parts, inputs.values, outputs), told)
         try:
-            network = trace(module, inputs.shape[1:])
+            network = trace(module, inputs.values.shape[1:])
         except ShapeError as error:
             raise ShapeError(
-                f"{error}; the calibration inputs have shape {inputs.shape}: the first axis counts them, "
+                f"{error}; the calibration inputs have shape {inputs.values.shape}: the first axis counts them, "
                 "and a convolution takes (N, C, H, W)"
             ) from error
-        told.require(network, inputs)
+        described = told.require(network, inputs)
         folded = fold(network)
         tell("compare with the module", 0, 0)
-        require_same(module, network, folded, inputs, preprocessing.low, preprocessing.high)
-        return _compiled(folded, inputs, told, tell)
+        low, high = described.ends
+        require_same(module, network, folded, inputs.values, low, high)  # type: ignore[arg-type]  # arrays broadcast
+        return _compiled(folded, inputs.values, described, tell)
+
+
+def _of_one_tensor(found: tuple[Any, Outputs | None], told: Description) -> tuple[Any, Description]:
+    """The module and the description with what a run of it has shown of its outputs."""
+    module, shapes = found
+    if shapes is None:
+        return module, told
+    if isinstance(told.outputs, Mapping) and dict(told.outputs) != shapes:
+        raise ShapeError(f"the outputs of the model have the shapes {shapes}, not {dict(told.outputs)}")
+    return module, replace(told, outputs=shapes)
 
 
 def compile_network(  # noqa: PLR0913 - as compile()
     network: Network,
-    calibration: Array,
+    calibration: Given,
     *,
     name: str,
-    preprocessing: Preprocessing,
-    labels: tuple[str, ...] = (),
+    preprocessing: Preprocessings,
+    labels: Labels = (),
+    outputs: Outputs | None = None,
     model_version: str = "1",
     metadata: Mapping[str, str] | None = None,
     requirements: Requirements = DEFAULT,
     planner: Planner = SEARCH,
 ) -> CompiledModel:
     """Compile a traced network; arguments as for compile()."""
-    inputs = as_inputs(calibration)
-    told = Description(name, preprocessing, labels, model_version, metadata, requirements, planner)
-    told.require(network, inputs)
+    inputs = as_inputs(calibration, name_of(preprocessing))
+    told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
+    described = told.require(network, inputs)
     with shown(f"compile {name}") as tell:
-        return _compiled(fold(network), inputs, told, tell)
+        return _compiled(fold(network), inputs.values, described, tell)
 
 
-def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> CompiledModel:
-    is_classification = bool(told.labels)
+def _compiled(folded: Network, inputs: Array, described: Described, tell: Tell) -> CompiledModel:
+    told, is_classification = described.told, described.is_classification
     tell("balance", 0, 0)
     balanced = balance(folded, inputs, is_classification=is_classification)
     peaks: list[int] = []
@@ -193,7 +243,7 @@ def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> 
     )
     validate(calibrated.typed, calibrated.bounds)
     try:
-        manifest = _manifest(plan, calibrated, balanced.exponent, told)
+        manifest = _manifest(plan, calibrated, balanced.exponent, described)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     metadata = {"policy": told.planner.name} | calibrated.metadata | dict(told.metadata or {})
@@ -201,34 +251,46 @@ def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> 
     return CompiledModel(folded, plan, bundle, max(peaks))
 
 
-def _manifest(plan: Plan, calibrated: Scaled, exponent: int, told: Description) -> Manifest:
-    typed = calibrated.typed
+def _manifest(plan: Plan, calibrated: Scaled, exponent: int, described: Described) -> Manifest:
+    typed, told = calibrated.typed, described.told
     output = typed.output_types[0]
+    inputs = tuple(
+        InputPart(
+            name=part.name,
+            preprocessing=described.preprocessing(part),
+            layout=layout,
+            level=typed.input_level,
+            scale=typed.input_scale,
+        )
+        for part, layout in _layouts(plan.input, described.inputs, plan.batch)
+    )
+    outputs = tuple(
+        OutputPart(
+            name=part.name,
+            kind="classification" if described.labels(part) else "values",
+            layout=layout,
+            level=output.level,
+            scale=output.scale,
+            exponent=-exponent,
+            range=ldexp(calibrated.range, -exponent),
+            labels=described.labels(part),
+        )
+        for part, layout in _layouts(plan.output, described.outputs, plan.batch)
+    )
     return Manifest(
+        version=version_for(inputs, outputs, plan.batch),
         name=told.name,
         model_version=told.model_version,
         parameters=ParametersPart.of(typed.parameters),
         batch=plan.batch,
-        inputs=(
-            InputPart(
-                name="image",
-                preprocessing=told.preprocessing,
-                layout=LayoutPart.from_layout(plan.input),
-                level=typed.input_level,
-                scale=typed.input_scale,
-            ),
-        ),
-        outputs=(
-            OutputPart(
-                name="scores",
-                kind="classification" if told.labels else "values",
-                layout=LayoutPart.from_layout(plan.output),
-                level=output.level,
-                scale=output.scale,
-                exponent=-exponent,
-                range=ldexp(calibrated.range, -exponent),
-                labels=told.labels,
-            ),
-        ),
+        inputs=inputs,
+        outputs=outputs,
         key_sets=(KeysPart.of(typed.key_levels),),
     )
+
+
+def _layouts(whole: Layout, parts: Sequence[TensorPart], batch: int) -> Iterator[tuple[TensorPart, LayoutPart]]:
+    """Every part with its layout, in its own shape."""
+    for part, layout in zip(parts, split(whole, parts, batch), strict=True):
+        shape = part.shape if batch == 1 else (batch, *part.shape)
+        yield part, LayoutPart.from_layout(Layout(shape, layout.index))

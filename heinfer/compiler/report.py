@@ -19,7 +19,7 @@ from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable, cost_tables, table_of
 from heinfer.formats.bundle import Bundle
-from heinfer.formats.manifest import Manifest
+from heinfer.formats.manifest import Manifest, Preprocessing
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Report(Cost):
     ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts`` and
     ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
     evaluation keys, in 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
-    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled.
+    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled. ``inputs`` and
+    ``outputs`` say name, shape and kind of each.
     """
 
     name: str
@@ -66,6 +67,8 @@ class Report(Cost):
     largest_score: float
     capacity: float
     precision: str | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     __repr__ = brief_repr
 
@@ -118,6 +121,14 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
         precision=_printable(bundle.metadata.get("predicted precision", "")) or None,
+        inputs=tuple(
+            f"{own.name} {own.shape}, {_taken(part.preprocessing)}"
+            for own, part in zip(manifest.input_parts, manifest.inputs, strict=True)
+        ),
+        outputs=tuple(
+            f"{own.name} {own.shape}, {part.kind}"
+            for own, part in zip(manifest.output_parts, manifest.outputs, strict=True)
+        ),
     )
 
 
@@ -125,6 +136,13 @@ def shown_backend(tables: Collection[str]) -> str:
     """Of the backends that there are cost tables of, the one that would run here; any, where that has none."""
     running = choose_backend()
     return running if running in tables else min(tables)
+
+
+def _taken(preprocessing: Preprocessing) -> str:
+    """What an input is given as."""
+    if preprocessing.features is None:
+        return preprocessing.kind
+    return f"{preprocessing.kind} of named features"
 
 
 def _printable(text: str) -> str:
@@ -168,9 +186,13 @@ def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
 
 def _input_intervals(manifest: Manifest) -> list[Interval]:
     """What the slots of a request can hold."""
-    preprocessing, layout = manifest.input.preprocessing, manifest.input.layout.to_layout()
-    held = layout.index >= 0
-    return [(np.where(h, preprocessing.low, 0.0), np.where(h, preprocessing.high, 0.0)) for h in held]
+    first = manifest.input.layout
+    low, high = np.zeros((2, first.ciphertexts, first.slots))
+    for part, own in zip(manifest.inputs, manifest.input_parts, strict=True):
+        layout, spread = part.layout.to_layout(), part.preprocessing.over(own.shape)
+        low += layout.pack(np.broadcast_to(spread.low, layout.shape))
+        high += layout.pack(np.broadcast_to(spread.high, layout.shape))
+    return list(zip(low, high, strict=True))
 
 
 def _peak_ciphertexts(circuit: Circuit) -> int:

@@ -100,7 +100,7 @@ def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | Non
     Layouts, keys and counts stay. Raises what :func:`scale` does.
     """
     manifest = bundle.manifest
-    layout, part = manifest.input.layout.to_layout(), manifest.input
+    layout, part = manifest.input_layout(), manifest.input
     batches = -(-len(inputs) // manifest.batch)
     packed = layout.pack(np.resize(inputs, (batches * manifest.batch, *inputs.shape[1:])).reshape(-1, *layout.shape))
     found = scale(
@@ -108,18 +108,18 @@ def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | Non
         bundle.typed.parameters,
         part.level,
         packed,
-        manifest.output.layout.to_layout(),
+        manifest.output_layout(),
         scores=prod(manifest.output_shape),
-        is_classification=manifest.output.kind == "classification",
+        is_classification=len(manifest.outputs) == 1 and manifest.output.kind == "classification",
         headroom=headroom,
     )
     changes = {
         "scale": found.typed.output_types[0].scale,
         "range": ldexp(found.range, manifest.output.exponent),
     }
-    output = manifest.output.model_copy(update=changes)
-    image = part.model_copy(update={"scale": found.typed.input_scale})
-    changed = manifest.model_copy(update={"inputs": (image,), "outputs": (output,)})
+    outputs = tuple(output.model_copy(update=changes) for output in manifest.outputs)
+    images = tuple(image.model_copy(update={"scale": found.typed.input_scale}) for image in manifest.inputs)
+    changed = manifest.model_copy(update={"inputs": images, "outputs": outputs})
     return replace(
         bundle,
         manifest=changed,

@@ -331,9 +331,9 @@ def test_noise_changes_a_label_only_where_there_is_no_confidence(seed, size, shi
 @pytest.fixture
 def prediction() -> Prediction:
     return Prediction.of(
-        np.array([1.234567, 7.654321]),
+        {"scores": np.array([1.234567, 7.654321])},
+        {"scores": "cat"},
         IN_RANGE,
-        label="cat",
         model_version="1",
         manifest=64 * "0",
         client_seconds=0.5,

@@ -275,7 +275,7 @@ RGB = Preprocessing(divisor=255, mean=(0.0,) * 3, std=(1.0,) * 3, low=0.0, high=
         ({"metadata": {"epochs": 3}}, "metadata must be a mapping from strings to strings"),
         ({"requirements": Limits()}, "requirements must be heinfer.planner.requirements.Requirements, .* not a Limits"),
         ({"preprocessing": {"divisor": 255}}, r"must be heinfer.formats.manifest.Preprocessing\(.* not a dict"),
-        ({"preprocessing": RGB}, r"one entry a channel, 1 for inputs of shape \(1, 12, 12\), not 3"),
+        ({"preprocessing": RGB}, r"one a channel \(1\) or one an element \(144\) of .* \(1, 12, 12\), not 3"),
     ],
 )
 def test_arguments_are_looked_at_before_planning(wrong: dict[str, Any], message: str, no_planning: None) -> None:
