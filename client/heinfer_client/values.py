@@ -129,8 +129,9 @@ def require_declared(inputs: Array, preprocessing: Preprocessing) -> None:
 
 def _by_name(record: Record, features: Sequence[str]) -> Array:
     if wrong := record.misfits(features):
+        known = set(features)
         missing = [name for name in features if name not in record.values][:_COMPARED]
-        unknown = list(record.values.keys() - set(features))
+        unknown = [name for name in record.values if name not in known]
         meant = [near[0] for name in unknown[:_NAMED] if (near := get_close_matches(str(name), missing, 1))]
         way = f"did you mean {listed(meant)}" if meant else f"the features are {listed(features, _COMPARED)}"
         raise ImageError(f"the {len(features)} features of the model are expected, {'; '.join(wrong)}", way)
