@@ -14,7 +14,7 @@ from heinfer.network.ir import INPUT
 from heinfer.network.join import Index
 from heinfer.planner.kernel.diagonals import Diagonal
 from heinfer.planner.kernel.linear import LinearPlan, Rescale, rotations
-from heinfer.planner.plan import LinearStep, Plan
+from heinfer.planner.plan import LinearStep, Plan, ProductStep, SquareStep
 from heinfer.tell import Tell, say_nothing
 
 
@@ -31,7 +31,7 @@ def lower(plan: Plan, tell: Tell = say_nothing) -> Circuit:
         tell(f"lower {step.name}", position, len(plan.steps))
         sources = [tensors[tensor] for tensor in step.reads]
         label = step.plan.label if isinstance(step, LinearStep) else sources[0].label
-        kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else "square"
+        kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else _POINTWISE[type(step)]
         builder.layer(Layer(step.name, kernel, _labels(sources), label))
         values = [
             x
@@ -40,10 +40,17 @@ def lower(plan: Plan, tell: Tell = say_nothing) -> Circuit:
         ]
         if isinstance(step, LinearStep):
             values = _LinearLowering(builder, step.plan).lower(values)
+        elif isinstance(step, ProductStep):
+            first, second = values[: len(values) // 2], values[len(values) // 2 :]
+            moved = [builder.rotate(y, step.shift) for y in second]
+            values = [builder.rescale(builder.multiply(x, y)) for x, y in zip(first, moved, strict=True)]
         else:
-            values = [builder.rescale(builder.square(x)) for x in values]
+            values = [builder.rescale(builder.multiply(x, x)) for x in values]
         tensors[position] = _Tensor(tuple(values), step.name, label)
     return interleave(builder.finish(tensors[len(plan.steps) - 1].values), plan.batch)
+
+
+_POINTWISE = {SquareStep: "square", ProductStep: "product"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Folding: any network becomes affine maps and squares, nothing else.
+"""Folding: any network becomes affine maps, squares and products, nothing else.
 
 A polynomial a x^2 + b x + c is a (x + b/2a)^2 + (c - b^2/4a): its shift joins the map before it,
 its factor and constant the map after it, and what remains is a square, which costs one level.
@@ -19,16 +19,18 @@ from math import prod
 import numpy as np
 
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import Joint
+from heinfer.network.joints import AffineSum, LinearJoint, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import ChannelAffine, Flatten, Linear, Polynomial, Square, per_channel
+from heinfer.network.operators import Affine, ChannelAffine, Flatten, Linear, Polynomial, Square, per_channel
 from heinfer.network.terms import Terms, collected, composed, operator_of, substituted
 
 _JOINS_NEIGHBOUR = (ChannelAffine, Flatten)
 
 
 def fold(network: Network) -> Network:
-    """Return an equal network of Affine, AffineSum and Square nodes, whose input and output only maps read and make.
+    """Return an equal network of Affine, AffineSum, Square and Product nodes.
+
+    Only maps read its input and make its output.
 
     What does not lead to the output is left out.
     """
@@ -42,22 +44,27 @@ def fold(network: Network) -> Network:
 
 @dataclass(frozen=True, eq=False)
 class _Item:
-    """A map (terms) or a square (of one tensor, ``terms`` has no map to it).
+    """A map (terms), or a square or product (of tensors to which ``terms`` has no map).
 
     Attributes:
+        factors: of a product; the one that is squared; none of a map.
         joins: whether it may go into any neighbour.
         joint: whether it is a sum or concatenation that no mixing map has gone into.
     """
 
     name: str
     terms: Terms
-    square: int | None = None
+    factors: tuple[int, ...] = ()
     joins: bool = False
     joint: bool = False
 
     @property
     def reads(self) -> tuple[int, ...]:
-        return tuple(source for source, _ in self.terms) if self.square is None else (self.square,)
+        return self.factors or tuple(source for source, _ in self.terms)
+
+    @property
+    def is_map(self) -> bool:
+        return not self.factors
 
 
 class _Graph:
@@ -65,6 +72,7 @@ class _Graph:
 
     def __init__(self) -> None:
         self.items: dict[int, _Item] = {}
+        self._input: int | None = None
 
     @classmethod
     def of(cls, network: Network) -> _Graph:
@@ -73,7 +81,7 @@ class _Graph:
             made[position] = graph._append(node, [made[i] for i in reads], [shapes[i] for i in reads])
             shapes[position] = network.shapes[position]
         last = made[len(network.nodes) - 1]
-        if last == INPUT or graph.items[last].square is not None:
+        if last == INPUT or not graph.items[last].is_map:
             last = graph._add(_map("output", last, _identity(network.output_shape), joins=True))
         graph._keep_only_what_leads_to(last)
         return graph
@@ -83,16 +91,16 @@ class _Graph:
         match node.operator:
             case Polynomial() as polynomial:
                 before, after = _split(polynomial, shape)
-                square = self._square(name, self._add(_map(name, source, before, joins=True)))
+                square = self._product(name, self._add(_map(name, source, before, joins=True)))
                 return self._add(_map(name, square, after, joins=True))
             case Square():
-                if source == INPUT:
-                    source = self._add(_map("input", source, _identity(shape), joins=True))
-                return self._square(name, source)
+                return self._product(name, self._factor(source, shape))
+            case Product():
+                return self._product(name, *dict.fromkeys(self._factor(source, shape) for source in inputs))
             case Linear() as linear:
                 joins = isinstance(linear, _JOINS_NEIGHBOUR)
                 return self._add(_map(name, source, linear.linear_map(shape), joins=joins))
-            case Joint() as joint:
+            case LinearJoint() as joint:
                 terms = collected(zip(inputs, joint.linear_maps(shapes), strict=True))
                 return self._add(_Item(name, terms, joint=True))
             case other:
@@ -103,8 +111,16 @@ class _Graph:
         self.items[number] = item
         return number
 
-    def _square(self, name: str, source: int) -> int:
-        return self._add(_Item(name, (), square=source))
+    def _product(self, name: str, *factors: int) -> int:
+        return self._add(_Item(name, (), factors=factors))
+
+    def _factor(self, source: int, shape: tuple[int, ...]) -> int:
+        """What may be multiplied: the input only as a map of it, which may lay it out anew."""
+        if source != INPUT:
+            return source
+        if self._input is None:
+            self._input = self._add(_map("input", INPUT, _identity(shape), joins=True))
+        return self._input
 
     def _keep_only_what_leads_to(self, last: int) -> None:
         needed = {last}
@@ -118,7 +134,7 @@ class _Graph:
         return Counter(source for item in self.items.values() for source in item.reads)
 
     def _is_map(self, number: int) -> bool:
-        return number != INPUT and self.items[number].square is None
+        return number != INPUT and self.items[number].is_map
 
     def join_shared_with_previous(self) -> None:
         """A map that joins a neighbour and is read by several goes into the map before it, to be made only once."""
@@ -151,7 +167,7 @@ class _Graph:
         for source, linear in terms:
             inner = self.items.get(source)
             only = alone and readers[source] == 1
-            if inner is None or inner.square is not None or not (inner.joins or (only and takes(inner))):
+            if inner is None or not inner.is_map or not (inner.joins or (only and takes(inner))):
                 found.append((source, linear))
                 continue
             mixes = not (inner.joins or inner.joint)
@@ -164,17 +180,19 @@ class _Graph:
         return collected(found)
 
     def join_with_next(self) -> None:
-        """A map that joins a neighbour goes into what reads it, unless that is a square or nothing."""
+        """A map that joins a neighbour goes into the maps that read it; it is made for products that do, too."""
         for number in list(self.items):
             item = self.items[number]
             readers = [n for n, reader in self.items.items() if number in reader.reads]
-            if not item.joins or not readers or not all(self._is_map(n) for n in readers):
+            maps = [n for n in readers if self._is_map(n)]
+            if not item.joins or not maps:
                 continue
-            for n in readers:
+            for n in maps:
                 reader = self.items[n]
                 name = item.name if reader.joins else reader.name
                 self.items[n] = replace(reader, name=name, terms=substituted(reader.terms, number, item.terms))
-            del self.items[number]
+            if maps == readers:
+                del self.items[number]
 
     def join_with_previous(self) -> None:
         """What is left of them, the shifts of activations above all, goes into the map before it."""
@@ -195,9 +213,14 @@ class _Graph:
         nodes = []
         for number, item in self.items.items():
             inputs = tuple(positions[source] for source in item.reads)
-            operator = Square() if item.square is not None else operator_of(item.terms)
-            nodes.append(Node(item.name, operator, None if inputs == (positions[number] - 1,) else inputs))
+            nodes.append(Node(item.name, _operator(item), None if inputs == (positions[number] - 1,) else inputs))
         return Network(input_shape, tuple(nodes))
+
+
+def _operator(item: _Item) -> Affine | AffineSum | Square | Product:
+    if item.is_map:
+        return operator_of(item.terms)
+    return Square() if len(item.factors) == 1 else Product()
 
 
 def _is_joint(item: _Item) -> bool:

@@ -46,7 +46,24 @@ class SquareStep:
     __repr__ = brief_repr
 
 
-Step = LinearStep | SquareStep
+@dataclass(frozen=True, eq=False)
+class ProductStep:
+    """Multiplies two tensors slot by slot and relinearizes; takes one level. ``level`` as for LinearStep.
+
+    Attributes:
+        reads: positions of the two steps that make the factors.
+        shift: slots by which every ciphertext of the second is rotated to the left before.
+    """
+
+    name: str
+    level: int
+    reads: tuple[int, ...]
+    shift: int = 0
+
+    __repr__ = brief_repr
+
+
+Step = LinearStep | SquareStep | ProductStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +118,7 @@ class Plan:
                 ciphertexts[position] = step.plan.target.ciphertexts
             else:
                 ciphertexts[position] = ciphertexts[step.reads[0]]
-                total += ciphertexts[position] * square_price(operations, step.level)
+                total += ciphertexts[position] * product_price(operations, step.level, _shift(step))
         return total
 
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -112,9 +129,18 @@ class Plan:
         return filled.reshape(-1, self.batch, *x.shape[1:])
 
 
+def _shift(step: SquareStep | ProductStep) -> int:
+    return step.shift if isinstance(step, ProductStep) else 0
+
+
 def square_price(operations: CostTable, level: int) -> float:
     """What squaring one ciphertext costs, relinearized and rescaled."""
     return operations("square", level) + operations("relinearize", level) + operations("rescale", level)
+
+
+def product_price(operations: CostTable, level: int, shift: int) -> float:
+    """The same of two ciphertexts, of which one may have to be rotated; their product costs what a square does."""
+    return square_price(operations, level) + (operations("rotation", level) if shift else 0.0)
 
 
 def drop_price(operations: CostTable, level: int, wanted: int) -> float:

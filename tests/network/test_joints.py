@@ -9,7 +9,7 @@ from random_networks import batch_norm, branching, branching_networks, chain, co
 from heinfer.errors import ShapeError
 from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import Add, AffineSum, Concat
+from heinfer.network.joints import Add, AffineSum, Concat, Product
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine, AveragePool, Flatten, Polynomial, Square
 from heinfer.network.terms import collected, composed, substituted
@@ -26,11 +26,11 @@ def assert_folds(network: Network) -> Network:
     x = inputs_for(network, 3)
     expected = network(x)
     np.testing.assert_allclose(folded(x), expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
-    assert {type(node.operator) for node in folded.nodes} <= {Affine, AffineSum, Square}
+    assert {type(node.operator) for node in folded.nodes} <= {Affine, AffineSum, Square, Product}
     for node, reads in zip(folded.nodes, folded.reads, strict=True):
-        if isinstance(node.operator, Square):
-            assert reads[0] != INPUT
-    assert not isinstance(folded.nodes[-1].operator, Square)
+        if isinstance(node.operator, Square | Product):
+            assert INPUT not in reads
+    assert not isinstance(folded.nodes[-1].operator, Square | Product)
     assert set(folded.last_use) == set(range(-1, len(folded.nodes) - 1))  # nothing is made in vain
     return folded
 
@@ -38,7 +38,7 @@ def assert_folds(network: Network) -> Network:
 def folded_names(network: Network) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, kind and reads of the nodes of a folded network."""
     folded = assert_folds(network)
-    kinds = {Affine: "A", AffineSum: "+", Square: "S"}
+    kinds = {Affine: "A", AffineSum: "+", Square: "S", Product: "P"}
     return [(n.name, kinds[type(n.operator)], reads) for n, reads in zip(folded.nodes, folded.reads, strict=True)]
 
 
@@ -48,6 +48,7 @@ def folded_names(network: Network) -> list[tuple[str, str, tuple[int, ...]]]:
 def test_a_sum_and_a_concatenation_are_what_they_are_called() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 3, *SHAPE))
     assert np.array_equal(Add()([x, y, x]), x + y + x)
+    assert np.array_equal(Product()([x, y]), x * y)
     assert np.array_equal(Concat()([x, y[:, :1]]), np.concatenate([x, y[:, :1]], axis=1))
     assert (Add().output_shape([SHAPE, SHAPE]), Concat().output_shape([SHAPE, (3, 4, 4)])) == (SHAPE, (5, 4, 4))
 
@@ -89,6 +90,8 @@ def test_a_bias_enters_once_wherever_terms_are_put_together() -> None:
         ([(CONV, INPUT), (HALF, 0), (Add(), 0, 1)], r"^add2: .* one shape, not \(2, 4, 4\) and \(2, 2, 2\)"),
         ([(HALF, INPUT), (Concat(), INPUT, 0)], r"^concat1: .* agree in all else, unlike \(2, 4, 4\) and \(2, 2, 2\)"),
         ([(CONV, INPUT), (Flatten(), 0), (Concat(), 0, 1)], r"^concat2: .* unlike \(2, 4, 4\) and \(32,\)"),
+        ([(CONV, INPUT), (HALF, 0), (Product(), 0, 1)], r"^product2: .* one shape, not \(2, 4, 4\) and \(2, 2, 2\)"),
+        ([(Product(), INPUT)], r"^product0: a product has two factors of one shape, not \(2, 4, 4\)$"),
         ([(CONV, 1)], r"^convolution0: node 0 cannot read \(1,\)"),
         ([(CONV, INPUT, INPUT)], r"^convolution0: node 0 cannot read \(-1, -1\)"),
         ([(Add(),)], r"^add0: node 0 cannot read \(\)"),
@@ -111,11 +114,11 @@ def test_a_chain_is_one_however_it_is_written() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(branching_networks(blocks=3))
+@given(branching_networks(blocks=3, products=True))
 def test_a_folded_network_equals_the_network(network: Network) -> None:
     folded = assert_folds(network)
-    squares = sum(isinstance(node.operator, Polynomial | Square) for node in network.nodes)
-    assert sum(isinstance(node.operator, Square) for node in folded.nodes) <= squares
+    multiplied = sum(isinstance(node.operator, Polynomial | Square | Product) for node in network.nodes)
+    assert sum(isinstance(node.operator, Square | Product) for node in folded.nodes) <= multiplied
 
 
 @pytest.mark.parametrize(
@@ -176,6 +179,34 @@ def test_a_folded_network_equals_the_network(network: Network) -> None:
             [(Square(), INPUT), (Add(), 0, INPUT)],
             [("input", "A", (-1,)), ("square0", "S", (0,)), ("add1", "+", (1, -1))],
             id="square of the input",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (Product(), INPUT, 0), (Product(), INPUT, 1)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("input", "A", (-1,)),
+                ("product1", "P", (1, 0)),
+                ("product2", "P", (1, 2)),
+                ("output", "A", (3,)),
+            ],
+            id="the input as a factor is laid out once",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (Product(), 0, 0)],
+            [("convolution0", "A", (-1,)), ("product1", "S", (0,)), ("output", "A", (1,))],
+            id="a tensor times itself is a square",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (NORM, 0), (ACT, 1), (OTHER, 2), (NORM, 3), (Product(), 2, 4)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("polynomial2", "S", (0,)),
+                ("polynomial2", "A", (1,)),
+                ("convolution3", "A", (1,)),
+                ("product5", "P", (2, 3)),
+                ("output", "A", (4,)),
+            ],
+            id="a map reads what is made of a square without waiting for it",
         ),
     ],
 )

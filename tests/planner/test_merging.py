@@ -140,7 +140,7 @@ def test_every_division_of_every_run_is_the_run(network: Network) -> None:
             for part in partition.parts:
                 assert all(tensor in made for tensor in part.reads)
                 x = [made[tensor] for tensor in part.reads]
-                made[part.makes] = x[0] ** 2 if part.is_square else sum(m(v) for m, v in zip(part.maps, x, strict=True))
+                made[part.makes] = sum(m(v) for m, v in zip(part.maps, x, strict=True)) if part.is_map else x[0] ** 2
                 if len(x) > 1:
                     flat = np.concatenate([v.reshape(len(v), -1) for v in x], axis=1)
                     np.testing.assert_allclose(part.map(flat), made[part.makes], atol=1e-9)

@@ -20,7 +20,7 @@ from heinfer.errors import PlanError
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine
-from heinfer.planner.plan import Plan, SquareStep, square_price
+from heinfer.planner.plan import Plan, ProductStep, SquareStep, product_price, square_price
 from heinfer.planner.requirements import (
     DEFAULT,
     Needs,
@@ -187,10 +187,12 @@ class _Search:
             read = [t for t in part.reads if t not in later and (t in done or t not in self.merging.last_stage)]
             levels = {t: at for t, at in levels.items() if t not in read} | {part.makes: level - 1}
             outlook = self._outlook(levels)
-            if part.is_square:
+            if part.is_map:
+                found = self._extended(states, part, level, outlook)
+            elif len(part.reads) == 1:
                 found = self._squared(states, part, level)
             else:
-                found = self._extended(states, part, level, outlook)
+                found = self._multiplied(states, part, level)
             states = beam((state.without(read) for state in found), expected(outlook))
         return states
 
@@ -214,11 +216,32 @@ class _Search:
             found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
         return found
 
+    def _multiplied(self, states: list[State], part: Part, level: int) -> list[State]:
+        """States with a product, where its second factor can be rotated to where the first is."""
+        found = []
+        for state in states:
+            first, second = state.places(part.reads)
+            aligned = first.layout.aligned(second.layout)
+            if aligned is None:
+                continue
+            shift, layout = aligned
+            step = ProductStep(part.node.name, level, state.steps_of(part.reads), shift)
+            keys = state.keys | ({shift} if shift else set())
+            price = layout.ciphertexts * product_price(self.prices.operations, level, shift)
+            price += self.prices.key * len(keys - state.keys)
+            after = replace(state.followed_by(step, part.makes, replace(first, layout=layout), price), keys=keys)
+            if self._allowed(after):
+                found.append(after)
+        if states and not found:
+            self.failure = self.failure or f"{part.node.name}: no plan brings its two factors to one layout"
+        return found
+
     def _extended(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
         extension = Extension(
             part,
             level,
             outlook,
+            partners=self.merging.partners.get(part.makes, frozenset()),
             kernels=self.kernels,
             slots=self.slots,
             ring=self.ring,
