@@ -51,7 +51,7 @@ from heinfer.planner.requirements import DEFAULT, Requirements
 from heinfer.tell import Tell
 
 if TYPE_CHECKING:
-    from torch import nn
+    from heinfer.frontend import Model
 
 Array = NDArray[np.float64]
 
@@ -124,7 +124,7 @@ class CompiledModel:
 
 
 def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for each thing that can be said
-    module: nn.Module,
+    model: Model,
     calibration: Given,
     *,
     name: str,
@@ -136,11 +136,12 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     requirements: Requirements = DEFAULT,
     planner: Planner = SEARCH,
 ) -> CompiledModel:
-    """Compile a torch module.
+    """Compile a trained network.
 
     Args:
-        module: supported layers, trained; it is run in evaluation mode on some of the calibration inputs, and refused
-            where the compiled network would compute something else. It stays as it is.
+        model: a torch module, what torch.export made of one, or an ONNX file or model (opset 13 and up). It is run in
+            evaluation mode on some of the calibration inputs, and refused where the compiled network would compute
+            something else. It stays as it is.
         calibration: (batch, *input_shape) representative inputs, preprocessed: ranges and scales come from them. Of
             several inputs a mapping of names to such: those of the arguments of the module's forward, or in their
             order; where it has one argument, in the order of their concatenation (batch, n).
@@ -163,12 +164,15 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     """
     with needs("train"):  # torch is needed for this alone
         from heinfer.compiler.joined_module import as_one
-        from heinfer.frontend import require_same, trace
+        from heinfer.frontend import OnnxModule, module_of, require_reference, require_same, trace
 
     inputs = as_inputs(calibration, name_of(preprocessing))
     told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     with shown(f"compile {name}") as tell:
         tell("trace", 0, 0)
+        module: Any = module_of(model)
+        if isinstance(module, OnnxModule) and len(inputs.parts) == 1:
+            require_reference(module, inputs.values)
         if len(inputs.parts) > 1 or outputs is not None or isinstance(labels, Mapping):
             module, told = _of_one_tensor(as_one(module, inputs.parts, inputs.values, outputs), told)
         try:

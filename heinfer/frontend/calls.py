@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from heinfer.errors import CompileError, ShapeError, UnsupportedOperatorError
 from heinfer.frontend.recorder import Recorder
-from heinfer.frontend.values import BATCH, Value, moved
+from heinfer.frontend.values import Value, moved
 
 Rule = Callable[..., Any]
 """(recorder, **arguments by the names of the function's schema) -> a value, or several."""
@@ -138,7 +138,7 @@ class Calls:
 
     def _unknown(self, shapes: Any) -> Any:
         if isinstance(shapes, torch.Size):
-            return self.recorder.unknown(tuple(shapes[1:])) if shapes[:1] == (BATCH,) else Unknown()
+            return self.recorder.unknown(tuple(shapes[1:])) if shapes[:1] == (self.recorder.batch,) else Unknown()
         if isinstance(shapes, list | tuple):
             return [self._unknown(x) for x in shapes]
         return Unknown()

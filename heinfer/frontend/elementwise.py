@@ -120,6 +120,11 @@ def filled(recorder: Recorder, x: Value, value: Any) -> Tensor:
     return constant(value).expand(x.shape)
 
 
+def size(recorder: Recorder, x: Value, dim: int) -> int:
+    del recorder
+    return x.shape[dim]
+
+
 def constant_like(number: float) -> Rule:
     def rule(recorder: Recorder, x: Value, size: Any = None, **_: Any) -> Tensor:
         del recorder
@@ -155,7 +160,7 @@ def constant(x: Any) -> Tensor:
 
 
 RULES: dict[str, Rule] = {
-    **dict.fromkeys(("add", "__add__"), add),
+    "add": add,
     **dict.fromkeys(("sub", "subtract"), subtract),
     "rsub": subtract_from,
     **dict.fromkeys(("mul", "multiply"), multiply),
@@ -165,10 +170,11 @@ RULES: dict[str, Rule] = {
     "pow": power,
     "lerp": linear_interpolation,
     "addcmul": add_product,
-    **dict.fromkeys(("positive", "conj", "real", "resolve_conj", "resolve_neg", "cpu"), same),
-    **dict.fromkeys(("to", "_to_copy", "type_as", "float", "double"), cast),
+    "positive": same,
+    **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
     **dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout"), dropout),
     **dict.fromkeys(("_assert_tensor_metadata", "_assert_async"), checked),
+    **dict.fromkeys(("sym_size", "size"), size),
     "fill": filled,
     **dict.fromkeys(("zeros_like", "new_zeros"), constant_like(0)),
     **dict.fromkeys(("ones_like", "new_ones"), constant_like(1)),

@@ -24,14 +24,17 @@ from heinfer.errors import CompileError, ShapeError, UnsupportedOperatorError
 from heinfer.frontend.at_inference import is_plain
 from heinfer.frontend.calls import Calls, Unknown, Where, holds
 from heinfer.frontend.table import OPERATORS
-from heinfer.frontend.values import BATCH, Value
+from heinfer.frontend.values import Value
+
+BATCH = 2
+"""Inputs that a graph is made of: two, so that what mixes the inputs of a batch shows."""
 
 _LOGGERS = ("torch._subclasses.fake_tensor", "torch.fx.experimental.symbolic_shapes", "torch.export", "torch._dynamo")
 _TORCH = Path(torch.__file__).parent
 _FRONTEND = Path(__file__).parent
 _OF_SHAPES = re.compile(r"shape|size|dimension|\bdim\b|channels|elements")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
-_OF_TORCH = ("torch.", "heinfer.nn.")
+_OF_TORCH = ("torch.", "heinfer.nn.", "heinfer.frontend.onnx.")
 """Modules that stand for the one thing that they do: a call in them has their name."""
 
 
@@ -43,6 +46,9 @@ def exported(root: nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
     Raises:
         CompileError: when neither can be followed.
     """
+    if isinstance(root, Program):
+        with _quiet():
+            return _functional(root.program)
     kinds = [x.dtype for x in (*root.parameters(), *root.buffers()) if x.is_floating_point()]
     example = torch.zeros(BATCH, *input_shape, dtype=kinds[0] if kinds else torch.get_default_dtype())
     with _quiet(), torch.no_grad():
@@ -54,6 +60,30 @@ def exported(root: nn.Module, input_shape: tuple[int, ...]) -> ExportedProgram:
             return _functional(torch.export.export(fx.symbolic_trace(root), (example,), strict=False))
         except Exception:  # the first says more
             raise _not_followed(root, cause) from cause
+
+
+class Program(nn.Module):
+    """An exported program as a module that takes any batch: in parts of the size that it was exported with."""
+
+    def __init__(self, program: ExportedProgram) -> None:
+        super().__init__()
+        self.program = program
+        self.run = [program.module()]  # in a list, as it knows no eval()
+
+    @property
+    def batch(self) -> int:
+        """Inputs that the program was exported with."""
+        named = self.program.graph_signature.user_inputs
+        inputs = [x for x in self.program.graph.nodes if x.op == "placeholder" and x.name in named]
+        size = inputs[0].meta["val"].shape[0] if inputs and isinstance(inputs[0].meta.get("val"), Tensor) else BATCH
+        return size if isinstance(size, int) else BATCH
+
+    def forward(self, x: Tensor) -> Any:
+        [run] = self.run
+        size = self.batch
+        missing = -len(x) % size
+        whole = torch.cat([x, x[:1].expand(missing, *x.shape[1:])]) if missing else x
+        return torch.cat([run(part) for part in whole.split(size)])[: len(x)]
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
@@ -125,8 +155,12 @@ def where(node: fx.Node) -> Where:
 def _line(trace: str) -> str:
     """The last line of a trace that is not of torch."""
     frames = [(Path(f["file"]), f["line"]) for f in _FRAME.finditer(trace)]
-    own = [(file, line) for file, line in frames if not file.is_relative_to(_TORCH) and file.exists()]
+    own = [(file, line) for file, line in frames if _is_of_user(file)]
     return f"{own[-1][0].name}:{own[-1][1]}" if own else ""
+
+
+def _is_of_user(file: Path) -> bool:
+    return file.exists() and not file.is_relative_to(_TORCH) and not file.is_relative_to(_FRONTEND)
 
 
 def _names(program: ExportedProgram) -> Iterator[str]:
@@ -157,7 +191,7 @@ def _not_followed(root: nn.Module, error: Exception) -> CompileError:
     path, line = "", ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
-        if file.exists() and not file.is_relative_to(_TORCH) and not file.is_relative_to(_FRONTEND):
+        if _is_of_user(file):
             line = f" ({file.name}:{number})"
         path = paths.get(id(frame.f_locals.get("self")), "") or path
     instead = OPERATORS.way_out(type(root.get_submodule(path)).__name__)

@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial.chebyshev import poly2cheb
 
 from heinfer.errors import UnsupportedOperatorError
-from heinfer.frontend.values import BATCH, Term, Value
+from heinfer.frontend.values import Term, Value
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, Joint, Product
 from heinfer.network.linear_map import LinearMap
@@ -37,18 +37,20 @@ class Recorder:
     """Nodes in order, and the shapes of what they make.
 
     Attributes:
+        batch: inputs that the graph was made of.
         name: of the nodes that are added: the path of the call at hand.
     """
 
-    def __init__(self, input_shape: Shape) -> None:
+    def __init__(self, input_shape: Shape, batch: int) -> None:
         self.input_shape = input_shape
+        self.batch = batch
         self.nodes: list[Node] = []
         self.shapes: dict[int, Shape] = {INPUT: input_shape}
         self.name = ""
 
     @property
     def input(self) -> Value:
-        return Value.of(INPUT, self.input_shape)
+        return Value.of(INPUT, (self.batch, *self.input_shape))
 
     def add(self, operator: Operator | Joint, reads: Sequence[int]) -> Value:
         """A node; ShapeError when it does not take what it reads."""
@@ -58,21 +60,21 @@ class Recorder:
         inputs = None if tuple(reads) == (position - 1,) else tuple(reads)
         self.nodes.append(Node(self.name, operator, inputs))
         self.shapes[position] = shape
-        return Value.of(position, shape)
+        return Value.of(position, (self.batch, *shape))
 
     def unknown(self, shape: Shape) -> Value:
         """What a call gives that is refused: the calls after it are looked at all the same."""
         position = len(self.nodes)
         self.nodes.append(Node(self.name, Square()))
         self.shapes[position] = shape
-        return Value.of(position, shape)
+        return Value.of(position, (self.batch, *shape))
 
     def placed(self, value: Value) -> tuple[int, Shape]:
         """Position and shape of the node that makes a value, added unless it is there already."""
         shape = value.shape[1:]
-        if not value.shape or value.shape[0] != BATCH:
+        if not value.shape or value.shape[0] != self.batch:
             raise UnsupportedOperatorError(
-                f"reads a tensor of shape {value.shape} for {BATCH} inputs, whose first axis is not the batch: keep the first "
+                f"reads a tensor of shape {value.shape} for {self.batch} inputs, whose first axis is not the batch: keep the first "
                 "axis for the batch alone"
             )
         if not value.terms:
@@ -95,7 +97,8 @@ class Recorder:
 
     def again(self, value: Value) -> Value:
         """The same value as the tensor of one node."""
-        return Value.of(*self.placed(value))
+        position, shape = self.placed(value)
+        return Value.of(position, (self.batch, *shape))
 
     def network(self, value: Value) -> Network:
         """The nodes up to the one that makes the output, which nothing may follow."""
@@ -146,11 +149,11 @@ class Recorder:
 
     def _source(self, term: Term) -> np.ndarray:
         """The flat place that every output reads, -1 for none; the same for every input of the batch."""
-        place = term.place.numpy().reshape(BATCH, -1).astype(np.int64)
+        place = term.place.numpy().reshape(self.batch, -1).astype(np.int64)
         size = prod(self.shapes[term.base])
         first, read = place[0] - 1, place[0] > 0
-        later = np.where(read, place[0] + size, 0)
-        if (first >= size).any() or (place[1] != later).any():
+        each = np.where(read, place[0] + size * np.arange(self.batch)[:, None], 0)
+        if (first >= size).any() or (place != each).any():
             raise UnsupportedOperatorError(
                 "mixes the inputs of a batch: each must be computed by itself; keep the first axis for the batch alone"
             )
@@ -169,7 +172,7 @@ class Recorder:
         if any(c is None for c in found):
             flat = self._affine_flat(base, shape)
             made = self._power_series(flat, [c.reshape(-1) for c in coefficients])
-            return self._affine(_reshaped(made, shape), shape)
+            return self._affine(_reshaped(made, (self.batch, *shape)), shape)
         return _position(self._power_series(base, [c for c in found if c is not None]))
 
     def _affine_flat(self, base: int, shape: Shape) -> int:
@@ -203,9 +206,8 @@ def _position(value: Value) -> int:
     return value.terms[0].base
 
 
-def _reshaped(value: Value, shape: Shape) -> Value:
+def _reshaped(value: Value, whole: Shape) -> Value:
     [term] = value.terms
-    whole = (BATCH, *shape)
     return Value(
         (Term(term.base, term.place.reshape(whole), (term.coefficients[0].reshape(whole),)),),
         value.constant.reshape(whole),
@@ -224,7 +226,8 @@ def _is_in_order(term: Term) -> bool:
 
 def _of_one(x: torch.Tensor, what: str) -> Vector:
     """Of one input of the batch; all must have the same."""
-    if not torch.equal(x[0].nan_to_num(), x[1].nan_to_num()):
+    numbers = x.nan_to_num()
+    if (numbers != numbers[:1]).any():
         raise UnsupportedOperatorError(f"has {what} that differ between inputs of a batch: make them the same for all")
     return np.array(x[0].numpy(), dtype=np.float64)
 

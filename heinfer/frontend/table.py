@@ -17,7 +17,7 @@ _BORDERS = """pad constant_pad_nd reflection_pad1d reflection_pad2d reflection_p
     replication_pad2d replication_pad3d"""
 _NEAREST = """upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d
     _upsample_nearest_exact2d _upsample_nearest_exact3d"""
-_WRITES = "select_scatter slice_scatter diagonal_scatter index_put masked_fill"
+_WRITES = "select_scatter slice_scatter diagonal_scatter index_put index_fill masked_fill"
 
 OPERATORS = Table(
     frozenset(" ".join((_SHAPES, _SELECTIONS, _TOGETHER, _MOVES, _BORDERS, _NEAREST, _WRITES)).split()),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,8 @@ from torch.export import ExportedProgram
 from heinfer.errors import CompileError, UnsupportedOperatorError
 from heinfer.frontend.at_inference import at_inference
 from heinfer.frontend.calls import Calls, Unknown
-from heinfer.frontend.exported import exported, replay
+from heinfer.frontend.exported import BATCH, Program, exported, replay
+from heinfer.frontend.onnx.module import OnnxModule
 from heinfer.frontend.problems import require_none
 from heinfer.frontend.recorder import Recorder
 from heinfer.frontend.survey import still_training, survey
@@ -19,7 +22,10 @@ from heinfer.frontend.table import OPERATORS
 from heinfer.frontend.values import Value
 from heinfer.network.ir import Network
 
-Model = nn.Module | ExportedProgram
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Model: TypeAlias = "nn.Module | ExportedProgram | ModelProto | str | Path"
 
 
 def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
@@ -45,7 +51,7 @@ def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
                 raise
             problems.append(error)
             require_none(problems)
-        calls = Calls(Recorder(input_shape), OPERATORS)
+        calls = Calls(Recorder(input_shape, root.batch if isinstance(root, Program) else BATCH), OPERATORS)
         results = replay(program, calls, calls.recorder.input)
         inside = tuple(f"{path}." for path in found.unreadable)
         problems += [p for p in calls.problems if not str(p).replace(":", ".").startswith(inside)]
@@ -71,11 +77,13 @@ def _network(calls: Calls, results: list[tuple[str, object]]) -> Network:
 
 
 def module_of(model: object) -> nn.Module:
-    """The module of a model; CompileError says what else it is."""
+    """The module of a model: itself, that of an exported program or of an ONNX file; CompileError says what else it is."""
     if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         return model
     if isinstance(model, ExportedProgram):
-        return model.module()
+        return Program(model)
+    if isinstance(model, str | Path) or type(model).__name__ == "ModelProto":
+        return OnnxModule(model).eval()
     if isinstance(model, nn.Module):
         found = "a TorchScript module, whose layers cannot be read: "
     elif isinstance(model, Mapping):

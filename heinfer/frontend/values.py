@@ -13,8 +13,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-BATCH = 2
-"""Inputs that a graph is made of: two, so that what mixes the inputs of a batch shows."""
 MOST_DEGREE = 15
 """Of a polynomial that is evaluated as one."""
 
@@ -44,7 +42,7 @@ class Term:
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A tensor (BATCH, *shape): the sum of some terms and a constant.
+    """A tensor (batch, *shape): the sum of some terms and a constant.
 
     Attributes:
         name: of the node that makes it, once there is one.
@@ -71,9 +69,8 @@ class Value:
         return bool((self.terms[0].coefficients[0] == 1).all())
 
     @classmethod
-    def of(cls, base: int, shape: tuple[int, ...]) -> Value:
-        """The tensor that a node makes, of this shape without the batch."""
-        whole = (BATCH, *shape)
+    def of(cls, base: int, whole: tuple[int, ...]) -> Value:
+        """The tensor (batch, *shape) that a node makes."""
         size = torch.Size(whole).numel()
         place = torch.arange(1, size + 1, dtype=torch.float64).reshape(whole)
         one = torch.ones((), dtype=torch.float64).expand(whole)

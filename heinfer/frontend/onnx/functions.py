@@ -23,9 +23,11 @@ def _conv(inputs: Sequence[Any], a: Attributes) -> Tensor:
     x, weight, bias = _first(inputs, 3)
     along = weight.dim() - 2
     stride, dilation = _each(a, "strides", along), _each(a, "dilations", along)
-    x = _padded(x, a, list(weight.shape[2:]), stride, dilation, 0.0)
+    pads = _pads(x, a, list(weight.shape[2:]), stride, dilation)
     function = (F.conv1d, F.conv2d, F.conv3d)[along - 1]
-    return function(x, weight, bias, stride, 0, dilation, a.get("group", 1))
+    if pads[:along] == pads[along:]:
+        return function(x, weight, bias, stride, pads[:along], dilation, a.get("group", 1))
+    return function(F.pad(x, _torch_pads(pads)), weight, bias, stride, 0, dilation, a.get("group", 1))
 
 
 def _conv_transpose(inputs: Sequence[Any], a: Attributes) -> Tensor:
@@ -104,6 +106,8 @@ def _group_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
 def _reshape(inputs: Sequence[Any], a: Attributes) -> Tensor:
     x, shape = inputs[0], _numbers(inputs[1])
     sizes = [x.shape[i] if n == 0 and not a.get("allowzero", 0) else n for i, n in enumerate(shape)]
+    if sizes and sizes[0] == a.get("batch"):  # the file was made for batches of one size
+        sizes[0] = x.shape[0]
     return x.reshape(sizes)
 
 
@@ -354,7 +358,7 @@ FUNCTIONS: dict[str, Function] = {
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
-    "Expand": lambda inputs, _: inputs[0] * torch.ones(_numbers(inputs[1])).to(inputs[0]),
+    "Expand": lambda inputs, _: inputs[0].expand(torch.broadcast_shapes(inputs[0].shape, _numbers(inputs[1]))),
     "Tile": lambda inputs, _: inputs[0].repeat(_numbers(inputs[1])),
     "Resize": _resize,
     "DepthToSpace": _depth_to_space,

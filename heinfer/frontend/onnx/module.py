@@ -46,9 +46,12 @@ class OnnxModule(nn.Module):
         self.takes = [x.name for x in graph.input if x.name not in held]
         self.gives = [x.name for x in graph.output]
         self.paths = []
+        followed, batch = set(self.takes), _fixed_batch(self.model)
         for number, node in enumerate(graph.node):
             path = _path(node, number)
-            self.add_module(path, _OnnxNode(node, self.model))
+            follows = bool(followed & set(node.input))
+            followed |= set(node.output) if follows else set()
+            self.add_module(path, _OnnxNode(node, self.model, batch if follows and node.op_type == "Reshape" else None))
             self.paths.append(path)
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -66,11 +69,13 @@ class OnnxModule(nn.Module):
 
 
 class _OnnxNode(nn.Module):
-    def __init__(self, node: NodeProto, model: ModelProto) -> None:
+    def __init__(self, node: NodeProto, model: ModelProto, batch: int | None) -> None:
         super().__init__()
         self.kind = node.op_type
         self.function = FUNCTIONS[node.op_type]
         self.attributes = {attribute.name: _value(attribute) for attribute in node.attribute}
+        if batch is not None:
+            self.attributes["batch"] = batch
         if node.op_type == "Split":
             self.attributes.setdefault("num_outputs", len(node.output))
         self.node = node
@@ -132,6 +137,14 @@ def _unknown(model: ModelProto) -> Iterator[str]:
                 f"{_path(node, number)}: ONNX's {named}{node.op_type} has no encrypted form; docs/operators.md lists "
                 "those that have one"
             )
+
+
+def _fixed_batch(model: ModelProto) -> int | None:
+    """Inputs that the file takes at once, where it says so."""
+    held = {x.name for x in model.graph.initializer}
+    shapes = [x.type.tensor_type.shape.dim for x in model.graph.input if x.name not in held]
+    sizes = [dims[0].dim_value for dims in shapes if len(dims) and dims[0].HasField("dim_value")]
+    return sizes[0] if sizes else None
 
 
 def _path(node: NodeProto, number: int) -> str:
