@@ -2,7 +2,9 @@
 
 A polynomial a x^2 + b x + c is a (x + b/2a)^2 + (c - b^2/4a): its shift joins the map before it,
 its factor and constant the map after it, and what remains is a square, which costs one level.
-Diagonal maps (batch normalisation) and reshapes join a neighbour. Two maps that both mix elements
+Maps that only move elements (batch normalisation, reshapes, permutations, selections, padding, copies) join a
+neighbour: the map after them always, as that reads no more for it, and the map before them where that has no more
+entries for it, which copies would give it. Two maps that both mix elements
 (a pool and a convolution, the two halves of an FFConv) stay two: merging them is a question of cost.
 
 Where branches meet, a sum or a concatenation takes the maps that end in it with it: f(x) + g(x) is (F + G) x, one map
@@ -12,7 +14,7 @@ of one tensor, when F and G are linear, and a sum of maps of the branches' last 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -21,10 +23,9 @@ import numpy as np
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, LinearJoint, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, ChannelAffine, Flatten, Linear, Polynomial, Square, per_channel
+from heinfer.network.operators import Affine, Linear, Polynomial, Square, per_channel
+from heinfer.network.structure import structured
 from heinfer.network.terms import Terms, collected, composed, operator_of, substituted
-
-_JOINS_NEIGHBOUR = (ChannelAffine, Flatten)
 
 
 def fold(network: Network) -> Network:
@@ -73,6 +74,7 @@ class _Graph:
     def __init__(self) -> None:
         self.items: dict[int, _Item] = {}
         self._input: int | None = None
+        self._copied: set[int] = set()  # tensors that a sum reads several times over: to make them there would be dear
 
     @classmethod
     def of(cls, network: Network) -> _Graph:
@@ -98,8 +100,9 @@ class _Graph:
             case Product():
                 return self._product(name, *dict.fromkeys(self._factor(source, shape) for source in inputs))
             case Linear() as linear:
-                joins = isinstance(linear, _JOINS_NEIGHBOUR)
-                return self._add(_map(name, source, linear.linear_map(shape), joins=joins))
+                found = linear.linear_map(shape)
+                found = structured(found) if isinstance(linear, Affine) else found
+                return self._add(_map(name, source, found, joins=found.only_moves))
             case LinearJoint() as joint:
                 terms = collected(zip(inputs, joint.linear_maps(shapes), strict=True))
                 return self._add(_Item(name, terms, joint=True))
@@ -150,7 +153,7 @@ class _Graph:
                 mixers: list[str] = []
                 terms = self._absorbed(item.terms, self._readers, mixers, takes, alone=True)
                 name = "+".join([*dict.fromkeys(mixers), item.name])
-                joins = len(terms) == 1 and not mixers and terms[0][1].is_diagonal
+                joins = len(terms) == 1 and not mixers and terms[0][1].only_moves
                 self.items[number] = replace(item, name=name, terms=terms, joins=joins, joint=not mixers)
             self._keep_only_what_leads_to(max(self.items))
 
@@ -167,7 +170,8 @@ class _Graph:
         for source, linear in terms:
             inner = self.items.get(source)
             only = alone and readers[source] == 1
-            if inner is None or not inner.is_map or not (inner.joins or (only and takes(inner))):
+            may = _is_nothing if source in self._copied else takes
+            if inner is None or not inner.is_map or not (inner.joins or (only and may(inner))):
                 found.append((source, linear))
                 continue
             mixes = not (inner.joins or inner.joint)
@@ -176,6 +180,8 @@ class _Graph:
             if only:
                 del self.items[source]
             further = _is_nothing if mixes else takes
+            if not inner.joint and any(moved.readers.max(initial=0) > 1 for _, moved in inner.terms):
+                self._copied.update(inner.reads)
             found += self._absorbed(composed(inner.terms, linear), readers, mixers, further, alone=only)
         return collected(found)
 
@@ -195,16 +201,32 @@ class _Graph:
                 del self.items[number]
 
     def join_with_previous(self) -> None:
-        """What is left of them, the shifts of activations above all, goes into the map before it."""
+        """What is left of them, the shifts of activations above all, goes into the map before it.
+
+        The parts of a map that is read only in parts, such as the halves that a gate multiplies, are maps each.
+        """
         for number in list(self.items):
             self._go_into_previous(number)
+        for number in list(self.items):
+            readers = [item for item in self.items.values() if number in item.reads]
+            parts = [item.terms[0][1] for item in readers if item.joins and len(item.terms) == 1]
+            if (
+                self._is_map(number)
+                and len(parts) == len(readers) > 1
+                and _is_no_dearer(self.items[number].terms, parts)
+            ):
+                previous = self.items.pop(number)
+                for n, item in self.items.items():
+                    if number in item.reads:
+                        name = f"{previous.name}+{item.name}"
+                        self.items[n] = replace(previous, name=name, terms=composed(previous.terms, item.terms[0][1]))
 
     def _go_into_previous(self, number: int) -> None:
         item = self.items[number]
         if not item.joins or len(item.terms) > 1:
             return
         [(source, linear)] = item.terms
-        if self._is_map(source) and self._readers[source] == 1:
+        if self._is_map(source) and self._readers[source] == 1 and _is_no_dearer(self.items[source].terms, [linear]):
             previous = self.items.pop(source)
             self.items[number] = replace(previous, terms=composed(previous.terms, linear))
 
@@ -221,6 +243,12 @@ def _operator(item: _Item) -> Affine | AffineSum | Square | Product:
     if item.is_map:
         return operator_of(item.terms)
     return Square() if len(item.factors) == 1 else Product()
+
+
+def _is_no_dearer(before: Terms, moved: Sequence[LinearMap]) -> bool:
+    """Whether maps have no more entries when what they make is only moved, instead by each of several maps."""
+    readers = sum(linear.readers for linear in moved)
+    return all(int((linear.reads * readers).sum()) <= linear.size for _, linear in before)
 
 
 def _is_joint(item: _Item) -> bool:

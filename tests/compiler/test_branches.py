@@ -275,7 +275,7 @@ def test_a_bundle_needs_no_network() -> None:
 def test_the_report_says_what_a_layer_reads_and_of_whom() -> None:
     model = compiled(RESIDUAL)
     layer = next(layer for layer in model.report.layers if "add" in layer.name)
-    assert layer.name == "convolution2+convolution3+add4"
+    assert layer.name == "convolution2+add4"
     assert layer.layout_in.endswith("(of the input)")
     assert "(of polynomial1) and " in layer.layout_in
     assert [layer.level for layer in model.report.layers] == list(range(model.plan.input_level, 0, -1))

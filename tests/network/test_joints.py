@@ -1,5 +1,7 @@
 """Where branches meet: sums and concatenations, and what folding makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -19,6 +21,21 @@ ACT, NORM, POOL = polynomial(RNG, 2), batch_norm(RNG, 2), AveragePool((2, 2), (2
 CONV, OTHER, WIDE = (convolution(RNG, c_in, 2, 3, 1, 1) for c_in in (2, 2, 4))
 HALF = convolution(RNG, 2, 2, 3, 2, 1)
 SHAPE = (2, 4, 4)
+
+
+def moved(shape: tuple[int, ...], index: np.ndarray) -> Affine:
+    """Every element of the result is one of a tensor of a shape, written out one by one."""
+    rows, cols = np.arange(index.size), index.reshape(-1)
+    return Affine(LinearMap.from_entries(shape, index.shape, rows, cols, np.ones(index.size)))
+
+
+NUMBERED = np.arange(32).reshape(SHAPE)
+UPSAMPLED = moved(SHAPE, NUMBERED.repeat(2, axis=1).repeat(2, axis=2))
+UPSAMPLED_AGAIN = moved((2, 8, 8), np.arange(128).reshape(2, 8, 8).repeat(2, axis=1).repeat(2, axis=2))
+HALVES = [moved(SHAPE, NUMBERED[i : i + 1]) for i in range(2)]
+PERMUTED = moved(SHAPE, NUMBERED[::-1, :, ::-1])
+OTHER_LARGE = replace(OTHER, padding=(3, 3))
+ONE_CHANNEL = convolution(RNG, 1, 1, 3, 1, 1)
 
 
 def assert_folds(network: Network) -> Network:
@@ -207,6 +224,36 @@ def test_a_folded_network_equals_the_network(network: Network) -> None:
                 ("output", "A", (4,)),
             ],
             id="a map reads what is made of a square without waiting for it",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (UPSAMPLED, 0), (ACT, 1), (UPSAMPLED_AGAIN, 2), (POOL, 3)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("affine1", "A", (0,)),
+                ("polynomial2", "S", (1,)),
+                ("averagepool4", "A", (2,)),
+            ],
+            id="a copy goes into the map after it, and not into the one before",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (UPSAMPLED, 0), (OTHER_LARGE, INPUT), (Add(), 1, 2)],
+            [("convolution0", "A", (-1,)), ("convolution2+add3", "+", (0, -1))],
+            id="a copy goes into a sum, and what it copies does not",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (HALVES[0], 0), (HALVES[1], 0), (Product(), 1, 2), (ONE_CHANNEL, 3)],
+            [
+                ("convolution0+affine1", "A", (-1,)),
+                ("convolution0+affine2", "A", (-1,)),
+                ("product3", "P", (0, 1)),
+                ("convolution4", "A", (2,)),
+            ],
+            id="the halves of a gate are made by themselves",
+        ),
+        pytest.param(
+            [(PERMUTED, INPUT), (CONV, 0), (PERMUTED, 1), (ACT, 2), (PERMUTED, 3), (OTHER, 4)],
+            [("convolution1", "A", (-1,)), ("polynomial3", "S", (0,)), ("convolution5", "A", (1,))],
+            id="a permutation goes into either neighbour",
         ),
     ],
 )
