@@ -164,15 +164,13 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     """
     with needs("train"):  # torch is needed for this alone
         from heinfer.compiler.joined_module import as_one
-        from heinfer.frontend import OnnxModule, module_of, require_reference, require_same, trace
+        from heinfer.frontend import module_of, require_same, trace
 
     inputs = as_inputs(calibration, name_of(preprocessing))
     told = Description(name, preprocessing, labels, outputs, model_version, metadata, requirements, planner)
     with shown(f"compile {name}") as tell:
         tell("trace", 0, 0)
-        module: Any = module_of(model)
-        if isinstance(module, OnnxModule) and len(inputs.parts) == 1:
-            require_reference(module, inputs.values)
+        module: Any = module_of(model, inputs.values if len(inputs.parts) == 1 else None)
         if len(inputs.parts) > 1 or outputs is not None or isinstance(labels, Mapping):
             module, told = _of_one_tensor(as_one(module, inputs.parts, inputs.values, outputs), told)
         try:

@@ -1,7 +1,6 @@
 """From a torch module to the tensor-level network, and a look whether that is what the module computes."""
 
 from heinfer.frontend.faithful import require_same
-from heinfer.frontend.onnx import OnnxModule, require_reference
 from heinfer.frontend.trace import Model, module_of, trace
 
-__all__ = ["Model", "OnnxModule", "module_of", "require_reference", "require_same", "trace"]
+__all__ = ["Model", "module_of", "require_same", "trace"]

@@ -42,8 +42,8 @@ class Table:
 
 
 OTHERWISE = (
-    "use functions that move, scale, add up or multiply elements, convolutions and dense layers: docs/operators.md lists "
-    "them"
+    "use functions that move, scale, add up or multiply elements, convolutions and dense layers: docs/operators.md "
+    "lists them"
 )
 
 _ROUNDED = (torch.float16, torch.bfloat16)
@@ -85,7 +85,7 @@ class Calls:
         self.table = table
         self.problems: list[CompileError] = []
 
-    def call(  # noqa: PLR0913 - a call, and what its graph says of it
+    def call(
         self,
         function: OpOverload,
         args: Sequence[Any],
@@ -109,7 +109,9 @@ class Calls:
                 return _constant(function, arguments)
             self.recorder.name = where.path
             if name in self.table.moves:
-                return _named(_moves(function, pytree.tree_map_only(Value, self._placed_polynomial, dict(arguments))), where.path)
+                return _named(
+                    _moves(function, pytree.tree_map_only(Value, self._placed_polynomial, dict(arguments))), where.path
+                )
             rule = self.table.rules.get(name)
             if rule is None:
                 raise UnsupportedOperatorError(f"has no encrypted form; {self.table.way_out(name) or OTHERWISE}")
@@ -209,9 +211,7 @@ def _constant(function: OpOverload, arguments: Mapping[str, Any]) -> Any:
 def require_precise(kind: torch.dtype) -> torch.dtype:
     """Double precision for single; refuses what rounds more."""
     if kind in _ROUNDED:
-        raise UnsupportedOperatorError(
-            f"rounds to {kind}, which the compiled network would not follow: leave it out"
-        )
+        raise UnsupportedOperatorError(f"rounds to {kind}, which the compiled network would not follow: leave it out")
     return torch.float64 if kind == torch.float32 else kind
 
 

@@ -10,7 +10,16 @@ from torch import Tensor
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.calls import Rule, require_precise
 from heinfer.frontend.recorder import Recorder
-from heinfer.frontend.values import MOST_DEGREE, Value, expanded, plus, plus_constant, product, times_constant
+from heinfer.frontend.values import (
+    MOST_DEGREE,
+    Value,
+    broadcast,
+    expanded,
+    plus,
+    plus_constant,
+    product,
+    times_constant,
+)
 from heinfer.network.operators import Chebyshev
 
 Operand = Value | Tensor | float
@@ -46,7 +55,7 @@ def multiply(recorder: Recorder, x: Operand, other: Operand) -> Value:
     if found is not None:
         return found
     same = x is other
-    shape = torch.broadcast_shapes(x.shape, other.shape)
+    shape = broadcast(x.shape, other.shape)
     x = recorder.again(expanded(x, shape))
     return recorder.product(x, x if same else recorder.again(expanded(other, shape)))
 
@@ -140,7 +149,6 @@ def dropout(recorder: Recorder, x: Value, p: float, train: bool | None = None) -
     return x
 
 
-
 def checked(recorder: Recorder, **_: Any) -> None:
     """What looks at a tensor's type or sizes, which export has done."""
     del recorder
@@ -150,9 +158,7 @@ def chebyshev(recorder: Recorder, x: Value, coefficients: Tensor, center: Tensor
     """heinfer.nn's polynomial, channel by channel."""
     position, _ = recorder.placed(x)
     series = coefficients.reshape(-1, coefficients.shape[-1])
-    return recorder.add(
-        Chebyshev(series.numpy(), center.reshape(-1).numpy(), radius.reshape(-1).numpy()), [position]
-    )
+    return recorder.add(Chebyshev(series.numpy(), center.reshape(-1).numpy(), radius.reshape(-1).numpy()), [position])
 
 
 def constant(x: Any) -> Tensor:
@@ -172,7 +178,9 @@ RULES: dict[str, Rule] = {
     "addcmul": add_product,
     "positive": same,
     **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
-    **dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout"), dropout),
+    **dict.fromkeys(
+        ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout"), dropout
+    ),
     **dict.fromkeys(("_assert_tensor_metadata", "_assert_async"), checked),
     **dict.fromkeys(("sym_size", "size"), size),
     "fill": filled,

@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export import ExportedProgram
 from torch._ops import OpOverload
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 
@@ -83,14 +83,15 @@ class Program(nn.Module):
         size = self.batch
         missing = -len(x) % size
         whole = torch.cat([x, x[:1].expand(missing, *x.shape[1:])]) if missing else x
-        return torch.cat([run(part) for part in whole.split(size)])[: len(x)]
+        return torch.cat([run(part) for part in torch.split(whole, size)])[: len(x)]
 
 
 def _functional(program: ExportedProgram) -> ExportedProgram:
     """Without changes of tensors in place."""
     calls = [node.target for node in program.graph.nodes if node.op == "call_function"]
     if any(getattr(call, "_schema", None) and call._schema.is_mutable for call in calls):
-        return program.run_decompositions({})
+        functional: ExportedProgram = program.run_decompositions({})
+        return functional
     return program
 
 
@@ -128,14 +129,15 @@ def replay(program: ExportedProgram, calls: Calls, value: Value) -> list[tuple[s
 
 
 def _called(node: fx.Node, calls: Calls, known: Mapping[fx.Node, Any]) -> Any:
-    args = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
+    args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
     if node.target is operator.getitem:
-        [(found, place), _] = args
+        found, place = args
         return Unknown() if isinstance(found, Unknown) else found[place]
     if not isinstance(node.target, OpOverload):  # of numbers that a graph computes
-        return Unknown() if holds(args, Value) or holds(args, Unknown) else node.target(*args[0], **args[1])
+        follows = holds(args, Value) or holds(args, Unknown) or not callable(node.target)
+        return Unknown() if follows else node.target(*args, **kwargs)
     shapes = pytree.tree_map(_shape, node.meta.get("val"))
-    return calls.call(node.target, *args, where(node), shapes, readers=len(node.users))
+    return calls.call(node.target, args, kwargs, where(node), shapes, readers=len(node.users))
 
 
 def where(node: fx.Node) -> Where:
@@ -196,7 +198,8 @@ def _not_followed(root: nn.Module, error: Exception) -> CompileError:
         path = paths.get(id(frame.f_locals.get("self")), "") or path
     instead = OPERATORS.way_out(type(root.get_submodule(path)).__name__)
     if instead:
-        return UnsupportedOperatorError(f"{path or 'the model itself'}: {type(root.get_submodule(path)).__name__} has no encrypted form; {instead}")
+        kind = type(root.get_submodule(path)).__name__
+        return UnsupportedOperatorError(f"{path or 'the model itself'}: {kind} has no encrypted form; {instead}")
     if _OF_SHAPES.search(text):
         return ShapeError(f"{path or 'the model itself'}: {text}, where the batch is {BATCH}{line}")
     if "data-dependent" in text:

@@ -26,7 +26,7 @@ _NOT_CONSTANT = (
 # Convolutions
 
 
-def convolution(  # noqa: PLR0913 - torch's arguments
+def convolution(  # noqa: PLR0913, PLR0917 - torch's arguments
     recorder: Recorder,
     x: Value,
     weight: Any,
@@ -57,7 +57,7 @@ def convolution(  # noqa: PLR0913 - torch's arguments
     return recorder.add(Affine(linear), [position])
 
 
-def transposed_convolution(  # noqa: PLR0913 - torch's arguments, in its order
+def transposed_convolution(  # noqa: PLR0913, PLR0917 - torch's arguments, in its order
     recorder: Recorder,
     x: Value,
     weight: Any,
@@ -77,7 +77,7 @@ def transposed_convolution(  # noqa: PLR0913 - torch's arguments, in its order
     return recorder.add(Affine(linear), [position])
 
 
-def sparse_convolution(  # noqa: PLR0913 - the operator's arguments
+def sparse_convolution(
     recorder: Recorder,
     x: Value,
     weight: Tensor,
@@ -117,9 +117,7 @@ def dense(recorder: Recorder, x: Any, weight: Any, bias: Any = None) -> Value:
     position, shape = recorder.placed(inner)
     kernel = weights.reshape(*weights.shape, *(1,) * (len(shape) - 1))
     ones = (1,) * (len(shape) - 1)
-    linear = convolution_map(
-        shape, kernel, _bias(bias, weights.shape[0]), ones, [(0, 0)] * len(ones), ones, groups=1
-    )
+    linear = convolution_map(shape, kernel, _bias(bias, weights.shape[0]), ones, [(0, 0)] * len(ones), ones, groups=1)
     return moved(lambda v: v.movedim(1, -1), [recorder.add(Affine(linear), [position])])
 
 
@@ -128,8 +126,8 @@ def matrix_product(recorder: Recorder, x: Any, other: Any = None, mat2: Any = No
     right = next(v for v in (other, mat2, tensor2) if v is not None)
     if isinstance(x, Value) and isinstance(right, Value):
         raise UnsupportedOperatorError(
-            "multiplies two matrices that both depend on the input, as attention does; use convolutions or dense layers, "
-            "or products of elements, x * y"
+            "multiplies two matrices that both depend on the input, as attention does; use convolutions or dense "
+            "layers, or products of elements, x * y"
         )
     if isinstance(x, Value):
         if right.dim() > 2:
@@ -290,7 +288,7 @@ def _require_separable(linear: LinearMap, shape: Shape, function: Callable[[Tens
 # Normalisation
 
 
-def batch_norm(  # noqa: PLR0913 - torch's arguments
+def batch_norm(  # noqa: PLR0913, PLR0917 - torch's arguments
     recorder: Recorder,
     x: Value,
     weight: Any,

@@ -12,6 +12,7 @@ from numpy.polynomial.chebyshev import poly2cheb
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.values import Term, Value
 from heinfer.network.ir import INPUT, Network, Node
+from heinfer.network.join import Index
 from heinfer.network.joints import AffineSum, Joint, Product
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import (
@@ -27,8 +28,8 @@ from heinfer.network.pairs import Vector
 from heinfer.network.windows import planes, selection_map
 
 _SHIFTED = 64.0
-"""A quadratic a x^2 + b x + c is computed as a (x + b / 2a)^2 and a constant where |b / 2a| is at most this: beyond, the
-constants that cancel would cost more bits than that."""
+"""A quadratic a x^2 + b x + c is computed as a (x + b / 2a)^2 and a constant where |b / 2a| is at most this: beyond,
+the constants that cancel would cost more bits than that."""
 
 Shape = tuple[int, ...]
 
@@ -74,8 +75,8 @@ class Recorder:
         shape = value.shape[1:]
         if not value.shape or value.shape[0] != self.batch:
             raise UnsupportedOperatorError(
-                f"reads a tensor of shape {value.shape} for {self.batch} inputs, whose first axis is not the batch: keep the first "
-                "axis for the batch alone"
+                f"reads a tensor of shape {value.shape} for {self.batch} inputs, whose first axis is not the batch: keep "
+                "the first axis for the batch alone"
             )
         if not value.terms:
             raise UnsupportedOperatorError("reads what does not depend on the input of the network")
@@ -127,9 +128,9 @@ class Recorder:
             by_channel = _by_channel(scales[0], shape), _by_channel(shift, shape)
             if by_channel[0] is not None and by_channel[1] is not None:
                 return _position(self.add(ChannelAffine(by_channel[0], by_channel[1]), bases))
-        if len(bases) == 1 and _is_in_order(value.terms[0]) and (scales[0] == 1).all() and not shift.any():
-            if shape == (prod(self.shapes[bases[0]]),):
-                return _position(self.add(Flatten(), bases))
+        is_flat = len(bases) == 1 and shape == (prod(self.shapes[bases[0]]),)
+        if is_flat and value.is_moved and _is_in_order(value.terms[0]):
+            return _position(self.add(Flatten(), bases))
         maps = [
             selection_map(
                 self.shapes[term.base],
@@ -147,7 +148,7 @@ class Recorder:
             return _position(self.add(Affine(reads[bases[0]]), bases[:1]))
         return _position(self.add(AffineSum(tuple(reads.values())), list(reads)))
 
-    def _source(self, term: Term) -> np.ndarray:
+    def _source(self, term: Term) -> Index:
         """The flat place that every output reads, -1 for none; the same for every input of the batch."""
         place = term.place.numpy().reshape(self.batch, -1).astype(np.int64)
         size = prod(self.shapes[term.base])
@@ -157,7 +158,7 @@ class Recorder:
             raise UnsupportedOperatorError(
                 "mixes the inputs of a batch: each must be computed by itself; keep the first axis for the batch alone"
             )
-        return first
+        return np.array(first, dtype=np.int64)
 
     def _polynomial(self, value: Value) -> int:
         """A polynomial of degree 2 or more: the elements that it reads first, where these are not a tensor's own."""

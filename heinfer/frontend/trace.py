@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
+from heinfer.extras import needs
 from heinfer.frontend.at_inference import at_inference
 from heinfer.frontend.calls import Calls, Unknown
 from heinfer.frontend.exported import BATCH, Program, exported, replay
-from heinfer.frontend.onnx.module import OnnxModule
 from heinfer.frontend.problems import require_none
 from heinfer.frontend.recorder import Recorder
 from heinfer.frontend.survey import still_training, survey
@@ -76,14 +78,27 @@ def _network(calls: Calls, results: list[tuple[str, object]]) -> Network:
         raise UnsupportedOperatorError(f"output: {error}") from None
 
 
-def module_of(model: object) -> nn.Module:
-    """The module of a model: itself, that of an exported program or of an ONNX file; CompileError says what else it is."""
+def module_of(model: object, inputs: NDArray[np.float64] | None = None) -> nn.Module:
+    """The module of a model: itself, that of an exported program, or that of an ONNX file.
+
+    Args:
+        inputs: (batch, *shape), on some of which an ONNX file's is compared with onnx's own evaluation.
+
+    Raises:
+        CompileError: says what else it is; for an ONNX file that is none, or is not what it is read as.
+        SettingError: when onnx is not installed.
+    """
     if isinstance(model, nn.Module) and not isinstance(model, torch.jit.ScriptModule):
         return model
     if isinstance(model, ExportedProgram):
         return Program(model)
     if isinstance(model, str | Path) or type(model).__name__ == "ModelProto":
-        return OnnxModule(model).eval()
+        with needs("onnx"):
+            from heinfer.frontend.onnx import OnnxModule, require_reference
+        read = OnnxModule(model).eval()  # type: ignore[arg-type]  # what it is has been looked at
+        if inputs is not None:
+            require_reference(read, inputs)
+        return read
     if isinstance(model, nn.Module):
         found = "a TorchScript module, whose layers cannot be read: "
     elif isinstance(model, Mapping):

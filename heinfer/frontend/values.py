@@ -97,18 +97,21 @@ def moved(function: Callable[..., Tensor], values: Sequence[Value]) -> Value:
 
 def plus(one: Value, other: Value, factor: float = 1.0) -> Value:
     """one + factor * other, of shapes that agree or are broadcast."""
-    shape = torch.broadcast_shapes(one.shape, other.shape)
-    terms = [*expanded(one, shape).terms, *(t.times(torch.tensor(factor, dtype=torch.float64)) for t in expanded(other, shape).terms)]
+    shape = broadcast(one.shape, other.shape)
+    terms = [
+        *expanded(one, shape).terms,
+        *(t.times(torch.tensor(factor, dtype=torch.float64)) for t in expanded(other, shape).terms),
+    ]
     return _summed(terms, one.constant + factor * other.constant)
 
 
 def plus_constant(value: Value, constant: Tensor) -> Value:
-    shape = torch.broadcast_shapes(value.shape, constant.shape)
+    shape = broadcast(value.shape, constant.shape)
     return replace(expanded(value, shape), constant=value.constant + constant)
 
 
 def times_constant(value: Value, factor: Tensor) -> Value:
-    shape = torch.broadcast_shapes(value.shape, factor.shape)
+    shape = broadcast(value.shape, factor.shape)
     wide = expanded(value, shape)
     return Value(tuple(term.times(factor) for term in wide.terms), wide.constant * factor)
 
@@ -128,7 +131,7 @@ def product(one: Value, other: Value) -> Value | None:
 
     The square of a polynomial that is none of degree one is cheaper as a square of its value.
     """
-    shape = torch.broadcast_shapes(one.shape, other.shape)
+    shape = broadcast(one.shape, other.shape)
     squared = one is other
     one, other = expanded(one, shape), expanded(other, shape)
     if len(one.terms) != 1 or len(other.terms) != 1:
@@ -146,6 +149,12 @@ def product(one: Value, other: Value) -> Value | None:
     constant, *coefficients = found
     read = a.place > 0
     return Value((Term(a.base, a.place, tuple(c * read for c in coefficients)),), constant)
+
+
+def broadcast(*shapes: Sequence[int]) -> torch.Size:
+    """The shape that tensors of these have together."""
+    found: torch.Size = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+    return found
 
 
 def _summed(terms: Sequence[Term], constant: Tensor) -> Value:
@@ -170,7 +179,5 @@ def _one(one: Term, other: Term) -> Term | None:
         return None
     degree = max(one.degree, other.degree)
     nothing = torch.zeros_like(one.place)
-    pairs = (
-        (x.coefficients[k] if k < x.degree else nothing for x in (one, other)) for k in range(degree)
-    )
+    pairs = ((x.coefficients[k] if k < x.degree else nothing for x in (one, other)) for k in range(degree))
     return Term(one.base, one.place if same else one.place + other.place, tuple(a + b for a, b in pairs))

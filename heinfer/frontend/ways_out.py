@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-_ACTIVATION = (
-    "heinfer.convert.polynomialize fits a polynomial to what it sees; or train with heinfer.nn.PolyActivation in its place"
+_ACTIVATION = "heinfer.convert.polynomialize fits a polynomial to what it sees; or train with heinfer.nn.PolyActivation in its place"
+_MAX_POOL = (
+    "take average pooling of the same windows, nn.AvgPool2d, and fine-tune; heinfer.convert.polynomialize does so"
 )
-_MAX_POOL = "take average pooling of the same windows, nn.AvgPool2d, and fine-tune; heinfer.convert.polynomialize does so"
 _SCORES = "leave it off: the largest score stays the largest, so labels do not change"
 _RECURRENT = (
     "its gates are no polynomials and repeat at every step; use convolutions or dense layers of the whole input, and "
@@ -35,8 +35,8 @@ _WAYS_OUT = {
     ),
     **dict.fromkeys(
         _names(
-            "maxpool1d maxpool2d maxpool3d maxpool2dwithindices fractionalmaxpool2d adaptivemaxpool1d adaptivemaxpool2d "
-            "amax max"
+            "maxpool1d maxpool2d maxpool3d maxpool2dwithindices fractionalmaxpool2d adaptivemaxpool1d "
+            "adaptivemaxpool2d amax max"
         ),
         _MAX_POOL,
     ),

@@ -43,8 +43,8 @@ def wrapper_problems(path: str, part: nn.Module) -> Iterator[CompileError]:
     else:
         return
     yield CompileError(
-        f"{named}: {type(part).__name__}, which runs the module inside, {way}, and the compiled network would not follow "
-        "that: give the module inside, its ._orig_mod, and where more is to be computed, do it in the forward of an "
+        f"{named}: {type(part).__name__}, which runs the module inside, {way}, and the compiled network would not "
+        "follow that: give the module inside, its ._orig_mod, and where more is to be computed, do it in the forward of an "
         "nn.Module around that"
     )
 

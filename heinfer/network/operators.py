@@ -260,9 +260,7 @@ class Chebyshev(Operator):
         center, radius = (per_channel(v, shape).reshape(shape) for v in (self.center, self.radius))
         t = (x - center) / radius
         series = np.broadcast_to(self.coefficients, (shape[0], self.coefficients.shape[1]))
-        return np.stack(
-            [np.polynomial.chebyshev.chebval(t[:, c], series[c]) for c in range(shape[0])], axis=1
-        )
+        return np.stack([np.polynomial.chebyshev.chebval(t[:, c], series[c]) for c in range(shape[0])], axis=1)
 
 
 def per_channel(values: Vector, shape: Shape) -> Vector:

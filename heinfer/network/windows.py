@@ -19,7 +19,7 @@ Shape = tuple[int, ...]
 Padding = Sequence[tuple[int, int]]
 
 
-def convolution_map(  # noqa: PLR0913 - what torch's convolution takes
+def convolution_map(
     shape: Shape,
     weight: Vector,
     bias: Vector,
@@ -55,7 +55,7 @@ def convolution_map(  # noqa: PLR0913 - what torch's convolution takes
     return LinearMap.of(shape, (c_out, *size), stencil, np.repeat(bias, prod(size)))
 
 
-def transposed_convolution_map(  # noqa: PLR0913 - what torch's transposed convolution takes
+def transposed_convolution_map(
     shape: Shape,
     weight: Vector,
     bias: Vector,
@@ -94,9 +94,11 @@ def resampling_map(shape: Shape, matrices: Sequence[Vector]) -> LinearMap:
     y, x = _two([axis for axis, _ in axes])
     of_taps = [values for _, values in axes]
     of_y = of_taps[0] if of_taps else np.ones(1)
-    of_x = reduce(np.kron, of_taps[1:], np.ones(1))
+    of_x = np.ones(1)
+    for values in of_taps[1:]:
+        of_x = np.kron(of_x, values)
     weights = of_y[:, None, None] * of_x[:, None] * channel[rows, cols]
-    stencil = Stencil(Pairs(*channel.shape, rows, cols), y, x, weights)
+    stencil = Stencil(Pairs(channel.shape[0], channel.shape[1], rows, cols), y, x, weights)
     out_shape = tuple(matrix.shape[0] for matrix in matrices)
     return LinearMap.of(shape, out_shape, stencil, np.zeros(prod(out_shape)))
 
@@ -105,7 +107,7 @@ def _axis(matrix: Vector) -> tuple[Axis, Vector]:
     """The axis of a matrix, entries of one value by one tap; and the values of taps."""
     rows, cols = np.nonzero(matrix)
     values, tap = np.unique(matrix[rows, cols], return_inverse=True)
-    return Axis(Pairs(*matrix.shape, rows, cols), tap.astype(np.int64), max(values.size, 1)), (
+    return Axis(Pairs(matrix.shape[0], matrix.shape[1], rows, cols), tap.astype(np.int64), max(values.size, 1)), (
         values if values.size else np.zeros(1)
     )
 

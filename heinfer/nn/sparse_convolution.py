@@ -8,12 +8,12 @@ from torch.nn import functional
 
 _LIBRARY = torch.library.Library("heinfer", "FRAGMENT")
 _LIBRARY.define(
-    "sparse_convolution(Tensor x, Tensor weight, Tensor outputs, Tensor inputs, int channels, int[] stride, int[] padding)"
-    " -> Tensor"
+    "sparse_convolution(Tensor x, Tensor weight, Tensor outputs, Tensor inputs, int channels, int[] stride, "
+    "int[] padding) -> Tensor"
 )
 
 
-def _sparse_convolution(  # noqa: PLR0913 - as declared
+def _sparse_convolution(
     x: Tensor, weight: Tensor, outputs: Tensor, inputs: Tensor, channels: int, stride: list[int], padding: list[int]
 ) -> Tensor:
     whole = weight.new_zeros(channels, x.shape[1], *weight.shape[1:]).index_put((outputs, inputs), weight)
@@ -25,7 +25,7 @@ def _sparse_convolution(  # noqa: PLR0913 - as declared
 _LIBRARY.impl("sparse_convolution", _sparse_convolution, "CompositeImplicitAutograd")
 
 
-def sparse_convolution(  # noqa: PLR0913 - what a convolution takes
+def sparse_convolution(
     x: Tensor,
     weight: Tensor,
     outputs: Tensor,

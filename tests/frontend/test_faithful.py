@@ -68,9 +68,7 @@ REPARAMETRISED = {
     "weight_norm": lambda m: nn.utils.weight_norm(m[0]),
     "spectral_norm": lambda m: nn.utils.spectral_norm(m[0]),
     "pruned": lambda m: prune.l1_unstructured(m[0], "weight", 0.5),
-    "pruned twice": lambda m: prune.random_unstructured(
-        prune.l1_unstructured(m[0], "weight", 0.2), "weight", 0.5
-    ),
+    "pruned twice": lambda m: prune.random_unstructured(prune.l1_unstructured(m[0], "weight", 0.2), "weight", 0.5),
 }
 
 

@@ -159,7 +159,10 @@ def with_activation(activation: nn.Module) -> nn.Module:
 
 LAYERS = {
     "activation": (lambda: with_activation(Clamped(4)), r"1\.clamp: clamp has no encrypted form"),
-    "weight_norm": (lambda: nn.Sequential(nn.Flatten(), parametrizations.weight_norm(Safe(36, 5))), r"1.*: clamp has no"),
+    "weight_norm": (
+        lambda: nn.Sequential(nn.Flatten(), parametrizations.weight_norm(Safe(36, 5))),
+        r"1.*: clamp has no",
+    ),
     "spectral_norm": (
         lambda: nn.Sequential(nn.Flatten(), parametrizations.spectral_norm(Safe(36, 5))),
         r"1.*: clamp has no encrypted form",

@@ -142,7 +142,10 @@ def test_flat_views_are_flatten(name: str) -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (functional.relu, r"relu: relu has no encrypted form; .*polynomialize.*PolyActivation.*\(test_frontend\.py:\d+\)"),
+        (
+            functional.relu,
+            r"relu: relu has no encrypted form; .*polynomialize.*PolyActivation.*\(test_frontend\.py:\d+\)",
+        ),
         (lambda x: functional.max_pool2d(x, 1), "max_pool2d: .* take average pooling"),
         (lambda x: functional.log_softmax(x, 1), "log_softmax: .* leave it off: .* labels do not change"),
         (lambda x: x.softmax(1), "softmax: .* leave it off"),
@@ -261,7 +264,10 @@ def test_a_dead_branch_is_left_out() -> None:
 @pytest.mark.parametrize(
     ("join", "message"),
     [
-        (lambda x, y: torch.cat([x, y]), r"output: reads a tensor of shape \(4, 3, 4, 4\) for 2 inputs, whose first axis"),
+        (
+            lambda x, y: torch.cat([x, y]),
+            r"output: reads a tensor of shape \(4, 3, 4, 4\) for 2 inputs, whose first axis",
+        ),
         (lambda x, y: (x, y), r"output: returns 2 tensors, 0, 1: return one, by torch\.cat"),
         (lambda x, y: {"a": x, "b": y}, r"output: returns 2 tensors, a, b"),
     ],

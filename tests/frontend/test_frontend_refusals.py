@@ -96,7 +96,10 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "quantised": (quantised, r"4: Linear is quantised.*as it was before"),
     "script": (with_script, r"3: a TorchScript module, .* put the nn\.Module"),
-    "no statistics": (lambda: network(nn.BatchNorm2d(2, track_running_stats=False)), r"3: batch_norm needs .*track_running_stats=True"),
+    "no statistics": (
+        lambda: network(nn.BatchNorm2d(2, track_running_stats=False)),
+        r"3: batch_norm needs .*track_running_stats=True",
+    ),
     "no variance": (lambda: with_values("1.running_var", 0, eps=0), r"1: .* 0 in channel 1: take an eps above 0"),
     "negative variance": (lambda: with_values("1.running_var", -1), r"1: .* in channel 1: take an eps above 0"),
     "endless variance": (

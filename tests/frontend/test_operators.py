@@ -94,9 +94,7 @@ FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
     "chunks": lambda: calling(lambda _, x: torch.cat(x.chunk(3, 1)[::-1], 1)),
     "split": lambda: calling(lambda _, x: x.split([1, 2], 1)[1]),
     "flip and roll": lambda: calling(lambda _, x: x.flip(-1).roll(1, 2)),
-    "channels last": lambda: calling(
-        lambda s, x: s.m[0](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(3, 5)
-    ),
+    "channels last": lambda: calling(lambda s, x: s.m[0](x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), nn.Linear(3, 5)),
     "stack": lambda: calling(lambda _, x: torch.stack([x, 2 * x], 2).flatten(1, 2)),
     "repeat": lambda: calling(lambda _, x: x.repeat(1, 2, 1, 2)),
     "expand": lambda: calling(lambda _, x: x.mean((2, 3), keepdim=True).expand(-1, -1, 4, 4) * 2),

@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - as everywhere
 
 from heinfer.errors import UnsupportedOperatorError
+from heinfer.frontend.values import broadcast
 
 Attributes = Mapping[str, Any]
-Function = Callable[[Sequence[Tensor | None], Attributes], Any]
+Function = Callable[[Sequence[Any], Attributes], Any]
 
 
 def _conv(inputs: Sequence[Any], a: Attributes) -> Tensor:
@@ -84,7 +85,9 @@ def _gemm(inputs: Sequence[Any], a: Attributes) -> Tensor:
 
 def _batch_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
     x, weight, bias, mean, variance = _first(inputs, 5)
-    return F.batch_norm(x, mean, variance, weight, bias, training=bool(a.get("training_mode", 0)), eps=a.get("epsilon", 1e-5))
+    return F.batch_norm(
+        x, mean, variance, weight, bias, training=bool(a.get("training_mode", 0)), eps=a.get("epsilon", 1e-5)
+    )
 
 
 def _instance_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
@@ -170,7 +173,9 @@ def _pad(inputs: Sequence[Any], a: Attributes) -> Tensor:
     sizes = [(0, 0)] * x.dim()
     for number, axis in enumerate(along):
         sizes[axis] = given[number], given[number + len(along)]
-    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[a.get("mode", "constant")]
+    mode = {"constant": "constant", "reflect": "reflect", "edge": "replicate", "wrap": "circular"}[
+        a.get("mode", "constant")
+    ]
     flat = [n for pair in reversed(sizes) for n in pair]
     if mode == "constant":
         return F.pad(x, flat, value=0.0 if value is None else float(np.asarray(value).item()))
@@ -312,7 +317,9 @@ def _torch_pads(pads: list[int]) -> list[int]:
     return [n for i in reversed(range(along)) for n in (pads[i], pads[along + i])]
 
 
-def _padded(x: Tensor, a: Attributes, kernel: list[int], stride: list[int], dilation: list[int], value: float) -> Tensor:
+def _padded(
+    x: Tensor, a: Attributes, kernel: list[int], stride: list[int], dilation: list[int], value: float
+) -> Tensor:
     pads = _pads(x, a, kernel, stride, dilation)
     return F.pad(x, _torch_pads(pads), value=value) if any(pads) else x
 
@@ -358,7 +365,7 @@ FUNCTIONS: dict[str, Function] = {
     "Slice": _slice,
     "Gather": _gather,
     "Pad": _pad,
-    "Expand": lambda inputs, _: inputs[0].expand(torch.broadcast_shapes(inputs[0].shape, _numbers(inputs[1]))),
+    "Expand": lambda inputs, _: inputs[0].expand(broadcast(inputs[0].shape, _numbers(inputs[1]))),
     "Tile": lambda inputs, _: inputs[0].repeat(_numbers(inputs[1])),
     "Resize": _resize,
     "DepthToSpace": _depth_to_space,

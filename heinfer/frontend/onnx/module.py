@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import onnx
 import torch
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
-from heinfer.extras import needs
 from heinfer.frontend.onnx.functions import FUNCTIONS, READS_NUMBERS
-
-if TYPE_CHECKING:
-    from onnx import AttributeProto, ModelProto, NodeProto
 
 LEAST_OPSET = 13
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
@@ -32,10 +32,12 @@ class OnnxModule(nn.Module):
     """
 
     def __init__(self, source: str | Path | ModelProto) -> None:
-        """Raises CompileError for a file that is none, or older than opset 13, and for unknown operators, all at once."""
+        """Read a file or model.
+
+        Raises:
+            CompileError: for a file that is none, or older than opset 13, and for unknown operators, all at once.
+        """
         super().__init__()
-        with needs("onnx"):
-            from onnx import numpy_helper
         self.model = _read(source)
         graph = self.model.graph
         held = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
@@ -83,7 +85,9 @@ class _OnnxNode(nn.Module):
 
     def forward(self, inputs: Sequence[Any]) -> Any:
         if self.kind == "Shape":
-            return np.array(inputs[0].shape, dtype=np.int64)[slice(self.attributes.get("start", 0), self.attributes.get("end"))]
+            return np.array(inputs[0].shape, dtype=np.int64)[
+                slice(self.attributes.get("start", 0), self.attributes.get("end"))
+            ]
         if not any(isinstance(x, Tensor) for x in inputs):
             return self._of_numbers(inputs)
         try:
@@ -93,23 +97,21 @@ class _OnnxNode(nn.Module):
 
     def _of_numbers(self, inputs: Sequence[Any]) -> list[Any]:
         """By onnx itself."""
-        from onnx.reference import ReferenceEvaluator
-
         given = {name: x for name, x in zip(self.node.input, inputs, strict=True) if name}
         return list(ReferenceEvaluator(self.node, opsets=self.opsets).run(None, given))
 
     def _tensors(self, inputs: Sequence[Any]) -> list[Any]:
         """Real numbers as tensors, of the type of the others; whole ones say what the function does."""
         kind = next(x.dtype for x in inputs if isinstance(x, Tensor))
-        return [torch.tensor(x, dtype=kind) if isinstance(x, np.ndarray) and _is_data(self.kind, x) else x for x in inputs]
+        return [
+            torch.tensor(x, dtype=kind) if isinstance(x, np.ndarray) and _is_data(self.kind, x) else x for x in inputs
+        ]
 
     def extra_repr(self) -> str:
         return self.kind
 
 
 def _read(source: Any) -> ModelProto:
-    import onnx
-
     if isinstance(source, str | Path):
         try:
             model = onnx.load(source)
@@ -153,17 +155,14 @@ def _path(node: NodeProto, number: int) -> str:
     return f"{named or node.op_type}_{number}"
 
 
-def _is_data(kind: str, x: np.ndarray) -> bool:
+def _is_data(kind: str, x: NDArray[Any]) -> bool:
     return x.dtype.kind == "f" and kind not in READS_NUMBERS
 
 
 def _value(attribute: AttributeProto) -> Any:
-    from onnx import AttributeProto, helper, numpy_helper
-
     value = helper.get_attribute_value(attribute)
     if attribute.type == AttributeProto.TENSOR:
         return numpy_helper.to_array(value)
     if attribute.type == AttributeProto.STRING:
         return value.decode()
     return list(value) if attribute.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
-

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from onnx.reference import ReferenceEvaluator
 
 from heinfer.errors import CompileError
 from heinfer.frontend.onnx.module import OnnxModule
@@ -20,8 +21,6 @@ def require_reference(module: OnnxModule, inputs: NDArray[np.float64]) -> None:
     Raises:
         CompileError: says by how much they differ.
     """
-    from onnx.reference import ReferenceEvaluator
-
     evaluator = ReferenceEvaluator(module.model)
     [name] = module.takes
     for row in inputs[:_INPUTS]:
