@@ -37,6 +37,7 @@ def add(recorder: Recorder, x: Operand, other: Operand, alpha: float = 1) -> Val
 
 
 def subtract(recorder: Recorder, x: Operand, other: Operand, alpha: float = 1) -> Value:
+    """x - alpha other."""
     return add(recorder, x, other, -alpha)
 
 
@@ -46,6 +47,7 @@ def subtract_from(recorder: Recorder, x: Operand, other: Operand, alpha: float =
 
 
 def multiply(recorder: Recorder, x: Operand, other: Operand) -> Value:
+    """x * other, constants or two tensors of the network, element by element."""
     if not isinstance(other, Value):
         assert isinstance(x, Value)
         return times_constant(x, constant(other))
@@ -61,6 +63,7 @@ def multiply(recorder: Recorder, x: Operand, other: Operand) -> Value:
 
 
 def divide(recorder: Recorder, x: Operand, other: Operand, rounding_mode: str | None = None) -> Value:
+    """x / other, a constant."""
     if isinstance(other, Value):
         raise UnsupportedOperatorError(
             "divides by what depends on the input, which no polynomial does: divide by a constant, and train again"
@@ -71,10 +74,12 @@ def divide(recorder: Recorder, x: Operand, other: Operand, rounding_mode: str | 
 
 
 def negative(recorder: Recorder, x: Value) -> Value:
+    """-x."""
     return multiply(recorder, x, -1.0)
 
 
 def square(recorder: Recorder, x: Value) -> Value:
+    """x^2, element by element."""
     return multiply(recorder, x, x)
 
 
@@ -103,6 +108,7 @@ def linear_interpolation(recorder: Recorder, x: Operand, end: Operand, weight: A
 
 
 def add_product(recorder: Recorder, x: Operand, tensor1: Operand, tensor2: Operand, value: float = 1) -> Any:
+    """x + value tensor1 tensor2."""
     if isinstance(tensor1, Value) or isinstance(tensor2, Value):
         return add(recorder, x, multiply(recorder, tensor1, tensor2), value)
     return add(recorder, x, constant(tensor1) * constant(tensor2), value)
@@ -130,12 +136,14 @@ def filled(recorder: Recorder, x: Value, value: Any) -> Tensor:
 
 
 def size(recorder: Recorder, x: Value, dim: int) -> int:
+    """How many places an axis has."""
     del recorder
     return x.shape[dim]
 
 
 def constant_like(number: float) -> Rule:
     def rule(recorder: Recorder, x: Value, size: Any = None, **_: Any) -> Tensor:
+        """A constant in the shape of a tensor."""
         del recorder
         return torch.full(x.shape if size is None else size, number, dtype=torch.float64)
 
@@ -143,6 +151,7 @@ def constant_like(number: float) -> Rule:
 
 
 def dropout(recorder: Recorder, x: Value, p: float, train: bool | None = None) -> Value:
+    """Nothing, in evaluation mode."""
     del recorder
     if train and p:
         raise UnsupportedOperatorError("is on at inference too: write training=self.training, or take nn.Dropout")

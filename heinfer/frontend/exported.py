@@ -134,8 +134,9 @@ def _called(node: fx.Node, calls: Calls, known: Mapping[fx.Node, Any]) -> Any:
         found, place = args
         return Unknown() if isinstance(found, Unknown) else found[place]
     if not isinstance(node.target, OpOverload):  # of numbers that a graph computes
-        follows = holds(args, Value) or holds(args, Unknown) or not callable(node.target)
-        return Unknown() if follows else node.target(*args, **kwargs)
+        if isinstance(node.target, str) or holds(args, Value) or holds(args, Unknown):
+            return Unknown()
+        return node.target(*args, **kwargs)
     shapes = pytree.tree_map(_shape, node.meta.get("val"))
     return calls.call(node.target, args, kwargs, where(node), shapes, readers=len(node.users))
 
@@ -206,8 +207,8 @@ def _not_followed(root: nn.Module, error: Exception) -> CompileError:
         text = "it takes another way, or another shape, for other values of its input"
     named = f"{path}: its" if path else "the model's"
     return UnsupportedOperatorError(
-        f"{named} forward cannot be followed with any input: {text}{line}; write it as calls of layers and functions of "
-        "tensors, without branches on their values"
+        f"{named} forward cannot be followed with any input: {text}{line}; write it as calls of layers and functions "
+        "of tensors, without branches on their values"
     )
 
 

@@ -68,6 +68,7 @@ def transposed_convolution(  # noqa: PLR0913, PLR0917 - torch's arguments, in it
     groups: int = 1,
     dilation: Any = 1,
 ) -> Value:
+    """A transposed convolution in any number of dimensions."""
     weights = _array(weight)
     position, shape = recorder.placed(x)
     along = weights.ndim - 2
@@ -206,6 +207,7 @@ def average_pool(  # noqa: PLR0913 - torch's arguments
     *,
     along: int,
 ) -> Value:
+    """Average pooling with any padding, in any number of dimensions."""
     kernel = _each(kernel_size, along)
     steps = _each(stride or kernel, along)
     pads = _each(padding, along)
@@ -220,15 +222,18 @@ def average_pool(  # noqa: PLR0913 - torch's arguments
 
 
 def adaptive_average_pool(recorder: Recorder, x: Value, output_size: Any, *, along: int) -> Value:
+    """Average pooling to a size, the global pool among them."""
     function = getattr(torch.nn.functional, f"adaptive_avg_pool{along}d")
     return _resampled(recorder, x, along, lambda v: function(v, tuple(_each(output_size, along))))
 
 
 def mean(recorder: Recorder, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    """The mean over axes, not the batch."""
     return _reduced(recorder, x, dim, keepdim, dtype, is_mean=True)
 
 
 def total(recorder: Recorder, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
+    """The sum over axes, not the batch."""
     return _reduced(recorder, x, dim, keepdim, dtype, is_mean=False)
 
 
@@ -247,6 +252,7 @@ def _reduced(recorder: Recorder, x: Value, dim: Any, keepdim: bool, dtype: Any, 
 
 
 def cumulative_sum(recorder: Recorder, x: Value, dim: int, dtype: Any = None) -> Value:
+    """The running sum along an axis, not the batch."""
     del dtype
     axis = dim % len(x.shape)
     position, shape = recorder.placed(x)
@@ -300,6 +306,7 @@ def batch_norm(  # noqa: PLR0913, PLR0917 - torch's arguments
     use_input_stats: bool = False,
     **_: Any,
 ) -> Value:
+    """Normalisation by running statistics."""
     del recorder
     if training or use_input_stats or running_mean is None or running_var is None:
         raise UnsupportedOperatorError(
@@ -354,7 +361,11 @@ def _pads(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[
 
 
 def _along(rule: Callable[..., Value], along: int) -> Rule:
-    return lambda recorder, **arguments: rule(recorder, along=along, **arguments)
+    def of_these_axes(recorder: Recorder, **arguments: Any) -> Value:
+        return rule(recorder, along=along, **arguments)
+
+    of_these_axes.__doc__ = rule.__doc__
+    return of_these_axes
 
 
 def _interpolations() -> dict[str, Rule]:
@@ -370,6 +381,7 @@ def interpolation_of(name: str, along: int) -> Rule:
     packet = getattr(torch.ops.aten, name)
 
     def rule(recorder: Recorder, x: Value, **options: Any) -> Value:
+        """Linear and cubic interpolation of every channel."""
         overload = packet.vec if "scale_factors" in options else packet.default
         return _resampled(recorder, x, along, lambda v: overload(v, **options))
 

@@ -75,8 +75,8 @@ class Recorder:
         shape = value.shape[1:]
         if not value.shape or value.shape[0] != self.batch:
             raise UnsupportedOperatorError(
-                f"reads a tensor of shape {value.shape} for {self.batch} inputs, whose first axis is not the batch: keep "
-                "the first axis for the batch alone"
+                f"reads a tensor of shape {value.shape} for {self.batch} inputs, whose first axis is not the batch: "
+                "keep the first axis for the batch alone"
             )
         if not value.terms:
             raise UnsupportedOperatorError("reads what does not depend on the input of the network")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-_ACTIVATION = "heinfer.convert.polynomialize fits a polynomial to what it sees; or train with heinfer.nn.PolyActivation in its place"
-_MAX_POOL = (
-    "take average pooling of the same windows, nn.AvgPool2d, and fine-tune; heinfer.convert.polynomialize does so"
-)
+_ACTIVATION = "replace activations by heinfer.nn.PolyActivation, and fine-tune"
+_MAX_POOL = "replace max pooling by average pooling of the same windows, nn.AvgPool2d, and fine-tune"
 _SCORES = "leave it off: the largest score stays the largest, so labels do not change"
 _RECURRENT = (
     "its gates are no polynomials and repeat at every step; use convolutions or dense layers of the whole input, and "
@@ -13,8 +11,7 @@ _RECURRENT = (
 )
 _ATTENTION = "it takes a softmax of products of its inputs; use convolutions, and train again"
 _STATISTICS = (
-    "it divides by statistics of the input at hand; heinfer.convert.polynomialize fixes them to those that data has, or "
-    "train with nn.BatchNorm2d, whose statistics are constants"
+    "it divides by statistics of the input at hand; use nn.BatchNorm2d, whose statistics are constants, and train again"
 )
 _LIST = "it says not in which order its layers are called: make it an nn.Sequential, or write the forward of a module"
 _INDICES = "it takes whole numbers as indices, and inputs are real numbers; begin with a convolution or nn.Linear"
@@ -64,3 +61,11 @@ _WAYS_OUT = {
 def way_out(name: str) -> str:
     """By the name of a module's class or of a function, ``LogSoftmax`` and ``log_softmax`` alike; "" for any other."""
     return _WAYS_OUT.get(name.lower().replace("_", ""), "")
+
+
+def by_way_out() -> dict[str, list[str]]:
+    """Names of functions and classes by what to do instead."""
+    found: dict[str, list[str]] = {}
+    for name, way in _WAYS_OUT.items():
+        found.setdefault(way, []).append(name)
+    return found

@@ -44,7 +44,7 @@ def wrapper_problems(path: str, part: nn.Module) -> Iterator[CompileError]:
         return
     yield CompileError(
         f"{named}: {type(part).__name__}, which runs the module inside, {way}, and the compiled network would not "
-        "follow that: give the module inside, its ._orig_mod, and where more is to be computed, do it in the forward of an "
+        "follow that: give the module inside, its ._orig_mod, and do what else is to be computed in the forward of an "
         "nn.Module around that"
     )
 

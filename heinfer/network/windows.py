@@ -94,9 +94,9 @@ def resampling_map(shape: Shape, matrices: Sequence[Vector]) -> LinearMap:
     y, x = _two([axis for axis, _ in axes])
     of_taps = [values for _, values in axes]
     of_y = of_taps[0] if of_taps else np.ones(1)
-    of_x = np.ones(1)
+    of_x: Vector = np.ones(1)
     for values in of_taps[1:]:
-        of_x = np.kron(of_x, values)
+        of_x = np.multiply.outer(of_x, values).reshape(-1)
     weights = of_y[:, None, None] * of_x[:, None] * channel[rows, cols]
     stencil = Stencil(Pairs(channel.shape[0], channel.shape[1], rows, cols), y, x, weights)
     out_shape = tuple(matrix.shape[0] for matrix in matrices)

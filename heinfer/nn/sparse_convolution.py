@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_LIBRARY = torch.library.Library("heinfer", "FRAGMENT")
+_LIBRARY: Any = torch.library.Library("heinfer", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(
     "sparse_convolution(Tensor x, Tensor weight, Tensor outputs, Tensor inputs, int channels, int[] stride, "
     "int[] padding) -> Tensor"

@@ -20,7 +20,7 @@ Attributes = Mapping[str, Any]
 Function = Callable[[Sequence[Any], Attributes], Any]
 
 
-def _conv(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _conv(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias = _first(inputs, 3)
     along = weight.dim() - 2
     stride, dilation = _each(a, "strides", along), _each(a, "dilations", along)
@@ -31,7 +31,7 @@ def _conv(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return function(F.pad(x, _torch_pads(pads)), weight, bias, stride, 0, dilation, a.get("group", 1))
 
 
-def _conv_transpose(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _conv_transpose(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias = _first(inputs, 3)
     along = weight.dim() - 2
     pads = a.get("pads", [0] * 2 * along)
@@ -47,7 +47,7 @@ def _conv_transpose(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return whole
 
 
-def _pool(inputs: Sequence[Any], a: Attributes, *, is_mean: bool) -> Tensor:
+def _pool(inputs: Sequence[Any], a: Attributes, *, is_mean: bool) -> Any:
     x = inputs[0]
     kernel = list(a["kernel_shape"])
     along = len(kernel)
@@ -70,12 +70,12 @@ def _pool(inputs: Sequence[Any], a: Attributes, *, is_mean: bool) -> Tensor:
     return function(whole, kernel, stride, 0, ceil) / function(there, kernel, stride, 0, ceil)
 
 
-def _global_pool(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _global_pool(inputs: Sequence[Any], a: Attributes) -> Any:
     del a
     return inputs[0].mean(dim=tuple(range(2, inputs[0].dim())), keepdim=True)
 
 
-def _gemm(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _gemm(inputs: Sequence[Any], a: Attributes) -> Any:
     x, y, bias = _first(inputs, 3)
     x = x.T if a.get("transA", 0) else x
     y = y.T if a.get("transB", 0) else y
@@ -83,30 +83,30 @@ def _gemm(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return found if bias is None else found + a.get("beta", 1.0) * bias
 
 
-def _batch_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _batch_norm(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias, mean, variance = _first(inputs, 5)
     return F.batch_norm(
         x, mean, variance, weight, bias, training=bool(a.get("training_mode", 0)), eps=a.get("epsilon", 1e-5)
     )
 
 
-def _instance_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _instance_norm(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias = _first(inputs, 3)
     return F.instance_norm(x, None, None, weight, bias, eps=a.get("epsilon", 1e-5))
 
 
-def _layer_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _layer_norm(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias = _first(inputs, 3)
     axis = a.get("axis", -1) % x.dim()
     return F.layer_norm(x, x.shape[axis:], weight, bias, a.get("epsilon", 1e-5))
 
 
-def _group_norm(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _group_norm(inputs: Sequence[Any], a: Attributes) -> Any:
     x, weight, bias = _first(inputs, 3)
     return F.group_norm(x, a["num_groups"], weight, bias, a.get("epsilon", 1e-5))
 
 
-def _reshape(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _reshape(inputs: Sequence[Any], a: Attributes) -> Any:
     x, shape = inputs[0], _numbers(inputs[1])
     sizes = [x.shape[i] if n == 0 and not a.get("allowzero", 0) else n for i, n in enumerate(shape)]
     if sizes and sizes[0] == a.get("batch"):  # the file was made for batches of one size
@@ -114,18 +114,18 @@ def _reshape(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return x.reshape(sizes)
 
 
-def _flatten(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _flatten(inputs: Sequence[Any], a: Attributes) -> Any:
     x = inputs[0]
     axis = a.get("axis", 1) % (x.dim() + 1)
     return x.flatten(1) if axis == 1 else x.reshape(torch.Size(x.shape[:axis]).numel(), -1)
 
 
-def _squeeze(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _squeeze(inputs: Sequence[Any], a: Attributes) -> Any:
     axes = _axes(inputs, a)
     return inputs[0].squeeze() if axes is None else inputs[0].squeeze(tuple(axes))
 
 
-def _unsqueeze(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _unsqueeze(inputs: Sequence[Any], a: Attributes) -> Any:
     x = inputs[0]
     axes = _axes(inputs, a) or []
     rank = x.dim() + len(axes)
@@ -143,7 +143,7 @@ def _split(inputs: Sequence[Any], a: Attributes) -> Any:
     return list(x.split(list(sizes), axis))
 
 
-def _slice(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _slice(inputs: Sequence[Any], a: Attributes) -> Any:
     del a
     x, starts, ends, axes, steps = _first(inputs, 5)
     begin, end = _numbers(starts), _numbers(ends)
@@ -158,7 +158,7 @@ def _slice(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return x
 
 
-def _gather(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _gather(inputs: Sequence[Any], a: Attributes) -> Any:
     x, index = _first(inputs, 2)
     axis = a.get("axis", 0) % x.dim()
     index = np.where(index < 0, index + x.shape[axis], index)
@@ -166,7 +166,7 @@ def _gather(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return found.reshape(x.shape[:axis] + index.shape + x.shape[axis + 1 :])
 
 
-def _pad(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _pad(inputs: Sequence[Any], a: Attributes) -> Any:
     x, pads, value, axes = _first(inputs, 4)
     given = _numbers(pads)
     along = [i % x.dim() for i in (_numbers(axes) if axes is not None else range(x.dim()))]
@@ -184,7 +184,7 @@ def _pad(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return F.pad(x, flat[: 2 * (x.dim() - 2)], mode=mode)
 
 
-def _resize(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _resize(inputs: Sequence[Any], a: Attributes) -> Any:
     x, _, scales, sizes = _first(inputs, 4)
     along = x.dim() - 2
     size = _numbers(sizes)[2:] if sizes is not None and sizes.size else None
@@ -205,7 +205,7 @@ def _resize(inputs: Sequence[Any], a: Attributes) -> Tensor:
     )
 
 
-def _depth_to_space(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _depth_to_space(inputs: Sequence[Any], a: Attributes) -> Any:
     x, b = inputs[0], a["blocksize"]
     if a.get("mode", "DCR") == "CRD":
         return F.pixel_shuffle(x, b)
@@ -213,14 +213,14 @@ def _depth_to_space(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return x.reshape(n, b, b, c // b**2, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c // b**2, h * b, w * b)
 
 
-def _space_to_depth(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _space_to_depth(inputs: Sequence[Any], a: Attributes) -> Any:
     x, b = inputs[0], a["blocksize"]
     n, c, h, w = x.shape
     return x.reshape(n, c, h // b, b, w // b, b).permute(0, 3, 5, 1, 2, 4).reshape(n, c * b**2, h // b, w // b)
 
 
 def _reduced(function: Callable[..., Tensor]) -> Function:
-    def reduce(inputs: Sequence[Any], a: Attributes) -> Tensor:
+    def reduce(inputs: Sequence[Any], a: Attributes) -> Any:
         axes = _axes(inputs, a)
         if axes is None:
             axes = [] if a.get("noop_with_empty_axes", 0) else list(range(inputs[0].dim()))
@@ -229,7 +229,7 @@ def _reduced(function: Callable[..., Tensor]) -> Function:
     return reduce
 
 
-def _cast(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _cast(inputs: Sequence[Any], a: Attributes) -> Any:
     kinds = {1: torch.float32, 11: torch.float64, 6: torch.int32, 7: torch.int64, 9: torch.bool, 10: torch.float16}
     kind = kinds.get(a["to"])
     x = inputs[0]
@@ -238,12 +238,12 @@ def _cast(inputs: Sequence[Any], a: Attributes) -> Tensor:
     return x if kind.is_floating_point and kind != torch.float16 and x.is_floating_point() else x.to(kind)
 
 
-def _of_numbers_alone(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _of_numbers_alone(inputs: Sequence[Any], a: Attributes) -> Any:
     del inputs, a
     raise UnsupportedOperatorError("reads what depends on the input, where a number of the graph is expected")
 
 
-def _scaler(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _scaler(inputs: Sequence[Any], a: Attributes) -> Any:
     return (inputs[0] - torch.tensor(a["offset"]).to(inputs[0])) * torch.tensor(a["scale"]).to(inputs[0])
 
 
@@ -258,7 +258,7 @@ def _linear_classifier(inputs: Sequence[Any], a: Attributes) -> Any:
     return [None, scores]
 
 
-def _linear_regressor(inputs: Sequence[Any], a: Attributes) -> Tensor:
+def _linear_regressor(inputs: Sequence[Any], a: Attributes) -> Any:
     weight = torch.tensor(a["coefficients"]).reshape(a.get("targets", 1), -1).to(inputs[0])
     bias = a.get("intercepts")
     return F.linear(inputs[0], weight, None if bias is None else torch.tensor(bias).to(inputs[0]))
