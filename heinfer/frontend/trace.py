@@ -57,23 +57,23 @@ def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
         results = replay(program, calls, calls.recorder.input)
         inside = tuple(f"{path}." for path in found.unreadable)
         problems += [p for p in calls.problems if not str(p).replace(":", ".").startswith(inside)]
-        network = None if problems else _network(calls, results)
+        network = None if problems else network_of(calls.recorder, results)
     require_none(problems)
     assert network is not None
     return network
 
 
-def _network(calls: Calls, results: list[tuple[str, object]]) -> Network:
+def network_of(recorder: Recorder, results: list[tuple[str, object]]) -> Network:
     """Of the one output that there is."""
     if len(results) != 1:
         names = ", ".join(name for name, _ in results)
         raise UnsupportedOperatorError(f"output: returns {len(results)} tensors, {names}: return one, by torch.cat")
     [(_, result)] = results
-    calls.recorder.name = "output"
+    recorder.name = "output"
     if isinstance(result, Tensor | Unknown) or not isinstance(result, Value):
         raise UnsupportedOperatorError("output: does not depend on the input of the network")
     try:
-        return calls.recorder.network(result)
+        return recorder.network(result)
     except UnsupportedOperatorError as error:
         raise UnsupportedOperatorError(f"output: {error}") from None
 

@@ -27,7 +27,7 @@ def page() -> str:
 
 def _moves() -> str:
     return (
-        "## What only moves elements\n\nAs torch has it, with all of its options. It costs nothing by itself: it becomes "
+        "## What only moves elements\n\nAs torch has it, with all of its options. It costs nothing by itself: it is "
         f"part of the layers around it.\n\n{_listed(OPERATORS.moves)}\n\n"
     )
 

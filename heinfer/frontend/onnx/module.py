@@ -56,6 +56,12 @@ class OnnxModule(nn.Module):
             self.add_module(path, _OnnxNode(node, self.model, batch if follows and node.op_type == "Reshape" else None))
             self.paths.append(path)
 
+    @property
+    def input_sizes(self) -> list[int]:
+        """Of one input, 0 for a size that the file leaves open."""
+        [dims] = [x.type.tensor_type.shape.dim for x in self.model.graph.input if x.name in self.takes]
+        return [size.dim_value for size in dims[1:]]
+
     def forward(self, *inputs: Tensor) -> Any:
         """Weights and what follows from the input are tensors; numbers of the graph are arrays of numpy."""
         known: dict[str, Any] = {name: getattr(self, path) for name, path in self.names.items()}
