@@ -186,6 +186,7 @@ def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> 
         plan.input_level,
         plan.input.pack(plan.in_batches(inputs)),
         plan.output,
+        largest_input=told.preprocessing.largest,
         scores=prod(folded.output_shape),
         is_classification=is_classification,
         headroom=told.requirements.headroom,

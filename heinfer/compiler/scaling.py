@@ -52,6 +52,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
     inputs: SlotBatch,
     output: Layout,
     *,
+    largest_input: float,
     scores: int,
     is_classification: bool,
     headroom: int | None = None,
@@ -63,6 +64,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
         level: of the inputs.
         inputs: (batches, ciphertexts, slots).
         output: layout of the scores of a batch.
+        largest_input: |value| at the end of the declared range.
         scores: of one image.
         is_classification: whether only the label of the largest score counts.
         headroom: bits to keep free at the output, None for as many as the precision allows.
@@ -75,7 +77,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
     statistics = observe(circuit, inputs, MARGIN, tell)
     tell("choose scales", 0, 0)
     seen = Scores.of(statistics, output, scores, is_classification)
-    scales = choose_scales(circuit, parameters, level, statistics, seen, headroom)
+    scales = choose_scales(circuit, parameters, level, statistics, seen, headroom, largest_input=largest_input)
     typed = assign_scales(circuit, parameters, level, scales)
     bits = _look_at_noise(typed, statistics, seen)
     return Scaled(typed, statistics.bounds, _range(typed, statistics), bits)
@@ -109,6 +111,7 @@ def recalibrate(bundle: Bundle, inputs: NDArray[np.float64], headroom: int | Non
         part.level,
         packed,
         manifest.output.layout.to_layout(),
+        largest_input=part.preprocessing.largest,
         scores=prod(manifest.output_shape),
         is_classification=manifest.output.kind == "classification",
         headroom=headroom,

@@ -159,7 +159,7 @@ class Manifest(Part):
             raise ValueError(f"rotation steps must be in 1..{parameters.slots - 1}")
         if max(self.keys.levels.values(), default=0) > self.input.level:
             raise ValueError("no key can be used above the input's level")
-        bound = max(abs(self.input.preprocessing.low), abs(self.input.preprocessing.high))
+        bound = self.input.preprocessing.largest
         modulus_bits = sum(log2(prime) for prime in parameters.primes_at(self.input.level))
         if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
             raise ValueError("the input's range at its scale exceeds half the modulus")

@@ -56,6 +56,11 @@ class Preprocessing(Part):
             raise ValueError("ground must have one entry a channel, as mean has")
         return self
 
+    @property
+    def largest(self) -> float:
+        """The |value| that no input exceeds."""
+        return max(abs(self.low), abs(self.high))
+
 
 _PREPROCESSING = {
     "divisor": "a number above 0, such as 255 for pixels of 8 bits",

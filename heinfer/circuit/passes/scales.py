@@ -1,6 +1,6 @@
 """Scale assignment: at how many bits of scale each layer's result lands.
 
-The input scale is fixed and the output scale follows from the declared range of the scores, so that the
+The input scale follows from the declared range of the inputs and the output scale from that of the scores, so that the
 manifest, which names both, tells nothing of the weights. In between, the objective is the predicted noise
 of the outputs; the constraint is that no value can reach half the modulus at its level.
 
@@ -30,8 +30,10 @@ from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import RangeError
 
-INPUT_BITS = 34.0
-"""Scale of a fresh ciphertext: its noise is then 2^-26 of one, far below that of the first rescale."""
+_INPUT_BITS = 34.0
+"""Scale of a fresh ciphertext of inputs near one: its noise is then 2^-26 of one, far below that of a rescale."""
+_NEAR_ONE_BITS = 2.0
+"""Inputs whose range ends within so many of one, as those of normalised images, have that scale."""
 
 _FIRST_BITS = (24.0, 26.0, 28.0, 30.0)
 """Of which the search begins with the first that leaves every factor in its range: wider primes take larger scales."""
@@ -40,6 +42,7 @@ _SPARE_BITS = 4
 _OUTPUT_STEP = 0.125
 """To which the output scale is rounded down, so that it tells no more of the range of the scores than that."""
 _FACTOR_BITS = (8.0, 30.0)
+"""Least and most scale of a plaintext factor; the less scale inputs have, the more factors may, and vice versa."""
 _STEPS = (4.0, 2.0, 1.0, 0.5)
 _FREE_BITS = 0.125
 """Of precision, which headroom may cost in any case: where noise comes from elsewhere, whole bits cost no more."""
@@ -57,6 +60,23 @@ class Scales:
         bits = list(self.layer_bits)
         bits[layer] += by
         return replace(self, layer_bits=tuple(bits))
+
+
+def input_bits(largest: float, parameters: Parameters, level: int) -> float:
+    """The scale of inputs whose declared range ends at +-largest: the product of both is the same for any, nearly.
+
+    It follows from what the manifest says anyway. SEAL wants the scale itself to fit the modulus, too.
+
+    Raises:
+        RangeError: when inputs that large fit no modulus.
+    """
+    beyond = log2(largest)
+    if abs(beyond) < _NEAR_ONE_BITS:
+        return _INPUT_BITS
+    room = sum(log2(q) for q in parameters.primes_at(level)) - 2
+    if beyond >= room:
+        raise RangeError(f"the input: values up to {largest:.3g} fit no modulus: declare the range that inputs have")
+    return float(min(max(_INPUT_BITS - round(beyond), 0), floor(room)))
 
 
 def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: Scales) -> TypedCircuit:
@@ -102,17 +122,20 @@ def choose_scales(
     statistics: Statistics,
     scores: Scores,
     headroom: int | None = None,
+    *,
+    largest_input: float = 1.0,
 ) -> Scales:
     """Return the scales with the least predicted noise, by coordinate descent.
 
     Args:
+        largest_input: |value| at the end of the declared range.
         headroom: bits to keep free at the output beyond the bounds of the values; None for as many as leave the
             predicted precision at LEAST_BITS, or cost next to none of it.
 
     Raises:
         RangeError: when not even low scales leave room for the values.
     """
-    search = _Search(circuit, parameters, level, statistics, scores)
+    search = _Search(circuit, parameters, level, statistics, scores, input_bits(largest_input, parameters, level))
     layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
     best, _ = search.best(layers, headroom or 0)
     if headroom is not None:
@@ -135,9 +158,18 @@ class _Search:
     """What the search looks at: of operations that always agree in level and scale, one and their largest bound."""
 
     def __init__(
-        self, circuit: Circuit, parameters: Parameters, level: int, statistics: Statistics, scores: Scores
+        self,
+        circuit: Circuit,
+        parameters: Parameters,
+        level: int,
+        statistics: Statistics,
+        scores: Scores,
+        input_bits: float,
     ) -> None:
         self.parameters = parameters
+        self.input_bits = input_bits
+        lower = _INPUT_BITS - input_bits
+        self.factor_bits = _FACTOR_BITS[0] + min(lower, 0.0), _FACTOR_BITS[1] + max(lower, 0.0)
         self.level = level
         self.scores = scores
         self.levels = levels(circuit, level)
@@ -172,7 +204,7 @@ class _Search:
             for layer in layers[:-1]:
                 bits[layer] = first_bits
             bits[layers[-1]] = float(output_bits)
-            scales = Scales(INPUT_BITS, tuple(bits))
+            scales = Scales(self.input_bits, tuple(bits))
             noise = self.noise(scales)
             if noise is not None:
                 yield scales, noise
@@ -186,7 +218,7 @@ class _Search:
         """Median variance of a score, None when a value could overflow or a factor's scale is out of its range."""
         scaled = self._scaled(scales)
         factors = [log2(op.scale) for op in scaled.circuit.ops if op.kind is Kind.MULTIPLY_PLAIN]
-        if min(factors) < _FACTOR_BITS[0] or max(factors) > _FACTOR_BITS[1]:
+        if min(factors) < self.factor_bits[0] or max(factors) > self.factor_bits[1]:
             return None
         if not self._fits(scaled.types):
             return None
