@@ -7,7 +7,8 @@ the order in which it happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ldexp, prod
 from typing import TYPE_CHECKING
@@ -22,10 +23,11 @@ from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.compiler.arguments import Description, as_inputs
 from heinfer.compiler.memory import predicted_peak
+from heinfer.compiler.precision import require
 from heinfer.compiler.progress import shown
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
-from heinfer.errors import CompileError, ShapeError
+from heinfer.errors import CompileError, PlanError, ShapeError
 from heinfer.extras import needs
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.manifest import (
@@ -42,6 +44,7 @@ from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
+from heinfer.planner.parameters import SPECIAL_BITS
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import DEFAULT, Requirements
@@ -124,7 +127,8 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
         SettingError: when PyTorch is not installed.
-        NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
+        NoiseError: when noise leaves fewer bits of the scores than are required, or drowns what they tell. A
+            NoiseWarning when it comes near that.
     """
     with needs("train"):  # torch is needed for this alone
         from heinfer.frontend import require_same, trace
@@ -172,34 +176,51 @@ def _compiled(folded: Network, inputs: Array, told: Description, tell: Tell) -> 
     tell("balance", 0, 0)
     balanced = balance(folded, inputs, is_classification=is_classification)
     peaks: list[int] = []
-    plan, circuit = plan_circuit(
-        balanced.network,
-        told.requirements,
-        told.planner,
-        tell,
-        planned=lambda plan: peaks.append(predicted_peak(plan, len(inputs))),
-    )
-    validate_structure(circuit)
-    calibrated = scale(
-        circuit,
-        plan.parameters,
-        plan.input_level,
-        plan.input.pack(plan.in_batches(inputs)),
-        plan.output,
-        largest_input=told.preprocessing.largest,
-        scores=prod(folded.output_shape),
-        is_classification=is_classification,
-        headroom=told.requirements.headroom,
-        tell=tell,
-    )
+
+    def planned(required: Requirements) -> tuple[Plan, Scaled]:
+        """A plan and its circuit with scales, however precise."""
+        plan, circuit = plan_circuit(
+            balanced.network,
+            required,
+            told.planner,
+            tell,
+            planned=lambda plan: peaks.append(predicted_peak(plan, len(inputs))),
+        )
+        validate_structure(circuit)
+        return plan, scale(
+            circuit,
+            plan.parameters,
+            plan.input_level,
+            plan.input.pack(plan.in_batches(inputs)),
+            plan.output,
+            largest_input=told.preprocessing.largest,
+            scores=prod(folded.output_shape),
+            is_classification=is_classification,
+            headroom=required.headroom,
+            least_bits=required.precision_bits,
+            tell=tell,
+        )
+
+    wanted, most = told.requirements.precision_bits, None
+    plan, calibrated = planned(told.requirements)
+    if calibrated.precision.bits < wanted and _can_widen(plan, told.planner):
+        with suppress(PlanError):  # no ring has room for that
+            wider = planned(replace(told.requirements, prime_bits=SPECIAL_BITS))
+            most = wider[1].precision.bits
+            plan, calibrated = wider if most > calibrated.precision.bits else (plan, calibrated)
+    require(calibrated.precision, calibrated.scores, wanted, most)
     validate(calibrated.typed, calibrated.bounds)
     try:
         manifest = _manifest(plan, calibrated, balanced.exponent, told)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
-    metadata = {"policy": told.planner.name} | calibrated.metadata | dict(told.metadata or {})
+    metadata = {"policy": told.planner.name} | calibrated.precision.metadata | dict(told.metadata or {})
     bundle = Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, metadata)
     return CompiledModel(folded, plan, bundle, max(peaks))
+
+
+def _can_widen(plan: Plan, planner: Planner) -> bool:
+    return not planner.is_prescribed and min(plan.parameters.data_primes).bit_length() < SPECIAL_BITS
 
 
 def _manifest(plan: Plan, calibrated: Scaled, exponent: int, told: Description) -> Manifest:

@@ -122,25 +122,26 @@ def choose_scales(
     statistics: Statistics,
     scores: Scores,
     headroom: int | None = None,
-    *,
-    largest_input: float = 1.0,
+    input_bits: float = _INPUT_BITS,
+    least_bits: float = LEAST_BITS,
 ) -> Scales:
     """Return the scales with the least predicted noise, by coordinate descent.
 
     Args:
-        largest_input: |value| at the end of the declared range.
         headroom: bits to keep free at the output beyond the bounds of the values; None for as many as leave the
-            predicted precision at LEAST_BITS, or cost next to none of it.
+            bound on the precision at the least bits, or cost next to none of it.
+        input_bits: of the scale of inputs.
+        least_bits: of precision that such headroom leaves.
 
     Raises:
         RangeError: when not even low scales leave room for the values.
     """
-    search = _Search(circuit, parameters, level, statistics, scores, input_bits(largest_input, parameters, level))
+    search = _Search(circuit, parameters, level, statistics, scores, input_bits)
     layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
     best, _ = search.best(layers, headroom or 0)
     if headroom is not None:
         return best
-    least = min(LEAST_BITS, scores.precision_bits(search.variances(best)) - _FREE_BITS)
+    least = min(least_bits, scores.bound_on_bits(search.variances(best)) - _FREE_BITS)
     while True:
         lower = best.moved(layers[-1], -1.0)
         noise_then = search.noise(lower)
@@ -149,7 +150,7 @@ def choose_scales(
         for step in _STEPS[2:]:
             lower, noise_then = search.descend(lower, noise_then, layers[:-1], step)
         variances = search.variances(lower)
-        if scores.precision_bits(variances) < least or not scores.are_clear(variances):
+        if scores.bound_on_bits(variances) < least or not scores.are_clear(scores.deviations(variances)):
             return best
         best = lower
 
