@@ -12,6 +12,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import Ring
 from heinfer.compiler.compile import CompiledModel
 from heinfer.errors import RangeError
+from heinfer.nn import PolyActivation
 from heinfer.planner.requirements import Requirements
 
 RING = Parameters.create(4096, [28, 26], 30)
@@ -63,3 +64,19 @@ def test_the_scale_says_nothing_of_the_weights() -> None:
     first, second = nn.Linear(30, 2).double(), nn.Linear(30, 2).double()
     second.weight.data *= 1000
     assert compiled(first, 100.0).manifest.input.scale == compiled(second, 100.0).manifest.input.scale
+
+
+def test_a_layer_without_room_is_named_with_its_values() -> None:
+    """A batch norm that blows up what a layer's inputs vary by, with large products that cancel."""
+    torch.manual_seed(0)
+    first, last = nn.Linear(8, 8), nn.Linear(8, 4)
+    for value in (first.weight, first.bias):
+        value.data *= 0.01
+    norm = nn.BatchNorm1d(4, eps=1e-30)
+    module = nn.Sequential(first, PolyActivation(8), last, norm).double()
+    inputs = np.random.default_rng(0).uniform(-1, 1, (64, 8))
+    norm.momentum = None
+    module.train()(torch.from_numpy(inputs))
+    values = heinfer.Preprocessing(divisor=1, mean=(0,), std=(1,), low=-1, high=1, kind="values")
+    with pytest.raises(RangeError, match=r"^2\S*: values up to \d+ need \d\.\d bits more than there are: normalise"):
+        heinfer.compile(module.eval(), inputs, name="large", preprocessing=values)

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from math import floor, inf, log2, nextafter, prod
+from math import ceil, floor, inf, log2, nextafter, prod
 
 import numpy as np
 
@@ -167,6 +167,7 @@ class _Search:
         scores: Scores,
         input_bits: float,
     ) -> None:
+        self.circuit = circuit
         self.parameters = parameters
         self.input_bits = input_bits
         lower = _INPUT_BITS - input_bits
@@ -177,7 +178,7 @@ class _Search:
         self.bounds = np.maximum(statistics.bounds, 1.0)  # SEAL wants the scale itself to fit, too
         self.outputs = circuit.outputs
         alike = alike_in_scale(circuit)
-        self.skeleton = alike.skeleton
+        self.skeleton, self.of_value = alike.skeleton, alike.of_value
         self.largest = np.zeros(len(self.skeleton.ops))
         np.maximum.at(self.largest, np.array(alike.of_value), self.bounds)
         self.sources, groups = alike.sources(circuit)
@@ -187,11 +188,7 @@ class _Search:
         """The best scales with so many bits free at the output, and their noise."""
         begin = next(self.beginnings(layers, headroom), None)
         if begin is None:
-            free = f" and {headroom} bits of headroom: keep fewer free," if headroom else ":"
-            raise RangeError(
-                f"the calibrated values leave no room for even {_FIRST_BITS[0]:.0f}-bit scales{free} "
-                "train with smaller activations or use a larger ring degree"
-            )
+            raise RangeError(self.no_room(layers, headroom))
         scales, noise = begin
         for step in _STEPS:
             scales, noise = self.descend(scales, noise, layers[:-1], step)
@@ -209,6 +206,40 @@ class _Search:
             noise = self.noise(scales)
             if noise is not None:
                 yield scales, noise
+
+    def no_room(self, layers: list[int], headroom: int) -> str:
+        """Which layer has least room for its values, or its factors, at the lowest scales; and the way out."""
+        circuit = self.circuit
+        bits = [0.0] * len(circuit.layers)
+        for layer in layers[:-1]:
+            bits[layer] = _FIRST_BITS[0]
+        bits[layers[-1]] = self.output_bits() - headroom - _SPARE_BITS
+        scaled = self._scaled(Scales(self.input_bits, tuple(bits)))
+        short = [
+            log2(bound) + log2(kind.scale) - self._room(kind.level)
+            for bound, kind in zip(self.largest, scaled.types, strict=True)
+        ]
+        free = f", with {headroom} bits of headroom (keep fewer free)" if headroom else ""
+        if max(short) >= 0:
+            values = np.where(np.array(self.of_value) == int(np.argmax(short)), self.bounds, 0.0)
+            worst = int(values.argmax())
+            return (
+                f"{circuit.layer_name(circuit.ops[worst])}: values up to {values[worst]:.3g} need {max(short) + 1:.1f} "
+                f"bits more than there are{free}: normalise what it reads, so that its values are "
+                f"{2 ** ceil(max(short) + 1)} times smaller, or calibrate on inputs with a smaller range"
+            )
+        least, most = self.factor_bits
+        beyond = [
+            (max(least - log2(op.scale), log2(op.scale) - most), op.layer)
+            for op in scaled.circuit.ops
+            if op.kind is Kind.MULTIPLY_PLAIN
+        ]
+        distance, layer = max(beyond)
+        return (
+            f"{circuit.layers[layer].name}: its weights would have to be encoded {distance:.1f} bits beyond the "
+            f"{least:.0f} to {most:.0f} that scales of weights may have{free}: the values that it reads, or gives, "
+            "have no room for more; normalise them, or calibrate on inputs with a smaller range"
+        )
 
     def output_bits(self) -> float:
         """The most bits, in whole steps, at which the declared range of the scores fits their level."""
@@ -240,8 +271,12 @@ class _Search:
     def _scaled(self, scales: Scales) -> TypedCircuit:
         return assign_scales(self.skeleton, self.parameters, self.level, scales)
 
+    def _room(self, level: int) -> float:
+        """Bits of half the modulus."""
+        return sum(log2(q) for q in self.parameters.primes_at(level)) - 1
+
     def _fits(self, types: Sequence[ValueType]) -> bool:
-        room = [sum(log2(q) for q in self.parameters.primes_at(level)) - 1 for level in range(self.level + 1)]
+        room = [self._room(level) for level in range(self.level + 1)]
         return all(
             log2(bound) + log2(kind.scale) < room[kind.level] for bound, kind in zip(self.largest, types, strict=True)
         )
