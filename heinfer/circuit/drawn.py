@@ -16,12 +16,14 @@ from heinfer.circuit.ir import Kind, Op
 from heinfer.circuit.noise import digits_variance, fresh_variance, rounding_variance
 from heinfer.circuit.typed import TypedCircuit
 
-KEYS = 4
-"""Secrets that are drawn; inputs have them in turn."""
+RUNS_A_KEY = 16
+"""Inputs that are run under each secret that is drawn, as near as can be."""
 
 _SLOTS_AT_ONCE = 1 << 17
 """Of one value: two or three such values stay in the cache."""
-_PARTS = 2
+_LEAST_PARTS = 2
+_SLOTS_OF_ALL = 1 << 27
+"""Of all values of all inputs: what is drawn in a second."""
 
 
 def run_noisy(typed: TypedCircuit, inputs: SlotBatch, seed: int = 0) -> SlotBatch:
@@ -31,14 +33,22 @@ def run_noisy(typed: TypedCircuit, inputs: SlotBatch, seed: int = 0) -> SlotBatc
         seed: of the errors and the secrets.
     """
     rng, at_once = np.random.default_rng(seed), _at_once(inputs.shape[-1])
-    parts = [inputs[first : first + at_once] for first in range(0, len(inputs), at_once)]
-    secrets = rng.integers(-1, 2, (KEYS, typed.parameters.ring_degree)).astype(np.float64)
-    return np.concatenate([_Drawn(typed, secrets, rng).run(part) for part in parts])
+    keys = keys_of(len(inputs))
+    secrets = rng.integers(-1, 2, (keys.max() + 1, typed.parameters.ring_degree)).astype(np.float64)
+    drawn = _Drawn(typed, secrets, rng)
+    parts = (slice(first, first + at_once) for first in range(0, len(inputs), at_once))
+    return np.concatenate([drawn.run(inputs[part], keys[part]) for part in parts])
 
 
-def drawn_at_most(slots: int) -> int:
+def keys_of(inputs: int) -> NDArray[np.int64]:
+    """Under which of the secrets each of so many inputs is run."""
+    return np.arange(inputs) % max(1, inputs // RUNS_A_KEY)
+
+
+def drawn_at_most(typed: TypedCircuit) -> int:
     """Inputs that tell how large errors are, and take no longer than a calibration does."""
-    return _PARTS * _at_once(slots)
+    slots = typed.circuit.slots
+    return max(_LEAST_PARTS * _at_once(slots), _SLOTS_OF_ALL // (slots * len(typed.circuit.ops)))
 
 
 def _at_once(slots: int) -> int:
@@ -50,11 +60,11 @@ class _Drawn:
         self.typed, self.rng = typed, rng
         # Of the rounding of both halves of a ciphertext, the second one times the secret: variance at scale one.
         rounding = rounding_variance(typed.parameters.ring_degree) * (1 + np.abs(to_slots(secrets)) ** 2)
-        self.rounding = np.sqrt(rounding)
+        self.by_key = self.rounding = np.sqrt(rounding)
 
-    def run(self, inputs: SlotBatch) -> SlotBatch:
+    def run(self, inputs: SlotBatch, keys: NDArray[np.int64]) -> SlotBatch:
         circuit = self.typed.circuit
-        self.rounding = self.rounding[np.arange(len(inputs)) % KEYS]
+        self.rounding = self.by_key[keys]
         live: dict[int, SlotBatch] = {}
         results: dict[int, SlotBatch] = {}
         for number, op in circuit:

@@ -10,7 +10,7 @@ from math import floor, inf, log2
 import numpy as np
 from numpy.typing import NDArray
 
-from heinfer.circuit.drawn import KEYS, drawn_at_most, run_noisy
+from heinfer.circuit.drawn import drawn_at_most, keys_of, run_noisy
 from heinfer.circuit.interpret import SlotBatch
 from heinfer.circuit.noise import noise_by_layer
 from heinfer.circuit.precision import COMFORTABLE_BITS, WORST_OF, Scores
@@ -55,11 +55,10 @@ def predict_precision(typed: TypedCircuit, statistics: Statistics, inputs: SlotB
 
     How much of it comes from which layer is told by variances.
     """
-    some = slice(drawn_at_most(inputs.shape[-1]))
-    noisy = scores.layout.unpack(run_noisy(typed, inputs[some])).reshape(-1, scores.values.shape[1])
+    some = inputs[: drawn_at_most(typed)]
+    noisy = scores.layout.unpack(run_noisy(typed, some)).reshape(-1, scores.values.shape[1])
     squares = (noisy - scores.values[: len(noisy)]) ** 2
-    batch = len(noisy) // min(len(inputs), some.stop)
-    keys = np.arange(len(noisy)) // batch % KEYS
+    keys = np.repeat(keys_of(len(some)), len(noisy) // len(some))  # of the images of a batch
     by_key = np.sqrt([squares[keys == key].mean(axis=0) for key in np.unique(keys)])
     bits = scores.precision_bits(by_key)
     deviations = np.sqrt(squares.mean(axis=0))

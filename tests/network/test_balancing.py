@@ -152,8 +152,8 @@ def test_scores_that_tell_little_beside_their_size_are_refused_when_they_are_val
 
 def test_labels_that_noise_changes_now_and_then_are_warned_of() -> None:
     with pytest.warns(NoiseWarning, match=r"predicted noise changes the label of \d\.\d% of the calibration inputs"):
-        compiled(drowning(1e-3), precision_bits=0)
+        compiled(drowning(7e-4), precision_bits=0)
     with pytest.raises(
         NoiseError, match=r"6 bits are asked for.*fewer are asked for by Requirements\(precision_bits=\d\)"
     ):
-        compiled(drowning(1e-3))
+        compiled(drowning(7e-4))
