@@ -1,8 +1,8 @@
 """Encrypted runs without keys: every operation's error is drawn, slot by slot, image by image.
 
 What a variance for each slot cannot say is in it: copies of a value whose errors are equal, sums of values that share
-an error, errors that grow with the image, plaintext factors whose rounding is the same in every run, and a secret key
-by which some slots are noisier than others in all runs of a client.
+an error, errors that grow with the image, plaintext factors whose rounding is the same in every run, and keys by which
+some slots are noisier than others in all runs of a client.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from heinfer.circuit.encoding import rounded, to_slots
 from heinfer.circuit.interpret import SlotBatch, evaluate
 from heinfer.circuit.ir import Kind, Op
-from heinfer.circuit.noise import digits_variance, fresh_variance, rounding_variance
+from heinfer.circuit.noise import digits_variances, fresh_variance, rounding_variance
 from heinfer.circuit.typed import TypedCircuit
 
 RUNS_A_KEY = 16
@@ -35,7 +35,7 @@ def run_noisy(typed: TypedCircuit, inputs: SlotBatch, seed: int = 0) -> SlotBatc
     rng, at_once = np.random.default_rng(seed), _at_once(inputs.shape[-1])
     keys = keys_of(len(inputs))
     secrets = rng.integers(-1, 2, (keys.max() + 1, typed.parameters.ring_degree)).astype(np.float64)
-    drawn = _Drawn(typed, secrets, rng)
+    drawn = _Drawn(typed, secrets, rng, seed)
     parts = (slice(first, first + at_once) for first in range(0, len(inputs), at_once))
     return np.concatenate([drawn.run(inputs[part], keys[part]) for part in parts])
 
@@ -56,15 +56,15 @@ def _at_once(slots: int) -> int:
 
 
 class _Drawn:
-    def __init__(self, typed: TypedCircuit, secrets: NDArray[np.float64], rng: np.random.Generator) -> None:
-        self.typed, self.rng = typed, rng
+    def __init__(self, typed: TypedCircuit, secrets: NDArray[np.float64], rng: np.random.Generator, seed: int) -> None:
+        self.typed, self.rng, self.seed = typed, rng, seed
         # Of the rounding of both halves of a ciphertext, the second one times the secret: variance at scale one.
         rounding = rounding_variance(typed.parameters.ring_degree) * (1 + np.abs(to_slots(secrets)) ** 2)
         self.by_key = self.rounding = np.sqrt(rounding)
 
     def run(self, inputs: SlotBatch, keys: NDArray[np.int64]) -> SlotBatch:
         circuit = self.typed.circuit
-        self.rounding = self.by_key[keys]
+        self.keys, self.rounding = keys, self.by_key[keys]
         live: dict[int, SlotBatch] = {}
         results: dict[int, SlotBatch] = {}
         for number, op in circuit:
@@ -93,9 +93,21 @@ class _Drawn:
             case Kind.RESCALE:
                 value = value + self._normal(value) * (self.rounding / scale)
             case Kind.ROTATE | Kind.RELINEARIZE:
-                digits = digits_variance(typed.parameters, typed.types[number].level)
-                value = value + self._normal(value) * (np.sqrt(digits + self.rounding**2) / scale)
+                variance, shift = self._switched(op.step, typed.types[number].level)
+                value = value + (self._normal(value) * np.sqrt(variance + self.rounding**2) + shift) / scale
         return value
+
+    def _switched(self, step: int, level: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Variance (inputs, slots) of what digits add in a key switch, and what their mean adds, at scale one.
+
+        The error of a key at a slot's root is the same in every switch: a complex normal number for each digit.
+        """
+        around, mean = digits_variances(self.typed.parameters, level)
+        key = np.random.default_rng((self.seed, step))
+        shape = (len(self.by_key), self.typed.circuit.slots)
+        size = key.standard_gamma(level + 1, shape) / (level + 1)
+        shift = key.standard_normal(shape) * np.sqrt(mean)
+        return around * size[self.keys], shift[self.keys]
 
     def _normal(self, like: SlotBatch) -> NDArray[np.float64]:
         return self.rng.standard_normal(like.shape)

@@ -189,10 +189,16 @@ def rounding_variance(degree: int) -> float:
 
 def digits_variance(parameters: Parameters, level: int) -> Variance:
     """Of every slot after a key switch, by the keys' errors times the digits, at scale one."""
+    around, mean = digits_variances(parameters, level)
+    total: Variance = around + mean
+    return total
+
+
+def digits_variances(parameters: Parameters, level: int) -> tuple[float, Variance]:
+    """The same by what digits are around their mean, and by that mean, which is the same in every switch."""
     primes, degree = np.array(parameters.primes_at(level), dtype=np.float64), parameters.ring_degree
-    ratio = float(np.sum((primes / parameters.special_prime) ** 2))
-    digits: Variance = _FRESH * ratio * (degree**2 / 24 + degree / 2 * _inverse_distance_to_one(degree))
-    return digits
+    size = _FRESH * float(np.sum((primes / parameters.special_prime) ** 2))
+    return size * degree**2 / 24, size * degree / 2 * _inverse_distance_to_one(degree)
 
 
 @lru_cache

@@ -14,7 +14,9 @@ from heinfer.circuit.statistics import Statistics
 from heinfer.layout.layout import Layout
 
 WORST_OF = 200
-"""Images, of the worst of which precision is predicted: that error which so many exceed once in two times."""
+"""Images, of the worst of which precision is predicted."""
+_WITHIN = 0.75
+"""How often the worst error of so many is no larger than predicted."""
 WANTED_BITS, COMFORTABLE_BITS = 6.0, 8.0
 """Of precision, predicted of the worst image: fewer than the first are refused unless a user asks for less, fewer than
 the second are warned of."""
@@ -86,7 +88,7 @@ class Scores:
         """Bits of the scores that are right, expected of the worst of WORST_OF inputs like these.
 
         The error of a score is normal, and held against the size of its input's scores: the least t with
-        P(every |error| of every input < t size) >= 1/2 gives -log2 t.
+        P(every |error| of every input < t size) >= 3/4 gives -log2 t.
 
         Args:
             deviations: of every score, shape (scores,), or (keys, scores) for keys of which every input has any.
@@ -104,7 +106,7 @@ class Scores:
             with np.errstate(over="ignore"):
                 beyond = _two_sided_tail(np.exp2(-bits) * every[:, None] / noisy)
             within = WORST_OF / len(by_key) * float(np.log1p(-np.minimum(beyond, _ALL)).sum(axis=1).mean())
-            least, most = (bits, most) if within >= log(0.5) else (least, bits)
+            least, most = (bits, most) if within >= log(_WITHIN) else (least, bits)
         return least
 
     def are_clear(self, deviations: NDArray[np.float64]) -> bool:

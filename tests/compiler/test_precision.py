@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 
 
 @pytest.mark.parametrize("is_classification", [False, True])
-def test_the_worst_of_200_is_as_often_better_as_worse_than_predicted(is_classification: bool) -> None:
+def test_the_worst_of_200_is_better_than_predicted_in_three_of_four_times(is_classification: bool) -> None:
     values, deviations = RNG.normal(size=(512, 10)), RNG.uniform(0.5, 2, 10) * 1e-3
     scores = Scores(values, Layout((10,), np.arange(16)[None] % 10), is_classification)
     predicted = scores.precision_bits(deviations)
@@ -28,7 +28,7 @@ def test_the_worst_of_200_is_as_often_better_as_worse_than_predicted(is_classifi
         chosen = held[RNG.integers(0, 512, WORST_OF)]
         errors = np.abs(RNG.normal(size=(WORST_OF, 10)) * deviations).max(axis=1)
         better += -np.log2((errors / chosen).max()) > predicted
-    assert 0.42 < better / 400 < 0.58
+    assert 0.67 < better / 400 < 0.83
 
 
 def test_scores_near_nothing_count_as_a_quarter_of_the_usual_size() -> None:
