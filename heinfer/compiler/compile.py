@@ -7,6 +7,7 @@ the order in which it happens.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ldexp, prod
@@ -18,15 +19,18 @@ from pydantic import ValidationError
 
 from heinfer.backends.cleartext import Simulation, simulate
 from heinfer.brief import brief_repr
+from heinfer.circuit.drawn import RUNS_A_KEY
 from heinfer.circuit.interpret import run
 from heinfer.circuit.validate import validate, validate_structure
 from heinfer.compiler.arguments import Described, Description, Labels, Outputs, Preprocessings, name_of
+from heinfer.compiler.at_scale import TestSet, WorstInput, score_deviations, simulated, worst_input
 from heinfer.compiler.calibration import Given, as_inputs, concatenated
 from heinfer.compiler.memory import predicted_peak
+from heinfer.compiler.precision import require
 from heinfer.compiler.progress import shown
 from heinfer.compiler.report import Report, report
 from heinfer.compiler.scaling import Scaled, scale
-from heinfer.errors import CompileError, ShapeError
+from heinfer.errors import CompileError, PlanError, ShapeError
 from heinfer.extras import needs
 from heinfer.formats.bundle import Bundle
 from heinfer.formats.ends_part import version_for
@@ -45,6 +49,7 @@ from heinfer.lowering.circuits import plan_circuit
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network
+from heinfer.planner.parameters import SPECIAL_BITS
 from heinfer.planner.plan import Plan
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import DEFAULT, Requirements
@@ -93,6 +98,42 @@ class CompiledModel:
         Of several inputs: on a mapping of all their names to such.
         """
         return simulate(self.bundle.typed, self.bundle.bounds, self._packed(self._whole(x)))
+
+    def simulate_many(self, x: Given, seed: int = 0) -> TestSet:
+        """Scores of whole test sets (n, *input_shape), preprocessed, with noise: 10,000 images in seconds to minutes.
+
+        How noisy scores are is drawn for the first of the inputs.
+        """
+        whole = self._whole(x)
+        deviations = score_deviations(self.bundle.typed, self.plan, self.manifest.output.exponent, whole)
+        return simulated(self.network, deviations, whole, seed)
+
+    def worst_input(self, x: Given) -> WorstInput:
+        """Seek an input within the declared range with scores as large as can be, from these on (n, *input_shape)."""
+        typed, exponent = self.bundle.typed, self.manifest.output.exponent
+        whole = self._whole(x)
+        low, high = self._ends(whole.shape[1:])
+        worst = worst_input(self.network, whole, low, high)
+        again = np.broadcast_to(worst, (RUNS_A_KEY, *worst.shape))
+        return WorstInput(
+            worst,
+            score=float(np.abs(self(worst[None])).max()),
+            typical_score=float(np.abs(self(whole)).max()),
+            capacity=self.manifest.capacity,
+            deviation=float(score_deviations(typed, self.plan, exponent, again).max()),
+            typical_deviation=float(score_deviations(typed, self.plan, exponent, whole).max()),
+        )
+
+    def _ends(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Between which each element of the inputs may be."""
+        found = []
+        for end in ("low", "high"):
+            parts = [
+                np.broadcast_to(getattr(part.preprocessing.over(own.shape), end), own.shape).reshape(-1)
+                for part, own in zip(self.manifest.inputs, self.manifest.input_parts, strict=True)
+            ]
+            found.append(np.concatenate(parts).reshape(shape))
+        return found[0], found[1]
 
     def __call__(self, x: Given) -> Array:
         """Scores that the circuit computes in cleartext, shape (n, *output_shape); the last batch need not be whole.
@@ -160,7 +201,8 @@ def compile(  # noqa: A001, PLR0913 - the word users expect; one keyword for eac
     Raises:
         CompileError: names the argument or the layer, the cause and the way out; arguments before anything is planned.
         SettingError: when PyTorch is not installed.
-        NoiseError: when the noise of an encrypted run would drown the scores. A NoiseWarning when it comes near that.
+        NoiseError: when noise leaves fewer bits of the scores than are required, or drowns what they tell. A
+            NoiseWarning when it comes near that.
     """
     with needs("train"):  # torch is needed for this alone
         from heinfer.compiler.joined_module import as_one
@@ -224,33 +266,51 @@ def _compiled(folded: Network, inputs: Array, described: Described, tell: Tell) 
     tell("balance", 0, 0)
     balanced = balance(folded, inputs, is_classification=is_classification)
     peaks: list[int] = []
-    plan, circuit = plan_circuit(
-        balanced.network,
-        told.requirements,
-        told.planner,
-        tell,
-        planned=lambda plan: peaks.append(predicted_peak(plan, len(inputs))),
-    )
-    validate_structure(circuit)
-    calibrated = scale(
-        circuit,
-        plan.parameters,
-        plan.input_level,
-        plan.input.pack(plan.in_batches(inputs)),
-        plan.output,
-        scores=prod(folded.output_shape),
-        is_classification=is_classification,
-        headroom=told.requirements.headroom,
-        tell=tell,
-    )
+
+    def planned(required: Requirements) -> tuple[Plan, Scaled]:
+        """A plan and its circuit with scales, however precise."""
+        plan, circuit = plan_circuit(
+            balanced.network,
+            required,
+            told.planner,
+            tell,
+            planned=lambda plan: peaks.append(predicted_peak(plan, len(inputs))),
+        )
+        validate_structure(circuit)
+        return plan, scale(
+            circuit,
+            plan.parameters,
+            plan.input_level,
+            plan.input.pack(plan.in_batches(inputs)),
+            plan.output,
+            largest_input=max(described.preprocessing(part).largest for part in described.inputs),
+            scores=prod(folded.output_shape),
+            is_classification=is_classification,
+            headroom=required.headroom,
+            least_bits=required.precision_bits,
+            tell=tell,
+        )
+
+    wanted, most = told.requirements.precision_bits, None
+    plan, calibrated = planned(told.requirements)
+    if calibrated.precision.bits < wanted and _can_widen(plan, told.planner):
+        with suppress(PlanError):  # no ring has room for that
+            wider = planned(replace(told.requirements, prime_bits=SPECIAL_BITS))
+            most = wider[1].precision.bits
+            plan, calibrated = wider if most > calibrated.precision.bits else (plan, calibrated)
+    require(calibrated.precision, calibrated.scores, wanted, most)
     validate(calibrated.typed, calibrated.bounds)
     try:
         manifest = _manifest(plan, calibrated, balanced.exponent, described)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
-    metadata = {"policy": told.planner.name} | calibrated.metadata | dict(told.metadata or {})
+    metadata = {"policy": told.planner.name} | calibrated.precision.metadata | dict(told.metadata or {})
     bundle = Bundle(manifest, calibrated.typed.circuit, calibrated.bounds, metadata)
     return CompiledModel(folded, plan, bundle, max(peaks))
+
+
+def _can_widen(plan: Plan, planner: Planner) -> bool:
+    return not planner.is_prescribed and min(plan.parameters.data_primes).bit_length() < SPECIAL_BITS
 
 
 def _manifest(plan: Plan, calibrated: Scaled, exponent: int, described: Described) -> Manifest:

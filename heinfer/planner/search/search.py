@@ -66,7 +66,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     merging, kernels = Merging(network), Kernels()
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
-    for ring, levels in rings(merging, network, parameters, requirements.batch):
+    for ring, levels in rings(merging, network, parameters, requirements):
         for inputs in _kinds_of_inputs(network, ring.slots // requirements.batch):
             to_beat = best[0].price if best else inf
             priced = prices(requirements, ring, levels)
