@@ -43,6 +43,10 @@ class Builder:
         """x y, relinearized."""
         return self._append(Op(Kind.RELINEARIZE, (self._append(Op(Kind.MULTIPLY, (x, y))),)))
 
+    def square(self, x: int) -> int:
+        """x^2, relinearized."""
+        return self.multiply(x, x)
+
     def rescale(self, x: int) -> int:
         return self._append(Op(Kind.RESCALE, (x,)))
 

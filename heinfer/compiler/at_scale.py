@@ -18,8 +18,8 @@ from heinfer.circuit.interpret import run
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import CompileError
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import AffineSum
-from heinfer.network.operators import Affine, Square
+from heinfer.network.joints import AffineSum, Product
+from heinfer.network.operators import Affine, Chebyshev, Square
 from heinfer.planner.plan import Plan
 
 Array = NDArray[np.float64]
@@ -160,15 +160,23 @@ def _gradient(network: Network, x: Array, target: int) -> Array:
         if slope is None:
             continue
         reads = network.reads[position]
-        for tensor, part in zip(reads, _back(network.nodes[position], slope, values, reads), strict=True):
+        shape = network.shapes[position]
+        for tensor, part in zip(reads, _back(network.nodes[position], slope, values, reads, shape), strict=True):
             slopes[tensor] = slopes[tensor] + part if tensor in slopes else part
     return slopes[INPUT].reshape(network.input_shape)
 
 
-def _back(node: Node, slope: Array, values: Sequence[Array], reads: Sequence[int]) -> list[Array]:
+def _back(
+    node: Node, slope: Array, values: Sequence[Array], reads: Sequence[int], shape: tuple[int, ...]
+) -> list[Array]:
     operator = node.operator
     if isinstance(operator, Square):
         return [2 * values[reads[0] + 1] * slope]
+    if isinstance(operator, Product):
+        one, other = (values[tensor + 1] for tensor in reads)
+        return [other * slope, one * slope]
+    if isinstance(operator, Chebyshev):
+        return [operator.slope(values[reads[0] + 1].reshape(shape)).reshape(-1) * slope]
     if isinstance(operator, Affine | AffineSum):
         maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
         written = [linear.entries for linear in maps]

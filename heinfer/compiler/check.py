@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from heinfer.brief import brief_repr
@@ -11,7 +12,9 @@ from heinfer.errors import CompileError
 from heinfer.extras import needs
 from heinfer.lowering.circuits import cost_of
 from heinfer.network.folding import fold
-from heinfer.network.operators import Square
+from heinfer.network.ir import Node
+from heinfer.network.joints import Product
+from heinfer.network.operators import Chebyshev, Square
 from heinfer.planner.requirements import DEFAULT, Requirements
 
 if TYPE_CHECKING:
@@ -60,9 +63,15 @@ def check(model: Model, input_shape: tuple[int, ...], requirements: Requirements
     folded = fold(assumed.network)
     depth: dict[int, int] = {-1: 0}
     for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True)):
-        multiplies = isinstance(node.operator, Square) or type(node.operator).__name__ == "Product"
-        depth[position] = max(depth[i] for i in reads) + multiplies
+        depth[position] = max(depth[i] for i in reads) + _products(node)
     try:
         return Check(assumed, max(depth.values()), cost_of(folded, requirements), "")
     except CompileError as error:
         return Check(assumed, max(depth.values()), None, str(error))
+
+
+def _products(node: Node) -> int:
+    """Of ciphertexts, one after the other, in a node."""
+    if isinstance(node.operator, Chebyshev):
+        return ceil(log2(node.operator.degree + 1))
+    return int(isinstance(node.operator, Square | Product))

@@ -75,8 +75,7 @@ class Assumed:
 
 _POLYNOMIAL = "a polynomial that is fitted: of degree 2, two levels with the layer before it"
 _ACTIVATIONS = frozenset(
-    "relu relu6 leaky_relu prelu elu selu celu gelu silu mish tanh sigmoid hardsigmoid hardswish hardtanh softplus "
-    "log_sigmoid rrelu clamp clamp_min".split()
+    ["relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish", "hardtanh", "softplus", "log_sigmoid", "rrelu", "clamp", "clamp_min"]
 )
 _POOLS = {f"max_pool{n}d": n for n in (1, 2, 3)}
 _LEFT_OFF = frozenset(("softmax", "log_softmax"))
@@ -112,7 +111,7 @@ class _Assuming(Calls):
         super().__init__(recorder, OPERATORS)
         self.checks: list[CallCheck] = []
 
-    def call(  # noqa: PLR0913 - as Calls has it
+    def call(
         self,
         function: OpOverload,
         args: Sequence[Any],
@@ -171,5 +170,3 @@ def example_shape(model: object) -> tuple[int, ...] | None:
     else:
         sizes = list(getattr(module, "input_sizes", []))
     return tuple(sizes) if sizes and all(isinstance(n, int) and n > 0 for n in sizes) else None
-
-

@@ -1,7 +1,8 @@
 """Balancing: the same network with every tensor near one, by powers of two, so that no layer drowns in noise.
 
 A folded network is affine maps, squares and products, so a tensor may be kept as 2^k times itself: the map that makes
-it is scaled, the maps that read it are scaled back, and of a product the exponents add up. Powers of two are exact.
+it is scaled, the maps that read it are scaled back, and of a product the exponents add up. What a series is made of
+stays as it is, in [-2, 2], and the coefficients of the series are scaled. Powers of two are exact.
 Without it a layer of tiny values would be noise at any scale that its ciphertext has room for, and one of huge values
 would have no room. The exponent of the scores is left over; whoever decrypts takes it out.
 """
@@ -18,7 +19,7 @@ import numpy as np
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, Square
+from heinfer.network.operators import Affine, Chebyshev, Square
 from heinfer.network.pairs import Vector
 
 _SMALLEST, _LARGEST = 0, 16
@@ -51,13 +52,14 @@ def balance(folded: Network, calibration: Vector, is_classification: bool) -> Ba
         folded = _without_what_scores_share(folded, calibration)
     largest = _largest(folded, calibration)
     powers = _powers(folded)
-    exponents = {INPUT: 0}
+    in_series = _read_by_series(folded)
+    exponents = {INPUT: 0} | dict.fromkeys(in_series, 0)
     for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True)):
         if isinstance(node.operator, Square):
             exponents[position] = 2 * exponents[reads[0]]
         elif isinstance(node.operator, Product):
             exponents[position] = sum(exponents[i] for i in reads)
-        else:
+        elif position not in in_series:
             exponents[position] = _exponent(largest[position], powers[position])
     if not any(exponents.values()):
         return Balanced(folded, 0)
@@ -68,11 +70,16 @@ def balance(folded: Network, calibration: Vector, is_classification: bool) -> Ba
     return Balanced(replace(folded, nodes=nodes), exponents[len(nodes) - 1])
 
 
+def _read_by_series(network: Network) -> set[int]:
+    nodes = zip(network.nodes, network.reads, strict=True)
+    return {reads[0] for node, reads in nodes if isinstance(node.operator, Chebyshev)}
+
+
 def _powers(network: Network) -> dict[int, int]:
     """The power to which each tensor is raised before a map reads it, 2 at least: products count as squares."""
     found: dict[int, int] = {}
     for position in reversed(range(len(network.nodes))):
-        if not isinstance(network.nodes[position].operator, Affine | AffineSum):
+        if isinstance(network.nodes[position].operator, Square | Product):
             power = 2 * found.get(position, 1)
             for tensor in network.reads[position]:
                 found[tensor] = max(found.get(tensor, 1), power)
@@ -87,11 +94,13 @@ def _exponent(largest: float, power: int) -> int:
     return min(_TARGET, max(room, 1)) - frexp(largest)[1]
 
 
-def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum | Square | Product:
+def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum | Square | Product | Chebyshev:
     """The operator on tensors 2^before times as large, for a result 2^after times as large."""
     operator = node.operator
     if isinstance(operator, Square | Product):
         return operator
+    if isinstance(operator, Chebyshev):
+        return replace(operator, coefficients=np.ldexp(operator.coefficients, after))
     assert isinstance(operator, Affine | AffineSum)  # all there is in a folded network
     maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
     scaled = tuple(linear.times_power_of_two(after - of, after) for linear, of in zip(maps, before, strict=True))

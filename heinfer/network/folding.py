@@ -1,8 +1,9 @@
-"""Folding: any network becomes affine maps, squares and products, nothing else.
+"""Folding: any network becomes affine maps, squares, products and Chebyshev series of u in [-2, 2], nothing else.
 
 A polynomial a x^2 + b x + c is a (x + b/2a)^2 + (c - b^2/4a): its shift joins the map before it,
 its factor and constant the map after it, and what remains is a square, which costs one level.
-Maps that only move elements (batch normalisation, reshapes, permutations, selections, padding, copies) join a
+A Chebyshev series of x is one of 2 (x - center) / radius, and that map joins the one before it; its value needs no map
+after it. Maps that only move elements (batch normalisation, reshapes, permutations, selections, padding, copies) join a
 neighbour: the map after them always, as that reads no more for it, and the map before them where that has no more
 entries for it, which copies would give it. Two maps that both mix elements
 (a pool and a convolution, the two halves of an FFConv) stay two: merging them is a question of cost.
@@ -23,13 +24,13 @@ import numpy as np
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, LinearJoint, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, Linear, Polynomial, Square, per_channel
+from heinfer.network.operators import Affine, Chebyshev, Linear, Polynomial, Square, per_channel
 from heinfer.network.structure import structured
 from heinfer.network.terms import Terms, collected, composed, operator_of, substituted
 
 
 def fold(network: Network) -> Network:
-    """Return an equal network of Affine, AffineSum, Square and Product nodes.
+    """Return an equal network of Affine, AffineSum, Square, Product and Chebyshev nodes.
 
     Only maps read its input and make its output.
 
@@ -48,7 +49,8 @@ class _Item:
     """A map (terms), or a square or product (of tensors to which ``terms`` has no map).
 
     Attributes:
-        factors: of a product; the one that is squared; none of a map.
+        factors: of a product; the one that is squared, or that a series is of; none of a map.
+        series: what is made of its one factor instead of its square.
         joins: whether it may go into any neighbour.
         joint: whether it is a sum or concatenation that no mixing map has gone into.
     """
@@ -56,6 +58,7 @@ class _Item:
     name: str
     terms: Terms
     factors: tuple[int, ...] = ()
+    series: Chebyshev | None = None
     joins: bool = False
     joint: bool = False
 
@@ -95,6 +98,8 @@ class _Graph:
                 before, after = _split(polynomial, shape)
                 square = self._product(name, self._add(_map(name, source, before, joins=True)))
                 return self._add(_map(name, square, after, joins=True))
+            case Chebyshev() as series:
+                return self._series(name, source, series, shape)
             case Square():
                 return self._product(name, self._factor(source, shape))
             case Product():
@@ -116,6 +121,17 @@ class _Graph:
 
     def _product(self, name: str, *factors: int) -> int:
         return self._add(_Item(name, (), factors=factors))
+
+    def _series(self, name: str, source: int, series: Chebyshev, shape: tuple[int, ...]) -> int:
+        center, radius = (per_channel(v, shape) for v in (series.center, series.radius))
+        if series.degree == 1:
+            shift, slope = (per_channel(v, shape) for v in series.coefficients.T)
+            line = LinearMap.diagonal(shape, slope / radius, shift - slope * center / radius)
+            return self._add(_map(name, source, line, joins=True))
+        before = LinearMap.diagonal(shape, 2 / radius, -2 * center / radius)
+        inside = self._add(_map(name, source, before, joins=True))
+        normal = replace(series, center=np.zeros(1), radius=np.full(1, 2.0))
+        return self._add(_Item(name, (), factors=(inside,), series=normal))
 
     def _factor(self, source: int, shape: tuple[int, ...]) -> int:
         """What may be multiplied: the input only as a map of it, which may lay it out anew."""
@@ -239,9 +255,11 @@ class _Graph:
         return Network(input_shape, tuple(nodes))
 
 
-def _operator(item: _Item) -> Affine | AffineSum | Square | Product:
+def _operator(item: _Item) -> Affine | AffineSum | Square | Product | Chebyshev:
     if item.is_map:
         return operator_of(item.terms)
+    if item.series is not None:
+        return item.series
     return Square() if len(item.factors) == 1 else Product()
 
 

@@ -13,7 +13,9 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
+from heinfer.network.operators import Chebyshev
 from heinfer.planner.kernel.linear import LinearPlan
+from heinfer.planner.series import Line, depth_of, lines_of, series_price
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class LinearStep:
     reads: tuple[int, ...]
 
     __repr__ = brief_repr
+    depth = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class SquareStep:
     reads: tuple[int, ...]
 
     __repr__ = brief_repr
+    depth = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +65,37 @@ class ProductStep:
     shift: int = 0
 
     __repr__ = brief_repr
+    depth = 1
 
 
-Step = LinearStep | SquareStep | ProductStep
+@dataclass(frozen=True, eq=False)
+class SeriesStep:
+    """Evaluates a Chebyshev series in every slot, by heinfer.planner.series. ``level`` and ``reads`` as for LinearStep.
+
+    Attributes:
+        series: of u in [-2, 2], for every channel.
+        layout: where the elements are, before and afterwards.
+    """
+
+    name: str
+    level: int
+    reads: tuple[int, ...]
+    series: Chebyshev
+    layout: Layout
+
+    __repr__ = brief_repr
+
+    @property
+    def depth(self) -> int:
+        """Levels that it takes."""
+        return depth_of(self.series.degree)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return lines_of(self.series.coefficients)
+
+
+Step = LinearStep | SquareStep | ProductStep | SeriesStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +127,7 @@ class Plan:
 
     def level_of(self, tensor: int) -> int:
         """The level of what a step makes, or of the INPUT."""
-        return self.input_level if tensor == INPUT else self.steps[tensor].level - 1
+        return self.input_level if tensor == INPUT else self.steps[tensor].level - self.steps[tensor].depth
 
     @cached_property
     def input(self) -> Layout:
@@ -118,7 +150,7 @@ class Plan:
                 ciphertexts[position] = step.plan.target.ciphertexts
             else:
                 ciphertexts[position] = ciphertexts[step.reads[0]]
-                total += ciphertexts[position] * product_price(operations, step.level, _shift(step))
+                total += ciphertexts[position] * pointwise_price(operations, step)
         return total
 
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -129,18 +161,17 @@ class Plan:
         return filled.reshape(-1, self.batch, *x.shape[1:])
 
 
-def _shift(step: SquareStep | ProductStep) -> int:
-    return step.shift if isinstance(step, ProductStep) else 0
+def pointwise_price(operations: CostTable, step: SquareStep | ProductStep | SeriesStep) -> float:
+    """What a step that is no map costs for every ciphertext."""
+    if isinstance(step, SeriesStep):
+        return series_price(operations, step.series.degree, step.level)
+    shift = step.shift if isinstance(step, ProductStep) else 0
+    return square_price(operations, step.level) + (operations("rotation", step.level) if shift else 0.0)
 
 
 def square_price(operations: CostTable, level: int) -> float:
     """What squaring one ciphertext costs, relinearized and rescaled."""
     return operations("square", level) + operations("relinearize", level) + operations("rescale", level)
-
-
-def product_price(operations: CostTable, level: int, shift: int) -> float:
-    """The same of two ciphertexts, of which one may have to be rotated; their product costs what a square does."""
-    return square_price(operations, level) + (operations("rotation", level) if shift else 0.0)
 
 
 def drop_price(operations: CostTable, level: int, wanted: int) -> float:

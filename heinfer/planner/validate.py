@@ -7,7 +7,7 @@ from itertools import pairwise
 from heinfer.errors import PlanError
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
-from heinfer.planner.plan import LinearStep, Plan, ProductStep, Step
+from heinfer.planner.plan import LinearStep, Plan, ProductStep, SeriesStep, Step
 
 
 def validate_plan(plan: Plan) -> None:
@@ -31,8 +31,8 @@ def validate_plan(plan: Plan) -> None:
         if position not in read:
             raise PlanError(f"{step.name}: no step reads what it makes")
     last = plan.steps[-1]
-    if last.level != 1:
-        raise PlanError(f"{last.name}: the scores end at level {last.level - 1}, not 0")
+    if last.level != last.depth:
+        raise PlanError(f"{last.name}: the scores end at level {last.level - last.depth}, not 0")
     if layouts[len(plan.steps) - 1].has_free_slots:
         raise PlanError(f"{last.name}: the scores leave partial sums in unused slots")
 
@@ -42,8 +42,8 @@ def _result(plan: Plan, step: Step, layouts: dict[int, Layout]) -> Layout:
     if not step.reads or not set(step.reads) <= layouts.keys():
         raise PlanError(f"{step.name}: it reads the steps {step.reads}, and {len(layouts) - 1} come before it")
     least = min(plan.level_of(tensor) for tensor in step.reads)
-    if not 1 <= step.level <= least:
-        raise PlanError(f"{step.name}: it works at level {step.level}, what it reads gives 1..{least}")
+    if not step.depth <= step.level <= least:
+        raise PlanError(f"{step.name}: it works at level {step.level}, what it reads gives {step.depth}..{least}")
     if isinstance(step, ProductStep):
         return _product(step, [layouts[tensor] for tensor in step.reads])
     source = Layout.side_by_side([layouts[tensor] for tensor in step.reads])
@@ -53,6 +53,8 @@ def _result(plan: Plan, step: Step, layouts: dict[int, Layout]) -> Layout:
         return step.plan.target
     if len(step.reads) > 1:
         raise PlanError(f"{step.name}: a square reads one tensor, not {len(step.reads)}")
+    if isinstance(step, SeriesStep) and (step.layout != source or source.has_free_slots):
+        raise PlanError(f"{step.name}: its constants are for another layout of what it reads, or slots are not known")
     return source
 
 

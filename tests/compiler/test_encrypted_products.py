@@ -17,7 +17,7 @@ from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.joints import Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, AveragePool, Dense, Flatten, Square
+from heinfer.network.operators import Affine, AveragePool, Chebyshev, Dense, Flatten, Square
 from heinfer.planner.requirements import DEFAULT, Requirements
 
 RNG = np.random.default_rng(11)
@@ -62,14 +62,14 @@ def compiled(network: Network, requirements: Requirements = DEFAULT) -> Compiled
     return compile_network(network, calibration, name="small", preprocessing=PIXELS, requirements=requirements)
 
 
-@pytest.mark.parametrize("network", [pytest.param(GATED, id="gate"), pytest.param(CUBIC, id="cube")])
-def test_products_run_encrypted_on_both_backends(network: Network) -> None:
+def assert_runs_encrypted(network: Network, bits: float) -> None:
+    """In cleartext exactly, on real ciphertexts of both backends to so many bits, with the counts that are planned."""
     model = compiled(network)
     encrypted = EncryptedRun(model, Ring.secure(model.plan.parameters))
     x = np.random.default_rng(3).random(network.input_shape)
     exact = network(x[None])[0]
     assert np.abs(model(x[None])[0] - exact).max() < 1e-10 * np.abs(exact).max()
-    assert precision_bits(encrypted(x), exact) > 7
+    assert precision_bits(encrypted(x), exact) > bits
     counts = count_circuit(model.bundle.circuit)
     assert encrypted.program.executed == replace(counts, rotations_hoisted=0)
     assert counts == model.report.counts
@@ -78,8 +78,22 @@ def test_products_run_encrypted_on_both_backends(network: Network) -> None:
     frames, program = native.encrypt(image), native.program()
     scores = model.plan.output.unpack(native.decrypt(program.run(native.words(frames), native.native_keys(program))))
     exact = network(image[None, None] / 255)[0]
-    assert precision_bits(np.ldexp(scores, -model.manifest.output.exponent), exact) > 7
+    assert precision_bits(np.ldexp(scores, -model.manifest.output.exponent), exact) > bits
     assert program.executed == counts
+
+
+@pytest.mark.parametrize("network", [pytest.param(GATED, id="gate"), pytest.param(CUBIC, id="cube")])
+def test_products_run_encrypted_on_both_backends(network: Network) -> None:
+    assert_runs_encrypted(network, 7)
+
+
+@pytest.mark.parametrize("degree", [7, pytest.param(15, marks=pytest.mark.slow)])
+def test_a_series_runs_encrypted_on_both_backends(degree: int) -> None:
+    """tanh on [-4, 4] between a convolution and a dense layer."""
+    fitted = np.polynomial.chebyshev.chebinterpolate(lambda t: np.tanh(4 * t), degree)
+    tanh = Chebyshev(fitted[None], np.zeros(1), np.full(1, 4.0))
+    network = branching((1, 8, 8), (convolution(RNG, 1, 4, 3, 2, 1), INPUT), (tanh, 0), (Flatten(), 1), (HEAD, 2))
+    assert_runs_encrypted(network, 7)
 
 
 def test_a_batch_runs_through_products() -> None:

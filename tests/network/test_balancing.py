@@ -58,7 +58,7 @@ def decrypted(model: CompiledModel) -> np.ndarray:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.one_of(networks(), branching_networks()), SEEDS)
+@given(st.one_of(networks(), branching_networks(products=True)), SEEDS)
 def test_a_balanced_network_is_the_same_to_the_last_bit_but_for_a_power_of_two(network: Network, seed: int) -> None:
     folded = fold(network)
     rng = np.random.default_rng(seed)

@@ -6,7 +6,8 @@ of the outputs; the constraint is that no value can reach half the modulus at it
 
 All plaintexts of a layer are encoded at the scale that makes their products land on the target after the rescale, in
 the very doubles that SEAL computes. A layer that reads tensors of several scales has one such scale for each, and its
-products, which are added up, agree to the last bit or nearly so: half a step of the factor is below the relative
+products, which are added up, agree to the last bit or nearly so, and so do those that are added to a product of
+ciphertexts, whose scale nobody chooses: half a step of the factor is below the relative
 2^-52 that SEAL takes for equal.
 """
 
@@ -14,8 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
-from math import ceil, floor, inf, log2, nextafter, prod
+from itertools import chain, product
+from math import ceil, floor, inf, log2, nan, nextafter, prod
 
 import numpy as np
 
@@ -37,6 +38,8 @@ _NEAR_ONE_BITS = 2.0
 
 _FIRST_BITS = (24.0, 26.0, 28.0, 30.0)
 """Of which the search begins with the first that leaves every factor in its range: wider primes take larger scales."""
+_FINER_BITS = tuple(24.0 + 0.5 * i for i in range(13))
+"""From which it begins where none of those does: a power in a series has its factors' scales together, less a prime."""
 _SPARE_BITS = 4
 """That the output scale may give up where sums on the way to the scores, or their bias, need more room than they."""
 _OUTPUT_STEP = 0.125
@@ -105,6 +108,8 @@ def assign_scales(circuit: Circuit, parameters: Parameters, level: int, scales: 
             scaled = replace(op, scale=factor)
         ops.append(scaled)
         types.append(type_of(scaled, arguments, parameters, level, input_scale))
+        if op.kind is Kind.MULTIPLY:  # what a product of ciphertexts is added to has its scale
+            products[op.layer] = nan, types[-1].scale
     return TypedCircuit(replace(circuit, ops=tuple(ops)), parameters, level, input_scale)
 
 
@@ -137,7 +142,8 @@ def choose_scales(
         RangeError: when not even low scales leave room for the values.
     """
     search = _Search(circuit, parameters, level, statistics, scores, input_bits)
-    layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN})
+    multiplied = {op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY}
+    layers = sorted({op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN} - multiplied)
     best, _ = search.best(layers, headroom or 0)
     if headroom is not None:
         return best
@@ -197,7 +203,8 @@ class _Search:
     def beginnings(self, layers: list[int], headroom: int) -> Iterator[tuple[Scales, float]]:
         """Scales that the circuit allows, with their noise: the largest output scale first."""
         less = headroom + np.arange(0, _SPARE_BITS + _OUTPUT_STEP, _OUTPUT_STEP)
-        for output_bits, first_bits in product(self.output_bits() - less, _FIRST_BITS):
+        tried = (product(self.output_bits() - less, first_bits) for first_bits in (_FIRST_BITS, _FINER_BITS))
+        for output_bits, first_bits in chain.from_iterable(tried):
             bits = [0.0] * len(self.skeleton.layers)
             for layer in layers[:-1]:
                 bits[layer] = first_bits

@@ -143,6 +143,12 @@ def alike_candidates(partner: Candidate) -> Iterator[Candidate]:
         yield replace(partner, layout=layout, reductions=reductions)
 
 
+def without_free_slots(candidate: Candidate) -> Candidate:
+    """A layout whose unused slots hold zero: there are no reductions that leave sums in them."""
+    index = candidate.layout.index
+    return replace(candidate, layout=Layout(candidate.layout.shape, np.where(index == FREE, ZERO, index)))
+
+
 @lru_cache(maxsize=256)
 def taps(linear: LinearMap, axis: int) -> tuple[int, ...]:
     """Offsets at which the outputs of a map between planes read, relative to their stride, along one axis."""

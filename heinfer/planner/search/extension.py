@@ -14,7 +14,7 @@ from heinfer.planner.kernel.diagonals import DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan
 from heinfer.planner.plan import LinearStep
 from heinfer.planner.requirements import Prices, plaintext_bytes
-from heinfer.planner.search.candidates import Candidate, alike_candidates, target_candidates
+from heinfer.planner.search.candidates import Candidate, alike_candidates, target_candidates, without_free_slots
 from heinfer.planner.search.kernels import Kernel, Kernels
 from heinfer.planner.search.merging import Part
 from heinfer.planner.search.outlook import Outlook
@@ -60,6 +60,7 @@ class Extension:
         outlook: Outlook,
         *,
         partners: frozenset[int],
+        in_series: bool,
         kernels: Kernels,
         slots: int,
         ring: Parameters,
@@ -72,11 +73,12 @@ class Extension:
         Args:
             level: of what the map reads; the input starts at just the level that the network needs, so 1 is the last.
             partners: tensors beside which the map's own must lie, to be multiplied with one of them.
+            in_series: whether a series is made of its tensor slot by slot: unused slots must then hold zero.
             to_beat: expected price from which on a state is of no use.
             allowed: whether a state keeps to the limits.
         """
         self.part, self.level, self.outlook, self.kernels = part, level, outlook, kernels
-        self.partners = partners
+        self.partners, self.in_series = partners, in_series
         self.slots, self.ring, self.prices, self.to_beat, self.allowed = slots, ring, prices, to_beat, allowed
         self.expected = expected(outlook)
         self.found: list[State] = []
@@ -135,8 +137,10 @@ class Extension:
         """What the layouts that are read suggest, or where a tensor is that this one will be multiplied with."""
         partner = self._partner(state)
         if partner is None:
-            return target_candidates(self.part.maps, places, self.slots, last=self.level == 1)
-        return alike_candidates(partner)
+            candidates = target_candidates(self.part.maps, places, self.slots, last=self.level == 1)
+        else:
+            candidates = alike_candidates(partner)
+        return map(without_free_slots, candidates) if self.in_series else candidates
 
     def _partner(self, state: State) -> Candidate | None:
         """A tensor beside which the map's own must lie."""
@@ -152,7 +156,7 @@ class Extension:
             plans = kernel.plans(diagonals, last=last, hoists=hoists, ratio=ratio)
             plan = min(plans, key=lambda plan: self._price(plan, state) + self._to_align(plan, state))
             successor = self._successor(state, plan, kernel)
-            if not (last and plan.target.has_free_slots) and self.allowed(successor):
+            if not ((last or self.in_series) and plan.target.has_free_slots) and self.allowed(successor):
                 yield successor
 
     def _least(self, kernel: Kernel, diagonals: int) -> float:

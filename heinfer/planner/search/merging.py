@@ -17,8 +17,9 @@ from heinfer.errors import PlanError
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, Square
+from heinfer.network.operators import Affine, Chebyshev, Square
 from heinfer.network.terms import Terms, operator_of, substituted
+from heinfer.planner.series import depth_of
 
 _MOST_ENTRIES = 3_000_000
 """Of a product that the search tries on its own account."""
@@ -33,7 +34,7 @@ class Part:
     """A node of a folded network, or several multiplied out. Tensors go by the position of the node that makes them.
 
     Attributes:
-        node: a map, a square or a product; named after all that went into it.
+        node: a map, a square, a product or a series; named after all that went into it.
         reads: the tensors it reads.
         makes: the tensor it makes.
     """
@@ -44,7 +45,13 @@ class Part:
 
     @property
     def is_map(self) -> bool:
-        return not isinstance(self.node.operator, Square | Product)
+        return not isinstance(self.node.operator, Square | Product | Chebyshev)
+
+    @property
+    def depth(self) -> int:
+        """Levels that it takes."""
+        operator = self.node.operator
+        return depth_of(operator.degree) if isinstance(operator, Chebyshev) else 1
 
     @property
     def maps(self) -> tuple[LinearMap, ...]:
@@ -75,7 +82,7 @@ class Partition:
         found = {self.parts[-1].makes: 0}
         for part in reversed(self.parts):
             for tensor in part.reads:
-                found[tensor] = max(found.get(tensor, 0), found[part.makes] + 1)
+                found[tensor] = max(found.get(tensor, 0), found[part.makes] + part.depth)
         return found
 
 
@@ -114,15 +121,29 @@ class Merging:
         return found
 
     @cached_property
-    def partners(self) -> dict[int, frozenset[int]]:
-        """Tensors that must lie alike with each other: factors, what they are factors of, and what lies as these do."""
+    def _alike(self) -> dict[int, frozenset[int]]:
+        """Tensors that lie alike with each other, whatever the search does: what is made slot by slot of them, too."""
         found: dict[int, frozenset[int]] = {}
-        parts = [part for stage in self.stages for part in stage.partitions[0].parts if not part.is_map]
-        for part in parts:
+        for part in self._pointwise:
             together = {part.makes, *part.reads}.union(*(found.get(tensor, ()) for tensor in part.reads))
             found |= dict.fromkeys(together, frozenset(together))
-        multiplied = {tensor for part in parts if len(part.reads) > 1 for tensor in part.reads}
-        return {tensor: group for tensor, group in found.items() if group & multiplied}
+        return found
+
+    @property
+    def _pointwise(self) -> list[Part]:
+        return [part for stage in self.stages for part in stage.partitions[0].parts if not part.is_map]
+
+    @cached_property
+    def partners(self) -> dict[int, frozenset[int]]:
+        """Tensors that must lie alike: factors, what they are factors of, and what lies as these do."""
+        multiplied = {tensor for part in self._pointwise if len(part.reads) > 1 for tensor in part.reads}
+        return {tensor: group for tensor, group in self._alike.items() if group & multiplied}
+
+    @cached_property
+    def in_series(self) -> frozenset[int]:
+        """Tensors that lie as one does of which a series is made: what unused slots hold would grow beyond bounds."""
+        series = (part.makes for part in self._pointwise if isinstance(part.node.operator, Chebyshev))
+        return frozenset(tensor for made in series for tensor in self._alike[made])
 
     def _levels_left(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
         """Levels from every tensor to the output along its longest way, every run at its fewest or most."""

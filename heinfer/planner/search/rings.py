@@ -7,9 +7,11 @@ from math import prod
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.network.ir import INPUT, Network
+from heinfer.network.operators import Chebyshev
 from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
 from heinfer.planner.requirements import Requirements
 from heinfer.planner.search.merging import Merging
+from heinfer.planner.series import depth_of
 
 
 def rings(
@@ -43,8 +45,10 @@ def too_deep(network: Network, parameters: Parameters) -> str:
 
 
 def _depths(network: Network) -> list[int]:
-    """The number of every layer along the longest way to it."""
+    """The number of every layer along the longest way to it, a level a layer."""
     found = {INPUT: 0}
     for position, reads in enumerate(network.reads):
-        found[position] = 1 + max(found[tensor] for tensor in reads)
+        operator = network.nodes[position].operator
+        depth = depth_of(operator.degree) if isinstance(operator, Chebyshev) else 1
+        found[position] = depth + max(found[tensor] for tensor in reads)
     return [found[position] for position in range(len(network.nodes))]
