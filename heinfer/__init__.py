@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from heinfer.extras import needs
 
 if TYPE_CHECKING:
-    from heinfer.compiler.compile import CompiledModel, compile, compile_network  # noqa: A004
+    from heinfer.compiler.compile import compile, compile_network  # noqa: A004
+from heinfer.compiler.model import CompiledModel
     from heinfer.formats.bundle import Bundle, load, save
     from heinfer.formats.preprocessing import Preprocessing
     from heinfer.planner.requirements import Limits, Requirements

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import heinfer
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.nn import PolyActivation
 from heinfer.planner.requirements import DEFAULT, Requirements
 

@@ -15,8 +15,8 @@ from heinfer.frontend.at_inference import at_inference
 from heinfer.frontend.calls import Calls, Where, bound, holds, name_of
 from heinfer.frontend.elementwise import same
 from heinfer.frontend.exported import BATCH, Program, exported, replay
-from heinfer.frontend.layers import average_pool
 from heinfer.frontend.recorder import Recorder
+from heinfer.frontend.resampling import average_pool
 from heinfer.frontend.survey import still_training, survey
 from heinfer.frontend.table import OPERATORS
 from heinfer.frontend.trace import module_of, network_of
@@ -75,7 +75,8 @@ class Assumed:
 
 _POLYNOMIAL = "a polynomial that is fitted: of degree 2, two levels with the layer before it"
 _ACTIVATIONS = frozenset(
-    ["relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid", "hardsigmoid", "hardswish", "hardtanh", "softplus", "log_sigmoid", "rrelu", "clamp", "clamp_min"]
+    """relu relu6 leaky_relu prelu elu selu celu gelu silu mish tanh sigmoid hardsigmoid hardswish hardtanh softplus
+    log_sigmoid rrelu clamp clamp_min""".split()  # noqa: SIM905 - as a list it is twenty lines
 )
 _POOLS = {f"max_pool{n}d": n for n in (1, 2, 3)}
 _LEFT_OFF = frozenset(("softmax", "log_softmax"))

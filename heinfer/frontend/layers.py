@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,12 +12,12 @@ from torch import Tensor
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.calls import Rule
 from heinfer.frontend.elementwise import multiply
-from heinfer.frontend.recorder import Recorder, Shape
+from heinfer.frontend.recorder import Recorder
 from heinfer.frontend.values import Value, moved, plus_constant, times_constant
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, AveragePool, Convolution, Dense, SparseConvolution
+from heinfer.network.operators import Affine, Convolution, Dense, SparseConvolution
 from heinfer.network.pairs import Vector
-from heinfer.network.windows import convolution_map, resampling_map, transposed_convolution_map
+from heinfer.network.windows import convolution_map, transposed_convolution_map
 
 _NOT_CONSTANT = (
     "has weights that depend on the input of the network: keep them as parameters, or multiply elements, as in x * y"
@@ -45,7 +45,7 @@ def convolution(  # noqa: PLR0913, PLR0917 - torch's arguments
     offset = _bias(bias, weights.shape[0])
     position, shape = recorder.placed(x)
     kernel = weights.shape[2:]
-    steps, apart = _each(stride, len(kernel)), _each(dilation, len(kernel))
+    steps, apart = each(stride, len(kernel)), each(dilation, len(kernel))
     pads = _pads(padding, kernel, apart)
     if len(shape) != len(kernel) + 1 or shape[0] != weights.shape[1] * groups:
         raise UnsupportedOperatorError(f"takes {weights.shape[1] * groups} channels, not an input of shape {shape}")
@@ -72,7 +72,7 @@ def transposed_convolution(  # noqa: PLR0913, PLR0917 - torch's arguments, in it
     weights = _array(weight)
     position, shape = recorder.placed(x)
     along = weights.ndim - 2
-    steps, pads, more, apart = (_each(v, along) for v in (stride, padding, output_padding, dilation))
+    steps, pads, more, apart = (each(v, along) for v in (stride, padding, output_padding, dilation))
     offset = _bias(bias, weights.shape[1] * groups)
     linear = transposed_convolution_map(shape, weights, offset, steps, pads, more, apart, groups)
     return recorder.add(Affine(linear), [position])
@@ -90,7 +90,7 @@ def sparse_convolution(
 ) -> Value:
     """heinfer.nn's convolution in which only some output channels read some input channels."""
     position, shape = recorder.placed(x)
-    steps, pads = _each(stride, 2), _each(padding, 2)
+    steps, pads = each(stride, 2), each(padding, 2)
     operator = SparseConvolution(
         shape[0],
         np.array(outputs.numpy()),
@@ -192,105 +192,6 @@ def bilinear(recorder: Recorder, input1: Any, input2: Any, weight: Any, bias: An
     return dense(recorder, moved(lambda v: v.flatten(-2), [pairs]), weight.flatten(1), bias)
 
 
-# Pools, means and interpolation
-
-
-def average_pool(  # noqa: PLR0913 - torch's arguments
-    recorder: Recorder,
-    x: Value,
-    kernel_size: Any,
-    stride: Any = (),
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-    *,
-    along: int,
-) -> Value:
-    """Average pooling with any padding, in any number of dimensions."""
-    kernel = _each(kernel_size, along)
-    steps = _each(stride or kernel, along)
-    pads = _each(padding, along)
-    if along == 2 and not any(pads) and not ceil_mode and divisor_override is None and len(x.shape) == 4:
-        position, _ = recorder.placed(x)
-        return recorder.add(AveragePool((kernel[0], kernel[1]), (steps[0], steps[1])), [position])
-    function = getattr(torch.nn.functional, f"avg_pool{along}d")
-    options = {} if along == 1 else {"divisor_override": divisor_override}
-    return _resampled(recorder, x, along, lambda v: function(
-        v, kernel, steps, pads, ceil_mode=ceil_mode, count_include_pad=count_include_pad, **options
-    ))  # fmt: skip
-
-
-def adaptive_average_pool(recorder: Recorder, x: Value, output_size: Any, *, along: int) -> Value:
-    """Average pooling to a size, the global pool among them."""
-    function = getattr(torch.nn.functional, f"adaptive_avg_pool{along}d")
-    return _resampled(recorder, x, along, lambda v: function(v, tuple(_each(output_size, along))))
-
-
-def mean(recorder: Recorder, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    """The mean over axes, not the batch."""
-    return _reduced(recorder, x, dim, keepdim, dtype, is_mean=True)
-
-
-def total(recorder: Recorder, x: Value, dim: Any = None, keepdim: bool = False, dtype: Any = None) -> Value:
-    """The sum over axes, not the batch."""
-    return _reduced(recorder, x, dim, keepdim, dtype, is_mean=False)
-
-
-def _reduced(recorder: Recorder, x: Value, dim: Any, keepdim: bool, dtype: Any, *, is_mean: bool) -> Value:
-    del dtype
-    dims = range(len(x.shape)) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
-    axes = sorted(d % len(x.shape) for d in dims)
-    if 0 in axes:
-        raise UnsupportedOperatorError("runs over the batch: keep its axis, dim 0, out of it")
-    position, shape = recorder.placed(x)
-    matrices = [
-        np.full((1, n), 1 / n if is_mean else 1.0) if axis in axes else np.eye(n) for axis, n in enumerate(shape, 1)
-    ]
-    made = recorder.add(Affine(resampling_map(shape, matrices)), [position])
-    return made if keepdim else moved(lambda v: v.squeeze(tuple(axes)), [made])
-
-
-def cumulative_sum(recorder: Recorder, x: Value, dim: int, dtype: Any = None) -> Value:
-    """The running sum along an axis, not the batch."""
-    del dtype
-    axis = dim % len(x.shape)
-    position, shape = recorder.placed(x)
-    if not axis:
-        raise UnsupportedOperatorError("runs over the batch: keep its axis, dim 0, out of it")
-    matrices = [np.tril(np.ones((n, n))) if axis == number else np.eye(n) for number, n in enumerate(shape, 1)]
-    return recorder.add(Affine(resampling_map(shape, matrices)), [position])
-
-
-def _resampled(recorder: Recorder, x: Value, along: int, function: Callable[[Tensor], Tensor]) -> Value:
-    """A function of every channel by itself, the same for all, that is a product of maps along its axes.
-
-    The map along an axis is read off by running the function on what varies along that alone.
-    """
-    position, shape = recorder.placed(x)
-    if len(shape) != along + 1:
-        raise UnsupportedOperatorError(f"takes (N, channels, {along} axes), got {(2, *shape)}")
-    sizes = shape[1:]
-    constant = function(torch.ones(1, 1, *sizes, dtype=torch.float64))[0, 0]
-    middle = tuple(n // 2 for n in constant.shape)
-    matrices: list[Vector] = [np.eye(shape[0])]
-    for axis, n in enumerate(sizes):
-        basis = torch.eye(n, dtype=torch.float64).reshape(n, 1, *(n if a == axis else 1 for a in range(along)))
-        found = function(basis.expand(n, 1, *sizes))[:, 0]
-        line = found[(slice(None), *(slice(None) if a == axis else middle[a] for a in range(along)))].T
-        matrices.append(np.array(line.numpy()) / (float(constant[middle]) if axis else 1.0))
-    linear = resampling_map(shape, matrices)
-    _require_separable(linear, shape, function)
-    return recorder.add(Affine(linear), [position])
-
-
-def _require_separable(linear: LinearMap, shape: Shape, function: Callable[[Tensor], Tensor]) -> None:
-    sample = np.random.default_rng(0).normal(size=(1, *shape))
-    expected = function(torch.tensor(sample)).numpy()
-    if np.abs(linear(sample) - expected).max() > 1e-12 * max(1.0, np.abs(expected).max()):
-        raise UnsupportedOperatorError("with these options acts on both axes at once, which is not supported")
-
-
 # Normalisation
 
 
@@ -344,7 +245,7 @@ def _bias(bias: Any, size: int) -> Vector:
     return np.zeros(size) if bias is None else _array(bias)
 
 
-def _each(value: Any, count: int) -> list[int]:
+def each(value: Any, count: int) -> list[int]:
     """One number for all axes, or one for each."""
     numbers = [value] if isinstance(value, int) else list(value)
     return numbers * count if len(numbers) == 1 else numbers
@@ -357,35 +258,7 @@ def _pads(padding: Any, kernel: Sequence[int], dilation: Sequence[int]) -> list[
     if padding == "same":
         whole = [d * (k - 1) for k, d in zip(kernel, dilation, strict=True)]
         return [(n // 2, n - n // 2) for n in whole]
-    return [(p, p) for p in _each(padding, len(kernel))]
-
-
-def _along(rule: Callable[..., Value], along: int) -> Rule:
-    def of_these_axes(recorder: Recorder, **arguments: Any) -> Value:
-        return rule(recorder, along=along, **arguments)
-
-    of_these_axes.__doc__ = rule.__doc__
-    return of_these_axes
-
-
-def _interpolations() -> dict[str, Rule]:
-    found: dict[str, Rule] = {}
-    for name, along in (("linear1d", 1), ("bilinear2d", 2), ("bicubic2d", 2), ("trilinear3d", 3)):
-        for variant in (f"upsample_{name}", f"_upsample_{name}_aa"):
-            if hasattr(torch.ops.aten, variant):
-                found[variant] = interpolation_of(variant, along)
-    return found
-
-
-def interpolation_of(name: str, along: int) -> Rule:
-    packet = getattr(torch.ops.aten, name)
-
-    def rule(recorder: Recorder, x: Value, **options: Any) -> Value:
-        """Linear and cubic interpolation of every channel."""
-        overload = packet.vec if "scale_factors" in options else packet.default
-        return _resampled(recorder, x, along, lambda v: overload(v, **options))
-
-    return rule
+    return [(p, p) for p in each(padding, len(kernel))]
 
 
 RULES: dict[str, Rule] = {
@@ -397,13 +270,6 @@ RULES: dict[str, Rule] = {
     "addmm": matrix_product_and_sum,
     "einsum": einstein_sum,
     "bilinear": bilinear,
-    **{f"avg_pool{n}d": _along(average_pool, n) for n in (1, 2, 3)},
-    **{f"adaptive_avg_pool{n}d": _along(adaptive_average_pool, n) for n in (1, 2, 3)},
-    **{f"_adaptive_avg_pool{n}d": _along(adaptive_average_pool, n) for n in (2, 3)},
-    **_interpolations(),
-    "mean": mean,
-    "sum": total,
-    "cumsum": cumulative_sum,
     **dict.fromkeys(("batch_norm", "instance_norm"), batch_norm),
     **dict.fromkeys(("_native_batch_norm_legit_no_training", "native_batch_norm"), batch_norm_with_statistics),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heinfer.frontend import elementwise, layers
+from heinfer.frontend import elementwise, layers, resampling
 from heinfer.frontend.calls import Table
 from heinfer.frontend.ways_out import way_out
 
@@ -21,6 +21,6 @@ _WRITES = "select_scatter slice_scatter diagonal_scatter index_put index_fill ma
 
 OPERATORS = Table(
     frozenset(" ".join((_SHAPES, _SELECTIONS, _TOGETHER, _MOVES, _BORDERS, _NEAREST, _WRITES)).split()),
-    elementwise.RULES | layers.RULES,
+    elementwise.RULES | layers.RULES | resampling.RULES,
     way_out,
 )

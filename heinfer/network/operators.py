@@ -291,7 +291,8 @@ class Chebyshev(Operator):
     def slope(self, x: Vector) -> Vector:
         """The derivative at the elements of one tensor of a shape that it takes."""
         series = np.polynomial.chebyshev.chebder(self.coefficients, axis=1) / self.radius.reshape(-1, 1)
-        return replace(self, coefficients=np.concatenate([series, np.zeros_like(series[:, :1])], axis=1))(x[None])[0]
+        derived = replace(self, coefficients=np.concatenate([series, np.zeros_like(series[:, :1])], axis=1))
+        return np.asarray(derived(x[None])[0])
 
 
 def per_channel(values: Vector, shape: Shape) -> Vector:

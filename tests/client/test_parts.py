@@ -16,7 +16,8 @@ from command_line import run
 from PIL import Image
 from server_process import server_process
 
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import ImageError, MissingScoresError, OutOfRangeWarning, SettingError, UntrustedManifestError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network, Node

@@ -10,7 +10,7 @@ from small_model import SHAPE, small_model
 
 from heinfer.ckks.seal import Ring
 from heinfer.compiler.at_scale import _gradient, worst_input
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.joints import Add

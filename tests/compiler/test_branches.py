@@ -30,7 +30,8 @@ from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.passes import Scales, assign_scales
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
 from heinfer.errors import PlanError

@@ -16,7 +16,8 @@ from heinfer.circuit.precision import LEAST_BITS
 from heinfer.circuit.validate import validate
 from heinfer.ckks.seal import Ring
 from heinfer.compiler import compile as compiler
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import cost_table
 from heinfer.errors import CompileError, MissingKeyError, RangeError, ShapeError

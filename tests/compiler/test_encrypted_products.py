@@ -11,7 +11,8 @@ from random_networks import branching, convolution, dense, polynomial
 
 from heinfer.circuit.counts import count_circuit
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.formats import bundle as bundles
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import INPUT, Network

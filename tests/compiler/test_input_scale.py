@@ -10,7 +10,7 @@ import heinfer
 from heinfer.circuit.passes.scales import input_bits
 from heinfer.ckks.parameters import Parameters
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import RangeError
 from heinfer.nn import PolyActivation
 from heinfer.planner.requirements import Requirements

@@ -9,7 +9,8 @@ from small_model import NETWORK, PIXELS, SHAPE, small_model
 
 from heinfer.circuit.precision import WORST_OF, Scores, sizes
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import NoiseError, SettingError
 from heinfer.layout.layout import Layout
 from heinfer.planner.requirements import Requirements

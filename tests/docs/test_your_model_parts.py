@@ -10,7 +10,7 @@ from server_process import server_process
 from torch import nn
 
 import heinfer
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer_client import Client
 
 RECORDS, BOTH = blocks((ROOT / "docs" / "your-model.md").read_text(), "py")

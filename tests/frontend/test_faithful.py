@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, prune
 
 import heinfer
 from heinfer.compiler import compile as compiler
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import CompileError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network

@@ -11,7 +11,8 @@ from random_networks import SEEDS, branching_networks, inputs_for, networks
 from small_model import NETWORK, PIXELS, SHAPE
 
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import NoiseError, NoiseWarning
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
