@@ -41,17 +41,20 @@ class Prices:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan must not exceed, in bytes; infinite for no limit.
+    """What a plan must not exceed: bytes, infinite for no limit, and the time that few keys may take.
 
     Attributes:
         key_bytes: evaluation keys together, as they cross the network.
         upload_bytes: the ciphertexts of one request, as they cross the network.
         memory_bytes: keys and encoded plaintexts of one model and client on a server, in SEAL's words.
+        slowdown: times the predicted time without a limit on keys that a plan within it may take: rotations are
+            composed of those that have a key, and a few keys too few may make thousands of them.
     """
 
     key_bytes: float = inf
     upload_bytes: float = inf
     memory_bytes: float = inf
+    slowdown: float = 4.0
 
 
 NO_LIMITS = Limits()
@@ -67,9 +70,9 @@ class Needs:
 
     def exceeded(self, limits: Limits) -> str | None:
         """Name of the first limit that is exceeded."""
-        for limit in fields(limits):
-            if getattr(self, limit.name) > getattr(limits, limit.name):
-                return limit.name
+        for need in fields(self):
+            if getattr(self, need.name) > getattr(limits, need.name):
+                return need.name
         return None
 
 
