@@ -298,8 +298,11 @@ def torch_network() -> nn.Module:
         (np.array([["cat", "dog"]]), "cannot be read as an array of numbers"),
         (np.zeros(12), r"\(N, C, H, W\) if they are images, not \(12,\)"),
         (np.zeros((0, 1, 12, 12)), r"not \(0, 1, 12, 12\)"),
-        (calibration()[:, 0], r"got \(12, 12\); the calibration inputs have shape \(16, 12, 12\): .* \(N, C, H, W\)"),
-        (calibration().repeat(3, axis=1), r"expected 1 channels, got 3 .* have shape \(16, 3, 12, 12\)"),
+        (
+            calibration()[:, 0],
+            r"input\[1, 2, 12, 12\] .*; the calibration inputs have shape \(16, 12, 12\): .* \(N, C, H, W\)",
+        ),
+        (calibration().repeat(3, axis=1), r"input\[2, 3, 12, 12\] to have 1 channels.* have shape \(16, 3, 12, 12\)"),
     ],
 )
 def test_calibration_of_a_wrong_kind_is_refused(inputs: Any, message: str, no_planning: None) -> None:
@@ -324,7 +327,7 @@ def torch_script() -> nn.Module:
         (torch_network().state_dict(), r"a state_dict.*: .* give the nn\.Module itself"),
         (torch_script(), r"TorchScript .* give the nn\.Module itself"),
         (nn.Sequential, r"the class Sequential.* give the nn\.Module itself"),
-        ("clinic.pt", r"a str: give the nn\.Module itself"),
+        ("clinic.pt", r"clinic\.pt cannot be read as ONNX"),
     ],
     ids=["state dict", "script", "class", "path"],
 )

@@ -111,6 +111,7 @@ def test_wrappers_that_do_more_are_followed(name: str) -> None:
     assert_same(PARALLEL[name]())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", COMPILED)
 def test_what_is_compiled_into_something_else_is_refused(name: str) -> None:
     refused(COMPILED[name](), "(?s)^the model itself: .*(give the module inside|_compiled_call_impl = None)")
