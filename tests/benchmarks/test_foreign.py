@@ -1,5 +1,7 @@
 """The foreign networks: what they take, the heartbeats that are made up, and a training that goes on."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,7 +39,7 @@ def test_heartbeats_are_the_same_for_a_seed_and_differ_by_class():
 
 def test_a_training_goes_on_where_it_was_and_is_not_repeated(tmp_path, monkeypatch):
     parts = beats(600, 0), beats(100, 1), beats(100, 2)
-    network = Foreign("ecg", foreign("ecg").build, lambda: Task(*parts), foreign("ecg").recipe)
+    network = Foreign("ecg", foreign("ecg").build, lambda: Task(*parts), replace(foreign("ecg").recipe, batch_size=16))
 
     def stopping(self, epoch, module):
         if epoch == 2:
