@@ -1,0 +1,1 @@
+"""Networks as people bring them: plain torch layers, ReLU or tanh, max pooling; their data, their training."""
