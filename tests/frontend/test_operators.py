@@ -14,6 +14,7 @@ from heinfer.frontend import trace
 from heinfer.frontend.table import OPERATORS
 from heinfer.network.folding import fold
 from heinfer.network.operators import Polynomial, Square
+from heinfer.nn import ChebyshevActivation
 
 SHAPE = (3, 6, 8)
 Forward = Callable[[Any, torch.Tensor], Any]
@@ -80,6 +81,7 @@ MODULES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "unflatten": (lambda: nn.Sequential(nn.Flatten(), nn.Unflatten(1, (4, 36))), SHAPE),
     "instance norm": (lambda: nn.InstanceNorm2d(3, affine=True, track_running_stats=True), SHAPE),
     "synchronised": (lambda: nn.SyncBatchNorm(3), SHAPE),
+    "series": (lambda: ChebyshevActivation(torch.randn(3, 6), torch.zeros(1), torch.full((3,), 2.0)), SHAPE),
     "bilinear layer": (lambda: calling(lambda s, x: s.m[0](x, x[:, :2]), nn.Bilinear(4, 2, 3)), (4,)),
 }
 FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
