@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from torch._ops import OpOverload
 
+from heinfer.brief import brief_repr
 from heinfer.errors import CompileError, HeinferError
 from heinfer.frontend.at_inference import at_inference
 from heinfer.frontend.calls import Calls, Where, bound, holds, name_of
@@ -64,6 +65,11 @@ class Assumed:
     calls: tuple[CallCheck, ...]
     problems: tuple[str, ...]
     network: Network | None
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{len(self.calls)} calls: {self.verdict}"
 
     @property
     def verdict(self) -> Verdict:

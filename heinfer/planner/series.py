@@ -16,6 +16,7 @@ from itertools import combinations
 
 import numpy as np
 
+from heinfer.brief import brief_repr
 from heinfer.costs.tables import CostTable
 from heinfer.network.pairs import Vector
 
@@ -47,6 +48,8 @@ class Line:
     weights: dict[int, Vector]
     constant: Vector
     depth: int
+
+    __repr__ = brief_repr
 
     @property
     def has_constant(self) -> bool:

@@ -27,6 +27,9 @@ from heinfer_client import AsyncClient, Client, Confidence
 from heinfer_client.trust import trusted_manifest
 from heinfer_client.values import values_of
 
+pytestmark = pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")
+"""What is tested is not how precise these small networks are."""
+
 RNG = np.random.default_rng(0)
 
 FEATURES = ("age", "systolic blood pressure", "glucose [mmol/l]", *(f"marker {number}" for number in range(27)))

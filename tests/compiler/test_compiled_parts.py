@@ -18,11 +18,15 @@ from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
 from heinfer_cli.report_table import print_report
 
+pytestmark = pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")
+"""What is tested is not how precise these small networks are."""
+
 RNG = np.random.default_rng(0)
 IMAGE = Preprocessing(divisor=255, mean=(0.25,), std=(0.5,), low=-0.5, high=1.5)
 RECORD = Preprocessing(
     divisor=1.0, mean=(50.0, 25.0, 0.0), std=(15.0, 5.0, 1.0), low=(-3.5, -3.0, -1.0), high=4.0, kind="values"
 )
+
 NETWORK = Network((7,), (Node("heads", Dense(RNG.normal(size=(6, 7)), RNG.normal(size=6))),))
 OUTPUTS = {"class": (2,), "mask": (1, 2, 2)}
 
