@@ -164,10 +164,20 @@ def checked(recorder: Recorder, **_: Any) -> None:
 
 
 def chebyshev(recorder: Recorder, x: Value, coefficients: Tensor, center: Tensor, radius: Tensor) -> Value:
-    """heinfer.nn's polynomial, channel by channel."""
-    position, _ = recorder.placed(x)
+    """heinfer.nn's polynomial, channel by channel: a quadratic as such, which takes one level."""
+    position, shape = recorder.placed(x)
     series = coefficients.reshape(-1, coefficients.shape[-1])
+    if series.shape[1] == 3:
+        t = multiply(recorder, subtract(recorder, x, _across(center, shape)), 1 / _across(radius, shape))
+        c0, c1, c2 = (_across(c, shape) for c in series.T)
+        linear = add(recorder, multiply(recorder, t, 2 * c2), c1)
+        return add(recorder, multiply(recorder, linear, t), c0 - c2)
     return recorder.add(Chebyshev(series.numpy(), center.reshape(-1).numpy(), radius.reshape(-1).numpy()), [position])
+
+
+def _across(numbers: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """One number a channel, or one for all, to go with a batch of tensors of a shape."""
+    return numbers.reshape(1, -1, *(1,) * (len(shape) - 1))
 
 
 def constant(x: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_ACTIVATION = "replace activations by heinfer.nn.PolyActivation, and fine-tune"
+_ACTIVATION = "replace activations by heinfer.nn.PolyActivation, or by heinfer.convert.polynomialize, and fine-tune"
 _MAX_POOL = "replace max pooling by average pooling of the same windows, nn.AvgPool2d, and fine-tune"
 _SCORES = "leave it off: the largest score stays the largest, so labels do not change"
 _RECURRENT = (
