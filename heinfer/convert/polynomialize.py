@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from heinfer.brief import brief_repr
 from heinfer.convert.polynomials.fitting import Fit, Seen, fit, levels_of
 from heinfer.convert.polynomials.sites import Site, with_sites, without_sites
 from heinfer.convert.polynomials.tuning import Tuning, tune
@@ -59,6 +60,11 @@ class PolynomialReport:
     pools: int
     agreement: tuple[float, float]
     accuracy: tuple[float, float, float] | None
+
+    __repr__ = brief_repr
+
+    def _about(self) -> str:
+        return f"{len(self.activations)} activations, {self.agreement[1]:.2%} of the labels as before"
 
     def __str__(self) -> str:
         rows = [("activation", "is", "interval", "degree", "levels", "error", "outside")]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from heinfer.brief import brief_repr
 from heinfer.convert.polynomials.sites import Site
 from heinfer.tell import Tell, say_nothing
 
@@ -35,6 +36,8 @@ class Tuning:
     staged: float = 0.5
     checkpoint: Path | None = None
     seed: int = 0
+
+    __repr__ = brief_repr
 
 
 _CLIP = 1.0
