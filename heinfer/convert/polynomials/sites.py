@@ -89,7 +89,11 @@ def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
         site = _site(traced, node)
         if site is not None:
             sites.append(site)
-            _put(traced, node, f"activation_{len(sites)}", site)
+            read = _read(node)
+            later = _later_readers(traced.graph, node) if _is_in_place(traced, node) else []
+            new = _put(traced, node, f"activation_{len(sites)}", site)
+            for reader in later:  # what was changed in place is read changed
+                reader.replace_input_with(read, new)
             continue
         pool = _pool(traced, node)
         if pool is not None:
@@ -111,12 +115,27 @@ def without_sites(traced: fx.GraphModule) -> fx.GraphModule:
     return traced
 
 
-def _put(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
+def _is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a call changes the tensor that it reads."""
+    if node.op == "call_module":
+        return bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    return name.endswith("_") or bool(node.kwargs.get("inplace", False))
+
+
+def _later_readers(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
+    """Calls after a call that read what it reads."""
+    order = {each: number for number, each in enumerate(graph.nodes)}
+    return [reader for reader in _read(node).users if order[reader] > order[node]]
+
+
+def _put(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
     traced.add_submodule(name, module)
     with traced.graph.inserting_before(node):
         new = traced.graph.call_module(name, (_read(node),))
     node.replace_all_uses_with(new)
     traced.graph.erase_node(node)
+    return new
 
 
 def _read(node: fx.Node) -> Any:
@@ -157,6 +176,8 @@ def _pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
         return None
     names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
     given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    if given.get("dilation", 1) not in (1, (1, 1), (1, 1, 1)) or given.get("return_indices", False):
+        return None
     return _average(
         kind, given["kernel_size"], given.get("stride"), given.get("padding", 0), bool(given.get("ceil_mode", False))
     )
