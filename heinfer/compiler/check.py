@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from heinfer.brief import brief_repr
@@ -16,6 +15,7 @@ from heinfer.network.ir import Node
 from heinfer.network.joints import Product
 from heinfer.network.operators import Chebyshev, Square
 from heinfer.planner.requirements import DEFAULT, Requirements
+from heinfer.planner.series import depth_of
 
 if TYPE_CHECKING:
     from heinfer.frontend import Assumed, Model
@@ -73,5 +73,5 @@ def check(model: Model, input_shape: tuple[int, ...], requirements: Requirements
 def _products(node: Node) -> int:
     """Of ciphertexts, one after the other, in a node."""
     if isinstance(node.operator, Chebyshev):
-        return ceil(log2(node.operator.degree + 1))
+        return depth_of(node.operator.degree)
     return int(isinstance(node.operator, Square | Product))

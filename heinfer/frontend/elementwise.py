@@ -11,7 +11,6 @@ from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.calls import Rule, require_precise
 from heinfer.frontend.recorder import Recorder
 from heinfer.frontend.values import (
-    MOST_DEGREE,
     Value,
     broadcast,
     expanded,
@@ -20,7 +19,7 @@ from heinfer.frontend.values import (
     product,
     times_constant,
 )
-from heinfer.network.operators import Chebyshev
+from heinfer.network.operators import MOST_DEGREE, Chebyshev
 
 Operand = Value | Tensor | float
 

@@ -23,9 +23,10 @@ from heinfer.network.operators import (
     Operator,
     Polynomial,
     Square,
+    per_channel,
 )
 from heinfer.network.pairs import Vector
-from heinfer.network.windows import planes, selection_map
+from heinfer.network.windows import selection_map
 
 _SHIFTED = 64.0
 """A quadratic a x^2 + b x + c is computed as a (x + b / 2a)^2 and a constant where |b / 2a| is at most this: beyond,
@@ -191,7 +192,9 @@ class Recorder:
             return self.add(Polynomial(np.array(a), np.array(b), np.array(c)), [base])
         square = self.add(Square(), [base])
         shape = self.shapes[base]
-        maps = [LinearMap.diagonal(shape, _repeated(x, shape), _repeated(y, shape)) for x, y in ((a, c), (b, 0 * c))]
+        maps = [
+            LinearMap.diagonal(shape, per_channel(x, shape), per_channel(y, shape)) for x, y in ((a, c), (b, 0 * c))
+        ]
         return self.add(AffineSum(tuple(maps)), [_position(square), base])
 
     def product(self, one: Value, other: Value) -> Value:
@@ -239,8 +242,3 @@ def _by_channel(x: Vector, shape: Shape) -> Vector | None:
         return None
     rows = x.reshape(shape[0], -1)
     return np.array(rows[:, 0]) if (rows == rows[:, :1]).all() else None
-
-
-def _repeated(values: Vector, shape: Shape) -> Vector:
-    channels, height, width = planes(shape)
-    return np.repeat(np.broadcast_to(values, (channels,)), height * width)

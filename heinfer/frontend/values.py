@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-MOST_DEGREE = 15
-"""Of a polynomial that is evaluated as one."""
+from heinfer.network.operators import MOST_DEGREE
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,8 +6,8 @@ from pathlib import Path
 from heinfer.frontend.onnx.functions import FUNCTIONS
 from heinfer.frontend.onnx.module import LEAST_OPSET
 from heinfer.frontend.table import OPERATORS
-from heinfer.frontend.values import MOST_DEGREE
 from heinfer.frontend.ways_out import by_way_out
+from heinfer.network.operators import MOST_DEGREE
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "operators.md"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import ceil, log2
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heinfer.nn.chebyshev import ChebyshevActivation
+from heinfer.planner.series import depth_of
 
 Array = NDArray[np.float64]
 
@@ -78,7 +78,7 @@ class Fit:
 
 def levels_of(degree: int) -> int:
     """That a polynomial takes: a quadratic one, by completing the square."""
-    return 1 if degree <= 2 else ceil(log2(degree + 1))
+    return 1 if degree <= 2 else depth_of(degree)
 
 
 def fit(activation: Callable[[Tensor], Tensor], seen: Seen, degree: int) -> Fit:
