@@ -53,7 +53,7 @@ def scores(module: nn.Module, inputs: Tensor) -> Tensor:
     """What a network says of inputs (n, ...), in evaluation mode: (n, classes)."""
     module.eval()
     with torch.no_grad():
-        return torch.cat([module(part) for part in inputs.split(_AT_ONCE)])
+        return torch.cat([module(part) for part in torch.split(inputs, _AT_ONCE)])
 
 
 def accuracy(module: nn.Module, examples: Examples) -> float:
