@@ -19,6 +19,7 @@ from benchmarks.measure.latency import latency
 from benchmarks.measure.lower_bound import lower_bound
 from benchmarks.measure.neighbour import neighbour
 from benchmarks.measure.plan_by_backend import plan_by_backend
+from benchmarks.measure.precision import precision
 from benchmarks.measure.prediction import prediction
 from benchmarks.measure.primitives import primitives
 from benchmarks.measure.range import range_
@@ -35,6 +36,7 @@ ROOMS = {
         neighbour,
         accuracy,
         range_,
+        precision,
         prediction,
         plan_by_backend,
         lower_bound,

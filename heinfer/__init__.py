@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from heinfer.extras import needs
 
 if TYPE_CHECKING:
-    from heinfer.compiler.compile import CompiledModel, compile, compile_network  # noqa: A004
+    from heinfer.compiler.check import check
+    from heinfer.compiler.compile import compile, compile_network  # noqa: A004
+    from heinfer.compiler.model import CompiledModel
     from heinfer.formats.bundle import Bundle, load, save
     from heinfer.formats.preprocessing import Preprocessing
     from heinfer.planner.requirements import Limits, Requirements
@@ -24,6 +26,7 @@ __all__ = [
     "Preprocessing",
     "Requirements",
     "__version__",
+    "check",
     "compile",
     "compile_network",
     "load",
@@ -34,10 +37,11 @@ __version__ = metadata.version("heinfer")
 
 _HOME = {
     "Bundle": "heinfer.formats.bundle",
-    "CompiledModel": "heinfer.compiler.compile",
+    "CompiledModel": "heinfer.compiler.model",
     "Limits": "heinfer.planner.requirements",
     "Preprocessing": "heinfer.formats.preprocessing",
     "Requirements": "heinfer.planner.requirements",
+    "check": "heinfer.compiler.check",
     "compile": "heinfer.compiler.compile",
     "compile_network": "heinfer.compiler.compile",
     "load": "heinfer.formats.bundle",

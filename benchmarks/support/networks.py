@@ -14,7 +14,7 @@ from heinfer.circuit.ir import Circuit
 from heinfer.circuit.passes import remove_dead_code
 from heinfer.circuit.passes.scales import Scales, assign_scales
 from heinfer.circuit.typed import TypedCircuit
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.formats import bundle
 from heinfer.frontend import trace
 from heinfer.lowering.lower import lower

@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from heinfer.baselines.names import Policy
+from heinfer.circuit.precision import WANTED_BITS
 from heinfer.errors import DataError, SettingError
 from heinfer.extras import needs
 from heinfer.planner.requirements import DEFAULT, MILLISECONDS_A_KEY, Limits, Objective, Requirements
@@ -57,6 +58,10 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
             show_default="as many as leave 8 bits of precision, predicted at worst",
         ),
     ] = None,
+    precision: Annotated[
+        float,
+        typer.Option(metavar="BITS", help="Of the scores of the worst of 200 images, predicted: no fewer are taken."),
+    ] = WANTED_BITS,
     backend: CostsOf = None,
     costs: Costs = None,
     policy: Annotated[
@@ -86,6 +91,7 @@ def compile_network(  # noqa: PLR0913 - one option for each choice
         backend=backend or DEFAULT.backend,
         costs=costs,
         headroom=headroom,
+        precision_bits=precision,
     )
     is_ours = network.partition("@")[0] in NETWORKS
     checkpoint = default_out() / f"{network}.safetensors" if is_ours else Path(network)

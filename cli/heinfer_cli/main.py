@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from heinfer import __version__
 from heinfer.errors import HeinferError, ServiceError
 from heinfer_cli.calibrate import calibrate
+from heinfer_cli.check import check
 from heinfer_cli.compile import compile_network
 from heinfer_cli.demo import demo
 from heinfer_cli.keys import keys
@@ -71,6 +72,7 @@ def _options(
 
 
 app.command("train")(train)
+app.command("check")(check)
 app.command("compile")(compile_network)
 app.command("plan")(plan)
 app.command("calibrate")(calibrate)

@@ -26,6 +26,6 @@ def in_words() -> Iterator[None]:
         yield
 
 
-def confidence_in_words(prediction: Prediction) -> str:
-    """Class of a prediction's confidence, or that it is out of range."""
-    return str(prediction.confidence) if prediction.in_range else OUT_OF_RANGE
+def confidence_in_words(prediction: Prediction, output: str) -> str:
+    """Class of the confidence in the label of an output, or that it is out of range."""
+    return str(prediction.confidences[output]) if prediction.in_range else OUT_OF_RANGE

@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from heinfer.circuit.counts import Counts
+from heinfer.circuit.precision import WORST_OF
 from heinfer.compiler.report import Report
 from heinfer.costs.cost import Cost
 
@@ -82,15 +83,24 @@ def _ranges(report: Report) -> Table:
     table = Table(
         title="how large values get",
         caption="seen: in calibration; bits free: beyond 1.5 times that, of which the last layer's keep scores from "
-        "wrapping around; worst case: of any image that a client can send",
+        "wrapping around; worst case: of any image that a client can send; bits right: of the scores, were no other "
+        "layer noisy",
     )
     table.add_column("layer")
-    for name in ("seen", "bits free", "worst case"):
+    for name in ("seen", "bits free", "worst case", "bits right"):
         table.add_column(name, justify="right")
     for layer in report.layers:
         worst = "unbounded" if layer.worst_case is None else f"{layer.worst_case:.3g}"
-        table.add_row(layer.name, f"{layer.largest:.3g}", f"{layer.headroom:.1f}", worst)
+        right = _bits(layer.precision_bits)
+        table.add_row(layer.name, f"{layer.largest:.3g}", f"{layer.headroom:.1f}", worst, right)
+    if report.encryption_bits is not None:
+        table.add_section()
+        table.add_row("encryption", "", "", "", _bits(report.encryption_bits))
     return table
+
+
+def _bits(bits: float | None) -> str:
+    return "" if bits is None else f"{bits:.1f}"
 
 
 def _totals(report: Report) -> Table:
@@ -98,6 +108,7 @@ def _totals(report: Report) -> Table:
     return _grid(
         [
             ("policy", report.policy),
+            *_ends(report),
             (
                 "parameters",
                 f"N = {ring.ring_degree}, {report.input_level} levels, {report.counts.key_switches} key switches",
@@ -107,12 +118,21 @@ def _totals(report: Report) -> Table:
                 "scores",
                 f"up to {report.largest_score:.3g} in calibration; from {report.capacity:.3g} on they wrap around",
             ),
-            *([("precision", f"{report.precision} predicted, at worst")] if report.precision else []),
+            *([("precision", f"{report.precision} predicted, worst of {WORST_OF} images")] if report.precision else []),
             ("evaluation keys", _keys(report)),
             *_requests(report),
             ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
         ]
     )
+
+
+def _ends(report: Report) -> list[tuple[str, str]]:
+    """What goes in and out, where that is more than a picture and its scores."""
+    if len(report.inputs) == len(report.outputs) == 1 and report.inputs[0].endswith("image"):
+        return [] if report.outputs[0].endswith("classification") else [("output", report.outputs[0])]
+    ends = [("inputs" if len(report.inputs) > 1 else "input", report.inputs)]
+    ends.append(("outputs" if len(report.outputs) > 1 else "output", report.outputs))
+    return [("" if number else name, part) for name, parts in ends for number, part in enumerate(parts)]
 
 
 def _requests(report: Report) -> list[tuple[str, str]]:

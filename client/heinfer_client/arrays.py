@@ -10,6 +10,30 @@ from heinfer.errors import ImageError
 Array = NDArray[np.float64]
 
 
+_WAYS_TO_ARRAYS = {"Tensor": "image.numpy()", "DataFrame": "image.to_numpy()"}  # this package needs not have either
+
+
+def array_of(given: object, expected: str) -> NDArray[np.generic]:
+    """An array that was given; ImageError for another thing, which `expected` names what to give instead of."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise ImageError("an array without a mask is expected", "say what masked pixels are, as image.filled(0) does")
+    if not isinstance(given, np.ndarray):
+        kind = type(given).__name__
+        way = _WAYS_TO_ARRAYS.get(kind)
+        raise ImageError(f"{expected} is expected, got {kind}", f"use {way}" if way else "")
+    return np.asarray(given)  # a matrix, for one, would not be reshaped
+
+
+def fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+    """Whether an array may be given for an input: it has the shape, or that without a first axis of one."""
+    return given == shape or (shape[0] == 1 and given == shape[1:])
+
+
+def way_to_many(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """What to do where several inputs were given for one; empty where that is not the case."""
+    return "encrypt_and_predict_many takes several images" if given and fits(given[1:], shape) else ""
+
+
 def fractions(pixels: NDArray[np.generic], maximum: int | None) -> Array:
     """Pixels in 0..1: floats are that already, uint8 is 0..255, other integers need to be told their maximum.
 

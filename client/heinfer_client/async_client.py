@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 
 from heinfer_client.base_client import BaseClient
-from heinfer_client.images import Image, kept
+from heinfer_client.inputs import Input, kept
 from heinfer_client.loop_connections import LoopConnections
 from heinfer_client.out_of_range import say_so
 from heinfer_client.prediction import Prediction
@@ -28,12 +28,12 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
         """Fetch and check the manifest, and have keys made and registered; see Client.prepare."""
         await self._connections.call(self._session.prepare)
 
-    def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Coroutine[Any, Any, Prediction]:
+    def encrypt_and_predict(self, image: Input, *, maximum: int | None = None) -> Coroutine[Any, Any, Prediction]:
         """Classify one image, as it is when this is called and not awaited; see Client.encrypt_and_predict."""
         return self._predict_one(kept(image), maximum)
 
     def encrypt_and_predict_many(
-        self, images: Iterable[Image], *, maximum: int | None = None
+        self, images: Iterable[Input], *, maximum: int | None = None
     ) -> Coroutine[Any, Any, list[Prediction]]:
         """Classify images, one request after the other; see Client.encrypt_and_predict_many."""
         return self._predict_many([kept(image) for image in images], maximum)
@@ -64,11 +64,11 @@ class AsyncClient(BaseClient[httpx.AsyncBaseTransport]):
             self._connections.registrations.begin()
         await self.aclose()
 
-    async def _predict_one(self, image: Image, maximum: int | None) -> Prediction:
+    async def _predict_one(self, image: Input, maximum: int | None) -> Prediction:
         (prediction,) = await self._predict(lambda codec: [codec.read_image(image, maximum)])
         return prediction
 
-    async def _predict_many(self, images: Sequence[Image], maximum: int | None) -> list[Prediction]:
+    async def _predict_many(self, images: Sequence[Input], maximum: int | None) -> list[Prediction]:
         return await self._predict(lambda codec: codec.read_images(images, maximum))
 
     async def _predict(self, read: Reading) -> list[Prediction]:

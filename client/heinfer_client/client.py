@@ -10,7 +10,7 @@ import httpx
 
 from heinfer_client.base_client import BaseClient
 from heinfer_client.blocking_connections import BlockingConnections, at_once
-from heinfer_client.images import Image, kept
+from heinfer_client.inputs import Input, kept
 from heinfer_client.out_of_range import say_so
 from heinfer_client.prediction import Prediction
 from heinfer_client.session import Reading
@@ -64,13 +64,14 @@ class Client(BaseClient[httpx.BaseTransport]):
         """
         at_once(self._connections.call(self._session.prepare))
 
-    def encrypt_and_predict(self, image: Image, *, maximum: int | None = None) -> Prediction:
+    def encrypt_and_predict(self, image: Input, *, maximum: int | None = None) -> Prediction:
         """Classify one image; of a model that takes a batch it is all of one.
 
         Args:
             image: NumPy array of the input's shape (C, H, W), or (H, W) for one channel, uint8 (0 to 255) or float (0
                 to 1); or a PIL image, which is turned upright as its EXIF says. Of a model of values, an array of any
-                finite numbers.
+                finite numbers, or, where the model names its features, a mapping or a pandas row of all their names. Of
+                a model of several inputs, a mapping of their names to such.
             maximum: the integer that is white, such as 65535 or 4095; arrays of integers other than uint8 need it.
 
         Raises:
@@ -85,7 +86,7 @@ class Client(BaseClient[httpx.BaseTransport]):
         (prediction,) = self._predict(lambda codec: [codec.read_image(one, maximum)])
         return prediction
 
-    def encrypt_and_predict_many(self, images: Iterable[Image], *, maximum: int | None = None) -> list[Prediction]:
+    def encrypt_and_predict_many(self, images: Iterable[Input], *, maximum: int | None = None) -> list[Prediction]:
         """Classify images, as many in each request as the model takes; predictions come in the order of the images.
 
         Args:

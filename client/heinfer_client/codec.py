@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,7 @@ from heinfer.formats.frames import (
 from heinfer.formats.manifest import Manifest
 from heinfer.formats.seal_reader import read_ciphertext, read_key
 from heinfer.formats.seal_writer import write_ciphertext
-from heinfer_client.images import Image, read_image
+from heinfer_client.inputs import Input, read_input
 from heinfer_client.marks import Marks, read_marks
 from heinfer_client.progress import Advance
 
@@ -32,7 +31,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Decrypted:
-    """A decrypted answer: scores (count, classes) and the marks that hold for all of them."""
+    """A decrypted answer: scores (count, *shape), of several outputs (count, n), and the marks that hold for all."""
 
     scores: Array = field(repr=False)
     marks: Marks
@@ -55,8 +54,8 @@ class Codec:
         self.manifest = manifest
         self.binding = manifest_binding(manifest.to_bytes() if served is None else served)
         self.parameters = manifest.to_parameters()
-        self._input_layout = manifest.input.layout.to_layout()
-        self._output_layout = manifest.output.layout.to_layout()
+        self._input_layout = manifest.input_layout()
+        self._output_layout = manifest.output_layout()
         self._capacity = manifest.capacity
 
     @property
@@ -86,11 +85,11 @@ class Codec:
         spec = self.manifest.output
         return ciphertexts_length(self.parameters, count=spec.layout.ciphertexts, level=spec.level, seeded=False)
 
-    def read_image(self, image: Image, maximum: int | None = None) -> Array:
-        """The network's input from an image; ImageError when it does not fit the model."""
-        return read_image(image, self.manifest.input_shape, self.manifest.input.preprocessing, maximum)
+    def read_image(self, image: Input, maximum: int | None = None) -> Array:
+        """The network's input from an image, values or a mapping; ImageError when it does not fit the model."""
+        return read_input(image, self.manifest, maximum)
 
-    def read_images(self, images: Iterable[Image], maximum: int | None = None) -> list[Array]:
+    def read_images(self, images: Iterable[Input], maximum: int | None = None) -> list[Array]:
         """The network's inputs from images; ImageError names the first that does not fit the model."""
         several = list(images)
         inputs = []
@@ -117,9 +116,9 @@ class Codec:
         return layout.pack(filled.reshape(-1, *layout.shape))
 
     def unpack(self, slots: Array, count: int) -> Array:
-        """Scores (count, classes) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
+        """Scores (count, *output_shape) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
         scores = np.ldexp(self._output_layout.unpack(slots), self.manifest.output.exponent)
-        return scores.reshape(-1, prod(self.manifest.output_shape))[:count]
+        return scores.reshape(-1, *self.manifest.output_shape)[:count]
 
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""
@@ -175,7 +174,21 @@ class Codec:
         marks = read_marks(scaled, self._output_layout, self._capacity)
         return Decrypted(self.unpack(slots.real[None], count), marks)
 
-    def label(self, scores: Array) -> str:
-        """Label of the largest score; its number when the model names none."""
-        best, labels = int(scores.argmax()), self.manifest.output.labels
-        return labels[best] if labels else str(best)
+    def outputs(self, scores: Array) -> dict[str, Array]:
+        """The scores of one image by the names of the outputs, each in its shape."""
+        whole = scores.reshape(-1)
+        return {part.name: part.of(whole) for part in self.manifest.output_parts}
+
+    def labels(self, scores: Array) -> dict[str, str]:
+        """Of each output of one image that is a classification, the label of its largest score, or its number."""
+        outputs = self.outputs(scores)
+        return {
+            part.name: _label(outputs[part.name], part.labels)
+            for part in self.manifest.outputs
+            if part.kind == "classification"
+        }
+
+
+def _label(scores: Array, labels: tuple[str, ...]) -> str:
+    best = int(scores.argmax())
+    return labels[best] if labels else str(best)

@@ -8,19 +8,17 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pictures
 
 from heinfer.errors import ImageError, SettingError
 from heinfer.formats.manifest import Preprocessing
-from heinfer_client.arrays import Array, finite, fractions, shapes
+from heinfer_client.arrays import Array, array_of, fits, fractions, shapes, way_to_many
 from heinfer_client.pictures import read_picture
 from heinfer_client.pil_images import kept as kept_picture
+from heinfer_client.values import Record, require_declared, values_of
 
 _WHITE = 255  # of the pixels that Preprocessing speaks of
-_TOLERANCE = 1e-5  # of the declared range: what is normalised in float32 is that inexact
 _MAX_MAXIMUM = np.iinfo(np.uint64).max
-_WAYS_TO_ARRAYS = {"Tensor": "image.numpy()", "DataFrame": "image.to_numpy()"}  # this package needs not have either
 
 
 class Image(Protocol):
@@ -58,28 +56,15 @@ def read_image(
     """
     if maximum is not None:
         maximum = _checked(maximum, preprocessing)
-    channels = (-1, 1, 1) if len(shape) == 3 else (-1,)
-    mean = np.array(preprocessing.mean).reshape(channels)
-    std = np.array(preprocessing.std).reshape(channels)
+    told = preprocessing.over(shape)
     with np.errstate(over="ignore"):  # what becomes infinite is clipped
         if preprocessing.kind == "values":
-            numbers = _values(image, shape) / preprocessing.divisor
-            _require_declared((numbers - mean) / std, preprocessing)
+            numbers = values_of(image, shape, preprocessing) / preprocessing.divisor
+            require_declared((numbers - told.mean) / told.std, preprocessing)
         else:
             numbers = _fractions(image, shape, preprocessing, maximum) * (_WHITE / preprocessing.divisor)
-        inputs: Array = np.clip((numbers - mean) / std, preprocessing.low, preprocessing.high)
+        inputs: Array = np.clip((numbers - told.mean) / told.std, told.low, told.high)
     return inputs
-
-
-def _require_declared(inputs: Array, preprocessing: Preprocessing) -> None:
-    """Values have no white to end at: what lies beyond the declared range would be taken for another input."""
-    tolerance = _TOLERANCE * (preprocessing.high - preprocessing.low)
-    if inputs.min() < preprocessing.low - tolerance or inputs.max() > preprocessing.high + tolerance:
-        raise ImageError(
-            f"values between {preprocessing.low:g} and {preprocessing.high:g}, normalised, are expected: the model is "
-            "not made for others",
-            "leave out what is unlike its training data, or have it compiled for a wider range",
-        )
 
 
 def _checked(maximum: object, preprocessing: Preprocessing) -> int:
@@ -96,41 +81,19 @@ def _fractions(image: object, shape: tuple[int, ...], preprocessing: Preprocessi
     """An image's pixels in 0..1, of the input's shape."""
     if isinstance(image, Pictures.Image):
         return read_picture(image, shape, preprocessing.ground, maximum)
-    pixels = _array(image, "a NumPy array or a PIL image")
-    if not _fits(pixels.shape, shape):
+    if isinstance(image, Record):
+        raise ImageError("a NumPy array or a PIL image is expected, got names")
+    pixels = array_of(image, "a NumPy array or a PIL image")
+    if not fits(pixels.shape, shape):
         raise ImageError(
             f"an image of shape {shapes(shape)} is expected, got {pixels.shape}", _way_to_shape(pixels.shape, shape)
         )
     return fractions(pixels, maximum).reshape(shape)
 
 
-def _values(values: object, shape: tuple[int, ...]) -> Array:
-    """Any finite numbers, of just the input's shape."""
-    numbers = _array(values, "a NumPy array")
-    if numbers.shape != shape:
-        raise ImageError(
-            f"values of shape {shape} are expected, got {numbers.shape}", _way_to_many(numbers.shape, shape)
-        )
-    return finite(numbers, "values")
-
-
-def _array(given: object, expected: str) -> NDArray[np.generic]:
-    if isinstance(given, np.ma.MaskedArray):
-        raise ImageError("an array without a mask is expected", "say what masked pixels are, as image.filled(0) does")
-    if not isinstance(given, np.ndarray):
-        kind = type(given).__name__
-        way = _WAYS_TO_ARRAYS.get(kind)
-        raise ImageError(f"{expected} is expected, got {kind}", f"use {way}" if way else "")
-    return np.asarray(given)  # a matrix, for one, would not be reshaped
-
-
-def _fits(given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    return given == shape or (shape[0] == 1 and given == shape[1:])
-
-
 def _way_to_shape(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
     """What makes an image of the right shape from one of a wrong shape; empty if unknown."""
-    if many := _way_to_many(given, shape):
+    if many := way_to_many(given, shape):
         return many
     if len(shape) != 3:
         return ""
@@ -143,7 +106,3 @@ def _way_to_shape(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
     if given == shape[1:]:
         return f"use numpy.stack([image] * {shape[0]}) if it is grey"
     return ""
-
-
-def _way_to_many(given: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    return "encrypt_and_predict_many takes several images" if given and _fits(given[1:], shape) else ""

@@ -1,7 +1,8 @@
-"""What a client learns of one image."""
+"""What a client learns of one image, or of whatever else a model takes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Self
@@ -30,7 +31,7 @@ class Confidence(StrEnum):
     Of scores that are logits, the probability of the label by their softmax: HIGH from 0.99 on, MEDIUM from 0.9 on.
     Of other scores it is the same function of them, and no probability.
     NONE: nothing is to be had of the label, because the answer is out of range, or because the two largest scores (of
-    a model with one score: that and nothing) are no further apart than noise could put them.
+    a model with one score: that and nothing) are no further apart than noise could put them; or there is no label.
     """
 
     HIGH = "high"
@@ -49,10 +50,13 @@ class Prediction:
     Seconds and bytes are those of the whole request, which in a batch the image shares with others.
 
     Attributes:
-        label: the manifest's label of the largest score, or its number when the model has no labels.
+        label: the manifest's label of the largest score, or its number when the model has no labels. None of a model
+            that gives values, and where several outputs classify: `labels` has them by name.
         confidence: class of the label's confidence; coarse enough to be shared.
+        labels: of each output that is a classification, by its name.
+        confidences: of each of these labels.
         in_range: False when the answer went beyond what the model's parameters can represent, or one of its batch did:
-            the label is then worth nothing.
+            the labels, and all outputs, are then worth nothing.
         model_version: of the model that it is by, as its developer names it.
         manifest: hexadecimal SHA-256 of that version's manifest.
         client_seconds: packing, encryption and decryption.
@@ -62,8 +66,10 @@ class Prediction:
         images: how many went in the request, this one included.
     """
 
-    label: str
+    label: str | None
     confidence: Confidence
+    labels: Mapping[str, str] = field(repr=False)
+    confidences: Mapping[str, Confidence] = field(repr=False)
     in_range: bool
     model_version: str
     manifest: str = field(repr=False)
@@ -76,25 +82,52 @@ class Prediction:
     __repr__ = brief_repr
 
     @classmethod
-    def of(cls, scores: NDArray[np.float64], marks: Marks, **fields: Any) -> Self:
-        """From the scores (classes,) of an image, the marks of the answer that it came in, and all other fields."""
-        prediction = cls(confidence=confidence_of(scores, marks), in_range=marks.in_range, **fields)
-        _SCORES[prediction] = scores
+    def of(
+        cls, outputs: Mapping[str, NDArray[np.float64]], labels: Mapping[str, str], marks: Marks, **fields: Any
+    ) -> Self:
+        """From an image's outputs by name, the labels of those that classify, and the marks of the answer."""
+        confidences = {name: confidence_of(outputs[name].reshape(-1), marks) for name in labels}
+        (only,) = labels if len(labels) == 1 else (None,)
+        prediction = cls(
+            label=None if only is None else labels[only],
+            confidence=Confidence.NONE if only is None else confidences[only],
+            labels=dict(labels),
+            confidences=confidences,
+            in_range=marks.in_range,
+            **fields,
+        )
+        _OUTPUTS[prediction] = dict(outputs)
         return prediction
 
     @property
-    def scores(self) -> NDArray[np.float64]:
-        """(classes,) float64, as the network gives them; MissingScoresError when this is a copy."""
+    def outputs(self) -> dict[str, NDArray[np.float64]]:
+        """float64 of every output by its name, in its shape; MissingScoresError when this is a copy."""
         try:
-            return _SCORES[self]
+            return dict(_OUTPUTS[self])
         except KeyError:
             raise MissingScoresError(
                 "a copy of a prediction has no scores, which should not leave the process: "
                 "take them of the prediction that the client returned"
             ) from None
 
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """float64 of the only output, in its shape, as the network gives them.
 
-_SCORES: WeakKeyDictionary[Prediction, NDArray[np.float64]] = WeakKeyDictionary()
+        Raises:
+            MissingScoresError: when this is a copy, or the model has several outputs.
+        """
+        outputs = self.outputs
+        if len(outputs) > 1:
+            raise MissingScoresError(
+                f"the model has several outputs, {', '.join(map(repr, outputs))}: "
+                "take them by name, of prediction.outputs"
+            )
+        (scores,) = outputs.values()
+        return scores
+
+
+_OUTPUTS: WeakKeyDictionary[Prediction, dict[str, NDArray[np.float64]]] = WeakKeyDictionary()
 
 
 def confidence_of(scores: NDArray[np.float64], marks: Marks) -> Confidence:

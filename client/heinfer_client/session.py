@@ -298,9 +298,9 @@ def _predictions(ready: _Ready, count: int, body: bytes, reply: Reply, client_se
         client_seconds += perf_counter() - started
         return [
             Prediction.of(
-                own,
+                codec.outputs(own),
+                codec.labels(own),
                 answer.marks,
-                label=codec.label(own),
                 model_version=codec.manifest.model_version,
                 manifest=ready.codec.digest,
                 client_seconds=client_seconds,

@@ -39,9 +39,13 @@ class Builder:
     def add(self, x: int, y: int) -> int:
         return self._append(Op(Kind.ADD, (x, y)))
 
+    def multiply(self, x: int, y: int) -> int:
+        """x y, relinearized."""
+        return self._append(Op(Kind.RELINEARIZE, (self._append(Op(Kind.MULTIPLY, (x, y))),)))
+
     def square(self, x: int) -> int:
         """x^2, relinearized."""
-        return self._append(Op(Kind.RELINEARIZE, (self._append(Op(Kind.MULTIPLY, (x, x))),)))
+        return self.multiply(x, x)
 
     def rescale(self, x: int) -> int:
         return self._append(Op(Kind.RESCALE, (x,)))

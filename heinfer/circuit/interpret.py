@@ -23,14 +23,15 @@ def interpret(circuit: Circuit, inputs: SlotBatch) -> Iterator[tuple[int, Op, Sl
     """
     live: dict[int, SlotBatch] = {}
     for number, op in circuit:
-        live[number] = _evaluate(op, [live[a] for a in op.args], circuit, inputs)
+        live[number] = evaluate(op, [live[a] for a in op.args], circuit, inputs)
         yield number, op, live[number]
         for argument in {*op.args, number}:
             if circuit.last_use.get(argument, -1) <= number:
                 live.pop(argument, None)
 
 
-def _evaluate(op: Op, args: list[SlotBatch], circuit: Circuit, inputs: SlotBatch) -> SlotBatch:
+def evaluate(op: Op, args: list[SlotBatch], circuit: Circuit, inputs: SlotBatch) -> SlotBatch:
+    """One operation's result, shape (batch, slots)."""
     match op.kind:
         case Kind.INPUT:
             return inputs[:, op.input]

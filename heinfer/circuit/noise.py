@@ -44,10 +44,19 @@ def predict_noise(typed: TypedCircuit, statistics: Statistics, of_layer: int | N
         of_layer: count only what this layer's operations add, -1 for encryption; variances of layers add up to all.
     """
     rows = [0 if of_layer in (None, op.layer) else None for op in typed.circuit.ops]
-    model = _NoiseModel(typed.circuit, typed.parameters, statistics)
+    model = NoiseModel(typed.circuit, typed.parameters, statistics)
     levels, scales = typed.levels, [kind.scale for kind in typed.types]
     own = [op.scale if op.kind is Kind.MULTIPLY_PLAIN else scales[number] for number, op in typed.circuit]
     return [variances[0] for variances in model.carried(rows, 1, levels, own)]
+
+
+def noise_by_layer(typed: TypedCircuit, statistics: Statistics) -> list[Variance]:
+    """What encryption and every layer add to the variance of every output, shape (1 + layers, slots) each."""
+    circuit, scales = typed.circuit, [kind.scale for kind in typed.types]
+    own = [op.scale if op.kind is Kind.MULTIPLY_PLAIN else scales[number] for number, op in circuit]
+    groups = [op.layer + 1 for op in circuit.ops]
+    model = NoiseModel(circuit, typed.parameters, statistics)
+    return model.by_group(groups, 1 + len(circuit.layers), typed.levels, own)
 
 
 def noise_at_unit_scales(
@@ -65,23 +74,29 @@ def noise_at_unit_scales(
     Returns:
         list: for every output (groups, slots).
     """
-    model, total = _NoiseModel(circuit, parameters, statistics), max(groups) + 1
-    units = [1.0] * len(circuit.ops)
-    parts = []
-    for first in range(0, total, GROUPS_AT_ONCE):
-        end = min(first + GROUPS_AT_ONCE, total)
-        rows = [group - first if first <= group < end else None for group in groups]
-        parts.append(model.carried(rows, end - first, levels, units))
-    return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
+    model = NoiseModel(circuit, parameters, statistics)
+    return model.by_group(groups, max(groups) + 1, levels, [1.0] * len(circuit.ops))
 
 
-class _NoiseModel:
+class NoiseModel:
+    """What operations add to the variance of a circuit's values, and what they make of it."""
+
     def __init__(self, circuit: Circuit, parameters: Parameters, statistics: Statistics) -> None:
         self.circuit = circuit
         self.power = statistics.power
         self.parameters = parameters
         self.degree = parameters.ring_degree
-        self.near_one = _inverse_distance_to_one(self.degree)
+
+    def by_group(
+        self, groups: Sequence[int], total: int, levels: Sequence[int], scales: Sequence[float]
+    ) -> list[Variance]:
+        """Variances of every output by group of operations, shape (total, slots) each; arguments as for carried()."""
+        parts = []
+        for first in range(0, total, GROUPS_AT_ONCE):
+            end = min(first + GROUPS_AT_ONCE, total)
+            rows = [group - first if first <= group < end else None for group in groups]
+            parts.append(self.carried(rows, end - first, levels, scales))
+        return [np.concatenate(of_output) for of_output in zip(*parts, strict=True)]
 
     def carried(
         self, rows: Sequence[int | None], count: int, levels: Sequence[int], scales: Sequence[float]
@@ -150,18 +165,40 @@ class _NoiseModel:
             case _:
                 return self._key_switch(level, scale)
 
+    def _slot(self, variance: float, scale: float) -> float:
+        return self.degree / 2 * variance / scale**2
+
+    def _key_switch(self, level: int, scale: float) -> Variance:
+        digits = digits_variance(self.parameters, level)
+        return digits / scale**2 + self._slot(self._rounded, scale)
+
     @property
     def _rounded(self) -> float:
         return _ROUNDING * (1 + 2 * self.degree / 3)
 
-    def _slot(self, coefficient_variance: float, scale: float) -> float:
-        return self.degree / 2 * coefficient_variance / scale**2
 
-    def _key_switch(self, level: int, scale: float) -> Variance:
-        primes = np.array(self.parameters.primes_at(level), dtype=np.float64)
-        ratio = float(np.sum((primes / self.parameters.special_prime) ** 2))
-        digits = _FRESH * ratio * (self.degree**2 / 24 + self.degree / 2 * self.near_one)
-        return digits / scale**2 + self._slot(self._rounded, scale)
+def fresh_variance(degree: int) -> float:
+    """Of a slot of a fresh ciphertext, at scale one."""
+    return degree / 2 * (_FRESH + _ROUNDING)
+
+
+def rounding_variance(degree: int) -> float:
+    """Of a slot of a polynomial whose coefficients are rounded, at scale one."""
+    return degree / 2 * _ROUNDING
+
+
+def digits_variance(parameters: Parameters, level: int) -> Variance:
+    """Of every slot after a key switch, by the keys' errors times the digits, at scale one."""
+    around, mean = digits_variances(parameters, level)
+    total: Variance = around + mean
+    return total
+
+
+def digits_variances(parameters: Parameters, level: int) -> tuple[float, Variance]:
+    """The same by what digits are around their mean, and by that mean, which is the same in every switch."""
+    primes, degree = np.array(parameters.primes_at(level), dtype=np.float64), parameters.ring_degree
+    size = _FRESH * float(np.sum((primes / parameters.special_prime) ** 2))
+    return size * degree**2 / 24, size * degree / 2 * _inverse_distance_to_one(degree)
 
 
 @lru_cache

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import inf, ldexp, log2, nan
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from heinfer.backends import choose_backend
 from heinfer.brief import brief_repr
@@ -15,11 +16,14 @@ from heinfer.circuit.counts import Counts, count_layers
 from heinfer.circuit.ir import Circuit, Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
+from heinfer.compiler.precision import BITS, BITS_BY_LAYER
 from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable, cost_tables, table_of
 from heinfer.formats.bundle import Bundle
-from heinfer.formats.manifest import Manifest
+from heinfer.formats.manifest import Manifest, Preprocessing
+
+_BITS_BY_LAYER = TypeAdapter(dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,8 @@ class LayerReport:
 
     ``largest`` is what calibration saw. ``headroom`` is how many bits values may exceed their bounds by, which are half
     as much again: those of the last layer decide whether scores can wrap around. ``worst_case`` bounds the values of
-    any input that a client can send; it is None where they could wrap around.
+    any input that a client can send; it is None where they could wrap around. ``precision_bits`` of the scores would be
+    left if this layer alone were noisy, predicted at the worst of 200 images; None where the bundle does not say.
     """
 
     name: str
@@ -42,6 +47,7 @@ class LayerReport:
     largest: float
     headroom: float
     worst_case: float | None
+    precision_bits: float | None
 
     __repr__ = brief_repr
 
@@ -53,7 +59,8 @@ class Report(Cost):
     ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts`` and
     ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
     evaluation keys, in 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
-    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled.
+    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled, ``encryption_bits``
+    of them if encryption alone were noisy. ``inputs`` and ``outputs`` say name, shape and kind of each.
     """
 
     name: str
@@ -66,6 +73,9 @@ class Report(Cost):
     largest_score: float
     capacity: float
     precision: str | None
+    encryption_bits: float | None
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
 
     __repr__ = brief_repr
 
@@ -117,7 +127,16 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         memory_bytes=plaintexts + word * key_words + 2 * word * (typed.input_level + 1) * peak,
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
-        precision=_printable(bundle.metadata.get("predicted precision", "")) or None,
+        precision=_printable(bundle.metadata.get(BITS, "")) or None,
+        encryption_bits=_bits_by_layer(bundle).get("encryption"),
+        inputs=tuple(
+            f"{own.name} {own.shape}, {_taken(part.preprocessing)}"
+            for own, part in zip(manifest.input_parts, manifest.inputs, strict=True)
+        ),
+        outputs=tuple(
+            f"{own.name} {own.shape}, {part.kind}"
+            for own, part in zip(manifest.output_parts, manifest.outputs, strict=True)
+        ),
     )
 
 
@@ -125,6 +144,13 @@ def shown_backend(tables: Collection[str]) -> str:
     """Of the backends that there are cost tables of, the one that would run here; any, where that has none."""
     running = choose_backend()
     return running if running in tables else min(tables)
+
+
+def _taken(preprocessing: Preprocessing) -> str:
+    """What an input is given as."""
+    if preprocessing.features is None:
+        return preprocessing.kind
+    return f"{preprocessing.kind} of named features"
 
 
 def _printable(text: str) -> str:
@@ -137,7 +163,7 @@ def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
     milliseconds = predict(circuit, bundle.typed.levels, table)
     worst = worst_cases(circuit, _input_intervals(bundle.manifest))
     room = [bundle.typed.parameters.capacity(kind.level, kind.scale) for kind in types]
-    reports = []
+    reports, bits = [], _bits_by_layer(bundle)
     for layer, numbers, counts in zip(circuit.layers, circuit.by_layer, count_layers(circuit), strict=True):
         made = numbers[-1]
         reports.append(
@@ -161,16 +187,29 @@ def _layers(bundle: Bundle, table: CostTable) -> tuple[LayerReport, ...]:
                 largest=bundle.bounds[made] / MARGIN,
                 headroom=min((log2(room[n] / bundle.bounds[n]) for n in numbers if bundle.bounds[n]), default=inf),
                 worst_case=worst[made] if all(worst[n] < room[n] for n in numbers) else None,
+                precision_bits=bits.get(layer.name),
             )
         )
     return tuple(reports)
 
 
+def _bits_by_layer(bundle: Bundle) -> Mapping[str, float]:
+    """What the metadata, which anyone may have written, say of bits by layer; nothing where they are malformed."""
+    try:
+        return _BITS_BY_LAYER.validate_json(bundle.metadata.get(BITS_BY_LAYER, "{}"))
+    except ValidationError:
+        return {}
+
+
 def _input_intervals(manifest: Manifest) -> list[Interval]:
     """What the slots of a request can hold."""
-    preprocessing, layout = manifest.input.preprocessing, manifest.input.layout.to_layout()
-    held = layout.index >= 0
-    return [(np.where(h, preprocessing.low, 0.0), np.where(h, preprocessing.high, 0.0)) for h in held]
+    first = manifest.input.layout
+    low, high = np.zeros((2, first.ciphertexts, first.slots))
+    for part, own in zip(manifest.inputs, manifest.input_parts, strict=True):
+        layout, spread = part.layout.to_layout(), part.preprocessing.over(own.shape)
+        low += layout.pack(np.broadcast_to(spread.low, layout.shape))
+        high += layout.pack(np.broadcast_to(spread.high, layout.shape))
+    return list(zip(low, high, strict=True))
 
 
 def _peak_ciphertexts(circuit: Circuit) -> int:

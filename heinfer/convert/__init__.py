@@ -2,7 +2,21 @@
 
 from heinfer.convert.circulant import circulant
 from heinfer.convert.factorize import Factorization, factorize
+from heinfer.convert.polynomialize import Polynomialized, PolynomialReport, polynomialize
+from heinfer.convert.polynomials.tuning import Tuning
 from heinfer.convert.rank_choice import choose_ranks
 from heinfer.convert.rank_report import Budget, LayerChoice, RankReport
 
-__all__ = ["Budget", "Factorization", "LayerChoice", "RankReport", "choose_ranks", "circulant", "factorize"]
+__all__ = [
+    "Budget",
+    "Factorization",
+    "LayerChoice",
+    "PolynomialReport",
+    "Polynomialized",
+    "RankReport",
+    "Tuning",
+    "choose_ranks",
+    "circulant",
+    "factorize",
+    "polynomialize",
+]

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from math import ldexp, log2, prod
-from sys import float_info
+from math import ldexp, log2
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.errors import InsecureParametersError, ManifestError, NewerFormatError, ParameterError
 from heinfer.formats.bindings import keys_binding
-from heinfer.formats.keys_part import PART_NAME, KeysPart, Level
+from heinfer.formats.ends_part import (
+    MOST_PARTS,
+    InputPart,
+    OutputPart,
+    joint_layout,
+    joint_shape,
+    require_one_frame,
+    titles,
+    version_for,
+)
+from heinfer.formats.keys_part import KeysPart
 from heinfer.formats.layout_part import LayoutPart, LayoutRun, Part
 from heinfer.formats.parameters_part import ParametersPart
 from heinfer.formats.preprocessing import Preprocessing
+from heinfer.layout.layout import Layout
+from heinfer.layout.parts import TensorPart, parts_of
 
 __all__ = [
     "MANIFEST_VERSION",
@@ -31,64 +42,28 @@ __all__ = [
     "parse_manifest",
 ]
 
-MANIFEST_VERSION: Final = 3
+MANIFEST_VERSION: Final = 4
+"""The newest; a manifest is of 3 where that can say it, so that older clients read it."""
+_BEFORE: Final = 3
+_NOT_YET: Final = {"inputs": {"__all__": {"preprocessing": {"features"}}}}
+"""Fields that version 3 does not have."""
 MAX_MANIFEST_BYTES = 1 << 22
 
 NAME: Final = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 VERSION: Final = r"^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"
-MAX_LABEL: Final = 64
-MAX_EXPONENT: Final = 256
-"""Of two, by which scores may have been scaled."""
 
-
-def _printable(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("control characters are not allowed")
-    return text
-
-
-_Scale = Annotated[float, Field(ge=float_info.min)]
-"""A normal number: SEAL before 4.4 takes smaller ones, and divides by them."""
-_SEVERAL = Field(min_length=1, max_length=16)
-_Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
-
-
-class InputPart(Part):
-    """One input, or a batch of it, as the client sends it."""
-
-    name: Annotated[str, Field(pattern=PART_NAME)]
-    preprocessing: Preprocessing
-    layout: LayoutPart
-    level: Level
-    scale: _Scale
-
-
-class OutputPart(Part):
-    """One output as the server returns it: its scores are what is decoded, times 2^exponent.
-
-    Attributes:
-        kind: "classification" when only the order of an image's scores counts, "values" when they themselves do.
-        range: largest |score| that the scales were chosen for; what the parameters can represent may be more
-            (:attr:`Manifest.capacity`).
-        labels: name each score of an image, or are empty.
-    """
-
-    name: Annotated[str, Field(pattern=PART_NAME)]
-    kind: Literal["classification", "values"]
-    layout: LayoutPart
-    level: Level
-    scale: _Scale
-    exponent: Annotated[int, Field(ge=-MAX_EXPONENT, le=MAX_EXPONENT)]
-    range: Annotated[float, Field(gt=0)]
-    labels: tuple[_Label, ...]
+_SEVERAL = Field(min_length=1, max_length=MOST_PARTS)
 
 
 class Manifest(Part):
     """The client's part of a bundle. Its parameters are 128-bit secure: no manifest can be made with others.
 
-    Several inputs, outputs and key sets have their place in the format; this heinfer computes with one of each.
+    A network has one input and one output; where there are several of either, they are flattened and concatenated in
+    their order, and their layouts are parts of one. Several key sets have their place in the format; this heinfer
+    computes with one.
 
     Attributes:
+        version: 4 where what it says needs that: several inputs or outputs, names of features, numbers an element.
         batch: images that one request holds; when there are several, they are the first axis of all layouts.
 
     Raises:
@@ -99,7 +74,7 @@ class Manifest(Part):
     """
 
     format: Literal["heinfer-manifest"] = "heinfer-manifest"
-    version: Literal[3] = MANIFEST_VERSION
+    version: Literal[3, 4] = _BEFORE
     name: Annotated[str, Field(pattern=NAME)]
     model_version: Annotated[str, Field(pattern=VERSION)]
     parameters: ParametersPart
@@ -109,22 +84,25 @@ class Manifest(Part):
     key_sets: Annotated[tuple[KeysPart, ...], _SEVERAL]
 
     def _about(self) -> str:
-        shapes = f"{self.input.layout.shape} to {self.output.layout.shape}"
+        shapes = f"{titles(self.input_parts)} to {titles(self.output_parts)}"
         return f"{self.name} {self.model_version}: {shapes}, N={self.parameters.ring_degree}"
 
     @model_validator(mode="after")
-    def _is_of_one_input_and_output(self) -> Manifest:
-        for what, parts in (("inputs", self.inputs), ("outputs", self.outputs), ("key sets", self.key_sets)):
-            if len(parts) > 1:
-                raise NewerFormatError(f"the manifest has {len(parts)} {what}, this heinfer takes one: upgrade heinfer")
+    def _is_of_one_key_set(self) -> Manifest:
+        if len(self.key_sets) > 1:
+            raise NewerFormatError(
+                f"the manifest has {len(self.key_sets)} key sets, this heinfer takes one: upgrade heinfer"
+            )
         return self
 
     @property
     def input(self) -> InputPart:
+        """The only input; of several the first, whose ciphertexts, level and scale are those of all."""
         return self.inputs[0]
 
     @property
     def output(self) -> OutputPart:
+        """The only output; of several the first, whose ciphertexts, level, scale and exponent are those of all."""
         return self.outputs[0]
 
     @property
@@ -133,16 +111,28 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _describes_each_image(self) -> Manifest:
-        for what, part in (("input", self.input), ("output", self.output)):
+        named: list[tuple[str, InputPart | OutputPart]] = [("input", part) for part in self.inputs]
+        for what, part in [*named, *(("output", part) for part in self.outputs)]:
             shape = part.layout.shape
             if self.batch > 1 and (len(shape) < 2 or shape[0] != self.batch):
                 raise ValueError(f"the {what}'s layout must have the batch as its first axis, and another")
-        channels = self.input_shape[0] if len(self.input_shape) == 3 else 1
-        if len(self.input.preprocessing.mean) != channels:
-            raise ValueError(f"mean and std must have {channels} entries, one a channel of the input")
-        scores = prod(self.output_shape)
-        if self.output.labels and len(self.output.labels) != scores:
-            raise ValueError(f"there must be {scores} labels, one a score, or none")
+        for inside, own in zip(self.inputs, self.input_parts, strict=True):
+            if misfit := inside.preprocessing.misfit(own.shape):
+                raise ValueError(f"the preprocessing of {own.name}: {misfit}")
+        for outside, own in zip(self.outputs, self.output_parts, strict=True):
+            if outside.labels and len(outside.labels) != own.size:
+                raise ValueError(f"there must be {own.size} labels, one a score, or none")
+        return self
+
+    @model_validator(mode="after")
+    def _is_of_its_version(self) -> Manifest:
+        if self.version < version_for(self.inputs, self.outputs, self.batch):
+            raise ValueError(
+                "several inputs or outputs, names of features and numbers for each element are of format 4, and this "
+                f"manifest says that it is of {self.version}"
+            )
+        if self.version > _BEFORE and any(part.labels for part in self.outputs if part.kind == "values"):
+            raise ValueError("labels name the classes of a classification, and not values")
         return self
 
     @model_validator(mode="after")
@@ -153,29 +143,49 @@ class Manifest(Part):
                 raise ValueError(f"the {what}'s level must be in 0..{parameters.top_level}")
             if part.layout.slots != parameters.slots:
                 raise ValueError(f"the {what}'s layout must have {parameters.slots} slots, half the ring degree")
+        require_one_frame("inputs", self.inputs, self.batch)
+        require_one_frame("outputs", self.outputs, self.batch)
         if self.output.level > self.input.level:
             raise ValueError("the output's level cannot be above the input's")
         if self.keys.steps and self.keys.steps[-1] >= parameters.slots:
             raise ValueError(f"rotation steps must be in 1..{parameters.slots - 1}")
         if max(self.keys.levels.values(), default=0) > self.input.level:
             raise ValueError("no key can be used above the input's level")
-        bound = max(abs(self.input.preprocessing.low), abs(self.input.preprocessing.high))
         modulus_bits = sum(log2(prime) for prime in parameters.primes_at(self.input.level))
-        if log2(bound) + log2(self.input.scale) >= modulus_bits - 1:
-            raise ValueError("the input's range at its scale exceeds half the modulus")
-        if self.output.range > self.capacity:
+        for part in self.inputs:
+            if log2(part.preprocessing.largest) + log2(part.scale) >= modulus_bits - 1:
+                raise ValueError("the input's range at its scale exceeds half the modulus")
+        if max(part.range for part in self.outputs) > self.capacity:
             raise ValueError("the output's range at its scale exceeds half the modulus")
         return self
 
     @property
+    def input_parts(self) -> tuple[TensorPart, ...]:
+        """Name, shape and place of every input of one image."""
+        return parts_of((part.name, self._of_one(part.layout)) for part in self.inputs)
+
+    @property
+    def output_parts(self) -> tuple[TensorPart, ...]:
+        """Name, shape and place of every output of one image."""
+        return parts_of((part.name, self._of_one(part.layout)) for part in self.outputs)
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one image."""
-        return self._of_one(self.input.layout)
+        """Shape of one image; of several inputs (n,), of all their elements."""
+        return joint_shape(self.input_parts)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of one image's scores."""
-        return self._of_one(self.output.layout)
+        """Shape of one image's scores; of several outputs (n,), of all their elements."""
+        return joint_shape(self.output_parts)
+
+    def input_layout(self) -> Layout:
+        """Of all inputs together, of one image or a batch: made anew each time."""
+        return joint_layout(self.inputs, self.batch)
+
+    def output_layout(self) -> Layout:
+        """Of all outputs together, of one image or a batch: made anew each time."""
+        return joint_layout(self.outputs, self.batch)
 
     def _of_one(self, layout: LayoutPart) -> tuple[int, ...]:
         return layout.shape if self.batch == 1 else layout.shape[1:]
@@ -191,8 +201,8 @@ class Manifest(Part):
         return self.parameters.to_parameters()
 
     def to_bytes(self) -> bytes:
-        """Canonical JSON: equal manifests have equal bytes."""
-        return self.model_dump_json().encode()
+        """Canonical JSON: equal manifests have equal bytes, those of a version the bytes that it has always had."""
+        return self.model_dump_json(exclude=_NOT_YET if self.version == _BEFORE else None).encode()
 
     @property
     def keys_binding(self) -> bytes:
@@ -221,13 +231,14 @@ def parse_manifest(data: bytes) -> Manifest:
         raise ManifestError(f"a manifest has at most {MAX_MANIFEST_BYTES} bytes, not {len(data)}")
     try:
         version = _Head.model_validate_json(data).version
-        if version < MANIFEST_VERSION:
+        if version < _BEFORE:
             raise ManifestError(
-                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: upgrade the service"
+                f"the manifest has format {version}, this heinfer reads {_BEFORE} and {MANIFEST_VERSION}: upgrade the "
+                "service"
             )
         if version > MANIFEST_VERSION:
             raise NewerFormatError(
-                f"the manifest has format {version}, this heinfer reads {MANIFEST_VERSION}: upgrade heinfer"
+                f"the manifest has format {version}, this heinfer reads up to {MANIFEST_VERSION}: upgrade heinfer"
             )
         return Manifest.model_validate_json(data)
     except (InsecureParametersError, NewerFormatError):

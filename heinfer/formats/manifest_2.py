@@ -1,4 +1,4 @@
-"""Manifests of format 2, as bundles of format 1 hold them, read as those of the present format."""
+"""Manifests of format 2, as bundles of format 1 hold them, read as those of format 3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from heinfer.errors import ManifestError
-from heinfer.formats.manifest import MANIFEST_VERSION, MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from heinfer.formats.manifest import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 
 
 def upgraded(data: bytes) -> Manifest:
@@ -35,7 +35,7 @@ def _changed(told: dict[str, Any]) -> dict[str, Any]:
     parameters["digits"] = [1] * len(parameters["data_primes"])
     kind = "classification" if output["labels"] else "values"
     return kept | {
-        "version": MANIFEST_VERSION,
+        "version": 3,
         "parameters": parameters,
         "inputs": [{"name": "image", **told["input"]}],
         "outputs": [{"name": "scores", "kind": kind, "exponent": 0, "range": 5e-324, **output}],

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from heinfer.frontend.wrappers import ways_of_its_own, wraps
+from heinfer.frontend.wrappers import unwrapped, wraps
 
 _Undo = Callable[[], None]
 
@@ -41,21 +41,9 @@ def at_inference(module: nn.Module) -> Iterator[nn.Module]:
             step()
 
 
-def unwrapped(module: nn.Module) -> nn.Module:
-    """What is inside any wrappers around a module."""
-    while is_wrapper(module):
-        module = module.get_submodule("module" if "module" in module._modules else "_orig_mod")
-    return module
-
-
-def is_wrapper(module: nn.Module) -> bool:
-    """Whether a module only runs another one, compiled by torch.compile or in parallel, in no way of its own."""
-    return wraps(module) and not any(ways_of_its_own(module))
-
-
 def _without_wrappers(part: nn.Module) -> None:
     """Also inside: it is undone with all other attributes."""
-    if is_wrapper(part) or isinstance(part, torch.jit.ScriptModule):
+    if wraps(part) or isinstance(part, torch.jit.ScriptModule):
         return
     part._compiled_call_impl = None
     for name, child in part._modules.items():

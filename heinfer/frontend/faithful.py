@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from heinfer.errors import CompileError
 from heinfer.frontend.at_inference import at_inference, random_states
 from heinfer.frontend.probes import probes
-from heinfer.frontend.trace import as_called
 from heinfer.network.ir import Network
 
 Array = NDArray[np.float64]
@@ -50,7 +49,7 @@ def require_same(module: nn.Module, network: Network, folded: Network, inputs: A
         CompileError: names the first layer that differs, or what else was seen; NaN and infinity.
     """
     with at_inference(module) as root:
-        _Comparison(as_called(root), network, folded).run(inputs, low, high)
+        _Comparison(root, network, folded).run(inputs, low, high)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A look at a module before it is traced: at weights that cannot be read, and at what tracing would not see."""
+"""A look at a module before it is traced: at weights that cannot be read, or are not what is computed with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
-from heinfer.frontend.at_inference import is_plain, is_wrapper, unwrapped
-from heinfer.frontend.hooks import global_hook_problems, hook_problems
-from heinfer.frontend.originals import call_problems, global_call_problems, layer_problems
-from heinfer.frontend.wrappers import wrapper_problems, wraps
+from heinfer.frontend.at_inference import is_plain
+from heinfer.frontend.wrappers import wrapper_problems
 
 _READ = (torch.float32, torch.float64)
 
@@ -32,43 +30,34 @@ class Survey:
     """What is wrong with a module that can be said without tracing it.
 
     Attributes:
-        unreadable: ids of the modules whose operators cannot be made, which are named already.
+        unreadable: paths of the modules whose calls say nothing more, as what they are is named already.
     """
 
     problems: tuple[CompileError, ...]
-    unreadable: frozenset[int]
+    unreadable: tuple[str, ...]
 
 
 def survey(module: nn.Module) -> Survey:
     """Look at a module and all inside it; the module is not run."""
-    problems = [*global_hook_problems(), *global_call_problems(), *_cache_problems()]
-    if not wraps(root := unwrapped(module)):
-        problems += call_problems(root)
+    problems = [*_cache_problems()]
     elsewhere: dict[str, list[str]] = {}
-    unreadable: list[int] = []
+    unreadable: list[str] = []
     inside_unreadable: set[int] = set()
     for path, part in module.named_modules():
         if id(part) in inside_unreadable:
             continue
         found = list(_unreadable(path or "the model itself", part))
         if found:
-            unreadable.append(id(part))
+            unreadable.append(path)
             inside_unreadable.update(map(id, part.modules()))
             problems += found
             continue
-        problems += hook_problems(path, part)
-        if not wraps(part):
-            strange = list(layer_problems(path, part))
-            problems += strange
-            if strange:
-                unreadable.append(id(part))
+        problems += wrapper_problems(path, part)
         for name, x in _tensors(path, part):
             for cause in _not_here(x):
                 elsewhere.setdefault(cause, []).append(name)
-            if not _is_real(x):
-                unreadable.append(id(part))
     problems += [CompileError(f"{_some(names)}: {cause}") for cause, names in elsewhere.items()]
-    return Survey(tuple(problems), frozenset(unreadable))
+    return Survey(tuple(problems), tuple(unreadable))
 
 
 def _cache_problems() -> Iterator[CompileError]:
@@ -100,8 +89,6 @@ def _unreadable(named: str, part: nn.Module) -> Iterator[CompileError]:
         yield UnsupportedOperatorError(f"{named}: {kind} is {_QAT}")
     elif words[0] in ("torch", "torchao") and "quantized" in words:
         yield UnsupportedOperatorError(f"{named}: {kind} is {_QUANTISED}")
-    elif wraps(part) and not is_wrapper(part):
-        yield from wrapper_problems(named, part)
     elif any(is_lazy(x) for _, x in _tensors("", part)):
         yield CompileError(
             f"{named}: {kind} has no weights yet, as no input has come by: "

@@ -20,6 +20,9 @@ FREE = -2
 
 IndexArray = NDArray[np.int64]
 
+_MOST_SHIFTS = 64
+"""Rotations that are tried to align two tensors."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -122,6 +125,39 @@ class Layout:
     def shifted(self, offset: int) -> Layout:
         """The same layout with every ciphertext's content moved ``offset`` slots to the right, cyclically."""
         return Layout(self.shape, np.roll(self.index, offset, axis=1))
+
+    def times(self, other: Layout) -> Layout | None:
+        """Where the products of two tensors' elements are, slot by slot; None when one of them has no slot.
+
+        A slot that holds zero in either is zero; one that holds different elements, or anything in either, is FREE.
+        """
+        if (self.shape, self.index.shape) != (other.shape, other.index.shape):
+            return None
+        is_zero = (self.index == ZERO) | (other.index == ZERO)
+        index = np.where(is_zero, ZERO, np.where(self.index == other.index, self.index, FREE))
+        held = np.bincount(index[index >= 0], minlength=self.size)
+        return Layout(self.shape, index) if held.all() else None
+
+    def aligned(self, other: Layout) -> tuple[int, Layout] | None:
+        """By how many slots to rotate another tensor to the left so that it lies as this one does, and the product.
+
+        The rotation that leaves most products, none where that is as good; None where no rotation leaves all.
+        """
+        if (self.shape, self.index.shape) != (other.shape, other.index.shape):
+            return None
+        pairs = (
+            (np.flatnonzero(row == 0), np.flatnonzero(of_other == 0))
+            for row, of_other in zip(self.index, other.index, strict=True)
+        )
+        shifts = np.concatenate([(there - here[:, None]).reshape(-1) for here, there in pairs]) % self.slots
+        best: tuple[int, Layout] | None = None
+        most = 0
+        for shift in np.unique(np.append(0, shifts))[:_MOST_SHIFTS].tolist():
+            product = self.times(other.shifted(-shift))
+            held = int(np.count_nonzero(product.index >= 0)) if product else 0
+            if product and held > most:
+                best, most = (shift, product), held
+        return best
 
     @classmethod
     def side_by_side(cls, layouts: Sequence[Layout]) -> Layout:

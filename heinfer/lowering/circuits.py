@@ -11,7 +11,7 @@ from heinfer.circuit.passes import mark_hoisting, merge_common_subexpressions, r
 from heinfer.circuit.passes.key_set import compose_rotations
 from heinfer.costs.cost import Cost, circuit_cost
 from heinfer.costs.tables import HOISTED, cost_tables
-from heinfer.errors import CompileError
+from heinfer.errors import CompileError, PlanError
 from heinfer.formats.frames import key_length
 from heinfer.lowering.lower import lower
 from heinfer.network.ir import Network
@@ -39,18 +39,21 @@ def plan_circuit(
         planned: is given every plan before it is lowered.
 
     Raises:
-        PlanError, CompileError: when there is none.
+        PlanError, CompileError: when there is none, or none that keeps to the limit on time that a limit on keys has.
     """
+    plans: list[Plan] = []  # one at most: the first, which was made without a thought of a limit on keys
 
     def made(required: Requirements) -> tuple[Plan, Circuit]:
         tell("plan", 0, 0)
         plan = planner.plan(folded, required)
+        if not plans:
+            plans.append(plan)
         if planned:
             planned(plan)
         return plan, circuit_of(plan, requirements, planner, tell)
 
     def timed(plan: Plan, circuit: Circuit) -> tuple[float, Plan, Circuit]:
-        return _cost(plan, circuit, requirements).predicted[requirements.backend], plan, circuit
+        return _milliseconds(plan, circuit, requirements), plan, circuit
 
     if requirements.limits.key_bytes == inf:
         return made(requirements)
@@ -66,8 +69,40 @@ def plan_circuit(
             refusals.append(error)
     if not best:
         raise refusals[-1]
-    _, plan, circuit = best[0]
+    milliseconds, plan, circuit = best[0]
+    _require_time(milliseconds, plans[0], requirements, planner)
     return plan, circuit
+
+
+_MORE_KEYS = (1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Times the bytes of a limit on keys under which a refusal looks for one that would do."""
+
+
+def _require_time(milliseconds: float, unlimited: Plan, requirements: Requirements, planner: Planner) -> None:
+    """Refuse what a limit on keys makes much slower than the plan that has all it wants; says which limit would do."""
+    limits = requirements.limits
+    least = unlimited.price(table_for(requirements, unlimited.parameters))
+    if milliseconds <= limits.slowdown * least:
+        return
+    way_out = "raise the limit on keys"
+    for factor in _MORE_KEYS:
+        more = replace(requirements, limits=replace(limits, key_bytes=factor * limits.key_bytes))
+        try:
+            then = _milliseconds(unlimited, circuit_of(unlimited, more, planner), requirements)
+        except CompileError:
+            continue
+        if then <= limits.slowdown * least:
+            way_out += f": key_bytes = {factor * limits.key_bytes:.0f} gives {then:.0f} ms"
+            break
+    raise PlanError(
+        f"with key_bytes = {limits.key_bytes:.0f} an evaluation takes {milliseconds:.0f} ms, predicted, which is "
+        f"{milliseconds / least:.1f} times the {least:.0f} ms without that limit and more than slowdown = "
+        f"{limits.slowdown:g} allows; {way_out}, or allow more with Limits(slowdown={milliseconds / least + 0.1:.1f})"
+    )
+
+
+def _milliseconds(plan: Plan, circuit: Circuit, requirements: Requirements) -> float:
+    return _cost(plan, circuit, requirements).predicted[requirements.backend]
 
 
 def circuit_of(plan: Plan, requirements: Requirements, planner: Planner = SEARCH, tell: Tell = say_nothing) -> Circuit:

@@ -10,11 +10,12 @@ from heinfer.circuit.builder import Builder
 from heinfer.circuit.ir import Circuit, Layer, SlotVector
 from heinfer.circuit.passes.interleaving import interleave
 from heinfer.layout.layout import FREE, ZERO
+from heinfer.lowering.series import lower_series
 from heinfer.network.ir import INPUT
 from heinfer.network.join import Index
 from heinfer.planner.kernel.diagonals import Diagonal
 from heinfer.planner.kernel.linear import LinearPlan, Rescale, rotations
-from heinfer.planner.plan import LinearStep, Plan
+from heinfer.planner.plan import LinearStep, Plan, ProductStep, SeriesStep, SquareStep
 from heinfer.tell import Tell, say_nothing
 
 
@@ -31,8 +32,9 @@ def lower(plan: Plan, tell: Tell = say_nothing) -> Circuit:
         tell(f"lower {step.name}", position, len(plan.steps))
         sources = [tensors[tensor] for tensor in step.reads]
         label = step.plan.label if isinstance(step, LinearStep) else sources[0].label
-        kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else "square"
-        builder.layer(Layer(step.name, kernel, _labels(sources), label))
+        kernel = _kernel_name(step.plan) if isinstance(step, LinearStep) else _POINTWISE.get(type(step), "")
+        if not isinstance(step, SeriesStep):
+            builder.layer(Layer(step.name, kernel, _labels(sources), label))
         values = [
             x
             for tensor, source in zip(step.reads, sources, strict=True)
@@ -40,10 +42,19 @@ def lower(plan: Plan, tell: Tell = say_nothing) -> Circuit:
         ]
         if isinstance(step, LinearStep):
             values = _LinearLowering(builder, step.plan).lower(values)
+        elif isinstance(step, ProductStep):
+            first, second = values[: len(values) // 2], values[len(values) // 2 :]
+            moved = [builder.rotate(y, step.shift) for y in second]
+            values = [builder.rescale(builder.multiply(x, y)) for x, y in zip(first, moved, strict=True)]
+        elif isinstance(step, SeriesStep):
+            values = lower_series(builder, step, values, label)
         else:
             values = [builder.rescale(builder.square(x)) for x in values]
         tensors[position] = _Tensor(tuple(values), step.name, label)
     return interleave(builder.finish(tensors[len(plan.steps) - 1].values), plan.batch)
+
+
+_POINTWISE = {SquareStep: "square", ProductStep: "product"}
 
 
 @dataclass(frozen=True)

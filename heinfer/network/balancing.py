@@ -1,9 +1,10 @@
 """Balancing: the same network with every tensor near one, by powers of two, so that no layer drowns in noise.
 
-A folded network is affine maps and squares, so a tensor may be kept as 2^k times itself: the map that makes it is
-scaled, the maps that read it are scaled back, and a square doubles the exponent. Powers of two are exact. Without it a
-layer of tiny values would be noise at any scale that its ciphertext has room for, and one of huge values would have no
-room. The exponent of the scores is left over; whoever decrypts takes it out.
+A folded network is affine maps, squares and products, so a tensor may be kept as 2^k times itself: the map that makes
+it is scaled, the maps that read it are scaled back, and of a product the exponents add up. What a series is made of
+stays as it is, in [-2, 2], and the coefficients of the series are scaled. Powers of two are exact.
+Without it a layer of tiny values would be noise at any scale that its ciphertext has room for, and one of huge values
+would have no room. The exponent of the scores is left over; whoever decrypts takes it out.
 """
 
 from __future__ import annotations
@@ -16,15 +17,17 @@ from math import frexp
 import numpy as np
 
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import AffineSum
+from heinfer.network.joints import AffineSum, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, Square
+from heinfer.network.operators import Affine, Chebyshev, Square
 from heinfer.network.pairs import Vector
 
-_SMALLEST, _LARGEST = 1.0, 2.0**8
-"""Within which the largest |value| of a map's tensor is left as it is."""
+_SMALLEST, _LARGEST = 0, 16
+"""The largest |value| of a map's tensor is left as it is where it is at least 2^0, and its square less than 2^16.
+
+Of what is multiplied more often than once, that power is."""
 _TARGET = 3
-"""Otherwise it becomes at least 2^2 and less than 2^3: squares have room at every level."""
+"""Otherwise it becomes at least 2^2 and less than 2^3, or less: squares have room at every level."""
 _SHARED = 0.5
 """Scores lose what they share where it takes this part of their range, or more."""
 _AT_ONCE = 32  # inputs evaluated together
@@ -48,12 +51,16 @@ def balance(folded: Network, calibration: Vector, is_classification: bool) -> Ba
     if is_classification:
         folded = _without_what_scores_share(folded, calibration)
     largest = _largest(folded, calibration)
-    exponents = {INPUT: 0}
+    powers = _powers(folded)
+    in_series = _read_by_series(folded)
+    exponents = {INPUT: 0} | dict.fromkeys(in_series, 0)
     for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True)):
         if isinstance(node.operator, Square):
             exponents[position] = 2 * exponents[reads[0]]
-        else:
-            exponents[position] = _exponent(largest[position])
+        elif isinstance(node.operator, Product):
+            exponents[position] = sum(exponents[i] for i in reads)
+        elif position not in in_series:
+            exponents[position] = _exponent(largest[position], powers[position])
     if not any(exponents.values()):
         return Balanced(folded, 0)
     nodes = tuple(
@@ -63,18 +70,37 @@ def balance(folded: Network, calibration: Vector, is_classification: bool) -> Ba
     return Balanced(replace(folded, nodes=nodes), exponents[len(nodes) - 1])
 
 
-def _exponent(largest: float) -> int:
-    """Of the power of two that brings a tensor's largest |value| near one."""
-    if not largest or _SMALLEST <= largest < _LARGEST:
+def _read_by_series(network: Network) -> set[int]:
+    nodes = zip(network.nodes, network.reads, strict=True)
+    return {reads[0] for node, reads in nodes if isinstance(node.operator, Chebyshev)}
+
+
+def _powers(network: Network) -> dict[int, int]:
+    """The power to which each tensor is raised before a map reads it, 2 at least: products count as squares."""
+    found: dict[int, int] = {}
+    for position in reversed(range(len(network.nodes))):
+        if isinstance(network.nodes[position].operator, Square | Product):
+            power = 2 * found.get(position, 1)
+            for tensor in network.reads[position]:
+                found[tensor] = max(found.get(tensor, 1), power)
+    return {position: max(2, found.get(position, 1)) for position in range(len(network.nodes))}
+
+
+def _exponent(largest: float, power: int) -> int:
+    """Of the power of two that brings a tensor's largest |value| near one, where it is raised to a power."""
+    room = _LARGEST // power
+    if not largest or 2.0**_SMALLEST <= largest < 2.0**room:
         return 0
-    return _TARGET - frexp(largest)[1]
+    return min(_TARGET, max(room, 1)) - frexp(largest)[1]
 
 
-def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum | Square:
+def _scaled(node: Node, after: int, before: Sequence[int]) -> Affine | AffineSum | Square | Product | Chebyshev:
     """The operator on tensors 2^before times as large, for a result 2^after times as large."""
     operator = node.operator
-    if isinstance(operator, Square):
+    if isinstance(operator, Square | Product):
         return operator
+    if isinstance(operator, Chebyshev):
+        return replace(operator, coefficients=np.ldexp(operator.coefficients, after))
     assert isinstance(operator, Affine | AffineSum)  # all there is in a folded network
     maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
     scaled = tuple(linear.times_power_of_two(after - of, after) for linear, of in zip(maps, before, strict=True))

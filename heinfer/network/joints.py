@@ -1,7 +1,7 @@
-"""Joints: linear operators of several tensors, where the branches of a network meet.
+"""Joints: operators of several tensors, where the branches of a network meet.
 
-Like every linear operator a joint knows its matrices, one for each tensor it reads; its result is the sum of
-their images. Shapes and evaluation follow.
+Like every linear operator a linear joint knows its matrices, one for each tensor it reads; its result is the sum of
+their images. Shapes and evaluation follow. The only other is the product of two tensors.
 """
 
 from __future__ import annotations
@@ -23,7 +23,19 @@ from heinfer.network.stencil import Stencil
 
 
 class Joint(ABC):
-    """A linear function of several tensors. Arrays carry a batch axis in front, shapes do not."""
+    """A function of several tensors. Arrays carry a batch axis in front, shapes do not."""
+
+    @abstractmethod
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """Shape of the result; ShapeError when the tensors do not fit together."""
+
+    @abstractmethod
+    def __call__(self, xs: Sequence[Vector]) -> Vector:
+        """Evaluate on tensors of shape (batch, *shape)."""
+
+
+class LinearJoint(Joint):
+    """A joint that is a sum of affine maps."""
 
     @abstractmethod
     def linear_maps(self, shapes: Sequence[Shape]) -> tuple[LinearMap, ...]:
@@ -33,14 +45,13 @@ class Joint(ABC):
         return self.linear_maps(shapes)[0].out_shape
 
     def __call__(self, xs: Sequence[Vector]) -> Vector:
-        """Evaluate on tensors of shape (batch, *shape)."""
         maps = self.linear_maps([x.shape[1:] for x in xs])
         images = [linear(x) for linear, x in zip(maps, xs, strict=True)]
         return np.asarray(sum(images[1:], images[0]))
 
 
 @dataclass(frozen=True, eq=False)
-class Add(Joint):
+class Add(LinearJoint):
     """x + y + ..., of tensors of one shape: a residual connection."""
 
     def linear_maps(self, shapes: Sequence[Shape]) -> tuple[LinearMap, ...]:
@@ -53,7 +64,7 @@ class Add(Joint):
 
 
 @dataclass(frozen=True, eq=False)
-class Concat(Joint):
+class Concat(LinearJoint):
     """The channels of several tensors as those of one, in order."""
 
     def linear_maps(self, shapes: Sequence[Shape]) -> tuple[LinearMap, ...]:
@@ -70,7 +81,20 @@ class Concat(Joint):
 
 
 @dataclass(frozen=True, eq=False)
-class AffineSum(Joint):
+class Product(Joint):
+    """x y, element by element, of two tensors of one shape; a tensor times itself is its square."""
+
+    def output_shape(self, shapes: Sequence[Shape]) -> Shape:
+        if len(shapes) != 2 or shapes[0] != shapes[1]:
+            raise ShapeError(f"a product has two factors of one shape, not {_named(shapes)}")
+        return shapes[0]
+
+    def __call__(self, xs: Sequence[Vector]) -> Vector:
+        return xs[0] * xs[1]
+
+
+@dataclass(frozen=True, eq=False)
+class AffineSum(LinearJoint):
     """A sum of affine maps of several tensors: what folding leaves of a joint and the maps around it."""
 
     maps: tuple[LinearMap, ...]

@@ -93,6 +93,11 @@ class LinearMap:
             return False
         return all(stencil.is_on_diagonal for stencil in self.stencils)
 
+    @property
+    def only_moves(self) -> bool:
+        """Whether no element is made of more than one: a permutation, selection, padding, copy, scale or shift."""
+        return bool(self.reads.max(initial=0) <= 1)
+
     # Entries
 
     @cached_property

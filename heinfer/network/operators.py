@@ -242,6 +242,59 @@ class Polynomial(Operator):
         return (a * x + b) * x + c
 
 
+MOST_DEGREE = 15
+"""Of a Chebyshev series."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chebyshev(Operator):
+    """sum_k coefficients[c, k] T_k((x - center[c]) / radius[c]), channel by channel.
+
+    A product more for about every second degree, and ceil(log2(degree + 1)) levels (heinfer.planner.series).
+    Coefficients may be zero, the last too: only the degree counts. A quadratic whose leading coefficients are none is
+    better a :class:`Polynomial`, which takes one level.
+
+    Attributes:
+        coefficients: (channels or 1, degree + 1), degree 1 to 15.
+        center, radius: (channels or 1,) the interval [center - radius, center + radius] in which values ought to be.
+    """
+
+    coefficients: Vector
+    center: Vector
+    radius: Vector
+
+    __repr__ = brief_repr
+
+    def __post_init__(self) -> None:
+        fits = self.coefficients.ndim == 2 and 1 <= self.degree <= MOST_DEGREE
+        _require(
+            fits,
+            f"a series of degree 1 to {MOST_DEGREE} has coefficients for each channel, not {self.coefficients.shape}",
+        )
+        _require(bool((self.radius > 0).all()), "the radius of a series must be positive")
+
+    @property
+    def degree(self) -> int:
+        return int(self.coefficients.shape[1]) - 1
+
+    def output_shape(self, shape: Shape) -> Shape:
+        sizes = {len(self.coefficients), self.center.size, self.radius.size}
+        _require(sizes <= {1, shape[0]}, f"a series for {max(sizes)} channels, got {shape}")
+        return shape
+
+    def __call__(self, x: Vector) -> Vector:
+        shape = x.shape[1:]
+        center, radius = (per_channel(v, shape).reshape(shape) for v in (self.center, self.radius))
+        coefficients = np.stack([per_channel(c, shape).reshape(shape) for c in self.coefficients.T])
+        return np.asarray(np.polynomial.chebyshev.chebval((x - center) / radius, coefficients, tensor=False))
+
+    def slope(self, x: Vector) -> Vector:
+        """The derivative at the elements of one tensor of a shape that it takes."""
+        series = np.polynomial.chebyshev.chebder(self.coefficients, axis=1) / self.radius.reshape(-1, 1)
+        derived = replace(self, coefficients=np.concatenate([series, np.zeros_like(series[:, :1])], axis=1))
+        return np.asarray(derived(x[None])[0])
+
+
 def per_channel(values: Vector, shape: Shape) -> Vector:
     """Repeat one value a channel (or one for all) over the elements of a tensor, flattened."""
     _require(values.size in (1, shape[0]), f"{values.size} channel values do not fit {shape}")

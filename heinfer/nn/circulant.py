@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from math import pi
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from heinfer.errors import SettingError
+from heinfer.nn.sparse_convolution import sparse_convolution
 
 
 def real_dft(block: int) -> Tensor:
@@ -46,10 +48,10 @@ class BlockDft(nn.Module):
         self.channels, self.block, self.blocks = channels, block, -(-channels // block)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.pad(x, (0, 0) * (x.dim() - 2) + (0, self.block * self.blocks - self.channels))
-        blocks = x.reshape(x.shape[0], self.blocks, self.block, -1)
-        spectrum = torch.einsum("qr,bjrn->bqjn", real_dft(self.block).to(x), blocks)
-        return spectrum.reshape(x.shape[0], self.blocks * self.block, *x.shape[2:])
+        j, q, r = _places(self.blocks, self.block, self.channels)
+        matrix = real_dft(self.block).to(x)[q, r][:, None, None]
+        outputs, inputs = q * self.blocks + j, j * self.block + r
+        return sparse_convolution(x, matrix, outputs, inputs, self.block * self.blocks)
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, block={self.block}"
@@ -65,9 +67,10 @@ class InverseBlockDft(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        spectrum = x.reshape(x.shape[0], self.block, self.blocks, -1)
-        blocks = torch.einsum("qr,bqjn->bjrn", real_dft(self.block).to(x), spectrum)
-        result = blocks.reshape(x.shape[0], self.blocks * self.block, *x.shape[2:])[:, : self.channels]
+        j, q, r = _places(self.blocks, self.block, self.channels)
+        matrix = real_dft(self.block).to(x)[q, r][:, None, None]
+        outputs, inputs = j * self.block + r, q * self.blocks + j
+        result = sparse_convolution(x, matrix, outputs, inputs, self.channels)
         return result if self.bias is None else result + self.bias.reshape(-1, *(1,) * (x.dim() - 2))
 
     def extra_repr(self) -> str:
@@ -116,10 +119,11 @@ class SpectralConv2d(nn.Module):
         return torch.cat(rows, 1).flatten(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        planes = x.reshape(*x.shape, *(1,) * (4 - x.dim()))
-        groups = self.block // 2
-        result = functional.conv2d(planes, self.grouped_weight(), None, self.stride, self.padding, 1, groups)
-        return result.reshape(result.shape[: x.dim()])
+        """Every frequency reads itself; the two real ones, which share a pair, only themselves."""
+        blocks_out, blocks_in, block, *kernel = self.weight.shape
+        outputs, inputs, place = _channels(blocks_out, blocks_in, block)
+        kernels = self.grouped_weight().reshape(-1, *kernel)[place]
+        return sparse_convolution(x, kernels, outputs, inputs, block * blocks_out, self.stride, self.padding)
 
     def extra_repr(self) -> str:
         outputs, inputs, block, *kernel = self.weight.shape
@@ -197,6 +201,22 @@ def nearest_circulant(weight: Tensor, block: int) -> Tensor:
               for x in (weight, torch.ones_like(weight))]  # fmt: skip
     sums, counts = (_sums_along_diagonals(x, block) for x in filled)
     return sums / counts.clamp(min=1)
+
+
+def _places(blocks: int, block: int, channels: int) -> tuple[Tensor, ...]:
+    """Block, row and column of every entry of the transforms of all blocks, without what is filled up."""
+    found = np.indices((blocks, block, block)).reshape(3, -1)
+    return tuple(torch.tensor(a) for a in found[:, found[0] * block + found[2] < channels])
+
+
+def _channels(blocks_out: int, blocks_in: int, block: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Output, input and place in the grouped weight of every pair of channels of a spectral convolution."""
+    place = np.arange(block * blocks_out * 2 * blocks_in)
+    outputs, inputs = np.divmod(place, 2 * blocks_in)
+    q_out, q_in = outputs // blocks_out, outputs // blocks_out // 2 * 2 + inputs // blocks_in
+    there = (q_out == q_in) | (q_out > 1)
+    inputs = q_in * blocks_in + inputs % blocks_in
+    return torch.tensor(outputs[there]), torch.tensor(inputs[there]), torch.tensor(place[there])
 
 
 def _missing(channels: int, block: int) -> tuple[int, int]:

@@ -18,12 +18,16 @@ SPECIAL_BITS = 30
 """The largest prime that fits a 32-bit word with room for lazy additions; key switching noise shrinks with it."""
 
 
-def smallest_parameters(levels: int, minimum_degree: int = 4096) -> Parameters | None:
-    """Return the smallest secure ring with so many levels, its primes as wide as it allows; None when there is none."""
-    bits = _bits(levels)
+def smallest_parameters(levels: int, minimum_degree: int = 4096, prime_bits: int = RESCALE_BITS) -> Parameters | None:
+    """Return the smallest secure ring with so many levels, its primes as wide as it allows; None when there is none.
+
+    Args:
+        prime_bits: of every data prime at least, RESCALE_BITS to SPECIAL_BITS.
+    """
+    bits = _bits(levels, prime_bits)
     for degree, limit in sorted(MAX_LOG_QP_128.items()):
-        if degree >= minimum_degree and levels <= _most_levels(degree):
-            widened = _widened([BASE_BITS, *[RESCALE_BITS] * levels], limit - bits)
+        if degree >= minimum_degree and levels <= _most_levels(degree, prime_bits):
+            widened = _widened([max(BASE_BITS, prime_bits), *[prime_bits] * levels], limit - bits)
             return Parameters.create(degree, widened, SPECIAL_BITS)
     return None
 
@@ -37,15 +41,15 @@ def _widened(data_bits: list[int], spare: int) -> list[int]:
     return data_bits
 
 
-def choose_parameters(levels: int, minimum_degree: int = 4096) -> Parameters:
+def choose_parameters(levels: int, minimum_degree: int = 4096, prime_bits: int = RESCALE_BITS) -> Parameters:
     """Return the smallest secure ring with that many levels; PlanError when there is none."""
-    found = smallest_parameters(levels, minimum_degree)
+    found = smallest_parameters(levels, minimum_degree, prime_bits)
     if found:
         return found
     largest = max(MAX_LOG_QP_128)
     raise PlanError(
-        f"the network needs {levels} levels ({_bits(levels)} bits of modulus); N = {largest} gives "
-        f"{_most_levels(largest)} at 128-bit security: use fewer layers"
+        f"the network needs {levels} levels ({_bits(levels, prime_bits)} bits of modulus); N = {largest} gives "
+        f"{_most_levels(largest, prime_bits)} at 128-bit security: use fewer layers"
     )
 
 
@@ -54,15 +58,15 @@ def deepest_parameters(degree: int) -> Parameters:
     return choose_parameters(_most_levels(degree), degree)
 
 
-def _most_levels(degree: int) -> int:
-    return min(int((MAX_LOG_QP_128[degree] - _bits(0)) // RESCALE_BITS), MAX_PRIMES - 2)
+def _most_levels(degree: int, prime_bits: int = RESCALE_BITS) -> int:
+    return min(int((MAX_LOG_QP_128[degree] - _bits(0, prime_bits)) // prime_bits), MAX_PRIMES - 2)
 
 
-def _bits(levels: int) -> int:
-    return BASE_BITS + RESCALE_BITS * levels + SPECIAL_BITS
+def _bits(levels: int, prime_bits: int) -> int:
+    return max(BASE_BITS, prime_bits) + prime_bits * levels + SPECIAL_BITS
 
 
-def wider_parameters(parameters: Parameters) -> Parameters | None:
+def wider_parameters(parameters: Parameters, prime_bits: int = RESCALE_BITS) -> Parameters | None:
     """The same levels in a ring of twice the slots; None when there is none."""
     degree = 2 * parameters.ring_degree
-    return choose_parameters(parameters.top_level, degree) if degree in MAX_LOG_QP_128 else None
+    return choose_parameters(parameters.top_level, degree, prime_bits) if degree in MAX_LOG_QP_128 else None

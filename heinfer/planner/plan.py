@@ -13,7 +13,9 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import CostTable
 from heinfer.layout.layout import Layout
 from heinfer.network.ir import INPUT
+from heinfer.network.operators import Chebyshev
 from heinfer.planner.kernel.linear import LinearPlan
+from heinfer.planner.series import Line, depth_of, lines_of, series_price
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,7 @@ class LinearStep:
     reads: tuple[int, ...]
 
     __repr__ = brief_repr
+    depth = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,9 +47,55 @@ class SquareStep:
     reads: tuple[int, ...]
 
     __repr__ = brief_repr
+    depth = 1
 
 
-Step = LinearStep | SquareStep
+@dataclass(frozen=True, eq=False)
+class ProductStep:
+    """Multiplies two tensors slot by slot and relinearizes; takes one level. ``level`` as for LinearStep.
+
+    Attributes:
+        reads: positions of the two steps that make the factors.
+        shift: slots by which every ciphertext of the second is rotated to the left before.
+    """
+
+    name: str
+    level: int
+    reads: tuple[int, ...]
+    shift: int = 0
+
+    __repr__ = brief_repr
+    depth = 1
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesStep:
+    """Evaluates a Chebyshev series in every slot, by heinfer.planner.series. ``level`` and ``reads`` as for LinearStep.
+
+    Attributes:
+        series: of u in [-2, 2], for every channel.
+        layout: where the elements are, before and afterwards.
+    """
+
+    name: str
+    level: int
+    reads: tuple[int, ...]
+    series: Chebyshev
+    layout: Layout
+
+    __repr__ = brief_repr
+
+    @property
+    def depth(self) -> int:
+        """Levels that it takes."""
+        return depth_of(self.series.degree)
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        return lines_of(self.series.coefficients)
+
+
+Step = LinearStep | SquareStep | ProductStep | SeriesStep
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,7 +127,7 @@ class Plan:
 
     def level_of(self, tensor: int) -> int:
         """The level of what a step makes, or of the INPUT."""
-        return self.input_level if tensor == INPUT else self.steps[tensor].level - 1
+        return self.input_level if tensor == INPUT else self.steps[tensor].level - self.steps[tensor].depth
 
     @cached_property
     def input(self) -> Layout:
@@ -101,7 +150,7 @@ class Plan:
                 ciphertexts[position] = step.plan.target.ciphertexts
             else:
                 ciphertexts[position] = ciphertexts[step.reads[0]]
-                total += ciphertexts[position] * square_price(operations, step.level)
+                total += ciphertexts[position] * pointwise_price(operations, step)
         return total
 
     def in_batches(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -110,6 +159,14 @@ class Plan:
             return x
         filled = np.resize(x, (-(-len(x) // self.batch) * self.batch, *x.shape[1:]))
         return filled.reshape(-1, self.batch, *x.shape[1:])
+
+
+def pointwise_price(operations: CostTable, step: SquareStep | ProductStep | SeriesStep) -> float:
+    """What a step that is no map costs for every ciphertext."""
+    if isinstance(step, SeriesStep):
+        return series_price(operations, step.series.degree, step.level)
+    shift = step.shift if isinstance(step, ProductStep) else 0
+    return square_price(operations, step.level) + (operations("rotation", step.level) if shift else 0.0)
 
 
 def square_price(operations: CostTable, level: int) -> float:

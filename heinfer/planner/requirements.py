@@ -9,9 +9,11 @@ from math import inf
 from pathlib import Path
 
 from heinfer.brief import brief_repr
+from heinfer.circuit.precision import WANTED_BITS
 from heinfer.ckks.parameters import Parameters
 from heinfer.costs.tables import KEY_SWITCHES, CostTable, cost_table
 from heinfer.errors import SettingError
+from heinfer.planner.parameters import RESCALE_BITS, SPECIAL_BITS
 
 
 class Objective(StrEnum):
@@ -39,17 +41,20 @@ class Prices:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a plan must not exceed, in bytes; infinite for no limit.
+    """What a plan must not exceed: bytes, infinite for no limit, and the time that few keys may take.
 
     Attributes:
         key_bytes: evaluation keys together, as they cross the network.
         upload_bytes: the ciphertexts of one request, as they cross the network.
         memory_bytes: keys and encoded plaintexts of one model and client on a server, in SEAL's words.
+        slowdown: times the predicted time without a limit on keys that a plan within it may take: rotations are
+            composed of those that have a key, and a few keys too few may make thousands of them.
     """
 
     key_bytes: float = inf
     upload_bytes: float = inf
     memory_bytes: float = inf
+    slowdown: float = 4.0
 
 
 NO_LIMITS = Limits()
@@ -65,9 +70,9 @@ class Needs:
 
     def exceeded(self, limits: Limits) -> str | None:
         """Name of the first limit that is exceeded."""
-        for limit in fields(limits):
-            if getattr(self, limit.name) > getattr(limits, limit.name):
-                return limit.name
+        for need in fields(self):
+            if getattr(self, need.name) > getattr(limits, need.name):
+                return need.name
         return None
 
 
@@ -92,6 +97,9 @@ class Requirements:
         costs: a file of `heinfer calibrate` with other tables than the shipped.
         headroom: bits that stay free for scores beyond those of calibration; None for as many as leave the predicted
             precision at its bound (heinfer.circuit.precision).
+        precision_bits: of the scores of the worst of 200 images, predicted. A model with fewer is refused; wider primes
+            are tried before that. Those below 8 are warned of. 0 refuses none but what drowns.
+        prime_bits: of every data prime at least; compiling raises them where precision asks for it.
     """
 
     objective: Objective = Objective.TIME
@@ -101,6 +109,8 @@ class Requirements:
     backend: str = "tenseal"
     costs: Path | None = None
     headroom: int | None = None
+    precision_bits: float = WANTED_BITS
+    prime_bits: int = RESCALE_BITS
 
     __repr__ = brief_repr
 
@@ -113,6 +123,10 @@ class Requirements:
             raise SettingError(
                 f"headroom is a whole number of bits, or None for as many as can be, not {self.headroom!r}"
             )
+        if not 0 <= self.precision_bits < inf:
+            raise SettingError(f"precision is asked for in bits, 0 or more, not {self.precision_bits!r}")
+        if self.prime_bits not in range(RESCALE_BITS, SPECIAL_BITS + 1):
+            raise SettingError(f"primes have {RESCALE_BITS} to {SPECIAL_BITS} bits, not {self.prime_bits!r}")
 
 
 DEFAULT = Requirements()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import heinfer
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.formats.manifest import Preprocessing
 from heinfer.planner.planner import SEARCH, Planner
 from heinfer.planner.requirements import Limits, Requirements

@@ -8,7 +8,8 @@ from random_networks import chain, convolution, dense, polynomial
 from heinfer.baselines.names import Policy
 from heinfer.baselines.planning import planner_of
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.compiler.report import report
 from heinfer.errors import CompileError
 from heinfer.formats import bundle as bundles

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from benchmarks.__main__ import app
 from benchmarks.count import forms, policies
+from benchmarks.measure.precision import fails
 from benchmarks.support.records import plan_record
 from heinfer.backends.native import native_plan
 from heinfer.baselines.names import Policy
@@ -36,6 +37,12 @@ def test_no_label_was_wrong_without_a_mark():
         assert record["test_out_of_range"] == BEYOND.get(record["network"], 0)
     (survive,) = records("survive")
     assert [survive[what] for what in ("wrong", "mixed_up", "lost", "untyped_errors")] == [0, 0, 0, 0]
+
+
+def test_no_prediction_of_precision_is_two_bits_too_low_or_half_a_bit_too_high():
+    found = records("precision")
+    assert len(found) >= 6 + 20
+    assert not [record["network"] for record in found if fails(record)]
 
 
 OF_BUNDLES = {"accuracy", "latency", "lower-bound", "prediction", "range"}

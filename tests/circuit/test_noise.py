@@ -11,7 +11,7 @@ from heinfer.circuit.passes import Scales, assign_scales, choose_scales
 from heinfer.circuit.passes.alike import alike_in_scale
 from heinfer.circuit.precision import Scores
 from heinfer.circuit.statistics import Statistics, observe
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.lowering.circuits import circuit_of
 from heinfer.planner.requirements import Requirements
 

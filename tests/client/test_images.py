@@ -525,11 +525,57 @@ def test_values_that_do_not_fit_are_refused(given_values, reason):
         read_image(given_values, (6,), plain(kind="values"))
 
 
-def test_values_have_no_white_and_no_other_shape():
+def test_values_have_no_white_and_no_other_shape_but_without_a_first_axis_of_one():
     with pytest.raises(SettingError, match="this model takes values: leave it out"):
         read_image(np.zeros(6), (6,), plain(kind="values"), 255)
+    assert read_image(np.zeros((4, 5)), GREY, plain(kind="values")).shape == GREY
     with pytest.raises(ImageError, match="values of shape"):
-        read_image(np.zeros((4, 5)), GREY, plain(kind="values"))
+        read_image(np.zeros((5, 4)), GREY, plain(kind="values"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "entries", "kind"),
+    [
+        ((6,), 1, "values"),
+        ((6,), 6, "values"),
+        ((1, 187), 1, "values"),
+        ((1, 187), 187, "values"),
+        ((2, 50), 2, "values"),
+        ((2, 50), 100, "values"),
+        ((2, 3, 4), 2, "values"),
+        ((3, 4, 5), 1, "image"),
+        ((3, 4, 5), 3, "image"),
+        ((3, 4, 5), 60, "image"),
+        ((4, 5), 1, "image"),
+        ((4, 5), 20, "image"),
+    ],
+)
+def test_numbers_are_for_all_or_for_each_channel_or_for_each_element(shape, entries, kind):
+    rng = np.random.default_rng(entries)
+    mean, std, high = rng.uniform(0, 0.5, entries), rng.uniform(0.5, 1, entries), rng.uniform(0.4, 0.9, entries)
+    told = plain(mean=tuple(mean), std=tuple(std), low=-9.0, high=tuple(high), kind=kind, divisor=255.0)
+    per_channel = entries == shape[0] and (kind == "values" or len(shape) == 3)
+    spread = (-1, *(1 for _ in shape[1:])) if per_channel else (1,) * len(shape) if entries == 1 else shape
+    mean, std, high = (x.reshape(spread) for x in (mean, std, high))
+    given_in = rng.uniform(0, 1, shape)
+    if kind == "image":
+        assert np.allclose(read_image(given_in, shape, told), np.minimum((given_in - mean) / std, high))
+        return
+    inside = given_in * (std * high + mean) * 255
+    assert np.allclose(read_image(inside, shape, told), (inside / 255 - mean) / std)
+    beyond = inside.copy()
+    beyond.reshape(-1)[-1] = 1.001 * ((std * high + mean) * 255).reshape(-1)[-1]
+    with pytest.raises(ImageError, match="expected: the model is not made for"):
+        read_image(beyond, shape, told)
+
+
+@pytest.mark.parametrize(
+    ("shape", "entries", "kind"),
+    [((6,), 5, "values"), ((2, 50), 50, "values"), ((4, 5), 4, "image"), (COLOUR, 2, "image")],
+)
+def test_numbers_for_something_else_fit_no_input(shape, entries, kind):
+    told = plain(mean=(0.0,) * entries, std=(1.0,) * entries, kind=kind)
+    assert f"not {entries}" in (told.misfit(shape) or "")
 
 
 def test_values_beyond_what_a_double_holds_are_refused():

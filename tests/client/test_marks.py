@@ -116,6 +116,7 @@ def test_without_a_zero_what_has_wrapped_can_look_like_another_answer(classes):
     assert missed == pytest.approx(classes ** (-classes / 2) * 2 ** (-(classes - 1) / 2), rel=0.2, abs=0.002)
 
 
+@pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")
 @pytest.mark.parametrize("classes", [1, 2, 3, 4, 8])
 def test_the_compiler_leaves_zeros_beside_scores_however_few(classes):
     """So that no compiled model is one of those, also in a batch."""
@@ -331,9 +332,9 @@ def test_noise_changes_a_label_only_where_there_is_no_confidence(seed, size, shi
 @pytest.fixture
 def prediction() -> Prediction:
     return Prediction.of(
-        np.array([1.234567, 7.654321]),
+        {"scores": np.array([1.234567, 7.654321])},
+        {"scores": "cat"},
         IN_RANGE,
-        label="cat",
         model_version="1",
         manifest=64 * "0",
         client_seconds=0.5,

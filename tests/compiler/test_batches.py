@@ -9,7 +9,7 @@ from in_process import URL, Recorded, RunningService, running_service
 from small_model import NETWORK, SHAPE, small_model
 from tiny_model import LABELS, cleartext_scores, tiny_bundle
 
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import ImageError
 from heinfer.formats import bundle as bundles
 from heinfer.planner.requirements import Requirements

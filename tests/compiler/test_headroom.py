@@ -15,7 +15,8 @@ from heinfer.circuit.noise import predict_noise
 from heinfer.circuit.statistics import MARGIN, observe
 from heinfer.circuit.worst_case import worst_cases
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.compiler.report import report
 from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import SettingError

@@ -11,7 +11,7 @@ from random_networks import branching_networks, networks
 
 import heinfer
 from heinfer.circuit.counts import count_circuit, count_layers
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import NoiseError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.network.ir import Network

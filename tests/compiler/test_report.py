@@ -9,7 +9,7 @@ from small_model import small_model
 from tiny_model import tiny_bundle
 
 from heinfer.backends import choose_backend
-from heinfer.compiler.compile import CompiledModel
+from heinfer.compiler.model import CompiledModel
 from heinfer.compiler.report import report
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import OPERATIONS, CostTable, cost_table, save_costs

@@ -399,7 +399,7 @@ def test_wrong_arguments_say_what_is_wrong(arguments: dict[str, object], words: 
 
 
 def test_an_input_that_does_not_fit_is_an_error_of_the_network() -> None:
-    with pytest.raises(ShapeError, match="0: expected 2 channels, got 3"):
+    with pytest.raises(ShapeError, match=r"0: .* to have 2 channels, but got 3"):
         factorize(chain(1), budget=100.0, example_shape=(3, 6, 6), layers=["0"])
 
 

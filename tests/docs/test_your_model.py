@@ -9,7 +9,7 @@ pytestmark = pytest.mark.slow
 
 PAGE = (ROOT / "docs" / "your-model.md").read_text()
 *SCRIPT, CALL = blocks(PAGE, "python")
-(SERVE,) = [words for words in shell_lines(PAGE) if words[0] == "heinfer"]
+(SERVE,) = [words for words in shell_lines(PAGE) if words[:2] == ["heinfer", "serve"]]
 NUMBER = re.compile(r"\d[\d.,]*")
 
 

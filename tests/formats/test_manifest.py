@@ -146,7 +146,7 @@ def test_a_manifest_that_says_nothing_of_a_batch_is_of_one_image():
         (
             ("inputs", 0, "preprocessing"),
             {"divisor": 255.0, "mean": [0.0] * 4, "std": [1.0] * 4, "low": 0.0, "high": 1.0},
-            "1 entries, one a channel of the input",
+            "are of format 4, and this manifest says that it is of 3",
         ),
     ],
 )
@@ -250,7 +250,7 @@ def test_a_missing_or_unknown_field_is_refused_and_not_echoed():
         (("inputs", 0, "scale"), 2.0**53, "half the modulus"),
         (("inputs", 0, "preprocessing", "low"), 9.0, "low must be below high"),
         (("inputs", 0, "preprocessing", "std"), [0.0], "greater than 0"),
-        (("inputs", 0, "preprocessing", "mean"), [0.0, 0.0], "one entry a channel"),
+        (("inputs", 0, "preprocessing", "mean"), [0.0, 0.0], "as many entries"),
         (("inputs", 0, "layout", "slots"), 1024, "2048 slots"),
         (("inputs", 0, "layout", "ciphertexts"), 1 << 20, "slots in all"),
         (("inputs", 0, "layout", "shape"), [1 << 20, 1 << 20], "a slot for every element"),
@@ -297,19 +297,17 @@ def test_no_manifest_has_insecure_parameters():
 
 def test_a_newer_manifest_says_so_whatever_else_it_holds():
     with pytest.raises(NewerFormatError, match="upgrade"):
-        parse({"format": "heinfer-manifest", "version": 4, "something": {"new": 1}})
+        parse({"format": "heinfer-manifest", "version": 5, "something": {"new": 1}})
 
 
 def test_an_older_manifest_says_so():
-    with pytest.raises(ManifestError, match="format 1, this heinfer reads 3: upgrade the service"):
+    with pytest.raises(ManifestError, match="format 1, this heinfer reads 3 and 4: upgrade the service"):
         parse({"format": "heinfer-manifest", "version": 1, "keys": {"steps": [3], "relinearization": True}})
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        (("inputs",), lambda content: 2 * content["inputs"]),
-        (("outputs",), lambda content: 2 * content["outputs"]),
         (("key_sets",), lambda content: 2 * content["key_sets"]),
         (("parameters", "special_primes"), lambda content: [65537, *content["parameters"]["special_primes"]]),
         (("parameters", "digits"), lambda _: [2]),
@@ -395,13 +393,13 @@ PIXELS = {"divisor": 255, "mean": (0.5,), "std": (0.25,), "low": -2.0, "high": 2
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"mean": 0.5}, r"mean must be a tuple of one number a channel, such as \(0.1307,\); 0.5 is not"),
+        ({"mean": 0.5}, r"mean must be a tuple of one number for all, .*, such as \(0.1307,\); 0.5 is not"),
         ({"mean": [0.5]}, r"mean must be a tuple .*; \[0.5\] is not"),
         ({"mean": ("a",)}, r"mean must be a tuple .*; 'a' is not"),
-        ({"mean": (0.5, 0.5)}, "mean and std must have one entry a channel each"),
-        ({"std": (0.0,)}, "std must be a tuple of one number above 0 a channel"),
+        ({"mean": (0.5, 0.5)}, "mean and std must have as many entries"),
+        ({"std": (0.0,)}, "std must be a tuple of one number above 0 for all"),
         ({"divisor": 0}, "divisor must be a number above 0"),
-        ({"low": "-2"}, "low must be a number, the smallest value of an input; .-2. is not"),
+        ({"low": "-2"}, "low must be a number, the smallest value of an input, or a tuple .*; .-2. is not"),
         ({"high": float("nan")}, "high must be a number, .*; nan is not"),
         ({"high": -2.0}, "low must be below high"),
         ({"deviation": (0.25,)}, "there is no deviation; it has divisor, mean, std, low, high, kind, ground"),
@@ -411,6 +409,13 @@ PIXELS = {"divisor": 255, "mean": (0.5,), "std": (0.25,), "low": -2.0, "high": 2
         ({"ground": (float("nan"),)}, r"ground must be a tuple .*; nan is not"),
         ({"ground": (0.0, 0.0, 0.0)}, "ground must have one entry a channel, as mean has"),
         ({"ground": (0.0,), "kind": "values"}, "ground is for images"),
+        ({"low": (-2.0, 1.0), "high": (2.0, 1.0)}, "low must be below high"),
+        ({"low": (-2.0, 1.0), "high": (2.0, 2.0, 3.0)}, "low and high must have as many entries"),
+        ({"low": ("a",)}, "low must be a number"),
+        ({"features": ("age",)}, "features are named in inputs of kind='values'"),
+        ({"features": ("age", "age"), "kind": "values"}, "two features have one name"),
+        ({"features": "age", "kind": "values"}, r"features must be a tuple of names .*; 'age' is not"),
+        ({"features": ("a\x1b",), "kind": "values"}, "features must be a tuple of names"),
     ],
 )
 def test_preprocessing_names_the_argument_that_is_wrong(changed, message):

@@ -92,22 +92,29 @@ def compiled_in_place(module: nn.Module) -> nn.Module:
     return module
 
 
-WRAPPERS = {
+PARALLEL = {
     "forward": lambda: Negative(dense()),
     "__call__": lambda: Flipped(dense()),
     "forward of a part": lambda: nn.Sequential(Negative(dense())),
     "forward of the instance": lambda: patched(nn.DataParallel(dense())),
-    "forward of the instance, compiled": lambda: patched(torch.compile(dense())),
+}
+COMPILED = {
+    "forward of the instance": lambda: patched(torch.compile(dense())),
     "backend": lambda: torch.compile(dense(), backend=negating),
     "backend in place": lambda: compiled_in_place(dense()),
 }
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("name", WRAPPERS)
-def test_wrappers_that_do_more_are_refused(name: str) -> None:
-    path = "0" if name == "forward of a part" else "the model itself"
-    refused(WRAPPERS[name](), rf"(?s)^{path}: .*(give the module inside|_compiled_call_impl = None)")
+@pytest.mark.parametrize("name", PARALLEL)
+def test_wrappers_that_do_more_are_followed(name: str) -> None:
+    assert_same(PARALLEL[name]())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", COMPILED)
+def test_what_is_compiled_into_something_else_is_refused(name: str) -> None:
+    refused(COMPILED[name](), "(?s)^the model itself: .*(give the module inside|_compiled_call_impl = None)")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -145,13 +152,6 @@ class Called(nn.Sequential):
         return super()._call_impl(x[0].clamp(max=0.4))
 
 
-class Wrapped(nn.Sequential):
-    def _wrapped_call_impl(self, *x: torch.Tensor) -> Any:
-        return super()._wrapped_call_impl(x[0].clamp(max=0.4))
-
-    __call__ = nn.Module.__call__
-
-
 def with_activation(activation: nn.Module) -> nn.Module:
     module = convolutional()
     module[1] = activation
@@ -159,54 +159,53 @@ def with_activation(activation: nn.Module) -> nn.Module:
 
 
 LAYERS = {
-    "activation": (lambda: with_activation(Clamped(4)), "1: Clamped has a forward of its own"),
+    "activation": (lambda: with_activation(Clamped(4)), r"1\.clamp: clamp has no encrypted form"),
     "weight_norm": (
         lambda: nn.Sequential(nn.Flatten(), parametrizations.weight_norm(Safe(36, 5))),
-        "1: Safe has a forward of its own.*holds a Linear",
+        r"1.*: clamp has no",
     ),
     "spectral_norm": (
         lambda: nn.Sequential(nn.Flatten(), parametrizations.spectral_norm(Safe(36, 5))),
-        "1: Safe has a forward of its own.*parametrise that one",
+        r"1.*: clamp has no encrypted form",
     ),
-    "module of torch": (lambda: nn.Sequential(nn.Flatten(), Disguised(36, 5)), "1: Safe has a forward of its own"),
-    "_call_impl": (lambda: Called(*dense()), "the model itself: Called has a _call_impl of its own"),
-    "_wrapped_call_impl": (lambda: Wrapped(*dense()), "the model itself: Wrapped has a _wrapped_call_impl of its own"),
+    "module of torch": (lambda: nn.Sequential(nn.Flatten(), Disguised(36, 5)), "1: clamp has no encrypted form"),
+    "_call_impl": (lambda: Called(*dense()), "clamp: clamp has no encrypted form"),
 }
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_layers_with_methods_of_their_own_are_refused(name: str) -> None:
+def test_layers_with_methods_of_their_own_are_followed(name: str) -> None:
     make, message = LAYERS[name]
     refused(make(), f"^{message}")
 
 
 @pytest.mark.parametrize(
-    ("kind", "method", "message"),
+    ("kind", "method"),
     [
-        (nn.Linear, "forward", r"3: Linear\.forward is replaced"),
-        (nn.Conv2d, "forward", r"0: Conv2d\.forward is replaced"),
-        (nn.Conv2d, "_conv_forward", r"0: Conv2d\._conv_forward is replaced"),
-        (PolyActivation, "forward", r"1: PolyActivation\.forward is replaced"),
-        (PolyActivation, "coefficients", r"1: PolyActivation\.coefficients is replaced"),
-        (nn.Module, "__call__", r"all modules: torch\.nn\.Module\.__call__ is replaced"),
+        (nn.Linear, "forward"),
+        (nn.Conv2d, "forward"),
+        (nn.Conv2d, "_conv_forward"),
+        (PolyActivation, "forward"),
+        (PolyActivation, "coefficients"),
     ],
 )
-def test_classes_that_are_patched_are_refused(
-    kind: type[nn.Module], method: str, message: str, monkeypatch: pytest.MonkeyPatch
+def test_classes_that_are_patched_are_followed(
+    kind: type[nn.Module], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = getattr(kind, method)
 
     def patch(self: nn.Module, *x: torch.Tensor) -> Any:
-        return before(self, *x)
+        found = before(self, *x)
+        return tuple(2 * y for y in found) if isinstance(found, tuple) else 2 * found
 
     monkeypatch.setattr(kind, method, patch)
-    refused(convolutional(), message)
+    assert_same(convolutional())
 
 
-def test_a_function_that_is_patched_shows_on_other_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_is_patched_is_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     before = functional.linear
     monkeypatch.setattr(functional, "linear", lambda x, *rest: before(x.clamp(max=0.4), *rest))
-    refused(dense(), "^1 computes something else")
+    refused(dense(), "^1: clamp has no encrypted form")
 
 
 class Seen(nn.Module):
@@ -220,7 +219,7 @@ class Seen(nn.Module):
         self.generator = torch.Generator()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.network(self.change(self, x) if isinstance(x, torch.Tensor) else x)
+        return self.network(x if torch.compiler.is_exporting() else self.change(self, x))
 
 
 def noise_on_bright(module: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -96,11 +96,10 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "quantised": (quantised, r"4: Linear is quantised.*as it was before"),
     "script": (with_script, r"3: a TorchScript module, .* put the nn\.Module"),
-    "synchronised": (
-        lambda: network(nn.SyncBatchNorm(2)),
-        r"3: SyncBatchNorm .*put an nn\.BatchNorm2d .*load_state_dict",
+    "no statistics": (
+        lambda: network(nn.BatchNorm2d(2, track_running_stats=False)),
+        r"3: batch_norm needs .*track_running_stats=True",
     ),
-    "no statistics": (lambda: network(nn.BatchNorm2d(2, track_running_stats=False)), r"3: .*track_running_stats=True"),
     "no variance": (lambda: with_values("1.running_var", 0, eps=0), r"1: .* 0 in channel 1: take an eps above 0"),
     "negative variance": (lambda: with_values("1.running_var", -1), r"1: .* in channel 1: take an eps above 0"),
     "endless variance": (
@@ -113,7 +112,7 @@ UNREADABLE: dict[str, tuple[Callable[[], nn.Module], str]] = {
         r"4: weight holds NaN or infinity, in 1 of 128 places: train",
     ),
     "no forward": (type("Empty", (nn.Module,), {}), r"the model's forward cannot be followed"),
-    "list": (lambda: nn.ModuleList([nn.ReLU()]), r"0: ModuleList .*make it an nn\.Sequential"),
+    "list": (lambda: nn.ModuleList([nn.ReLU()]), r"the model itself: ModuleList .*make it an nn\.Sequential"),
 }
 
 
@@ -143,7 +142,7 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         trace(Wrong().half(), (1, 12, 12))
     named = [line.split(": ")[0] for line in str(caught.value).split("\n")]
     weights = "layers.0.weight and 12 more"
-    assert named == ["layers.0", weights, "pool", "layers.3", "layers.4", "dropout", "softmax", "add"]
+    assert named == [weights, "pool", "layers.3", "layers.4", "dropout", "softmax"]
 
 
 def test_what_an_unsupported_call_gives_is_no_further_problem() -> None:
@@ -160,30 +159,24 @@ def test_what_an_unsupported_call_gives_is_no_further_problem() -> None:
         trace(Unpacked(), (2, 3))
 
 
-def test_modules_are_looked_at_where_the_forward_cannot_be_followed() -> None:
-    class Branching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Flatten())
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.a(x) if float(x.sum()) > 0 else x
-
-    with pytest.raises(UnsupportedOperatorError, match=r"^the model's forward cannot .*\na\.0: Conv1d has no"):
-        trace(Branching(), SHAPE)
-
-
 @pytest.mark.parametrize(
     "module",
-    [nn.Conv1d(1, 2, 3), nn.Conv3d(1, 2, 3), nn.LSTM(3, 4), nn.GRU(3, 4), nn.LayerNorm(4), nn.GroupNorm(1, 4),
-     nn.ConvTranspose2d(1, 1, 2), nn.Upsample(2), nn.Embedding(3, 4), nn.MultiheadAttention(4, 2), nn.ZeroPad2d(1),
-     nn.SyncBatchNorm(3), nn.Bilinear(2, 2, 2), nn.Unflatten(1, (1, 1)), nn.MaxPool2d(2)],
+    [nn.LSTM(6, 4), nn.GRU(6, 4), nn.LayerNorm(6), nn.GroupNorm(1, 6), nn.LocalResponseNorm(2), nn.Embedding(3, 4),
+     nn.TransformerEncoderLayer(6, 2, batch_first=True).self_attn, nn.MaxPool2d(2), nn.Softmax(1)],
     ids=lambda module: type(module).__name__,
 )  # fmt: skip
 def test_only_activations_are_told_to_be_replaced_by_activations(module: nn.Module) -> None:
-    with pytest.raises(UnsupportedOperatorError, match=rf"^0: {type(module).__name__} ") as caught:
-        trace(nn.Sequential(module), SHAPE)
-    assert "replace activations" not in str(caught.value)
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = module
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.part(x, x, x) if isinstance(self.part, nn.MultiheadAttention) else self.part(x)
+
+    with pytest.raises(UnsupportedOperatorError, match=rf"^part: {type(module).__name__} ") as caught:
+        trace(Net(), (6, 6))
+    assert "PolyActivation" not in str(caught.value)
 
 
 def test_activations_of_torch_are_told_what_takes_their_place() -> None:
@@ -197,11 +190,10 @@ def test_activations_of_torch_are_told_what_takes_their_place() -> None:
     [
         (functional.dropout, r"dropout: dropout is on at inference too: write training=self\.training"),
         (lambda x: torch.dropout(x, 0.5, True), "dropout: dropout is on at inference too"),
-        (lambda x: x.half(), "half: half is rounding"),
-        (lambda x: x.to(torch.bfloat16), r"to: to torch\.bfloat16 is rounding"),
-        (lambda x: x - x, r"sub: .*; give the weights .* the other sign, and write x \+ y"),
-        (lambda x: x * 2, "mul: .*; put a constant factor into the weights"),
-        (lambda x: x + torch.rand(1), "add: reads _tensor_constant0, .*: put constants into the weights and biases"),
+        (lambda x: x.half(), r"to: to rounds to torch\.float16"),
+        (lambda x: x.to(torch.bfloat16), r"to: to rounds to torch\.bfloat16"),
+        (lambda x: x + torch.rand(1), "rand: rand draws random numbers in evaluation mode"),
+        (lambda x: x * 0 + x.cumprod(2), "cumprod: cumprod has no encrypted form; use functions that move, scale"),
     ],
 )  # fmt: skip
 def test_functions_name_what_fits(function: Callable[[torch.Tensor], torch.Tensor], message: str) -> None:
@@ -225,24 +217,23 @@ def test_a_dropout_of_nothing_is_nothing() -> None:
     assert [node.name for node in trace(Net(), (3,)).nodes] == ["fc"]
 
 
-def test_a_copy_may_be_changed_in_place_and_what_it_was_made_of_stays() -> None:
+@pytest.mark.parametrize("same", [False, True])
+def test_what_is_changed_in_place_is_changed_by_every_name(same: bool) -> None:
     class Net(nn.Module):
-        def __init__(self, same: bool) -> None:
+        def __init__(self) -> None:
             super().__init__()
-            self.fc, self.same = nn.Linear(3, 3), same
+            self.fc = nn.Linear(3, 3)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             y = self.fc(x)
-            z = y.detach() if self.same else y.clone()
+            z = y.detach() if same else y.clone()
             z += x
             return z + y
 
-    module, x = Net(same=False).double(), torch.randn(4, 3, dtype=torch.float64)
+    module, x = Net().double(), torch.randn(4, 3, dtype=torch.float64)
     np.testing.assert_allclose(trace(module, (3,))(x.numpy()), module(x).detach().numpy(), atol=1e-12)
-    with pytest.raises(UnsupportedOperatorError, match="iadd changes a tensor in place"):
-        trace(Net(same=True), (3,))
 
 
 def test_shapes_that_do_not_fit_stay_shape_errors() -> None:
-    with pytest.raises(ShapeError, match=r"^4: expected 32 elements"):
+    with pytest.raises(ShapeError, match=r"^4: .* \[2, 50\] X \[32, 4\]"):
         trace(network(), (1, 7, 7))

@@ -37,6 +37,34 @@ def numbered(shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([elements, -elements])
 
 
+@quick
+@given(SEEDS, st.integers(1, 6), st.integers(1, 2))
+def test_a_product_lies_where_both_factors_are_once_the_second_is_rotated(seed, elements, ciphertexts):
+    rng = np.random.default_rng(seed)
+    first = random_layout(rng, elements, ciphertexts, 16)
+    moved = int(rng.integers(16))
+    where = np.roll(first.index, moved, axis=1)
+    thinned = np.where((where < 0) | (rng.random(where.shape) < 0.2), rng.choice([ZERO, FREE], where.shape), where)
+    index = where if np.bincount(thinned[thinned >= 0], minlength=elements).min() == 0 else thinned
+    shift, product = first.aligned(Layout((elements,), index))
+
+    x, y = (rng.integers(1, 9, elements).astype(float) for _ in range(2))
+    slots = [
+        np.where(place.index == FREE, 99.0, place.pack(v)) for place, v in ((first, x), (Layout((elements,), index), y))
+    ]
+    multiplied = slots[0] * np.roll(slots[1], -shift, axis=1)
+    known = product.index != FREE
+    assert np.array_equal(multiplied[known], product.pack(x * y)[known])
+    assert first.aligned(first) == (0, first.times(first))
+
+
+def test_factors_that_no_rotation_brings_together_have_no_product():
+    one, other = (Layout((3,), np.array([[*order, ZERO]])) for order in ((0, 1, 2), (0, 2, 1)))
+    assert one.times(other) is None
+    assert one.aligned(other) is None
+    assert one.aligned(Layout((2,), np.array([[0, 1, ZERO, ZERO]]))) is None
+
+
 def assert_packs(layout: Layout, slots: int) -> None:
     """Unpacking undoes packing, every slot holds the element that the index names, and all others hold zero."""
     x = numbered(layout.shape)

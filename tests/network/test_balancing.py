@@ -11,12 +11,14 @@ from random_networks import SEEDS, branching_networks, inputs_for, networks
 from small_model import NETWORK, PIXELS, SHAPE
 
 from heinfer.ckks.seal import Ring
-from heinfer.compiler.compile import CompiledModel, compile_network
+from heinfer.compiler.compile import compile_network
+from heinfer.compiler.model import CompiledModel
 from heinfer.errors import NoiseError, NoiseWarning
 from heinfer.network.balancing import balance
 from heinfer.network.folding import fold
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Affine, ChannelAffine, Dense, Square
+from heinfer.planner.requirements import Requirements
 
 LABELS = ("a", "b", "c")
 IMAGES = np.random.default_rng(2).random((3, *SHAPE))
@@ -39,9 +41,16 @@ def with_first_layer(factor: float) -> Network:
     return Network(SHAPE, (Node(first.name, scaled), Node("act", Square()), *rest))
 
 
-def compiled(network: Network, labels: tuple[str, ...] = LABELS) -> CompiledModel:
+def compiled(network: Network, labels: tuple[str, ...] = LABELS, precision_bits: float = 6.0) -> CompiledModel:
     calibration = np.random.default_rng(1).random((32, *SHAPE))
-    return compile_network(network, calibration, name="small", preprocessing=PIXELS, labels=labels)
+    return compile_network(
+        network,
+        calibration,
+        name="small",
+        preprocessing=PIXELS,
+        labels=labels,
+        requirements=Requirements(precision_bits=precision_bits),
+    )
 
 
 def decrypted(model: CompiledModel) -> np.ndarray:
@@ -50,7 +59,7 @@ def decrypted(model: CompiledModel) -> np.ndarray:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.one_of(networks(), branching_networks()), SEEDS)
+@given(st.one_of(networks(), branching_networks(products=True)), SEEDS)
 def test_a_balanced_network_is_the_same_to_the_last_bit_but_for_a_power_of_two(network: Network, seed: int) -> None:
     folded = fold(network)
     rng = np.random.default_rng(seed)
@@ -144,4 +153,8 @@ def test_scores_that_tell_little_beside_their_size_are_refused_when_they_are_val
 
 def test_labels_that_noise_changes_now_and_then_are_warned_of() -> None:
     with pytest.warns(NoiseWarning, match=r"predicted noise changes the label of \d\.\d% of the calibration inputs"):
-        compiled(drowning(5e-4))
+        compiled(drowning(7e-4), precision_bits=0)
+    with pytest.raises(
+        NoiseError, match=r"6 bits are asked for.*fewer are asked for by Requirements\(precision_bits=\d\)"
+    ):
+        compiled(drowning(7e-4))

@@ -1,5 +1,7 @@
 """Where branches meet: sums and concatenations, and what folding makes of them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from random_networks import batch_norm, branching, branching_networks, chain, co
 from heinfer.errors import ShapeError
 from heinfer.network.folding import fold
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import Add, AffineSum, Concat
+from heinfer.network.joints import Add, AffineSum, Concat, Product
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine, AveragePool, Flatten, Polynomial, Square
 from heinfer.network.terms import collected, composed, substituted
@@ -21,16 +23,31 @@ HALF = convolution(RNG, 2, 2, 3, 2, 1)
 SHAPE = (2, 4, 4)
 
 
+def moved(shape: tuple[int, ...], index: np.ndarray) -> Affine:
+    """Every element of the result is one of a tensor of a shape, written out one by one."""
+    rows, cols = np.arange(index.size), index.reshape(-1)
+    return Affine(LinearMap.from_entries(shape, index.shape, rows, cols, np.ones(index.size)))
+
+
+NUMBERED = np.arange(32).reshape(SHAPE)
+UPSAMPLED = moved(SHAPE, NUMBERED.repeat(2, axis=1).repeat(2, axis=2))
+UPSAMPLED_AGAIN = moved((2, 8, 8), np.arange(128).reshape(2, 8, 8).repeat(2, axis=1).repeat(2, axis=2))
+HALVES = [moved(SHAPE, NUMBERED[i : i + 1]) for i in range(2)]
+PERMUTED = moved(SHAPE, NUMBERED[::-1, :, ::-1])
+OTHER_LARGE = replace(OTHER, padding=(3, 3))
+ONE_CHANNEL = convolution(RNG, 1, 1, 3, 1, 1)
+
+
 def assert_folds(network: Network) -> Network:
     folded = fold(network)
     x = inputs_for(network, 3)
     expected = network(x)
     np.testing.assert_allclose(folded(x), expected, rtol=1e-10, atol=1e-10 * np.abs(expected).max())
-    assert {type(node.operator) for node in folded.nodes} <= {Affine, AffineSum, Square}
+    assert {type(node.operator) for node in folded.nodes} <= {Affine, AffineSum, Square, Product}
     for node, reads in zip(folded.nodes, folded.reads, strict=True):
-        if isinstance(node.operator, Square):
-            assert reads[0] != INPUT
-    assert not isinstance(folded.nodes[-1].operator, Square)
+        if isinstance(node.operator, Square | Product):
+            assert INPUT not in reads
+    assert not isinstance(folded.nodes[-1].operator, Square | Product)
     assert set(folded.last_use) == set(range(-1, len(folded.nodes) - 1))  # nothing is made in vain
     return folded
 
@@ -38,7 +55,7 @@ def assert_folds(network: Network) -> Network:
 def folded_names(network: Network) -> list[tuple[str, str, tuple[int, ...]]]:
     """Name, kind and reads of the nodes of a folded network."""
     folded = assert_folds(network)
-    kinds = {Affine: "A", AffineSum: "+", Square: "S"}
+    kinds = {Affine: "A", AffineSum: "+", Square: "S", Product: "P"}
     return [(n.name, kinds[type(n.operator)], reads) for n, reads in zip(folded.nodes, folded.reads, strict=True)]
 
 
@@ -48,6 +65,7 @@ def folded_names(network: Network) -> list[tuple[str, str, tuple[int, ...]]]:
 def test_a_sum_and_a_concatenation_are_what_they_are_called() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 3, *SHAPE))
     assert np.array_equal(Add()([x, y, x]), x + y + x)
+    assert np.array_equal(Product()([x, y]), x * y)
     assert np.array_equal(Concat()([x, y[:, :1]]), np.concatenate([x, y[:, :1]], axis=1))
     assert (Add().output_shape([SHAPE, SHAPE]), Concat().output_shape([SHAPE, (3, 4, 4)])) == (SHAPE, (5, 4, 4))
 
@@ -89,6 +107,8 @@ def test_a_bias_enters_once_wherever_terms_are_put_together() -> None:
         ([(CONV, INPUT), (HALF, 0), (Add(), 0, 1)], r"^add2: .* one shape, not \(2, 4, 4\) and \(2, 2, 2\)"),
         ([(HALF, INPUT), (Concat(), INPUT, 0)], r"^concat1: .* agree in all else, unlike \(2, 4, 4\) and \(2, 2, 2\)"),
         ([(CONV, INPUT), (Flatten(), 0), (Concat(), 0, 1)], r"^concat2: .* unlike \(2, 4, 4\) and \(32,\)"),
+        ([(CONV, INPUT), (HALF, 0), (Product(), 0, 1)], r"^product2: .* one shape, not \(2, 4, 4\) and \(2, 2, 2\)"),
+        ([(Product(), INPUT)], r"^product0: a product has two factors of one shape, not \(2, 4, 4\)$"),
         ([(CONV, 1)], r"^convolution0: node 0 cannot read \(1,\)"),
         ([(CONV, INPUT, INPUT)], r"^convolution0: node 0 cannot read \(-1, -1\)"),
         ([(Add(),)], r"^add0: node 0 cannot read \(\)"),
@@ -111,11 +131,11 @@ def test_a_chain_is_one_however_it_is_written() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(branching_networks(blocks=3))
+@given(branching_networks(blocks=3, products=True))
 def test_a_folded_network_equals_the_network(network: Network) -> None:
     folded = assert_folds(network)
-    squares = sum(isinstance(node.operator, Polynomial | Square) for node in network.nodes)
-    assert sum(isinstance(node.operator, Square) for node in folded.nodes) <= squares
+    multiplied = sum(isinstance(node.operator, Polynomial | Square | Product) for node in network.nodes)
+    assert sum(isinstance(node.operator, Square | Product) for node in folded.nodes) <= multiplied
 
 
 @pytest.mark.parametrize(
@@ -176,6 +196,64 @@ def test_a_folded_network_equals_the_network(network: Network) -> None:
             [(Square(), INPUT), (Add(), 0, INPUT)],
             [("input", "A", (-1,)), ("square0", "S", (0,)), ("add1", "+", (1, -1))],
             id="square of the input",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (Product(), INPUT, 0), (Product(), INPUT, 1)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("input", "A", (-1,)),
+                ("product1", "P", (1, 0)),
+                ("product2", "P", (1, 2)),
+                ("output", "A", (3,)),
+            ],
+            id="the input as a factor is laid out once",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (Product(), 0, 0)],
+            [("convolution0", "A", (-1,)), ("product1", "S", (0,)), ("output", "A", (1,))],
+            id="a tensor times itself is a square",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (NORM, 0), (ACT, 1), (OTHER, 2), (NORM, 3), (Product(), 2, 4)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("polynomial2", "S", (0,)),
+                ("polynomial2", "A", (1,)),
+                ("convolution3", "A", (1,)),
+                ("product5", "P", (2, 3)),
+                ("output", "A", (4,)),
+            ],
+            id="a map reads what is made of a square without waiting for it",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (UPSAMPLED, 0), (ACT, 1), (UPSAMPLED_AGAIN, 2), (POOL, 3)],
+            [
+                ("convolution0", "A", (-1,)),
+                ("affine1", "A", (0,)),
+                ("polynomial2", "S", (1,)),
+                ("averagepool4", "A", (2,)),
+            ],
+            id="a copy goes into the map after it, and not into the one before",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (UPSAMPLED, 0), (OTHER_LARGE, INPUT), (Add(), 1, 2)],
+            [("convolution0", "A", (-1,)), ("convolution2+add3", "+", (0, -1))],
+            id="a copy goes into a sum, and what it copies does not",
+        ),
+        pytest.param(
+            [(CONV, INPUT), (HALVES[0], 0), (HALVES[1], 0), (Product(), 1, 2), (ONE_CHANNEL, 3)],
+            [
+                ("convolution0+affine1", "A", (-1,)),
+                ("convolution0+affine2", "A", (-1,)),
+                ("product3", "P", (0, 1)),
+                ("convolution4", "A", (2,)),
+            ],
+            id="the halves of a gate are made by themselves",
+        ),
+        pytest.param(
+            [(PERMUTED, INPUT), (CONV, 0), (PERMUTED, 1), (ACT, 2), (PERMUTED, 3), (OTHER, 4)],
+            [("convolution1", "A", (-1,)), ("polynomial3", "S", (0,)), ("convolution5", "A", (1,))],
+            id="a permutation goes into either neighbour",
         ),
     ],
 )

@@ -38,7 +38,7 @@ def names(network: Network, stage: int = 0) -> list[list[str]]:
 
 
 def test_every_division_of_a_run_is_tried_most_levels_first() -> None:
-    network = chain((1, 8, 8), POOL, convolution(RNG, 1, 2, 1), convolution(RNG, 2, 1, 1))
+    network = chain((2, 8, 8), POOL, convolution(RNG, 2, 2, 1), convolution(RNG, 2, 1, 1))
     assert names(network) == [
         ["averagepool0", "convolution1", "convolution2"],
         ["averagepool0", "convolution1+convolution2"],
@@ -117,14 +117,14 @@ THIN, WIDE = convolution(RNG, 2, 1, 3, 1, 1), convolution(RNG, 1, 2, 1)
 
 
 def test_the_run_into_a_sum_is_a_tree_of_maps() -> None:
-    """An FFConv in a residual block: its halves may be multiplied out inside the sum, and a pool after it, too."""
+    """An FFConv in a residual block: halves of rank one, of which the second only copies, and a pool after the sum."""
     nodes = [(CONV, INPUT), (ACT, 0), (CONV, 1), (ACT, 2), (THIN, 3), (WIDE, 4), (Add(), 5, 1), (POOL, 6)]
     network = branching(SHAPE, *nodes)
     assert names(network, stage=4) == [
-        ["convolution4", "convolution5+add6", "averagepool7"],
-        ["convolution4", "convolution5+add6+averagepool7"],
-        ["convolution4+convolution5+add6", "averagepool7"],
-        ["convolution4+convolution5+add6+averagepool7"],
+        ["convolution4", "add6", "averagepool7"],
+        ["convolution4", "add6+averagepool7"],
+        ["convolution4+add6", "averagepool7"],
+        ["convolution4+add6+averagepool7"],
     ]
     assert Merging(fold(network)).levels == range(5, 8)
 
@@ -140,7 +140,7 @@ def test_every_division_of_every_run_is_the_run(network: Network) -> None:
             for part in partition.parts:
                 assert all(tensor in made for tensor in part.reads)
                 x = [made[tensor] for tensor in part.reads]
-                made[part.makes] = x[0] ** 2 if part.is_square else sum(m(v) for m, v in zip(part.maps, x, strict=True))
+                made[part.makes] = sum(m(v) for m, v in zip(part.maps, x, strict=True)) if part.is_map else x[0] ** 2
                 if len(x) > 1:
                     flat = np.concatenate([v.reshape(len(v), -1) for v in x], axis=1)
                     np.testing.assert_allclose(part.map(flat), made[part.makes], atol=1e-9)

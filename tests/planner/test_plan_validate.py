@@ -15,7 +15,7 @@ from heinfer.layout.packings import cyclic_pack, dense_pack
 from heinfer.lowering.circuits import circuit_of
 from heinfer.network.ir import INPUT
 from heinfer.planner.kernel.diagonals import DiagonalProblem
-from heinfer.planner.plan import LinearStep, Plan
+from heinfer.planner.plan import LinearStep, Plan, ProductStep
 from heinfer.planner.requirements import Requirements
 from heinfer.planner.validate import validate_plan
 
@@ -29,6 +29,7 @@ def steps(*changed: object) -> Plan:
 
 def test_a_good_plan_passes():
     validate_plan(GOOD)
+    validate_plan(steps(ONE, ProductStep("product", 2, (0, 0)), TWO))
 
 
 BAD = {
@@ -44,6 +45,15 @@ BAD = {
     "no level": (steps(ONE, SQUARE, replace(TWO, level=0)), "two: it works at level 0"),
     "another layout": (steps(ONE, SQUARE, replace(TWO, reads=(INPUT,))), "two: its kernel was planned for another"),
     "a square of two": (steps(ONE, replace(SQUARE, reads=(0, 0)), TWO), "square: a square reads one tensor, not 2"),
+    "a product of one": (steps(ONE, ProductStep("twice", 2, (0,)), TWO), "twice: a product has two factors, not 1"),
+    "factors apart": (
+        steps(ONE, ProductStep("apart", 2, (0, 0), 1), TWO),
+        "apart: its factors do not lie alike, rotated by 1",
+    ),
+    "factors of two shapes": (
+        steps(ONE, ProductStep("unlike", 2, (0, INPUT)), TWO),
+        "unlike: its factors do not lie alike, rotated by 0",
+    ),
     "a dead step": (steps(ONE, SQUARE, replace(SQUARE, name="dead"), TWO), "dead: no step reads what it makes"),
     "scores that keep a level": (replace(GOOD, steps=(ONE, SQUARE)), "square: the scores end at level 1, not 0"),
 }

@@ -103,7 +103,7 @@ class _Everything:
 
     def _after(self, way: _Way, part: Part, level: int) -> Iterator[_Way]:
         operations, source = self.prices.operations, way.place.layout
-        if part.is_square:
+        if not part.is_map:
             price = source.ciphertexts * square_price(operations, level)
             yield _Way(way.place, way.price + price, way.keys)
             return

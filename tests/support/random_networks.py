@@ -17,7 +17,7 @@ from heinfer.errors import ShapeError
 from heinfer.layout.packings import power_of_two
 from heinfer.lowering.lower import lower
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import Add, Concat, Joint
+from heinfer.network.joints import Add, Concat, Joint, Product
 from heinfer.network.operators import (
     AveragePool,
     ChannelAffine,
@@ -168,16 +168,28 @@ class _Growing:
             ends.append(self.put(Add(), ends[0], ends[-1]))
         return self.put(self.draw(st.sampled_from([Add(), Concat()])), *ends)
 
+    def gate(self, x: int) -> int:
+        """Two branches and their product, and perhaps that of it and a third."""
+        x = self.put(Product(), self.branch(x), self.branch(x))
+        return self.put(Product(), self.branch(x), x) if self.draw(st.integers(0, 3)) == 0 else x
+
 
 @st.composite
-def branching_networks(draw: st.DrawFn, *, blocks: int = 2, side: int = 6, widest: int = 5, least: int = 4) -> Network:
-    """Residual and other blocks with operators around them; the end may join what was left open on the way."""
+def branching_networks(
+    draw: st.DrawFn, *, blocks: int = 2, side: int = 6, widest: int = 5, least: int = 4, products: bool = False
+) -> Network:
+    """Residual and other blocks with operators around them; the end may join what was left open on the way.
+
+    Args:
+        products: whether the branches of some blocks are multiplied.
+    """
     rng = np.random.default_rng(draw(SEEDS))
     input_shape = (draw(st.integers(1, 2)), draw(st.integers(least, side)), draw(st.integers(least, side)))
     growing = _Growing(draw, rng, input_shape, widest)
     kept = [growing.after(INPUT)]
     for _ in range(draw(st.integers(1, blocks))):
-        kept.append(growing.block(kept[-1]))
+        multiplied = products and draw(st.booleans())
+        kept.append(growing.gate(kept[-1]) if multiplied else growing.block(kept[-1]))
         if draw(st.booleans()):
             kept.append(growing.after(kept[-1]))
     ends = {kept[-1], draw(st.sampled_from(kept))} - {INPUT}

@@ -208,6 +208,26 @@ def prediction_table() -> str:
     )
 
 
+def precision_table() -> str:
+    """Bits of the scores that are right, predicted and measured, of every network."""
+    return table(
+        ["network", "weights", "N", "levels", "backend", "predicted", "measured", "difference", "noisiest layer"],
+        [
+            [
+                f"`{one['network']}`",
+                one["weights"],
+                str(one["ring_degree"]),
+                str(one["levels"]),
+                one["backend"],
+                *(f"{one[bits]:.1f}" for bits in ("bits_predicted", "bits_measured")),
+                f"{one['difference']:+.2f}",
+                f"`{one['noisiest']}`",
+            ]
+            for one in records("precision")
+        ],
+    )
+
+
 def constants_table() -> str:
     """What an evaluation takes under a limit on its constants, which are made of coefficients, or all of slots."""
     head = ["network", "limit", "MB of constants", "s", "s, of slots", "times without a limit", "predicted / measured"]
@@ -291,6 +311,7 @@ TABLES = {
     "upload": (BENCHMARKS, upload_table),
     "ranks": (BENCHMARKS, ranks_table),
     "prediction": (BENCHMARKS, prediction_table),
+    "precision": (BENCHMARKS, precision_table),
 }
 
 

@@ -41,12 +41,15 @@ def alike_in_scale(circuit: Circuit) -> Alike:
     ops: list[Op] = []
     known: dict[Op, int] = {}
     of_value: list[int] = []
+    factors = {op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY_PLAIN}
+    mixed = {op.layer for op in circuit.ops if op.kind is Kind.MULTIPLY} & factors
     for _, op in circuit:
         args = tuple(of_value[a] for a in op.args)
         if op.kind in _OF_ITS_ARGUMENT:
             of_value.append(args[0])
             continue
-        layer = op.layer if op.kind is Kind.MULTIPLY_PLAIN else -1
+        is_of_layer = op.kind is Kind.MULTIPLY_PLAIN or (op.kind is Kind.MULTIPLY and op.layer in mixed)
+        layer = op.layer if is_of_layer else -1
         same = replace(op, args=args, constant=-1, scale=0.0, input=-1, hoist=-1, layer=layer)
         if same not in known:
             known[same] = len(ops)

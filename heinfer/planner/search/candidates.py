@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from math import prod
 
+import numpy as np
+
 from heinfer.errors import LayoutError
-from heinfer.layout.layout import Layout
+from heinfer.layout.layout import FREE, ZERO, Layout
 from heinfer.layout.packings import Grid, Samples, cyclic_pack, dense_pack, plane_pack, power_of_two, sample_pack
 from heinfer.network.join import distinct
 from heinfer.network.linear_map import LinearMap
@@ -127,6 +129,24 @@ def target_candidates(
             found.setdefault((candidate.layout, candidate.reductions), candidate)
     planes = [candidate for candidate in found.values() if candidate.grid]
     yield from planes or found.values()
+
+
+def alike_candidates(partner: Candidate) -> Iterator[Candidate]:
+    """Where a tensor may be that is multiplied with one that is somewhere: there, whatever its sums are added up by.
+
+    Where that one is known to hold zero, this one may hold anything.
+    """
+    index = partner.layout.index
+    layout = Layout(partner.layout.shape, np.where(index == ZERO, FREE, index))
+    cyclic = _doublings(partner.layout.period, partner.layout.slots)
+    for reductions in dict.fromkeys([(), cyclic, partner.reductions]):
+        yield replace(partner, layout=layout, reductions=reductions)
+
+
+def without_free_slots(candidate: Candidate) -> Candidate:
+    """A layout whose unused slots hold zero: there are no reductions that leave sums in them."""
+    index = candidate.layout.index
+    return replace(candidate, layout=Layout(candidate.layout.shape, np.where(index == FREE, ZERO, index)))
 
 
 @lru_cache(maxsize=256)

@@ -14,7 +14,7 @@ from heinfer.planner.kernel.diagonals import DiagonalSet
 from heinfer.planner.kernel.linear import LinearPlan
 from heinfer.planner.plan import LinearStep
 from heinfer.planner.requirements import Prices, plaintext_bytes
-from heinfer.planner.search.candidates import target_candidates
+from heinfer.planner.search.candidates import Candidate, alike_candidates, target_candidates, without_free_slots
 from heinfer.planner.search.kernels import Kernel, Kernels
 from heinfer.planner.search.merging import Part
 from heinfer.planner.search.outlook import Outlook
@@ -59,6 +59,8 @@ class Extension:
         level: int,
         outlook: Outlook,
         *,
+        partners: frozenset[int],
+        in_series: bool,
         kernels: Kernels,
         slots: int,
         ring: Parameters,
@@ -70,10 +72,13 @@ class Extension:
 
         Args:
             level: of what the map reads; the input starts at just the level that the network needs, so 1 is the last.
+            partners: tensors beside which the map's own must lie, to be multiplied with one of them.
+            in_series: whether a series is made of its tensor slot by slot: unused slots must then hold zero.
             to_beat: expected price from which on a state is of no use.
             allowed: whether a state keeps to the limits.
         """
         self.part, self.level, self.outlook, self.kernels = part, level, outlook, kernels
+        self.partners, self.in_series = partners, in_series
         self.slots, self.ring, self.prices, self.to_beat, self.allowed = slots, ring, prices, to_beat, allowed
         self.expected = expected(outlook)
         self.found: list[State] = []
@@ -114,7 +119,7 @@ class Extension:
         for state in states:
             places = state.places(part.reads)
             source = Layout.side_by_side([place.layout for place in places])
-            for candidate in target_candidates(part.maps, places, self.slots, last=self.level == 1):
+            for candidate in self._candidates(state, places):
                 kernel = self.kernels(part.map, source, candidate)
                 try:
                     least = self._least(kernel, kernel.fewest_diagonals)
@@ -128,6 +133,19 @@ class Extension:
             why = refusals[0] if refusals else f"no layout of {part.map.out_shape} fits {self.slots} slots"
             self.failure = f"{part.node.name}: {why}; use a larger ring degree"
 
+    def _candidates(self, state: State, places: list[Candidate]) -> Iterator[Candidate]:
+        """What the layouts that are read suggest, or where a tensor is that this one will be multiplied with."""
+        partner = self._partner(state)
+        if partner is None:
+            candidates = target_candidates(self.part.maps, places, self.slots, last=self.level == 1)
+        else:
+            candidates = alike_candidates(partner)
+        return map(without_free_slots, candidates) if self.in_series else candidates
+
+    def _partner(self, state: State) -> Candidate | None:
+        """A tensor beside which the map's own must lie."""
+        return next((held.place for tensor, held in state.tensors.items() if tensor in self.partners), None)
+
     def _evaluations(self, one: _Posed, sets: list[DiagonalSet]) -> Iterator[State]:
         """The cheapest plan of every set of diagonals, as far as it may enter the beam."""
         state, kernel = one.state, one.kernel
@@ -136,9 +154,9 @@ class Extension:
             if state.price + self._least(kernel, len(diagonals)) + one.follows >= self._worst_kept():
                 continue
             plans = kernel.plans(diagonals, last=last, hoists=hoists, ratio=ratio)
-            plan = min(plans, key=lambda plan: self._price(plan, state))
+            plan = min(plans, key=lambda plan: self._price(plan, state) + self._to_align(plan, state))
             successor = self._successor(state, plan, kernel)
-            if not (last and plan.target.has_free_slots) and self.allowed(successor):
+            if not ((last or self.in_series) and plan.target.has_free_slots) and self.allowed(successor):
                 yield successor
 
     def _least(self, kernel: Kernel, diagonals: int) -> float:
@@ -149,6 +167,12 @@ class Extension:
 
     def _price(self, plan: LinearPlan, state: State) -> float:
         return plan.price(self.prices.operations, self.level) + self.prices.key * len(plan.keys - state.keys)
+
+    def _to_align(self, plan: LinearPlan, state: State) -> float:
+        """What it takes to rotate the result to where it is multiplied, if a plan moves it."""
+        if not plan.cover.offset or self._partner(state) is None:
+            return 0.0
+        return plan.chosen.problem.target.ciphertexts * self.prices.operations("rotation", max(1, self.level - 1))
 
     def _successor(self, state: State, plan: LinearPlan, kernel: Kernel) -> State:
         step = LinearStep(self.part.node.name, plan, self.level, state.steps_of(self.part.reads))

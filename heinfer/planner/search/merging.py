@@ -15,10 +15,11 @@ from itertools import product
 
 from heinfer.errors import PlanError
 from heinfer.network.ir import INPUT, Network, Node
-from heinfer.network.joints import AffineSum
+from heinfer.network.joints import AffineSum, Product
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine, Square
+from heinfer.network.operators import Affine, Chebyshev, Square
 from heinfer.network.terms import Terms, operator_of, substituted
+from heinfer.planner.series import depth_of
 
 _MOST_ENTRIES = 3_000_000
 """Of a product that the search tries on its own account."""
@@ -33,7 +34,7 @@ class Part:
     """A node of a folded network, or several multiplied out. Tensors go by the position of the node that makes them.
 
     Attributes:
-        node: a square or a map; named after all that went into it.
+        node: a map, a square, a product or a series; named after all that went into it.
         reads: the tensors it reads.
         makes: the tensor it makes.
     """
@@ -43,8 +44,14 @@ class Part:
     makes: int
 
     @property
-    def is_square(self) -> bool:
-        return isinstance(self.node.operator, Square)
+    def is_map(self) -> bool:
+        return not isinstance(self.node.operator, Square | Product | Chebyshev)
+
+    @property
+    def depth(self) -> int:
+        """Levels that it takes."""
+        operator = self.node.operator
+        return depth_of(operator.degree) if isinstance(operator, Chebyshev) else 1
 
     @property
     def maps(self) -> tuple[LinearMap, ...]:
@@ -75,13 +82,13 @@ class Partition:
         found = {self.parts[-1].makes: 0}
         for part in reversed(self.parts):
             for tensor in part.reads:
-                found[tensor] = max(found.get(tensor, 0), found[part.makes] + 1)
+                found[tensor] = max(found.get(tensor, 0), found[part.makes] + part.depth)
         return found
 
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """A run of maps with all its partitions, or a square with one."""
+    """A run of maps with all its partitions, or a square or product with one."""
 
     partitions: tuple[Partition, ...]
     reads: tuple[int, ...]
@@ -105,13 +112,38 @@ class Merging:
 
     @cached_property
     def readers(self) -> dict[int, tuple[LinearMap, ...]]:
-        """The maps that read every tensor, or its square, when nothing is merged."""
+        """The maps that read every tensor, its square, or the product that it is the first factor of, unmerged."""
         found: dict[int, tuple[LinearMap, ...]] = {}
         for part in reversed([part for stage in self.stages for part in stage.partitions[0].parts]):
-            for tensor in part.reads:
-                maps = found.get(part.makes, ()) if part.is_square else (dict(part.terms)[tensor],)
+            for tensor in part.reads if part.is_map else part.reads[:1]:
+                maps = (dict(part.terms)[tensor],) if part.is_map else found.get(part.makes, ())
                 found[tensor] = found.get(tensor, ()) + maps
         return found
+
+    @cached_property
+    def _alike(self) -> dict[int, frozenset[int]]:
+        """Tensors that lie alike with each other, whatever the search does: what is made slot by slot of them, too."""
+        found: dict[int, frozenset[int]] = {}
+        for part in self._pointwise:
+            together = {part.makes, *part.reads}.union(*(found.get(tensor, ()) for tensor in part.reads))
+            found |= dict.fromkeys(together, frozenset(together))
+        return found
+
+    @property
+    def _pointwise(self) -> list[Part]:
+        return [part for stage in self.stages for part in stage.partitions[0].parts if not part.is_map]
+
+    @cached_property
+    def partners(self) -> dict[int, frozenset[int]]:
+        """Tensors that must lie alike: factors, what they are factors of, and what lies as these do."""
+        multiplied = {tensor for part in self._pointwise if len(part.reads) > 1 for tensor in part.reads}
+        return {tensor: group for tensor, group in self._alike.items() if group & multiplied}
+
+    @cached_property
+    def in_series(self) -> frozenset[int]:
+        """Tensors that lie as one does of which a series is made: what unused slots hold would grow beyond bounds."""
+        series = (part.makes for part in self._pointwise if isinstance(part.node.operator, Chebyshev))
+        return frozenset(tensor for made in series for tensor in self._alike[made])
 
     def _levels_left(self, choose: Callable[[Iterable[int]], int]) -> dict[int, int]:
         """Levels from every tensor to the output along its longest way, every run at its fewest or most."""
@@ -150,13 +182,13 @@ class Merging:
 
 
 def _runs(parts: list[Part]) -> Iterator[list[Part]]:
-    """Maps with those that only they read, and squares, each after what it reads."""
+    """Maps with those that only they read, and squares and products, each after what it reads."""
     reader = {tensor: part for part in parts for tensor in part.reads}
     readers = Counter(tensor for part in parts for tensor in part.reads)
     end: dict[int, int] = {}
     for part in reversed(parts):
         after = reader.get(part.makes)
-        goes_on = after and readers[part.makes] == 1 and not part.is_square and not after.is_square
+        goes_on = after and readers[part.makes] == 1 and part.is_map and after.is_map
         end[part.makes] = end[after.makes] if after and goes_on else part.makes
     for last in sorted(set(end.values())):
         yield [part for part in parts if end[part.makes] == last]

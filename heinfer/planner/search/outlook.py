@@ -18,7 +18,7 @@ class Outlook:
     """The maps to come.
 
     Attributes:
-        readers: those that read every tensor, or its square.
+        readers: those that read every tensor, or what it is squared or multiplied to.
         operations: price of every operation at every level.
         levels: of the tensors that are still read.
     """

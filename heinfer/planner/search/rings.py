@@ -7,24 +7,28 @@ from math import prod
 
 from heinfer.ckks.parameters import Parameters
 from heinfer.network.ir import INPUT, Network
+from heinfer.network.operators import Chebyshev
 from heinfer.planner.parameters import choose_parameters, smallest_parameters, wider_parameters
+from heinfer.planner.requirements import Requirements
 from heinfer.planner.search.merging import Merging
+from heinfer.planner.series import depth_of
 
 
 def rings(
-    merging: Merging, network: Network, parameters: Parameters | None, batch: int
+    merging: Merging, network: Network, parameters: Parameters | None, requirements: Requirements
 ) -> Iterator[tuple[Parameters, int]]:
     """Yield rings with the levels to use of them: the smallest secure ones, and the next where a tensor overflows."""
     if parameters:
         yield from ((parameters, levels) for levels in merging.levels if levels <= parameters.top_level)
         return
-    largest = max(prod(shape) for shape in (network.input_shape, *network.shapes)) * batch
-    first = choose_parameters(merging.levels[0])  # PlanError when even the shallowest plan has no ring
+    largest, bits = max(prod(shape) for shape in (network.input_shape, *network.shapes)), requirements.prime_bits
+    largest *= requirements.batch
+    first = choose_parameters(merging.levels[0], prime_bits=bits)  # PlanError when even the shallowest plan has no ring
     for levels in merging.levels:
-        ring: Parameters | None = first if levels == merging.levels[0] else smallest_parameters(levels)
+        ring: Parameters | None = first if levels == merging.levels[0] else smallest_parameters(levels, prime_bits=bits)
         if ring:
             yield ring, levels
-            ring = wider_parameters(ring) if largest > ring.slots else None
+            ring = wider_parameters(ring, bits) if largest > ring.slots else None
         if ring:
             yield ring, levels
 
@@ -41,8 +45,10 @@ def too_deep(network: Network, parameters: Parameters) -> str:
 
 
 def _depths(network: Network) -> list[int]:
-    """The number of every layer along the longest way to it."""
+    """The number of every layer along the longest way to it, a level a layer."""
     found = {INPUT: 0}
     for position, reads in enumerate(network.reads):
-        found[position] = 1 + max(found[tensor] for tensor in reads)
+        operator = network.nodes[position].operator
+        depth = depth_of(operator.degree) if isinstance(operator, Chebyshev) else 1
+        found[position] = depth + max(found[tensor] for tensor in reads)
     return [found[position] for position in range(len(network.nodes))]

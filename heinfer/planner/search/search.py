@@ -19,8 +19,8 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.errors import PlanError
 from heinfer.network.ir import INPUT, Network
 from heinfer.network.linear_map import LinearMap
-from heinfer.network.operators import Affine
-from heinfer.planner.plan import Plan, SquareStep, square_price
+from heinfer.network.operators import Affine, Chebyshev
+from heinfer.planner.plan import Plan, ProductStep, SeriesStep, SquareStep, pointwise_price
 from heinfer.planner.requirements import (
     DEFAULT,
     Needs,
@@ -66,7 +66,7 @@ def plan_network(network: Network, parameters: Parameters | None = None, require
     merging, kernels = Merging(network), Kernels()
     best: tuple[State, _Search] | None = None
     failures: list[_Search] = []
-    for ring, levels in rings(merging, network, parameters, requirements.batch):
+    for ring, levels in rings(merging, network, parameters, requirements):
         for inputs in _kinds_of_inputs(network, ring.slots // requirements.batch):
             to_beat = best[0].price if best else inf
             priced = prices(requirements, ring, levels)
@@ -182,15 +182,17 @@ class _Search:
         """Take states through the parts of a partition, which ends at a level."""
         levels = dict(levels)
         for number, part in enumerate(partition.parts):
-            level = end + partition.distance[part.makes] + 1
+            level = end + partition.distance[part.makes] + part.depth
             later = {tensor for after in partition.parts[number + 1 :] for tensor in after.reads}
             read = [t for t in part.reads if t not in later and (t in done or t not in self.merging.last_stage)]
-            levels = {t: at for t, at in levels.items() if t not in read} | {part.makes: level - 1}
+            levels = {t: at for t, at in levels.items() if t not in read} | {part.makes: level - part.depth}
             outlook = self._outlook(levels)
-            if part.is_square:
-                found = self._squared(states, part, level)
-            else:
+            if part.is_map:
                 found = self._extended(states, part, level, outlook)
+            elif len(part.reads) == 1:
+                found = list(self._squared(states, part, level))
+            else:
+                found = self._multiplied(states, part, level)
             states = beam((state.without(read) for state in found), expected(outlook))
         return states
 
@@ -205,13 +207,35 @@ class _Search:
             if self._allowed(state):
                 yield state
 
-    def _squared(self, states: list[State], part: Part, level: int) -> list[State]:
-        price = square_price(self.prices.operations, level)
-        found = []
+    def _squared(self, states: list[State], part: Part, level: int) -> Iterator[State]:
+        """States with a square or a series, in place."""
+        operator = part.node.operator
         for state in states:
             [place] = state.places(part.reads)
-            step = SquareStep(part.node.name, level, state.steps_of(part.reads))
-            found.append(state.followed_by(step, part.makes, place, place.layout.ciphertexts * price))
+            name, reads = part.node.name, state.steps_of(part.reads)
+            series = SeriesStep(name, level, reads, operator, place.layout) if isinstance(operator, Chebyshev) else None
+            step = series or SquareStep(name, level, reads)
+            price = pointwise_price(self.prices.operations, step)
+            yield state.followed_by(step, part.makes, place, place.layout.ciphertexts * price)
+
+    def _multiplied(self, states: list[State], part: Part, level: int) -> list[State]:
+        """States with a product, where its second factor can be rotated to where the first is."""
+        found = []
+        for state in states:
+            first, second = state.places(part.reads)
+            aligned = first.layout.aligned(second.layout)
+            if aligned is None:
+                continue
+            shift, layout = aligned
+            step = ProductStep(part.node.name, level, state.steps_of(part.reads), shift)
+            keys = state.keys | ({shift} if shift else set())
+            price = layout.ciphertexts * pointwise_price(self.prices.operations, step)
+            price += self.prices.key * len(keys - state.keys)
+            after = replace(state.followed_by(step, part.makes, replace(first, layout=layout), price), keys=keys)
+            if self._allowed(after):
+                found.append(after)
+        if states and not found:
+            self.failure = self.failure or f"{part.node.name}: no plan brings its two factors to one layout"
         return found
 
     def _extended(self, states: list[State], part: Part, level: int, outlook: Outlook) -> list[State]:
@@ -219,6 +243,8 @@ class _Search:
             part,
             level,
             outlook,
+            partners=self.merging.partners.get(part.makes, frozenset()),
+            in_series=part.makes in self.merging.in_series,
             kernels=self.kernels,
             slots=self.slots,
             ring=self.ring,

@@ -1,0 +1,98 @@
+"""Polynomials fitted to what an activation sees: least squares in the Chebyshev basis, weighted by density."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import ceil, log2
+
+import numpy as np
+import torch
+from numpy.polynomial.chebyshev import chebval, chebvander
+from numpy.typing import NDArray
+from torch import Tensor
+
+from heinfer.nn.chebyshev import ChebyshevActivation
+
+Array = NDArray[np.float64]
+
+WIDER = 1.1
+"""An interval is so much wider than what data shows."""
+_EVERYWHERE = 0.05
+"""Share of the weight that lies evenly on the interval, so that the polynomial stays near where data is rare."""
+_POINTS = 512
+_MOST = 200_000
+"""Values of a layer that are kept."""
+
+
+class Seen:
+    """Values that an activation has seen: their range, and some of them."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.low, self.high = np.inf, -np.inf
+        self.channels = 0
+        self._parts: list[Array] = []
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, x: Tensor) -> None:
+        values = x.detach().double().reshape(-1).numpy()
+        self.channels = int(x.shape[1])
+        self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
+        self._parts.append(values if values.size <= _MOST // 8 else self._rng.choice(values, _MOST // 8))
+        if len(self._parts) > 16:
+            self._parts = [self._rng.choice(self.values, _MOST // 2)]
+
+    @property
+    def values(self) -> Array:
+        return np.concatenate(self._parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A polynomial on an interval.
+
+    Attributes:
+        coefficients: (degree + 1,) of Chebyshev polynomials of (x - center) / radius.
+        error: root mean square of what it misses on what was seen, in parts of that of the activation.
+        worst: the most that it misses anywhere in the interval.
+    """
+
+    coefficients: Array
+    center: float
+    radius: float
+    error: float
+    worst: float
+
+    @property
+    def degree(self) -> int:
+        return self.coefficients.size - 1
+
+    def module(self, channels: int) -> ChebyshevActivation:
+        """The activation, with coefficients for each channel that may be tuned."""
+        kind = torch.get_default_dtype()
+        rows = torch.tensor(self.coefficients, dtype=kind).expand(channels, -1)
+        return ChebyshevActivation(
+            rows, torch.tensor([self.center], dtype=kind), torch.tensor([self.radius], dtype=kind)
+        )
+
+
+def levels_of(degree: int) -> int:
+    """That a polynomial takes: a quadratic one, by completing the square."""
+    return 1 if degree <= 2 else ceil(log2(degree + 1))
+
+
+def fit(activation: Callable[[Tensor], Tensor], seen: Seen, degree: int) -> Fit:
+    """The polynomial of a degree that is nearest to an activation where its values are."""
+    center, radius = (seen.high + seen.low) / 2, max(WIDER * (seen.high - seen.low) / 2, 1e-6)
+    grid = np.linspace(-1, 1, _POINTS)
+    t = np.concatenate([(seen.values - center) / radius, grid])
+    weight = np.full(t.size, 1 / (t.size - _POINTS))
+    weight[-_POINTS:] = _EVERYWHERE / _POINTS
+    with torch.no_grad():
+        y = activation(torch.tensor(center + radius * t, dtype=torch.get_default_dtype())).double().numpy()
+    root = np.sqrt(weight)
+    coefficients = np.linalg.lstsq(chebvander(t, degree) * root[:, None], y * root, rcond=None)[0]
+    missed = chebval(t, coefficients) - y
+    size = float(np.sqrt(np.mean(y[:-_POINTS] ** 2))) or 1.0
+    error = float(np.sqrt(np.mean(missed[:-_POINTS] ** 2))) / size
+    return Fit(coefficients, center, radius, error, float(np.abs(missed[-_POINTS:]).max()))

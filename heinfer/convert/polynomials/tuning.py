@@ -1,0 +1,118 @@
+"""Tuning a network whose activations become polynomials, with the network that it was as its teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from heinfer.brief import brief_repr
+from heinfer.convert.polynomials.sites import Site
+from heinfer.tell import Tell, say_nothing
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """How a network is tuned.
+
+    Attributes:
+        epochs: how often it sees all data; 0 for not at all.
+        learning_rate: of AdamW, falling to nothing as a cosine does.
+        batch: inputs in a step.
+        range_penalty: weight of the square of what leaves an interval, in parts of its radius.
+        staged: part of the steps in which polynomials take the place of activations little by little.
+        checkpoint: a file to go on from, written after every epoch; None for none.
+        seed: of the order of the data.
+    """
+
+    epochs: int = 0
+    learning_rate: float = 1e-3
+    batch: int = 64
+    range_penalty: float = 1.0
+    staged: float = 0.5
+    checkpoint: Path | None = None
+    seed: int = 0
+
+    __repr__ = brief_repr
+
+
+_CLIP = 1.0
+
+
+def tune(
+    student: nn.Module,
+    teacher: nn.Module,
+    sites: Sequence[Site],
+    data: Tensor,
+    tuning: Tuning,
+    tell: Tell = say_nothing,
+) -> None:
+    """Tune the student in place on inputs (n, ...): the teacher's scores are what it learns.
+
+    It may be stopped and begun again from its checkpoint: the same steps follow.
+    """
+    optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], tuning.learning_rate)
+    steps = tuning.epochs * -(-len(data) // tuning.batch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
+    first = _resumed(student, optimizer, schedule, tuning)
+    teacher.eval()
+    for epoch in range(first, tuning.epochs):
+        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(tuning.seed + epoch))
+        student.train()
+        for number, some in enumerate(torch.split(order, tuning.batch)):
+            done = epoch * -(-len(data) // tuning.batch) + number
+            tell("tune", done, steps)
+            for site in sites:
+                site.share = min(1.0, (done + 1) / max(1.0, tuning.staged * steps))
+            optimizer.zero_grad()
+            loss = _loss(student, teacher, sites, data[some], tuning)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
+            optimizer.step()
+            schedule.step()
+        _saved(student, optimizer, schedule, epoch, tuning)
+    for site in sites:
+        site.share = 1.0
+    student.eval()
+
+
+def _loss(student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tensor, tuning: Tuning) -> Tensor:
+    with torch.no_grad():
+        wanted = teacher(x)
+    scores = student(x)
+    if scores.dim() == 2 and scores.shape[1] > 1:
+        target = functional.log_softmax(wanted, 1)
+        loss = functional.kl_div(functional.log_softmax(scores, 1), target, log_target=True, reduction="batchmean")
+    else:
+        loss = functional.mse_loss(scores, wanted)
+    excess = torch.stack([site.excess for site in sites]).sum() if sites else loss.new_zeros(())
+    return loss + tuning.range_penalty * excess
+
+
+def _resumed(student: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, tuning: Tuning) -> int:
+    """The first epoch that is left, from a checkpoint where there is one."""
+    if tuning.checkpoint is None or not tuning.checkpoint.exists():
+        return 0
+    held = torch.load(tuning.checkpoint, weights_only=True)
+    student.load_state_dict(held["student"])
+    optimizer.load_state_dict(held["optimizer"])
+    schedule.load_state_dict(held["schedule"])  # type: ignore[attr-defined]
+    return int(held["epoch"]) + 1
+
+
+def _saved(student: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, epoch: int, tuning: Tuning) -> None:
+    if tuning.checkpoint is None:
+        return
+    held = {
+        "student": student.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),  # type: ignore[attr-defined]
+        "epoch": epoch,
+    }
+    partial = tuning.checkpoint.with_suffix(".partial")
+    torch.save(held, partial)
+    partial.replace(tuning.checkpoint)

@@ -1,0 +1,6 @@
+"""ONNX files as torch modules, which are then what any module is: compiled, compared, made polynomial, tuned."""
+
+from heinfer.frontend.onnx.module import OnnxModule
+from heinfer.frontend.onnx.reference import require_reference
+
+__all__ = ["OnnxModule", "require_reference"]

@@ -1,0 +1,195 @@
+"""polynomialize: every activation in any form becomes a fitted polynomial, the model itself stays as it is."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+import heinfer
+from heinfer.convert import Tuning, polynomialize
+from heinfer.convert.polynomials.fitting import Seen, fit
+from heinfer.errors import SettingError, UnsupportedOperatorError
+from heinfer.formats.manifest import Preprocessing
+from heinfer.frontend import trace
+from heinfer.nn import ChebyshevActivation
+
+X = torch.tensor(np.random.default_rng(0).normal(size=(200, 2, 8, 8)), dtype=torch.float32)
+
+
+class Net(nn.Module):
+    """A convolution, a function of it, a dense layer."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.fc = nn.Conv2d(2, 4, 3, padding=1), nn.Linear(256, 3)
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(torch.flatten(self.function(self.conv(x)), 1))
+
+
+ACTIVATIONS = [
+    nn.ReLU(), nn.ReLU6(), nn.LeakyReLU(), nn.PReLU(4), nn.ELU(), nn.GELU(), nn.SiLU(), nn.Tanh(), nn.Sigmoid(),
+    nn.Hardsigmoid(), nn.Hardswish(), nn.Softplus(), nn.Mish(),
+]  # fmt: skip
+FUNCTIONS = [
+    functional.relu, torch.relu, lambda x: x.relu(), lambda x: functional.relu(x, inplace=True), lambda x: x.tanh(),
+    functional.gelu, functional.silu, lambda x: functional.leaky_relu(x, 0.2), lambda x: torch.clamp(x, 0, 6),
+    torch.sigmoid, functional.hardswish,
+]  # fmt: skip
+
+
+def scores(module: nn.Module, x: torch.Tensor = X) -> torch.Tensor:
+    with torch.no_grad():
+        return module.eval()(x)
+
+
+@pytest.mark.parametrize("activation", [*ACTIVATIONS, *FUNCTIONS])
+def test_an_activation_becomes_a_polynomial(activation: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    model = Net(activation)
+    before = scores(model).clone()
+    module, report = polynomialize(model, X, degree=7)
+    [row] = report.activations
+    assert (row.degree, row.levels) == (7, 3)
+    assert row.error < 0.07
+    assert row.outside == 0
+    assert (scores(module) - before).abs().max() < 0.1 * before.abs().max()
+    assert sum(isinstance(part, ChebyshevActivation) for part in module.modules()) == 1
+    assert torch.equal(scores(model), before)
+
+
+def test_a_shared_activation_has_a_polynomial_at_every_call() -> None:
+    shared = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), shared, nn.Conv2d(3, 3, 3), shared, nn.Flatten(), nn.Linear(48, 2))
+    module, report = polynomialize(model, X)
+    assert len(report.activations) == 2
+    first, second = (part for part in module.modules() if isinstance(part, ChebyshevActivation))
+    assert not torch.equal(first.coefficients, second.coefficients)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, 2, padding=1),
+        nn.MaxPool2d(3, 2, ceil_mode=True),
+        lambda x: functional.max_pool2d(x, 3, stride=2, padding=1),
+        lambda x: torch.max_pool2d(x, 2),
+    ],
+)
+def test_a_max_pool_becomes_an_average_of_the_same_windows(pool: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Pooled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(2, 3, 3), pool
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.flatten(self.pool(self.conv(x)), 1)
+
+    module, report = polynomialize(Pooled(), X)
+    assert report.pools == 1
+    assert scores(module).shape == scores(Pooled()).shape
+    flat = torch.full_like(X, 0.5)
+    module, _ = polynomialize(nn.Sequential(pool, nn.Flatten()) if isinstance(pool, nn.Module) else Pooled(), X)
+    if isinstance(pool, nn.Module):
+        assert torch.allclose(scores(module, flat), torch.tensor(0.5))  # padding is not counted
+
+
+def test_hard_swish_is_exact_where_it_is_a_polynomial() -> None:
+    seen = Seen()
+    seen(torch.linspace(-2.7, 2.7, 1000)[None])
+    found = fit(functional.hardswish, seen, 2)
+    assert found.error < 1e-6
+    assert found.worst < 1e-5
+
+
+@pytest.mark.parametrize("degree", [2, 3, 7, 15])
+def test_a_higher_degree_fits_better(degree: int) -> None:
+    seen = Seen()
+    seen(torch.tensor(np.random.default_rng(1).normal(size=(1, 4000))))
+    assert fit(torch.relu, seen, degree).error < {2: 0.2, 3: 0.2, 7: 0.08, 15: 0.04}[degree]
+    assert fit(torch.relu, seen, degree).error <= fit(torch.relu, seen, degree - 1).error
+
+
+def two() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4, 3)
+    )
+
+
+def test_degrees_are_raised_while_there_are_levels() -> None:
+    _, report = polynomialize(two(), X, levels=4)
+    assert sum(row.levels for row in report.activations) == 4
+    with pytest.raises(SettingError, match="2 activations take 2 levels at least, not 1"):
+        polynomialize(two(), X, levels=1)
+
+
+def test_degrees_go_by_path() -> None:
+    _, report = polynomialize(two(), X, degree={"1": 3})
+    assert [row.degree for row in report.activations] == [3, 2]
+    with pytest.raises(SettingError, match="there is no activation 0: there are 1, 3"):
+        polynomialize(two(), X, degree={"0": 3})
+    with pytest.raises(SettingError, match="a degree is 1 to 15, not 16"):
+        polynomialize(two(), X, degree=16)
+
+
+def test_tuning_learns_from_the_model_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    model, labels = two(), scores(two()).argmax(1)
+    _, fitted = polynomialize(model, X, labels=labels)
+    tuned, report = polynomialize(model, X, labels=labels, tuning=Tuning(epochs=4))
+    assert report.accuracy
+    assert fitted.accuracy
+    assert report.accuracy[1] == fitted.accuracy[2]
+    assert report.agreement[1] >= report.agreement[0]
+    kept = tmp_path / "tuned"
+    polynomialize(model, X, tuning=Tuning(epochs=4, checkpoint=kept))
+    assert kept.exists()
+    again, _ = polynomialize(model, X, tuning=Tuning(epochs=4, checkpoint=kept))
+    assert torch.allclose(scores(again), scores(tuned), atol=1e-6)
+
+
+def test_the_report_is_a_table() -> None:
+    model = two()
+    _, report = polynomialize(model, X, labels=scores(model).argmax(1))
+    lines = str(report).splitlines()
+    assert lines[0].split() == ["activation", "is", "interval", "degree", "levels", "error", "outside"]
+    assert lines[1].startswith("1 ")
+    assert lines[-1].startswith("accuracy: 100.00% before")
+
+
+def test_what_cannot_be_followed_is_refused() -> None:
+    class Branching(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if float(x.sum()) > 0 else -x
+
+    with pytest.raises(UnsupportedOperatorError, match=r"cannot be followed by torch.fx"):
+        polynomialize(Branching(), X)
+
+
+def test_a_network_with_relu_compiles_afterwards() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(2, 4, 3, stride=2), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(3, 2, padding=1), nn.Flatten(),
+        nn.Linear(16, 3),
+    )  # fmt: skip
+    module, _ = polynomialize(model, X)
+    inputs = X.numpy().astype(np.float64)
+    low, high = float(inputs.min()), float(inputs.max())
+    declared = Preprocessing(divisor=1, mean=(0.0,), std=(1.0,), low=low, high=high, kind="values")
+    compiled = heinfer.compile(module, inputs, name="relu", preprocessing=declared)
+    assert np.abs(compiled(inputs[:8]) - scores(module, X[:8]).numpy()).max() < 1e-4
+    assert sum(name == "Square" for name in (type(n.operator).__name__ for n in compiled.network.nodes)) == 1
+
+
+def test_a_quadratic_series_takes_one_level() -> None:
+    series = ChebyshevActivation(torch.tensor([[0.3, 0.5, 0.2]]), torch.tensor([0.5]), torch.tensor([4.0]))
+    network = trace(nn.Sequential(series.double()), (3, 2, 2))
+    assert [type(node.operator).__name__ for node in network.nodes] == ["Polynomial"]
+    x = torch.randn(5, 3, 2, 2, dtype=torch.float64)
+    assert np.abs(network(x.numpy()) - series(x).detach().numpy()).max() < 1e-12
