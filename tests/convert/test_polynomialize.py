@@ -223,6 +223,25 @@ def test_augmentation_is_drawn_from_the_seed() -> None:
     assert not torch.equal(one, plain)
 
 
+@pytest.mark.parametrize("function", [functional.relu_, lambda x: x.relu_(), nn.ReLU(inplace=True)])
+def test_what_is_changed_in_place_is_read_changed(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.conv, self.fc, self.act = nn.Conv2d(2, 4, 3), nn.Linear(144, 3), function
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            self.act(y)
+            return self.fc(torch.flatten(y, 1))
+
+    expected = scores(Changed())
+    module, report = polynomialize(Changed(), X, degree=15)
+    assert len(report.activations) == 1
+    assert (scores(module) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 def test_hard_swish_is_exact_where_it_is_a_polynomial() -> None:
     seen = Seen()
     seen(torch.linspace(-2.7, 2.7, 1000)[None])
