@@ -11,7 +11,7 @@ from benchmarks.count.policies import policies
 from benchmarks.count.sweep import sweep
 from benchmarks.count.trained_accuracy import trained_accuracy
 from benchmarks.draw.plots import example, layouts, plots
-from benchmarks.foreign.command import train_foreign
+from benchmarks.foreign.command import polynomialize_foreign, train_foreign
 from benchmarks.measure.accuracy import accuracy
 from benchmarks.measure.constants import constants
 from benchmarks.measure.fairness import fairness
@@ -50,7 +50,7 @@ ROOMS = {
     "Count: the same on every machine": (policies, forms, sweep, planning, trained_accuracy, instructions),
     "Wear out a service": (soak, survive),
     "Draw": (plots, layouts, example),
-    "Make anew": (recalibrate, train_foreign),
+    "Make anew": (recalibrate, train_foreign, polynomialize_foreign),
 }
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)

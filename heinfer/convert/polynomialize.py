@@ -108,7 +108,8 @@ def polynomialize(
         labels: (n,) of them, for the report.
         degree: of all polynomials, or by the path of an activation; 2 takes one level, 3 two, 7 three, 15 four.
         levels: of all polynomials together; degrees are then raised where that mends most, until they are used up.
-        tuning: how it is tuned afterwards, with the model as its teacher; not at all by default.
+        tuning: how it is tuned afterwards, with the model as its teacher; not at all by default. Activations that no
+            normalisation comes before then get one, which at first changes nothing and costs nothing encrypted.
         tell: is told what is done.
 
     Raises:
@@ -116,16 +117,22 @@ def polynomialize(
         SettingError: for a degree that is none, and fewer levels than activations.
     """
     teacher = copy.deepcopy(model).eval()
+    tuned_on, shown = _parted(data, tuning.held_out if tuning else 0)
+    labels = None if labels is None else labels[len(data) - len(shown) :]
     student, sites, pools = with_sites(model)
-    seen = _seen(student, sites, data, tell)
+    seen = _seen(student, sites, tuned_on, tell)
+    if tuning is not None and tuning.epochs:
+        for site, values in zip(sites, seen, strict=True):
+            if not site.normalised and values.axes in (2, 3, 4, 5) and not (site.dense and values.axes > 2):
+                site.norm = values.norm()
     fits = _fits(sites, seen, degree, levels)
     for site, found, values in zip(sites, fits, seen, strict=True):
         site.polynomial = found.module(values.channels).to(data.dtype)
-    expected, fitted = _scores(teacher, data), _scores(student, data)
+    expected, fitted = _scores(teacher, shown), _scores(student, shown)
     if tuning is not None and tuning.epochs:
-        tune(student, teacher, sites, data, tuning, tell)
-    outside = _outside(student, sites, data)
-    now = _scores(student, data)
+        tune(student, teacher, sites, tuned_on, tuning, tell)
+    outside = _outside(student, sites, shown)
+    now = _scores(student, shown)
     activations = tuple(
         ActivationReport(
             site.path,
@@ -144,6 +151,13 @@ def polynomialize(
     if labels is not None:
         accuracy = _right(expected, labels), _right(fitted, labels), _right(now, labels)
     return Polynomialized(without_sites(student).eval(), PolynomialReport(activations, pools, agreement, accuracy))
+
+
+def _parted(data: Tensor, held_out: int) -> tuple[Tensor, Tensor]:
+    """What is learned from, and what the report is of: the same where nothing is held out."""
+    if not 0 <= held_out < len(data):
+        raise SettingError(f"of {len(data)} inputs {held_out} cannot be held out")
+    return (data[:-held_out], data[-held_out:]) if held_out else (data, data)
 
 
 def _seen(student: nn.Module, sites: Sequence[Site], data: Tensor, tell: Tell) -> list[Seen]:

@@ -100,6 +100,129 @@ def test_a_max_pool_becomes_an_average_of_the_same_windows(pool: Callable[[torch
         assert torch.allclose(scores(module, flat), torch.tensor(0.5))  # padding is not counted
 
 
+class Ended(nn.Module):
+    """A convolution, what a function makes of it and of a parameter, flat."""
+
+    def __init__(self, function: Callable[[nn.Module, torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.gate = nn.Conv2d(2, 3, 3, padding=1), nn.Parameter(torch.randn(1, 3, 1, 1))
+        self.rectify, self.pool = nn.ReLU(inplace=True), nn.AdaptiveMaxPool2d((1, 2))
+        self.dilated = nn.MaxPool2d(3, 1, dilation=2)
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.flatten(self.function(self, self.conv(x)), 1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda _, x: functional.relu(x, inplace=True) + x,
+        lambda _, x: torch.relu_(x) + x,
+        lambda _, x: x.relu_() + x,
+        lambda model, x: model.rectify(x) + x,
+    ],
+)
+def test_what_reads_a_tensor_changed_in_place_reads_the_polynomial(
+    function: Callable[[nn.Module, torch.Tensor], torch.Tensor],
+) -> None:
+    model = Ended(function)
+    before = scores(model)
+    module, report = polynomialize(model, X, degree=15)
+    assert len(report.activations) == 1
+    assert (scores(module) - before).abs().max() < 0.1 * before.abs().max()
+
+
+def test_what_has_no_average_stays_as_it_is() -> None:
+    for function in (
+        lambda _, x: functional.max_pool2d(x, 3, dilation=2),
+        lambda _, x: functional.max_pool2d(x, 2, return_indices=True)[0],
+        lambda model, x: model.dilated(x),
+    ):
+        module, report = polynomialize(Ended(function), X)
+        assert report.pools == 0
+        assert torch.equal(scores(module), scores(Ended(function)))
+
+
+@pytest.mark.parametrize(
+    ("pool", "average"),
+    [
+        (lambda _, x: functional.adaptive_max_pool2d(x, 2), nn.AdaptiveAvgPool2d(2)),
+        (lambda model, x: model.pool(x), nn.AdaptiveAvgPool2d((1, 2))),
+        (lambda _, x: functional.max_pool2d(x, (2, 4), ceil_mode=True), nn.AvgPool2d((2, 4), ceil_mode=True)),
+    ],
+)
+def test_pools_average_the_windows_that_they_had(
+    pool: Callable[[nn.Module, torch.Tensor], torch.Tensor], average: nn.Module
+) -> None:
+    module, report = polynomialize(Ended(pool), X)
+    assert report.pools == 1
+    with torch.no_grad():
+        expected = torch.flatten(average(Ended(pool).conv(X)), 1)
+    torch.testing.assert_close(scores(module), expected)
+
+
+def test_a_function_of_parameters_alone_is_no_activation() -> None:
+    gated = Ended(lambda model, x: torch.relu(x * torch.sigmoid(model.gate)))
+    _, report = polynomialize(gated, X)
+    assert [row.activation for row in report.activations] == ["relu"]
+
+
+def test_batch_normalisation_is_put_in_before_tuning_where_there_is_none() -> None:
+    layers = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3))
+    tuned, _ = polynomialize(model, X, tuning=Tuning(epochs=1))
+    norms = [type(part) for part in tuned.modules() if "BatchNorm" in type(part).__name__]
+    assert sorted(norms, key=str) == [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm2d]
+
+
+@pytest.mark.parametrize("axes", [2, 3, 4, 5])
+def test_normalisation_by_what_was_seen_changes_nothing(axes: int) -> None:
+    seen = Seen()
+    x = 3 + 2 * torch.randn(50, 4, *(3,) * (axes - 2))
+    seen(x[:20])
+    seen(x[20:])
+    torch.testing.assert_close(scores(seen.norm(), x), x)
+
+
+def test_what_is_held_out_is_reported_and_not_learned_from() -> None:
+    model = two()
+    strange = torch.cat([X[:150], 100 * X[150:]])
+    labels = scores(model, strange).argmax(1)
+    tuning = Tuning(epochs=1, held_out=50)
+    tuned, report = polynomialize(model, strange, labels=labels, tuning=tuning)
+    alone, _ = polynomialize(model, X[:150], tuning=Tuning(epochs=1))
+    assert all(torch.equal(tuned.state_dict()[name], value) for name, value in alone.state_dict().items())
+    assert report.activations[0].high < 10
+    assert report.activations[0].outside > 0.5
+    with pytest.raises(SettingError, match="of 200 inputs 200 cannot be held out"):
+        polynomialize(model, X, tuning=Tuning(epochs=1, held_out=200))
+
+
+def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path: Path) -> None:
+    other = two()
+    for parameter in other.parameters():
+        parameter.data.neg_()
+    tuning = Tuning(epochs=2, checkpoint=tmp_path / "tuned")
+    polynomialize(two(), X, tuning=tuning)
+    tuned, _ = polynomialize(other, X, tuning=tuning)
+    expected, _ = polynomialize(other, X, tuning=Tuning(epochs=2))
+    assert torch.equal(scores(tuned), scores(expected))
+
+
+def test_augmentation_is_drawn_from_the_seed() -> None:
+    def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+    plain, one, again = (
+        scores(polynomialize(two(), X, tuning=Tuning(epochs=1, augment=augment)).module)
+        for augment in (None, noisy, noisy)
+    )
+    assert torch.equal(one, again)
+    assert not torch.equal(one, plain)
+
+
 @pytest.mark.parametrize("function", [functional.relu_, lambda x: x.relu_(), nn.ReLU(inplace=True)])
 def test_what_is_changed_in_place_is_read_changed(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     class Changed(nn.Module):

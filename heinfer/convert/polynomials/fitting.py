@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.polynomial.chebyshev import chebval, chebvander
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from heinfer.nn.chebyshev import ChebyshevActivation
 from heinfer.planner.series import depth_of
@@ -26,15 +26,22 @@ _MOST = 200_000
 
 
 class Seen:
-    """Values that an activation has seen: their range, and some of them."""
+    """Values that an activation has seen: their range, some of them, and mean and variance of each channel."""
 
     def __init__(self, seed: int = 0) -> None:
         self.low, self.high = np.inf, -np.inf
         self.channels = 0
         self._parts: list[Array] = []
         self._rng = np.random.default_rng(seed)
+        self.axes = 0
+        self._count, self._sum, self._squares = 0, torch.zeros(()), torch.zeros(())
 
     def __call__(self, x: Tensor) -> None:
+        self.axes = x.dim()
+        rows = x.detach().double().transpose(0, 1).flatten(1)
+        self._count += rows.shape[1]
+        self._sum = self._sum + rows.sum(1)
+        self._squares = self._squares + rows.square().sum(1)
         values = x.detach().double().reshape(-1).numpy()
         self.channels = int(x.shape[1])
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
@@ -45,6 +52,21 @@ class Seen:
     @property
     def values(self) -> Array:
         return np.concatenate(self._parts)
+
+    def norm(self) -> nn.Module:
+        """Batch normalisation that changes nothing as long as the statistics are what was seen."""
+        kind = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[self.axes - 2]
+        made = kind(self.channels, dtype=torch.get_default_dtype())
+        mean = self._sum / self._count
+        variance = (self._squares / self._count - mean.square()).clamp(min=0)
+        assert made.running_mean is not None
+        assert made.running_var is not None
+        with torch.no_grad():
+            made.running_mean.copy_(mean)
+            made.running_var.copy_(variance)
+            made.weight.copy_((variance + made.eps).sqrt())
+            made.bias.copy_(mean)
+        return made
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,14 +18,52 @@ _MODULES = (
     nn.Hardtanh, nn.Hardsigmoid, nn.Hardswish, nn.Softplus, nn.LogSigmoid, nn.Softsign, nn.Hardshrink, nn.Softshrink,
     nn.Tanhshrink,
 )  # fmt: skip
-_NAMES = """relu relu_ relu6 leaky_relu prelu elu selu celu gelu silu mish tanh sigmoid hardtanh hardsigmoid hardswish
-    softplus logsigmoid softsign clamp"""
-_FUNCTIONS = frozenset(
-    getattr(place, name) for place in (torch, functional) for name in _NAMES.split() if hasattr(place, name)
-)
-_METHODS = frozenset(("relu", "relu_", "tanh", "tanh_", "sigmoid", "sigmoid_", "clamp", "clamp_"))
-_POOL_MODULES = {nn.MaxPool1d: nn.AvgPool1d, nn.MaxPool2d: nn.AvgPool2d, nn.MaxPool3d: nn.AvgPool3d}
-_POOL_FUNCTIONS = {"max_pool1d": nn.AvgPool1d, "max_pool2d": nn.AvgPool2d, "max_pool3d": nn.AvgPool3d}
+_NAMES = [
+    "relu",
+    "relu6",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "silu",
+    "mish",
+    "tanh",
+    "sigmoid",
+    "hardtanh",
+    "hardsigmoid",
+    "hardswish",
+    "softplus",
+    "logsigmoid",
+    "softsign",
+    "hardshrink",
+    "softshrink",
+    "tanhshrink",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+    "clip",
+]
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+_WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
+_SPELT = frozenset(name + end for name in _NAMES for end in ("", "_"))
+_FUNCTIONS = frozenset(getattr(place, name) for place in (torch, functional) for name in _SPELT if hasattr(place, name))
+_POOL_MODULES: dict[type[nn.Module], type[nn.Module]] = {
+    nn.MaxPool1d: nn.AvgPool1d,
+    nn.MaxPool2d: nn.AvgPool2d,
+    nn.MaxPool3d: nn.AvgPool3d,
+    nn.AdaptiveMaxPool1d: nn.AdaptiveAvgPool1d,
+    nn.AdaptiveMaxPool2d: nn.AdaptiveAvgPool2d,
+    nn.AdaptiveMaxPool3d: nn.AdaptiveAvgPool3d,
+}
+_POOL_FUNCTIONS: dict[str, type[nn.Module]] = {
+    **{f"max_pool{n}d": kind for n, kind in enumerate((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), 1)},
+    **{
+        f"adaptive_max_pool{n}d": kind
+        for n, kind in enumerate((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), 1)
+    },
+}
 
 
 class Site(nn.Module):
@@ -35,6 +73,9 @@ class Site(nn.Module):
         path: in the original model.
         kind: the activation's name.
         polynomial: once it is fitted.
+        norm: batch normalisation before the polynomial, where it was put in.
+        normalised: whether what it reads comes out of a normalisation, with nothing but moves, sums and pools between.
+        dense: whether what it reads comes from a layer along the last axis.
         share: of the polynomial in what it gives, 0 to 1.
         excess: of the last call, how far values were outside of the polynomial's interval.
     """
@@ -46,6 +87,8 @@ class Site(nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(False)
         self.polynomial: ChebyshevActivation | None = None
+        self.norm: nn.Module | None = None
+        self.normalised, self.dense = True, False
         self.watch: Callable[[Tensor], None] | None = None
         self.excess = torch.zeros(())
 
@@ -57,6 +100,8 @@ class Site(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The activation of x, or its polynomial, or both in shares."""
+        if self.norm is not None:
+            x = self.norm(x)
         if self.watch is not None:
             self.watch(x)
         if self.polynomial is None:
@@ -83,17 +128,19 @@ def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
     sites: list[Site] = []
     pools = 0
     last = _last(traced.graph)
+    computed = _computed(traced.graph)
     for node in list(traced.graph.nodes):
+        if node not in computed:
+            continue  # of parameters alone: a constant, whatever its function
         if node is last and _is_softmax(traced, node):
             continue
         site = _site(traced, node)
         if site is not None:
             sites.append(site)
-            read = _read(node)
-            later = _later_readers(traced.graph, node) if _is_in_place(traced, node) else []
-            new = _put(traced, node, f"activation_{len(sites)}", site)
-            for reader in later:  # what was changed in place is read changed
-                reader.replace_input_with(read, new)
+            layers = _layers_before(traced, _read(node))
+            site.normalised = any(isinstance(layer, _NORMS) for layer in layers)
+            site.dense = any(isinstance(layer, nn.Linear | nn.LayerNorm) for layer in layers)
+            _put(traced, node, f"activation_{len(sites)}", site)
             continue
         pool = _pool(traced, node)
         if pool is not None:
@@ -110,32 +157,60 @@ def without_sites(traced: fx.GraphModule) -> fx.GraphModule:
     for name, part in list(traced.named_children()):
         if isinstance(part, Site):
             assert part.polynomial is not None
-            setattr(traced, name, part.polynomial)
+            whole = part.polynomial if part.norm is None else nn.Sequential(part.norm, part.polynomial)
+            setattr(traced, name, whole)
     traced.recompile()
     return traced
 
 
-def _is_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a call changes the tensor that it reads."""
+def _computed(graph: fx.Graph) -> set[fx.Node]:
+    """The nodes that depend on the input."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        if node.op == "placeholder" or any(read in found for read in node.all_input_nodes):
+            found.add(node)
+    return found
+
+
+def _layers_before(traced: fx.GraphModule, node: fx.Node) -> list[nn.Module]:
+    """The layers with weights that a node comes from, with neither another one nor an activation between."""
+    found: list[nn.Module] = []
+    waiting, met = [node], {node}
+    while waiting:
+        one = waiting.pop()
+        part = traced.get_submodule(str(one.target)) if one.op == "call_module" else None
+        if isinstance(part, (*_WEIGHTED, *_NORMS)):
+            found.append(part)
+        elif not isinstance(part, Site):
+            fresh = [read for read in one.all_input_nodes if read not in met]
+            met.update(fresh)
+            waiting += fresh
+    return found
+
+
+def _works_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return bool(getattr(traced.get_submodule(str(node.target)), "inplace", False))
-    name = str(getattr(node.target, "__name__", node.target))
-    return name.endswith("_") or bool(node.kwargs.get("inplace", False))
+    spelt = str(getattr(node.target, "__name__", node.target))
+    return bool(node.kwargs.get("inplace", False)) or spelt.endswith("_")
 
 
-def _later_readers(graph: fx.Graph, node: fx.Node) -> list[fx.Node]:
-    """Calls after a call that read what it reads."""
-    order = {each: number for number, each in enumerate(graph.nodes)}
-    return [reader for reader in _read(node).users if order[reader] > order[node]]
+def _read_the_result(node: fx.Node) -> None:
+    """Let calls that come later and read what this one changes in place read what it gives."""
+    source, later = _read(node), node.next
+    while later.op != "root":
+        later.replace_input_with(source, node)
+        later = later.next
 
 
-def _put(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> fx.Node:
+def _put(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) -> None:
+    if _works_in_place(traced, node):
+        _read_the_result(node)
     traced.add_submodule(name, module)
     with traced.graph.inserting_before(node):
         new = traced.graph.call_module(name, (_read(node),))
     node.replace_all_uses_with(new)
     traced.graph.erase_node(node)
-    return new
 
 
 def _read(node: fx.Node) -> Any:
@@ -152,7 +227,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
             single.inplace = False
         return Site(str(node.target), type(module).__name__, single)
     is_function = node.op == "call_function" and node.target in _FUNCTIONS
-    is_method = node.op == "call_method" and node.target in _METHODS
+    is_method = node.op == "call_method" and node.target in _SPELT
     if not (is_function or is_method):
         return None
     function: Any = node.target if is_function else getattr(Tensor, str(node.target))
@@ -165,34 +240,40 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
 
 
 def _pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
+    """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
-        kind = next((to for of, to in _POOL_MODULES.items() if type(module) is of), None)
-        if kind is None or module.dilation not in (1, (1, 1), (1, 1, 1)):
-            return None
-        return _average(kind, module.kernel_size, module.stride, module.padding, bool(module.ceil_mode))
+        kind = _POOL_MODULES.get(type(module))
+        return None if kind is None else _averaged(kind, vars(module))
     kind = _dispatched(node)
     if node.op != "call_function" or kind is None:
         return None
-    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
-    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
-    if given.get("dilation", 1) not in (1, (1, 1), (1, 1, 1)) or given.get("return_indices", False):
+    adaptive = kind.__name__.startswith("Adaptive")
+    own = ["output_size"] if adaptive else ["kernel_size", "stride", "padding", "dilation", "ceil_mode"]
+    names = ["input", *own, "return_indices"]
+    return _averaged(kind, dict(zip(names, node.args, strict=False)) | dict(node.kwargs))
+
+
+def _averaged(kind: Any, given: Mapping[str, Any]) -> nn.Module | None:
+    dilation = given.get("dilation", 1)
+    if given.get("return_indices", False) or set(dilation if isinstance(dilation, tuple) else (dilation,)) != {1}:
         return None
-    return _average(
-        kind, given["kernel_size"], given.get("stride"), given.get("padding", 0), bool(given.get("ceil_mode", False))
-    )
+    made: nn.Module
+    if "output_size" in given:
+        made = kind(given["output_size"])
+    else:
+        kernel, ceil = given["kernel_size"], bool(given.get("ceil_mode", False))
+        stride, padding = given.get("stride") or kernel, given.get("padding", 0)
+        made = kind(kernel, stride, padding, ceil_mode=ceil, count_include_pad=False)  # never the largest either
+    return made
 
 
-def _dispatched(node: fx.Node) -> Any:
+def _dispatched(node: fx.Node) -> type[nn.Module] | None:
     for name, kind in _POOL_FUNCTIONS.items():
-        if node.target in (getattr(functional, name), getattr(torch, name)):
+        ways = (getattr(functional, name), getattr(functional, f"_{name}", None), getattr(torch, name, None))
+        if node.target in ways:
             return kind
     return None
-
-
-def _average(kind: Any, kernel: Any, stride: Any, padding: Any, ceil: bool) -> nn.Module:
-    made: nn.Module = kind(kernel, stride or kernel, padding, ceil_mode=ceil, count_include_pad=False)
-    return made
 
 
 def _last(graph: fx.Graph) -> Any:

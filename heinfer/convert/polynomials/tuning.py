@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import torch
@@ -25,8 +26,12 @@ class Tuning:
         batch: inputs in a step.
         range_penalty: weight of the square of what leaves an interval, in parts of its radius.
         staged: part of the steps in which polynomials take the place of activations little by little.
-        checkpoint: a file to go on from, written after every epoch; None for none.
-        seed: of the order of the data.
+        held_out: how many inputs, the last of the data, are kept out; what the report says is then of them.
+        augment: changes inputs at random as ``augment(inputs, generator)``; None for not at all.
+        bfloat16: whether autocast computes in it; weights stay as they are.
+        checkpoint: a file to go on from, written after every epoch; None for none. One of another network, other data
+            or other settings is not taken up, but written over.
+        seed: of the order of the data and their augmentation.
     """
 
     epochs: int = 0
@@ -34,6 +39,9 @@ class Tuning:
     batch: int = 64
     range_penalty: float = 1.0
     staged: float = 0.5
+    held_out: int = 0
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    bfloat16: bool = False
     checkpoint: Path | None = None
     seed: int = 0
 
@@ -58,10 +66,12 @@ def tune(
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], tuning.learning_rate)
     steps = tuning.epochs * -(-len(data) // tuning.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    first = _resumed(student, optimizer, schedule, tuning)
+    identity = _identity(student, data, tuning)
+    first = _resumed(student, optimizer, schedule, tuning, identity)
     teacher.eval()
     for epoch in range(first, tuning.epochs):
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(tuning.seed + epoch))
+        generator = torch.Generator().manual_seed(1_000_003 * tuning.seed + epoch)
+        order = torch.randperm(len(data), generator=generator)
         student.train()
         for number, some in enumerate(torch.split(order, tuning.batch)):
             done = epoch * -(-len(data) // tuning.batch) + number
@@ -69,12 +79,14 @@ def tune(
             for site in sites:
                 site.share = min(1.0, (done + 1) / max(1.0, tuning.staged * steps))
             optimizer.zero_grad()
-            loss = _loss(student, teacher, sites, data[some], tuning)
+            x = data[some] if tuning.augment is None else tuning.augment(data[some], generator)
+            with torch.autocast("cpu", torch.bfloat16, enabled=tuning.bfloat16):
+                loss = _loss(student, teacher, sites, x, tuning)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
             optimizer.step()
             schedule.step()
-        _saved(student, optimizer, schedule, epoch, tuning)
+        _saved(student, optimizer, schedule, epoch, tuning, identity)
     for site in sites:
         site.share = 1.0
     student.eval()
@@ -82,8 +94,8 @@ def tune(
 
 def _loss(student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tensor, tuning: Tuning) -> Tensor:
     with torch.no_grad():
-        wanted = teacher(x)
-    scores = student(x)
+        wanted = teacher(x).float() if tuning.bfloat16 else teacher(x)
+    scores = student(x).to(wanted)
     if scores.dim() == 2 and scores.shape[1] > 1:
         target = functional.log_softmax(wanted, 1)
         loss = functional.kl_div(functional.log_softmax(scores, 1), target, log_target=True, reduction="batchmean")
@@ -93,18 +105,40 @@ def _loss(student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tens
     return loss + tuning.range_penalty * excess
 
 
-def _resumed(student: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, tuning: Tuning) -> int:
-    """The first epoch that is left, from a checkpoint where there is one."""
+def _identity(student: nn.Module, data: Tensor, tuning: Tuning) -> str:
+    """Of what a tuning begins with: another one is not gone on with."""
+    settings = replace(tuning, checkpoint=None, augment=None)
+    digest = hashlib.sha256(
+        repr([getattr(settings, field.name) for field in fields(settings)] + [tuning.augment is None]).encode()
+    )
+    for value in (*student.state_dict().values(), data):
+        digest.update(value.detach().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _resumed(
+    student: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, tuning: Tuning, identity: str
+) -> int:
+    """The first epoch that is left, from a checkpoint where there is one of this very tuning."""
     if tuning.checkpoint is None or not tuning.checkpoint.exists():
         return 0
     held = torch.load(tuning.checkpoint, weights_only=True)
+    if held.get("identity") != identity:
+        return 0
     student.load_state_dict(held["student"])
     optimizer.load_state_dict(held["optimizer"])
     schedule.load_state_dict(held["schedule"])  # type: ignore[attr-defined]
     return int(held["epoch"]) + 1
 
 
-def _saved(student: nn.Module, optimizer: torch.optim.Optimizer, schedule: object, epoch: int, tuning: Tuning) -> None:
+def _saved(
+    student: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: object,
+    epoch: int,
+    tuning: Tuning,
+    identity: str,
+) -> None:
     if tuning.checkpoint is None:
         return
     held = {
@@ -112,6 +146,7 @@ def _saved(student: nn.Module, optimizer: torch.optim.Optimizer, schedule: objec
         "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(),  # type: ignore[attr-defined]
         "epoch": epoch,
+        "identity": identity,
     }
     partial = tuning.checkpoint.with_suffix(".partial")
     torch.save(held, partial)
