@@ -11,16 +11,14 @@ import numpy as np
 from torch._ops import OpOverload
 
 from heinfer.brief import brief_repr
-from heinfer.errors import CompileError, HeinferError
-from heinfer.frontend.at_inference import at_inference
-from heinfer.frontend.calls import Calls, Where, bound, holds, name_of
+from heinfer.errors import CompileError
+from heinfer.frontend.calls import Calls, Where
 from heinfer.frontend.elementwise import same
-from heinfer.frontend.exported import BATCH, Program, exported, replay
+from heinfer.frontend.exported import Program
 from heinfer.frontend.recorder import Recorder
 from heinfer.frontend.resampling import average_pool
-from heinfer.frontend.survey import still_training, survey
 from heinfer.frontend.table import OPERATORS
-from heinfer.frontend.trace import module_of, network_of
+from heinfer.frontend.trace import followed, module_of, network_of
 from heinfer.frontend.values import Value
 from heinfer.network.ir import Network
 from heinfer.network.operators import Polynomial
@@ -94,14 +92,9 @@ def assume(model: object, input_shape: tuple[int, ...]) -> Assumed:
     Raises:
         CompileError: when it is no model, or its forward cannot be followed.
     """
-    module = module_of(model)
-    found = survey(module)
-    with at_inference(module) as root:
-        problems = [str(x) for x in (*found.problems, *still_training(root))]
-        program = exported(root, input_shape)
-        calls = _Assuming(Recorder(input_shape, root.batch if isinstance(root, Program) else BATCH))
-        results = replay(program, calls, calls.recorder.input)
-    problems += [str(x) for x in calls.problems if not any(str(x) == call.text for call in calls.checks)]
+    calls, results, found = followed(module_of(model), input_shape, _Assuming)
+    said = {call.text for call in calls.checks}
+    problems = [text for text in map(str, found) if text not in said]
     network = None
     if not problems and not any(call.verdict is Verdict.CANNOT for call in calls.checks):
         try:
@@ -127,28 +120,25 @@ class _Assuming(Calls):
         shapes: Any = None,
         readers: int = 1,
     ) -> Any:
-        name, before = name_of(function), len(self.problems)
-        arguments = bound(function, args, kwargs)
-        if holds(arguments, Value):
-            try:
-                changed = self._changed(name, arguments, where)
-            except HeinferError:
-                changed = None
-            if changed is not None:
-                return changed
+        before = len(self.problems)
         result = super().call(function, args, kwargs, where, shapes, readers)
-        cannot = self.problems[before:]
-        for problem in cannot:
+        for problem in self.problems[before:]:
             self._say(where, Verdict.CANNOT, str(problem))
-        if not cannot and name in OPERATORS.rules and holds(arguments, Value):
-            self._say(where, Verdict.AS_IS, "")
+        return result
+
+    def by_rule(self, name: str, arguments: Mapping[str, Any], where: Where) -> Any:
+        """What a polynomial or an average gives in the place of an activation or a maximum."""
+        changed = self._changed(name, arguments, where)
+        if changed is not None:
+            return changed
+        result = super().by_rule(name, arguments, where)
+        self._say(where, Verdict.AS_IS, "")
         return result
 
     def _changed(self, name: str, arguments: Mapping[str, Any], where: Where) -> Value | None:
         x = arguments.get("self", arguments.get("input"))
         if not isinstance(x, Value):
             return None
-        self.recorder.name = where.path
         if name in _ACTIVATIONS:
             position, _ = self.recorder.placed(x)
             self._say(where, Verdict.CHANGES, _POLYNOMIAL)

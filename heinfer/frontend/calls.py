@@ -112,10 +112,7 @@ class Calls:
                 return _named(
                     _moves(function, pytree.tree_map_only(Value, self._placed_polynomial, dict(arguments))), where.path
                 )
-            rule = self.table.rules.get(name)
-            if rule is None:
-                raise UnsupportedOperatorError(f"has no encrypted form; {self.table.way_out(name) or OTHERWISE}")
-            result = rule(self.recorder, **{_NAMES.get(key, key): x for key, x in arguments.items()})
+            result = self.by_rule(name, arguments, where)
             computed = readers > 1 and isinstance(result, Value) and not result.is_moved
             return self.recorder.again(result) if computed else _named(result, where.path)
         except ShapeError as error:
@@ -126,6 +123,17 @@ class Calls:
             if not self.problems:  # else it may follow from them
                 self.problems.append(where.error(f"{where.function} cannot be followed: {str(error).splitlines()[0]}"))
         return self._unknown(shapes)
+
+    def by_rule(self, name: str, arguments: Mapping[str, Any], where: Where) -> Any:  # noqa: ARG002 - for who inherits
+        """The result of a function that does more than move elements.
+
+        Raises:
+            CompileError: when it has no encrypted form, or not of these arguments.
+        """
+        rule = self.table.rules.get(name)
+        if rule is None:
+            raise UnsupportedOperatorError(f"has no encrypted form; {self.table.way_out(name) or OTHERWISE}")
+        return rule(self.recorder, **{_NAMES.get(key, key): x for key, x in arguments.items()})
 
     def _cause(self, where: Where, cause: str) -> str:
         """What is wrong with the whole layer, where there is a way out for that, else with the function."""

@@ -122,9 +122,9 @@ def dense(recorder: Recorder, x: Any, weight: Any, bias: Any = None) -> Value:
     return moved(lambda v: v.movedim(1, -1), [recorder.add(Affine(linear), [position])])
 
 
-def matrix_product(recorder: Recorder, x: Any, other: Any = None, mat2: Any = None, tensor2: Any = None) -> Value:
+def matrix_product(recorder: Recorder, x: Any, other: Any = None, mat2: Any = None, vec: Any = None) -> Value:
     """x @ other, one of them a constant matrix or vector."""
-    right = next(v for v in (other, mat2, tensor2) if v is not None)
+    right = next(v for v in (other, mat2, vec) if v is not None)
     if isinstance(x, Value) and isinstance(right, Value):
         raise UnsupportedOperatorError(
             "multiplies two matrices that both depend on the input, as attention does; use convolutions or dense "

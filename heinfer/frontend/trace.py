@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Model: TypeAlias = "nn.Module | ExportedProgram | ModelProto | str | Path"
+Results: TypeAlias = list[tuple[str, object]]
+_Calls = TypeVar("_Calls", bound=Calls)
 
 
 def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
@@ -42,7 +44,22 @@ def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
         UnsupportedOperatorError: names each function that has no encrypted form, the path of its module, and the line.
         ShapeError: names the layer whose input does not fit.
     """
-    module = module_of(model)
+    calls, results, problems = followed(module_of(model), input_shape, lambda recorder: Calls(recorder, OPERATORS))
+    require_none(problems)
+    return network_of(calls.recorder, results)
+
+
+def followed(
+    module: nn.Module, input_shape: tuple[int, ...], calls_on: Callable[[Recorder], _Calls]
+) -> tuple[_Calls, Results, list[CompileError]]:
+    """Take every call of a module in evaluation mode, as ``calls_on(recorder)`` takes calls.
+
+    Returns:
+        What took the calls, what the module returns, by name, and all that is wrong with the module and its calls.
+
+    Raises:
+        CompileError: when the forward cannot be followed; says also what is wrong with the module.
+    """
     found = survey(module)
     with at_inference(module) as root:
         problems = [*found.problems, *still_training(root)]
@@ -51,19 +68,15 @@ def trace(model: Model, input_shape: tuple[int, ...]) -> Network:
         except CompileError as error:
             if not problems:
                 raise
-            problems.append(error)
-            require_none(problems)
-        calls = Calls(Recorder(input_shape, root.batch if isinstance(root, Program) else BATCH), OPERATORS)
+            require_none([*problems, error])
+        calls = calls_on(Recorder(input_shape, root.batch if isinstance(root, Program) else BATCH))
         results = replay(program, calls, calls.recorder.input)
-        inside = tuple(f"{path}." for path in found.unreadable)
-        problems += [p for p in calls.problems if not str(p).replace(":", ".").startswith(inside)]
-        network = None if problems else network_of(calls.recorder, results)
-    require_none(problems)
-    assert network is not None
-    return network
+    inside = tuple(f"{path}." for path in found.unreadable)
+    problems += [p for p in calls.problems if not str(p).replace(":", ".").startswith(inside)]
+    return calls, results, problems
 
 
-def network_of(recorder: Recorder, results: list[tuple[str, object]]) -> Network:
+def network_of(recorder: Recorder, results: Results) -> Network:
     """Of the one output that there is."""
     if len(results) != 1:
         names = ", ".join(name for name, _ in results)

@@ -47,7 +47,7 @@ def _line(builder: Builder, step: SeriesStep, line: Line, ciphertext: int, value
     for part in parts[1:]:
         total = builder.add(total, part)
     total = builder.rescale(total)
-    return builder.add_plain(total, _packed(step, line.constant, ciphertext)) if line.has_constant else total
+    return total if line.constant is None else builder.add_plain(total, _packed(step, line.constant, ciphertext))
 
 
 def _packed(step: SeriesStep, of_channel: Vector, ciphertext: int) -> SlotVector:

@@ -39,22 +39,17 @@ class Line:
         name: for reports.
         factors: two values, none for a line without a product.
         weights: of other values, one for each channel.
-        constant: one for each channel.
+        constant: one for each channel, None where none is added whatever the coefficients: C_3 = C_2 C_1 - C_1.
         depth: levels from u to its value: as late as what reads it allows.
     """
 
     name: str
     factors: tuple[int, ...]
     weights: dict[int, Vector]
-    constant: Vector
+    constant: Vector | None
     depth: int
 
     __repr__ = brief_repr
-
-    @property
-    def has_constant(self) -> bool:
-        """Whether there is one by structure: C_3 = C_2 C_1 - C_1 has none."""
-        return not (self.factors and self.name.startswith("T") and self.weights)
 
     @property
     def reads(self) -> tuple[int, ...]:
@@ -160,7 +155,7 @@ class _Writer:
             more, less = _halves(n)
             factors = self.power(more), self.power(less)
             weights = {self.power(more - less): np.full(1, -1.0)} if more > less else {}
-            constant = np.full(1, -2.0 if more == less else 0.0)
+            constant = np.full(1, -2.0) if more == less else None
             self.powers[n] = self.add(Line(f"T{n}", factors, weights, constant, _depth_of_power(n)))
         return self.powers[n]
 
@@ -181,7 +176,7 @@ class _Writer:
             weights |= self._weights(rest)
             return Line(name, factors, weights, rest[:, 0], depth)
         weights[self.add(self.line(rest, depth - 1, f"{name}%T{at}"))] = np.ones(1)
-        return Line(name, factors, weights, np.zeros(1), depth)
+        return Line(name, factors, weights, None, depth)
 
     def _weights(self, series: Vector) -> dict[int, Vector]:
         return {self.power(n): series[:, n] for n in range(1, series.shape[1])}

@@ -107,6 +107,7 @@ FUNCTIONS: dict[str, Callable[[], nn.Module]] = {
     "lerp": lambda: calling(lambda _, x: torch.lerp(x, x * 2, 0.3)),
     "matrix": lambda: calling(lambda s, x: x @ s.m[0].weight.T, nn.Linear(8, 5)),
     "matrix first": lambda: calling(lambda s, x: s.m[0].weight @ x, nn.Linear(6, 5)),
+    "vector": lambda: calling(lambda s, x: torch.mv(x.flatten(1), s.m[0].weight[0])[:, None], nn.Linear(144, 1)),
     "einsum": lambda: calling(lambda s, x: torch.einsum("bchw,kh->bwkc", x, s.m[0].weight), nn.Linear(6, 2)),
     "square": lambda: calling(lambda s, x: s.m[0](x) ** 2, nn.Conv2d(3, 4, 3)),
     "quadratic": lambda: calling(lambda s, x: (0.3 * s.m[0](x) + 1) * s.m[0](x) - 2, nn.Conv2d(3, 4, 3)),

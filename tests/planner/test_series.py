@@ -55,9 +55,9 @@ def test_lines_are_the_series(degree: int, channels: int, seed: int) -> None:
     u = rng.uniform(-2, 2, (channels, 20))
     values, depths = [u], [0]
     for line in lines:
-        value = line.constant[:, None] + sum(weight[:, None] * values[i] for i, weight in line.weights.items())
+        value = sum((weight[:, None] * values[i] for i, weight in line.weights.items()), np.zeros(1))
+        value = value if line.constant is None else value + line.constant[:, None]
         value = value + values[line.factors[0]] * values[line.factors[1]] if line.factors else value
-        assert line.has_constant or not line.constant.any()
         assert line.depth > max(depths[read] for read in line.reads)
         values.append(value + 0 * u)
         depths.append(line.depth)
