@@ -6,6 +6,7 @@ import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
+from zipfile import BadZipFile
 
 import typer
 from rich.console import Console
@@ -15,10 +16,10 @@ from rich.text import Text
 from heinfer.errors import SettingError
 from heinfer.extras import needs
 from heinfer_cli.options import Costs, CostsOf
-from heinfer_cli.report_table import print_cost
+from heinfer_cli.report_table import print_cost, print_report
 
 if TYPE_CHECKING:
-    from heinfer.compiler.check import Check
+    from heinfer.compiler.check import Check, Shapes
 
 _STYLES = {"as is": "green", "changes": "yellow", "cannot": "red"}
 _STATUS = {"as is": 0, "changes": 1, "cannot": 2}
@@ -38,8 +39,20 @@ def check(
         ),
     ],
     shape: Annotated[
-        str | None,
-        typer.Option(metavar="C,H,W", help="Of one input, without the batch.", show_default="as the file says"),
+        list[str] | None,
+        typer.Option(
+            metavar="C,H,W|NAME=C,H,W",
+            help="Of one input, without the batch; of several inputs once for each.",
+            show_default="as the file says",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Inputs as the model takes them, (n, C, H, W): .npy, or .npz with an array for each input by its "
+            "name. With them polynomials are fitted, the whole is compiled, and its precision is known.",
+        ),
     ] = None,
     backend: CostsOf = None,
     costs: Costs = None,
@@ -51,19 +64,23 @@ def check(
     with needs("train"):
         from heinfer.compiler.check import check as checked
         from heinfer.compiler.progress import shown
-        from heinfer.compiler.report import shown_backend
+        from heinfer.compiler.report import Report, shown_backend
         from heinfer.frontend import example_shape
         from heinfer.planner.requirements import DEFAULT, Requirements
 
     found = _read(model)
-    sizes = _sizes(shape) if shape else example_shape(found)
-    if sizes is None:
+    inputs = _arrays(calibration) if calibration else None
+    sizes = _shapes(shape) if shape else None if inputs is not None else example_shape(found)
+    if sizes is None and inputs is None:
         raise SettingError(f"{model} does not say the shape of its input: give --shape, such as --shape 3,32,32")
+    requirements = Requirements(backend=backend or DEFAULT.backend, costs=costs)
     with shown(f"check {model}"):
-        result = checked(found, sizes, Requirements(backend=backend or DEFAULT.backend, costs=costs))
+        result = checked(found, sizes, requirements, calibration=inputs)
     console = Console()
     print_check(result, console)
-    if result.cost:
+    if isinstance(result.cost, Report):
+        print_report(result.cost, console)
+    elif result.cost:
         print_cost(Path(model).name, "heinfer", result.cost, backend or shown_backend(result.cost.predicted), console)
     verdict = str(result.assumed.verdict)
     console.print(Text(_SUMMARY[verdict] if not result.refusal else "There is no plan for it.", style="bold"))
@@ -82,9 +99,30 @@ def print_check(result: Check, console: Console) -> None:
     for problem in result.assumed.problems:
         console.print(Text(problem, style="red"))
     if result.assumed.network is not None:
-        console.print(f"{result.products} products of ciphertexts deep", "")
+        console.print(_depth(result), "")
+    if result.polynomials is not None:
+        console.print(str(result.polynomials), "", highlight=False)
     if result.refusal:
         console.print(Text(result.refusal, style="red"), "")
+
+
+def _depth(result: Check) -> str:
+    from heinfer.planner.parameters import levels_there_are
+
+    deep = f"{result.products} products of ciphertexts deep"
+    if result.cost is None:
+        return deep
+    return f"{deep}: {result.cost.input_level} levels of the {levels_there_are()} that the largest ring has room for"
+
+
+def _shapes(texts: list[str]) -> Shapes:
+    """One shape, or one for each name."""
+    if len(texts) == 1 and "=" not in texts[0]:
+        return _sizes(texts[0])
+    found = dict(text.partition("=")[::2] for text in texts)
+    if len(found) < len(texts):
+        raise SettingError("--shape of several inputs is NAME=C,H,W, once for each name")
+    return {name: _sizes(text) for name, text in found.items()}
 
 
 def _sizes(text: str) -> tuple[int, ...]:
@@ -95,6 +133,17 @@ def _sizes(text: str) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1:
         raise SettingError(f"--shape is whole numbers with commas between, such as 3,32,32; not {text!r}")
     return sizes
+
+
+def _arrays(path: Path) -> Any:
+    """An array, or several by name."""
+    import numpy as np
+
+    try:
+        read = np.load(path, allow_pickle=False)
+        return read if isinstance(read, np.ndarray) else {name: read[name] for name in read.files}
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        raise SettingError(f"{path} cannot be read as what numpy.save or numpy.savez has written: {error}") from error
 
 
 def _read(model: str) -> Any:
@@ -121,4 +170,4 @@ def _read(model: str) -> Any:
         raise SettingError(f"{model} cannot be found: {error}") from error
     finally:
         sys.path.pop(0)
-    return found() if callable(found) and not hasattr(found, "named_modules") else found
+    return found() if callable(found) and (isinstance(found, type) or not hasattr(found, "named_modules")) else found

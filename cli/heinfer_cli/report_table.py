@@ -28,10 +28,19 @@ def print_cost(name: str, policy: str, cost: Cost, backend: str, console: Consol
         ("key switches", f"{counts.key_switches}, of them {counts.rotations} rotations"),
         ("products", f"{counts.hma} HMA, {counts.ct_ct_mults} ct x ct"),
         ("evaluation keys", _keys(cost)),
-        ("an image", f"{_times(cost, backend)}; {cost.input_ciphertexts} ciphertexts up"),
+        ("an image", f"{_times(cost, backend)}; {_sent(cost)}"),
+        *([("server memory", _memory(cost.memory_bytes))] if cost.memory_bytes is not None else []),
         *(("sampled", f"{step}: {some} of {all_} ciphertexts") for step, (some, all_) in cost.sampled.items()),
     ]
     console.print(f"{name} with random weights: counts do not depend on them", _grid(rows), "")
+
+
+def _memory(held: int) -> str:
+    return f"{held / _MEGA:.0f} MB for one client's keys and request"
+
+
+def _sent(cost: Cost) -> str:
+    return f"{cost.upload_bytes / 1000:.1f} kB up, {cost.download_bytes / 1000:.1f} kB down"
 
 
 def _keys(cost: Cost) -> str:
@@ -121,7 +130,7 @@ def _totals(report: Report) -> Table:
             *([("precision", f"{report.precision} predicted, worst of {WORST_OF} images")] if report.precision else []),
             ("evaluation keys", _keys(report)),
             *_requests(report),
-            ("server memory", f"{report.memory_bytes / _MEGA:.0f} MB for one client's keys and request"),
+            ("server memory", _memory(report.memory_bytes)),
         ]
     )
 
@@ -136,11 +145,10 @@ def _ends(report: Report) -> list[tuple[str, str]]:
 
 
 def _requests(report: Report) -> list[tuple[str, str]]:
-    up, down = report.upload_bytes / 1000, report.download_bytes / 1000
-    whole = f"{_times(report, report.backend)}; {up:.1f} kB up, {down:.1f} kB down"
+    whole = f"{_times(report, report.backend)}; {_sent(report)}"
     if report.batch == 1:
         return [("an image", whole)]
-    up, down = up / report.batch, down / report.batch
+    up, down = report.upload_bytes / 1000 / report.batch, report.download_bytes / 1000 / report.batch
     share = f"{report.milliseconds_an_image:.1f} ms, {up:.1f} kB up, {down:.1f} kB down"
     return [(f"{report.batch} images", whole), ("an image of them", share)]
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heinfer.errors import CompileError
 from heinfer.frontend.at_inference import at_inference
+from heinfer.frontend.paths import INSIDE
 from heinfer.layout.parts import TensorPart
 
 Shapes = dict[str, tuple[int, ...]]
@@ -22,7 +23,12 @@ _TRIED = 2
 
 
 def as_one(
-    module: object, parts: Sequence[TensorPart], inputs: NDArray[Any], names: object
+    module: object,
+    parts: Sequence[TensorPart],
+    inputs: NDArray[Any],
+    names: object,
+    *,
+    may_be_unnamed: bool = False,
 ) -> tuple[Any, Shapes | None]:
     """A module of the concatenation of its inputs, which gives that of its outputs; itself where it is one already.
 
@@ -31,6 +37,7 @@ def as_one(
         parts: of its inputs.
         inputs: (batch, *shape) of the only one, or (batch, n), at least one.
         names: of its outputs, where it returns a tuple of tensors; of a mapping of tensors they are the keys.
+        may_be_unnamed: whether outputs without names are numbered.
 
     Returns:
         The module, and the shapes of its outputs by name; None where it returns one tensor, or cannot be run.
@@ -57,7 +64,7 @@ def as_one(
             f"the model returns a {type(result).__name__}: return a tensor (batch, *shape), or a tuple or a mapping of "
             "names to such"
         )
-    named = _named(result, names)
+    named = [f"output{n}" for n in range(len(keys))] if may_be_unnamed else _named(result, names)
     shapes = {name: tuple(found[key].shape[1:]) or (1,) for name, key in zip(named, keys, strict=True)}
     return _Giving(taking, dict(zip(keys, shapes.values(), strict=True))), shapes
 
@@ -67,13 +74,13 @@ class _Taking(nn.Module):
 
     def __init__(self, network: nn.Module, parts: Sequence[TensorPart]) -> None:
         super().__init__()
-        self.network = network
+        self.add_module(INSIDE, network)
         self.parts = tuple(parts)
         self.by_name = {part.name for part in parts} <= set(_arguments(network))
 
     def forward(self, x: Tensor) -> Any:
         given = {part.name: x[:, part.elements].reshape(-1, *part.shape) for part in self.parts}
-        return self.network(**given) if self.by_name else self.network(*given.values())
+        return self.get_submodule(INSIDE)(**given) if self.by_name else self.get_submodule(INSIDE)(*given.values())
 
 
 class _Giving(nn.Module):
@@ -81,11 +88,11 @@ class _Giving(nn.Module):
 
     def __init__(self, network: nn.Module, shapes: dict[Any, tuple[int, ...]]) -> None:
         super().__init__()
-        self.network = network
+        self.add_module(INSIDE, network)
         self.sizes = {key: prod(shape) for key, shape in shapes.items()}
 
     def forward(self, x: Tensor) -> Tensor:
-        result = self.network(x)
+        result = self.get_submodule(INSIDE)(x)
         return torch.cat([result[key].reshape(-1, size) for key, size in self.sizes.items()], 1)
 
 

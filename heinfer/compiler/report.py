@@ -13,11 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from heinfer.backends import choose_backend
 from heinfer.brief import brief_repr
 from heinfer.circuit.counts import Counts, count_layers
-from heinfer.circuit.ir import Circuit, Kind
+from heinfer.circuit.ir import Kind
 from heinfer.circuit.statistics import MARGIN
 from heinfer.circuit.worst_case import Interval, worst_cases
 from heinfer.compiler.precision import BITS, BITS_BY_LAYER
 from heinfer.costs.cost import Cost, circuit_cost
+from heinfer.costs.memory import peak_ciphertexts
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable, cost_tables, table_of
 from heinfer.formats.bundle import Bundle
@@ -56,9 +57,8 @@ class LayerReport:
 class Report(Cost):
     """A compiled model's costs; of one request, which holds ``batch`` images.
 
-    ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts`` and
-    ``memory_bytes`` are what a server holds for one request besides its code: live ciphertexts, encoded plaintexts and
-    evaluation keys, in 64-bit words. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
+    ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts``
+    are alive at once. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
     scores wrap around, ``precision`` what was predicted of their bits when the model was compiled, ``encryption_bits``
     of them if encryption alone were noisy. ``inputs`` and ``outputs`` say name, shape and kind of each.
     """
@@ -112,10 +112,6 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
     shown = shown_backend(tables) if backend is None else backend
     table = table_of(tables, shown)
     cost = circuit_cost(circuit, parameters, typed.input_level, tables)
-    peak = _peak_ciphertexts(circuit)
-    word = 8 * parameters.ring_degree
-    plaintexts = sum(word * (typed.levels[n] + 1) for n, op in circuit if op.constant >= 0)
-    key_words = 2 * len(parameters.primes) * len(parameters.data_primes) * cost.key_count
     return Report(
         **vars(cost),
         name=manifest.name,
@@ -123,8 +119,7 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         backend=shown,
         batch=manifest.batch,
         layers=_layers(bundle, table),
-        peak_ciphertexts=peak,
-        memory_bytes=plaintexts + word * key_words + 2 * word * (typed.input_level + 1) * peak,
+        peak_ciphertexts=peak_ciphertexts(circuit),
         largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
         capacity=manifest.capacity,
         precision=_printable(bundle.metadata.get(BITS, "")) or None,
@@ -210,16 +205,3 @@ def _input_intervals(manifest: Manifest) -> list[Interval]:
         low += layout.pack(np.broadcast_to(spread.low, layout.shape))
         high += layout.pack(np.broadcast_to(spread.high, layout.shape))
     return list(zip(low, high, strict=True))
-
-
-def _peak_ciphertexts(circuit: Circuit) -> int:
-    """Most values alive at once."""
-    ends = sorted(circuit.last_use.values())
-    alive = peak = position = 0
-    for number in range(len(circuit.ops)):
-        alive += 1
-        peak = max(peak, alive)
-        while position < len(ends) and ends[position] <= number:
-            alive -= 1
-            position += 1
-    return peak

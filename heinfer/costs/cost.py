@@ -10,6 +10,7 @@ from heinfer.circuit.counts import Counts, count_circuit
 from heinfer.circuit.ir import Circuit
 from heinfer.circuit.levels import key_levels, levels
 from heinfer.ckks.parameters import Parameters
+from heinfer.costs.memory import server_memory
 from heinfer.costs.prediction import predict
 from heinfer.costs.tables import CostTable
 from heinfer.formats.frames import ciphertexts_length, keys_length
@@ -26,6 +27,8 @@ class Cost:
         key_levels: step of every key, 0 for relinearization -> the highest level at which it is used.
         input_ciphertexts, output_ciphertexts: how many the client sends, and gets back.
         predicted: backend -> milliseconds by its cost table, one thread, constants already encoded.
+        memory_bytes: what a server holds for one request besides its code; None of a published method that is counted
+            step by step.
         sampled: of a published method, for every step that was too large to plan whole, how many of how many
             ciphertexts were planned; its counts and time are those times the ratio.
     """
@@ -38,6 +41,7 @@ class Cost:
     input_ciphertexts: int
     output_ciphertexts: int
     predicted: Mapping[str, float]
+    memory_bytes: int | None = None
     sampled: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     __repr__ = brief_repr
@@ -65,14 +69,15 @@ class Cost:
 
 def circuit_cost(circuit: Circuit, parameters: Parameters, input_level: int, tables: Mapping[str, CostTable]) -> Cost:
     """The cost of a circuit, by each backend's cost table."""
-    at = levels(circuit, input_level)
+    at, keys = levels(circuit, input_level), key_levels(circuit, input_level)
     return Cost(
         parameters=parameters,
         input_level=input_level,
         output_level=at[circuit.outputs[0]],
         counts=count_circuit(circuit),
-        key_levels=key_levels(circuit, input_level),
+        key_levels=keys,
         input_ciphertexts=circuit.inputs,
         output_ciphertexts=len(circuit.outputs),
         predicted={backend: sum(predict(circuit, at, table)) for backend, table in tables.items()},
+        memory_bytes=server_memory(circuit, parameters, at, input_level, keys),
     )

@@ -23,6 +23,7 @@ from torch.utils import _pytree as pytree
 from heinfer.errors import CompileError, ShapeError, UnsupportedOperatorError
 from heinfer.frontend.at_inference import is_plain
 from heinfer.frontend.calls import Calls, Unknown, Where, holds
+from heinfer.frontend.paths import named_modules, users_path
 from heinfer.frontend.table import OPERATORS
 from heinfer.frontend.values import Value
 
@@ -147,9 +148,9 @@ def where(node: fx.Node) -> Where:
     stack = [entry for entry in node.meta.get("nn_module_stack", {}).values() if entry[0]]
     function = re.sub(r"\W.*", "", str(getattr(node.target, "_schema", node.target)).split("::")[-1])
     line = _line(node.meta.get("stack_trace") or "")
-    if not stack:
+    path, kind = (users_path(stack[-1][0]), str(stack[-1][1])) if stack else ("", "")
+    if not path:
         return Where(name, function, line=line)
-    path, kind = stack[-1][0], str(stack[-1][1])
     if kind.startswith(_OF_TORCH):
         return Where(path, function, kind.rpartition(".")[2], line)
     return Where(f"{path}.{name}", function, line=line)
@@ -190,16 +191,16 @@ def _constant(x: Any) -> Any:
 def _not_followed(root: nn.Module, error: Exception) -> CompileError:
     """What torch says of a forward that cannot be run, and where."""
     text = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
-    paths = {id(part): path for path, part in root.named_modules()}
-    path, line = "", ""
+    parts = {id(part): (path, part) for path, part in named_modules(root)}
+    path, part, line = "", root, ""
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = Path(frame.f_code.co_filename)
         if _is_of_user(file):
             line = f" ({file.name}:{number})"
-        path = paths.get(id(frame.f_locals.get("self")), "") or path
-    instead = OPERATORS.way_out(type(root.get_submodule(path)).__name__)
+        path, part = parts.get(id(frame.f_locals.get("self")), (path, part))
+    kind = type(part).__name__
+    instead = OPERATORS.way_out(kind)
     if instead:
-        kind = type(root.get_submodule(path)).__name__
         return UnsupportedOperatorError(f"{path or 'the model itself'}: {kind} has no encrypted form; {instead}")
     if _OF_SHAPES.search(text):
         return ShapeError(f"{path or 'the model itself'}: {text}, where the batch is {BATCH}{line}")

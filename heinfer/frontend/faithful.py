@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heinfer.errors import CompileError
 from heinfer.frontend.at_inference import at_inference, random_states
+from heinfer.frontend.paths import named_modules
 from heinfer.frontend.probes import probes
 from heinfer.network.ir import Network
 
@@ -207,7 +208,7 @@ class _Comparison:
     def _first(self, inputs: Array) -> str:
         """The first layer whose values differ, of those that are modules: functions cannot be watched."""
         seen: dict[str, list[Array]] = defaultdict(list)
-        modules = dict(self.root.named_modules())
+        modules = dict(named_modules(self.root))
         names = {node.name for node in self.network.nodes} & set(modules)
         handles = [modules[name].register_forward_hook(_recorder(seen[name])) for name in names]
         self._module(inputs)

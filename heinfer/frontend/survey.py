@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from heinfer.errors import CompileError, UnsupportedOperatorError
 from heinfer.frontend.at_inference import is_plain
+from heinfer.frontend.paths import named_modules
 from heinfer.frontend.wrappers import wrapper_problems
 
 _READ = (torch.float32, torch.float64)
@@ -43,7 +44,7 @@ def survey(module: nn.Module) -> Survey:
     elsewhere: dict[str, list[str]] = {}
     unreadable: list[str] = []
     inside_unreadable: set[int] = set()
-    for path, part in module.named_modules():
+    for path, part in named_modules(module):
         if id(part) in inside_unreadable:
             continue
         found = list(_unreadable(path or "the model itself", part))
@@ -70,7 +71,7 @@ def _cache_problems() -> Iterator[CompileError]:
 
 def still_training(root: nn.Module) -> Iterator[CompileError]:
     """Name what stays in training mode when the model is put in evaluation mode."""
-    for path, part in root.named_modules():
+    for path, part in named_modules(root):
         if part.training:
             yield CompileError(
                 f"{path or 'the model itself'}: stays in training mode when the model is put in evaluation mode "

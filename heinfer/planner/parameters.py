@@ -58,6 +58,11 @@ def deepest_parameters(degree: int) -> Parameters:
     return choose_parameters(_most_levels(degree), degree)
 
 
+def levels_there_are() -> int:
+    """Of the largest secure ring: no network can be deeper."""
+    return _most_levels(max(MAX_LOG_QP_128))
+
+
 def _most_levels(degree: int, prime_bits: int = RESCALE_BITS) -> int:
     return min(int((MAX_LOG_QP_128[degree] - _bits(0, prime_bits)) // prime_bits), MAX_PRIMES - 2)
 
