@@ -64,7 +64,7 @@ def check(
     with needs("train"):
         from heinfer.compiler.check import check as checked
         from heinfer.compiler.progress import shown
-        from heinfer.compiler.report import Report, shown_backend
+        from heinfer.compiler.report import report, shown_backend
         from heinfer.frontend import example_shape
         from heinfer.planner.requirements import DEFAULT, Requirements
 
@@ -78,8 +78,8 @@ def check(
         result = checked(found, sizes, requirements, calibration=inputs)
     console = Console()
     print_check(result, console)
-    if isinstance(result.cost, Report):
-        print_report(result.cost, console)
+    if result.model:
+        print_report(report(result.model.bundle, backend, costs), console)
     elif result.cost:
         print_cost(Path(model).name, "heinfer", result.cost, backend or shown_backend(result.cost.predicted), console)
     verdict = str(result.assumed.verdict)

@@ -11,7 +11,7 @@ import numpy as np
 from heinfer.brief import brief_repr
 from heinfer.compiler.calibration import Array, Given, Inputs, as_inputs, require_finite
 from heinfer.compiler.compile import compile as compiled
-from heinfer.compiler.report import Report, report
+from heinfer.compiler.model import CompiledModel
 from heinfer.costs.cost import Cost
 from heinfer.errors import CompileError
 from heinfer.extras import needs
@@ -40,7 +40,8 @@ class Check:
     Attributes:
         assumed: what becomes of each call, and the verdict.
         products: most products of ciphertexts one after the other: squares and others.
-        cost: of a plan, with a precision where there was calibration; None where there is no plan.
+        cost: of a plan; None where there is none.
+        model: compiled with calibration, whose report says its precision; None without, or where that failed.
         polynomials: what polynomials that are fitted to calibration alone make of it; None where it has none to fit,
             or there was none.
         refusal: why it does not compile, though every call has its form.
@@ -48,7 +49,8 @@ class Check:
 
     assumed: Assumed
     products: int
-    cost: Cost | Report | None
+    cost: Cost | None
+    model: CompiledModel | None
     polynomials: PolynomialReport | None
     refusal: str
 
@@ -85,20 +87,20 @@ def check(
     module, _ = as_one(module_of(model), inputs.parts, inputs.values, None, may_be_unnamed=True)
     assumed = assume(module, inputs.values.shape[1:])
     if assumed.network is None:
-        return Check(assumed, 0, None, None, "")
+        return Check(assumed, 0, None, None, None, "")
     folded = fold(assumed.network)
     products, polynomials = _products(folded), None
     try:
         if calibration is None:
-            return Check(assumed, products, cost_of(folded, requirements), None, "")
+            return Check(assumed, products, cost_of(folded, requirements), None, None, "")
         if assumed.verdict == "changes":
             module, polynomials = _fitted(module, inputs)
         given = {part.name: inputs.of(part) for part in inputs.parts}
         ranges = {name: _range_of(values) for name, values in given.items()}
         made = compiled(module, given, name="check", preprocessing=ranges, requirements=requirements)
-        return Check(assumed, products, report(made.bundle, requirements.backend), polynomials, "")
+        return Check(assumed, products, made.report, made, polynomials, "")
     except CompileError as error:
-        return Check(assumed, products, None, polynomials, str(error))
+        return Check(assumed, products, None, None, polynomials, str(error))
 
 
 def _inputs(shape: Shapes | None, calibration: Given | None) -> Inputs:
