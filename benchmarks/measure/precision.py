@@ -88,12 +88,11 @@ def _record(name: str, json: Path, count: int, backend: str) -> Record:
     exact = cleartext_scores(model, list(images))
     for outcome in _outcomes(model, images, exact, file.done.keys(), backend):
         file.add(outcome)
-    is_classification = manifest.output.kind == "classification"
     errors = np.array([file.done[number].error for number in range(count)])
-    worst = float((errors / sizes(exact, is_classification)).max())
+    worst = float((errors / sizes(exact, manifest.output.kind == "classification")).max())
     packed = manifest.input.layout.to_layout().pack(calibration)
     statistics = observe(model.circuit, packed, MARGIN)
-    scores = Scores.of(statistics, manifest.output.layout.to_layout(), exact.shape[1], is_classification)
+    scores = Scores.seen(statistics, manifest.output_layout(), manifest.output_kinds)
     predicted = predict_precision(model.typed, statistics, packed, scores)
     measured = round(-float(np.log2(worst)), 2)
     file.remove()

@@ -107,7 +107,7 @@ def _record(path: Path, model: Bundle, json: Path, encrypted: int, tests: int, b
     both = results[:encrypted]
     record = plan_record("range", model, backend) | {
         "sha256": digest,
-        "limit": round(model.manifest.capacity, 2),
+        "limit": round(model.manifest.capacity_of(model.manifest.output), 2),
         "pictures": len(results),
         **_counts("modelled", ((r.modelled_wrong, r.modelled_mark) for r in results)),
         "encrypted": encrypted,
@@ -145,11 +145,11 @@ def _test_outcomes(model: Bundle, count: int) -> Iterator[tuple[bool, str]]:
 
 def _outcome(exact: Scores, answer: Decrypted) -> tuple[bool, str]:
     """Whether the label of an answer for one image is wrong, and how it is marked."""
-    (scores,) = answer.scores
-    if not answer.marks.in_range:
+    (scores,), (marks,) = answer.scores, answer.marks.values()
+    if not marks.in_range:
         mark = OUT_OF_RANGE
     else:
-        mark = UNCERTAIN if confidence_of(scores, answer.marks) is Confidence.NONE else UNMARKED
+        mark = UNCERTAIN if confidence_of(scores, marks) is Confidence.NONE else UNMARKED
     return bool(scores.argmax() != exact.argmax()), mark
 
 

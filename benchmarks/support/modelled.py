@@ -25,7 +25,7 @@ class Modelled:
     def answers(self, images: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[Scores, Decrypted]]:
         """Exact scores (classes,) and the answer of each image; noise is that of their mean power."""
         bundle, codec = self._bundle, self._codec
-        limit = bundle.manifest.capacity * 2.0**-bundle.manifest.output.exponent
+        limit = bundle.manifest.decoded_capacity
         simulation = simulate(bundle.typed, bundle.bounds, codec.pack(codec.read_images(images)))
         for slots in simulation.outputs:
             noise = self._rng.normal(size=(2, *slots.shape)) * simulation.deviation

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -31,10 +31,10 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Decrypted:
-    """A decrypted answer: scores (count, *shape), of several outputs (count, n), and the marks that hold for all."""
+    """A decrypted answer: scores (count, *shape), of several outputs (count, n), and the marks of each output."""
 
     scores: Array = field(repr=False)
-    marks: Marks
+    marks: Mapping[str, Marks]
 
 
 class Codec:
@@ -56,7 +56,7 @@ class Codec:
         self.parameters = manifest.to_parameters()
         self._input_layout = manifest.input_layout()
         self._output_layout = manifest.output_layout()
-        self._capacity = manifest.capacity
+        self._capacity = manifest.decoded_capacity
 
     @property
     def digest(self) -> str:
@@ -117,8 +117,8 @@ class Codec:
 
     def unpack(self, slots: Array, count: int) -> Array:
         """Scores (count, *output_shape) from the slots (batches, ciphertexts, slots) that so many inputs gave."""
-        scores = np.ldexp(self._output_layout.unpack(slots), self.manifest.output.exponent)
-        return scores.reshape(-1, *self.manifest.output_shape)[:count]
+        decoded = self._output_layout.unpack(slots).reshape(-1, *self.manifest.output_shape)
+        return self.manifest.to_scores(decoded)[:count]
 
     def evaluation_keys(self, secret: SecretSide, advance: Advance) -> bytes:
         """Make all evaluation keys as one frame; calls advance(1) after each key."""
@@ -170,9 +170,9 @@ class Codec:
 
     def answer(self, slots: NDArray[np.complex128], count: int) -> Decrypted:
         """Scores of so many inputs, and what marks their answer, from decrypted slots (ciphertexts, slots)."""
-        scaled = slots * 2.0**self.manifest.output.exponent
-        marks = read_marks(scaled, self._output_layout, self._capacity)
-        return Decrypted(self.unpack(slots.real[None], count), marks)
+        marks = read_marks(slots, self._output_layout, self._capacity)
+        each = {part.name: marks.of_scores(part.exponent) for part in self.manifest.outputs}
+        return Decrypted(self.unpack(slots.real[None], count), each)
 
     def outputs(self, scores: Array) -> dict[str, Array]:
         """The scores of one image by the names of the outputs, each in its shape."""

@@ -36,6 +36,10 @@ class Marks:
     in_range: bool
     noise: float
 
+    def of_scores(self, exponent: int) -> Marks:
+        """Of scores that are what is decoded times 2^exponent."""
+        return Marks(self.in_range, self.noise * 2.0**exponent)
+
 
 def read_marks(slots: NDArray[np.complex128], layout: Layout, limit: float) -> Marks:
     """Marks of a decrypted answer.

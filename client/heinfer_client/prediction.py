@@ -83,17 +83,21 @@ class Prediction:
 
     @classmethod
     def of(
-        cls, outputs: Mapping[str, NDArray[np.float64]], labels: Mapping[str, str], marks: Marks, **fields: Any
+        cls,
+        outputs: Mapping[str, NDArray[np.float64]],
+        labels: Mapping[str, str],
+        marks: Mapping[str, Marks],
+        **fields: Any,
     ) -> Self:
-        """From an image's outputs by name, the labels of those that classify, and the marks of the answer."""
-        confidences = {name: confidence_of(outputs[name].reshape(-1), marks) for name in labels}
+        """From an image's outputs by name, the labels of those that classify, and the marks of every output."""
+        confidences = {name: confidence_of(outputs[name].reshape(-1), marks[name]) for name in labels}
         (only,) = labels if len(labels) == 1 else (None,)
         prediction = cls(
             label=None if only is None else labels[only],
             confidence=Confidence.NONE if only is None else confidences[only],
             labels=dict(labels),
             confidences=confidences,
-            in_range=marks.in_range,
+            in_range=all(own.in_range for own in marks.values()),
             **fields,
         )
         _OUTPUTS[prediction] = dict(outputs)

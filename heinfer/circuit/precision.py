@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from heinfer.circuit.noise import Variance
 from heinfer.circuit.statistics import Statistics
 from heinfer.layout.layout import Layout
+from heinfer.layout.parts import TensorPart
 
 WORST_OF = 200
 """Images, of the worst of which precision is predicted."""
@@ -38,23 +39,20 @@ _half_erfc = np.vectorize(lambda z: erfc(z / sqrt(2)) / 2, otypes=[np.float64])
 
 
 @dataclass(frozen=True, eq=False)
-class Scores:
-    """The scores of the calibration inputs, against which noise is held.
+class OutputScores:
+    """The scores of one output for the calibration inputs, against which noise is held.
 
     Attributes:
+        name: of the output.
         values: (inputs, scores).
-        layout: of the outputs, of all images of a batch.
         is_classification: whether only the label of the largest score counts.
+        elements: where its scores are among those of all outputs.
     """
 
+    name: str
     values: NDArray[np.float64]
-    layout: Layout
     is_classification: bool
-
-    @classmethod
-    def of(cls, statistics: Statistics, layout: Layout, scores: int, is_classification: bool) -> Scores:
-        """Read the scores, so many an image, from what calibration saw leave the circuit."""
-        return cls(layout.unpack(statistics.outputs).reshape(-1, scores), layout, is_classification)
+    elements: slice
 
     @property
     def size(self) -> float:
@@ -69,54 +67,14 @@ class Scores:
         apart: NDArray[np.float64] = two[:, -1] - two[:, 0]
         return apart
 
-    def deviations(self, variances: Sequence[Variance]) -> NDArray[np.float64]:
-        """Standard deviation of every score, shape (scores,): that of the image of a batch where it is largest."""
-        found = self.layout.unpack(np.sqrt(np.stack(variances)))  # as if the errors of an element's copies were equal
-        largest: NDArray[np.float64] = found.reshape(-1, self.values.shape[1]).max(axis=0)
-        return largest
-
-    @property
-    def sizes(self) -> NDArray[np.float64]:
-        """What the errors of every input are held against, shape (inputs,); for values that is the same for all."""
-        return sizes(self.values, self.is_classification)
-
-    def bound_on_bits(self, variances: Sequence[Variance]) -> float:
-        """Bits of the scores that are right, in the worst case: -log2(error / largest score)."""
-        return _bits(self.size, self.deviations(variances))
-
-    def precision_bits(self, deviations: NDArray[np.float64]) -> float:
-        """Bits of the scores that are right, expected of the worst of WORST_OF inputs like these.
-
-        The error of a score is normal, and held against the size of its input's scores: the least t with
-        P(every |error| of every input < t size) >= 3/4 gives -log2 t.
-
-        Args:
-            deviations: of every score, shape (scores,), or (keys, scores) for keys of which every input has any.
-        """
-        by_key = np.atleast_2d(deviations)
-        noisy, every = by_key[by_key > 0], self.sizes
-        if not noisy.size:
-            return inf
-        if not every.max():
-            return -inf
-        every = every if np.ptp(every) else every[:1]
-        least, most = -1100.0, 1100.0
-        while most - least > _RESOLUTION:
-            bits = (least + most) / 2
-            with np.errstate(over="ignore"):
-                beyond = _two_sided_tail(np.exp2(-bits) * every[:, None] / noisy)
-            within = WORST_OF / len(by_key) * float(np.log1p(-np.minimum(beyond, _ALL)).sum(axis=1).mean())
-            least, most = (bits, most) if within >= log(_WITHIN) else (least, bits)
-        return least
-
-    def are_clear(self, deviations: NDArray[np.float64]) -> bool:
-        """Whether noise leaves them worth having: no warning is due."""
+    def is_clear(self, deviations: NDArray[np.float64]) -> bool:
+        """Whether noise with these deviations, shape (scores,), leaves it worth having: no warning is due."""
         if self.is_classification:
             return self.wrong_share(deviations) < WARNED_SHARE
         return self.bits_of_variation(deviations) >= WARNED_BITS
 
-    def are_drowned(self, deviations: NDArray[np.float64]) -> bool:
-        """Whether noise leaves too little of them to be compiled at all."""
+    def is_drowned(self, deviations: NDArray[np.float64]) -> bool:
+        """Whether noise leaves too little of it to be compiled at all."""
         if self.is_classification:
             return self.wrong_share(deviations) >= REFUSED_SHARE
         return self.bits_of_variation(deviations) <= REFUSED_BITS
@@ -133,6 +91,88 @@ class Scores:
         overtaken = _half_erfc(ahead / np.maximum(apart, np.finfo(float).tiny))
         np.put_along_axis(overtaken, best[:, None], 0.0, axis=1)
         return float(np.minimum(overtaken.sum(axis=1), 1.0).mean())
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """The scores of all outputs for the calibration inputs: each output is judged by its own size.
+
+    Attributes:
+        values: (inputs, scores).
+        layout: of the outputs, of all images of a batch.
+        outputs: each by itself.
+    """
+
+    values: NDArray[np.float64]
+    layout: Layout
+    outputs: tuple[OutputScores, ...]
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64], layout: Layout, kinds: Sequence[tuple[TensorPart, bool]]) -> Scores:
+        """From scores (inputs, scores), and of each output its place and whether it is a classification."""
+        each = (
+            OutputScores(part.name, values[:, part.elements], is_classification, part.elements)
+            for part, is_classification in kinds
+        )
+        return cls(values, layout, tuple(each))
+
+    @classmethod
+    def seen(cls, statistics: Statistics, layout: Layout, kinds: Sequence[tuple[TensorPart, bool]]) -> Scores:
+        """Read the scores from what calibration saw leave the circuit."""
+        return cls.of(layout.unpack(statistics.outputs).reshape(-1, sum(part.size for part, _ in kinds)), layout, kinds)
+
+    def deviations(self, variances: Sequence[Variance]) -> NDArray[np.float64]:
+        """Standard deviation of every score, shape (scores,): that of the image of a batch where it is largest."""
+        found = self.layout.unpack(np.sqrt(np.stack(variances)))  # as if the errors of an element's copies were equal
+        largest: NDArray[np.float64] = found.reshape(-1, self.values.shape[1]).max(axis=0)
+        return largest
+
+    @property
+    def sizes(self) -> NDArray[np.float64]:
+        """What the errors of every input's scores are held against, shape (inputs, scores)."""
+        found = np.empty_like(self.values)
+        for own in self.outputs:
+            found[:, own.elements] = sizes(own.values, own.is_classification)[:, None]
+        return found
+
+    def bound_on_bits(self, variances: Sequence[Variance]) -> float:
+        """Bits of the scores that are right, in the worst case: -log2(error / largest score) of the worst output."""
+        deviations = self.deviations(variances)
+        return min(_bits(own.size, deviations[own.elements]) for own in self.outputs)
+
+    def precision_bits(self, deviations: NDArray[np.float64]) -> float:
+        """Bits of the scores that are right, expected of the worst of WORST_OF inputs like these.
+
+        The error of a score is normal, and held against the size of its output's scores: the least t with
+        P(every |error| of every input < t size) >= 3/4 gives -log2 t.
+
+        Args:
+            deviations: of every score, shape (scores,), or (keys, scores) for keys of which every input has any.
+        """
+        by_key = np.atleast_2d(deviations)
+        if not by_key.any():
+            return inf
+        every = self.sizes
+        if not every[:, by_key.any(axis=0)].max(axis=0).all():
+            return -inf
+        every = every if np.ptp(every, axis=0).any() else every[:1]
+        held = np.repeat(every[:, None], len(by_key), axis=1)[:, by_key > 0] / by_key[by_key > 0]
+        least, most = -1100.0, 1100.0
+        while most - least > _RESOLUTION:
+            bits = (least + most) / 2
+            with np.errstate(over="ignore"):
+                beyond = _two_sided_tail(np.exp2(-bits) * held)
+            within = WORST_OF / len(by_key) * float(np.log1p(-np.minimum(beyond, _ALL)).sum(axis=1).mean())
+            least, most = (bits, most) if within >= log(_WITHIN) else (least, bits)
+        return least
+
+    def are_clear(self, deviations: NDArray[np.float64]) -> bool:
+        """Whether noise leaves all outputs worth having: no warning is due."""
+        return all(own.is_clear(deviations[own.elements]) for own in self.outputs)
+
+    def are_drowned(self, deviations: NDArray[np.float64]) -> bool:
+        """Whether noise leaves too little of one to be compiled at all."""
+        return any(own.is_drowned(deviations[own.elements]) for own in self.outputs)
 
 
 def sizes(scores: NDArray[np.float64], is_classification: bool) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from heinfer.circuit.drawn import drawn_at_most, run_noisy
 from heinfer.circuit.interpret import run
 from heinfer.circuit.typed import TypedCircuit
 from heinfer.errors import CompileError
+from heinfer.formats.manifest import Manifest
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.joints import AffineSum, Product
 from heinfer.network.operators import Affine, Chebyshev, Square
@@ -69,9 +70,9 @@ class WorstInput:
 
     Attributes:
         input: preprocessed, shape input_shape.
-        score, typical_score: its largest |score|, and the largest of the others.
-        capacity: the |score| at which scores wrap around.
-        deviation, typical_deviation: the largest of a score's noise: of its own, and of the others'.
+        score, typical_score: its |score| that is nearest to wrapping around, and the largest of the others there.
+        capacity: the |score| at which that one wraps around.
+        deviation, typical_deviation: of that score's noise: of its own, and of the others'.
     """
 
     input: Array
@@ -95,16 +96,15 @@ class WorstInput:
         return self.score >= self.capacity
 
 
-def score_deviations(typed: TypedCircuit, plan: Plan, exponent: int, inputs: Array) -> Array:
+def score_deviations(typed: TypedCircuit, plan: Plan, manifest: Manifest, inputs: Array) -> Array:
     """Deviation of the noise of every score, shape (scores,), with all errors drawn for some of the inputs.
 
     Args:
-        exponent: of two, that scores are multiplied by.
         inputs: (n, *input_shape); as many as a second or two allow are run.
     """
     packed = plan.input.pack(plan.in_batches(inputs[: drawn_at_most(typed) * plan.batch]))
-    errors = np.ldexp(plan.output.unpack(run_noisy(typed, packed) - run(typed.circuit, packed)), exponent)
-    by_image = errors.reshape(len(packed) * plan.batch, -1)
+    errors = plan.output.unpack(run_noisy(typed, packed) - run(typed.circuit, packed))
+    by_image = manifest.to_scores(errors.reshape(-1, *manifest.output_shape)).reshape(len(packed) * plan.batch, -1)
     deviations: Array = np.sqrt(np.mean(by_image**2, axis=0))
     return deviations
 
@@ -128,15 +128,19 @@ def _sigmas(scores: Array, deviations: Array) -> Array:
     return least
 
 
-def worst_input(network: Network, inputs: Array, low: Array, high: Array) -> Array:
-    """The input within the range with the largest |score| that gradients lead to from each of some inputs."""
-    found = [_ascend(network, x, low, high) for x in inputs]
-    return max(found, key=lambda x: float(np.abs(network(x[None])).max()))
+def worst_input(network: Network, inputs: Array, low: Array, high: Array, sizes: Array) -> Array:
+    """The input within the range with the largest |score| / size that gradients lead to from each of some inputs.
+
+    Args:
+        sizes: of every score.
+    """
+    found = [_ascend(network, x, low, high, sizes) for x in inputs]
+    return max(found, key=lambda x: float(np.abs(network(x[None]).reshape(-1) / sizes).max()))
 
 
-def _ascend(network: Network, x: Array, low: Array, high: Array) -> Array:
+def _ascend(network: Network, x: Array, low: Array, high: Array, sizes: Array) -> Array:
     scores = network(x[None]).reshape(-1)
-    target = int(np.abs(scores).argmax())
+    target = int(np.abs(scores / sizes).argmax())
     best = abs(float(scores[target]))
     for _ in range(_MOST_STEPS):
         slope = _gradient(network, x, target)

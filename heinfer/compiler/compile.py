@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import ldexp, prod
+from math import ldexp
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -153,9 +153,11 @@ def compile_network(  # noqa: PLR0913 - as compile()
 
 
 def _compiled(folded: Network, inputs: Array, described: Described, tell: Tell) -> CompiledModel:
-    told, is_classification = described.told, described.is_classification
+    told, kinds = described.told, [(part, bool(described.labels(part))) for part in described.outputs]
     tell("balance", 0, 0)
-    balanced = balance(folded, inputs, is_classification=is_classification)
+    balanced = balance(
+        folded, inputs, [part.elements for part in described.outputs], is_classification=described.is_classification
+    )
     peaks: list[int] = []
 
     def planned(required: Requirements) -> tuple[Plan, Scaled]:
@@ -175,8 +177,7 @@ def _compiled(folded: Network, inputs: Array, described: Described, tell: Tell) 
             plan.input.pack(plan.in_batches(inputs)),
             plan.output,
             largest_input=max(described.preprocessing(part).largest for part in described.inputs),
-            scores=prod(folded.output_shape),
-            is_classification=is_classification,
+            outputs=kinds,
             headroom=required.headroom,
             least_bits=required.precision_bits,
             tell=tell,
@@ -192,7 +193,7 @@ def _compiled(folded: Network, inputs: Array, described: Described, tell: Tell) 
     require(calibrated.precision, calibrated.scores, wanted, most)
     validate(calibrated.typed, calibrated.bounds)
     try:
-        manifest = _manifest(plan, calibrated, balanced.exponent, described)
+        manifest = _manifest(plan, calibrated, balanced.exponents, described)
     except ValidationError as error:
         raise CompileError(f"no manifest can describe the model: {first_reason(error)}") from error
     metadata = {"policy": told.planner.name} | calibrated.precision.metadata | dict(told.metadata or {})
@@ -204,7 +205,7 @@ def _can_widen(plan: Plan, planner: Planner) -> bool:
     return not planner.is_prescribed and min(plan.parameters.data_primes).bit_length() < SPECIAL_BITS
 
 
-def _manifest(plan: Plan, calibrated: Scaled, exponent: int, described: Described) -> Manifest:
+def _manifest(plan: Plan, calibrated: Scaled, exponents: Sequence[int], described: Described) -> Manifest:
     typed, told = calibrated.typed, described.told
     output = typed.output_types[0]
     inputs = tuple(
@@ -228,7 +229,9 @@ def _manifest(plan: Plan, calibrated: Scaled, exponent: int, described: Describe
             range=ldexp(calibrated.range, -exponent),
             labels=described.labels(part),
         )
-        for part, layout in _layouts(plan.output, described.outputs, plan.batch)
+        for (part, layout), exponent in zip(
+            _layouts(plan.output, described.outputs, plan.batch), exponents, strict=True
+        )
     )
     return Manifest(
         version=version_for(inputs, outputs, plan.batch),

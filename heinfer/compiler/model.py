@@ -71,23 +71,24 @@ class CompiledModel:
         How noisy scores are is drawn for the first of the inputs.
         """
         whole = self._whole(x)
-        deviations = score_deviations(self.bundle.typed, self.plan, self.manifest.output.exponent, whole)
+        deviations = score_deviations(self.bundle.typed, self.plan, self.manifest, whole)
         return simulated(self.network, deviations, whole, seed)
 
     def worst_input(self, x: Given) -> WorstInput:
-        """Seek an input within the declared range with scores as large as can be, from these on (n, *input_shape)."""
-        typed, exponent = self.bundle.typed, self.manifest.output.exponent
-        whole = self._whole(x)
-        low, high = self._ends(whole.shape[1:])
-        worst = worst_input(self.network, whole, low, high)
+        """Seek an input within the declared range with a score as near to wrapping as can be, from these on."""
+        typed, manifest, whole = self.bundle.typed, self.manifest, self._whole(x)
+        capacities = manifest.to_scores(np.full(manifest.output_shape, manifest.decoded_capacity)).reshape(-1)
+        worst = worst_input(self.network, whole, *self._ends(whole.shape[1:]), capacities)
+        reached = np.abs(self(worst[None])).reshape(-1)
+        at = int((reached / capacities).argmax())
         again = np.broadcast_to(worst, (RUNS_A_KEY, *worst.shape))
         return WorstInput(
             worst,
-            score=float(np.abs(self(worst[None])).max()),
-            typical_score=float(np.abs(self(whole)).max()),
-            capacity=self.manifest.capacity,
-            deviation=float(score_deviations(typed, self.plan, exponent, again).max()),
-            typical_deviation=float(score_deviations(typed, self.plan, exponent, whole).max()),
+            score=float(reached[at]),
+            typical_score=float(np.abs(self(whole)).reshape(len(whole), -1)[:, at].max()),
+            capacity=float(capacities[at]),
+            deviation=float(score_deviations(typed, self.plan, manifest, again)[at]),
+            typical_deviation=float(score_deviations(typed, self.plan, manifest, whole)[at]),
         )
 
     def _ends(self, shape: tuple[int, ...]) -> tuple[Array, Array]:
@@ -107,9 +108,8 @@ class CompiledModel:
         Of several inputs, of a mapping of their names; of several outputs (n, elements): `outputs` tells them apart.
         """
         whole = self._whole(x)
-        scores = self.plan.output.unpack(run(self.bundle.circuit, self._packed(whole)))
-        scores = np.ldexp(scores, self.manifest.output.exponent)
-        return scores.reshape(-1, *self.manifest.output_shape)[: len(whole)]
+        decoded = self.plan.output.unpack(run(self.bundle.circuit, self._packed(whole)))
+        return self.manifest.to_scores(decoded.reshape(-1, *self.manifest.output_shape))[: len(whole)]
 
     def outputs(self, x: Given) -> dict[str, Array]:
         """What a call computes, by the name of each output, of shape (n, *shape)."""

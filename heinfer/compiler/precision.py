@@ -99,17 +99,21 @@ def require(precision: Precision, scores: Scores, wanted: float, most: float | N
 
 
 def _told(precision: Precision, scores: Scores) -> str:
-    deviations = precision.deviations
-    told = f"predicted noise leaves {precision.bits:.1f} bits of the scores of the worst of {WORST_OF} images"
-    if scores.are_clear(deviations):
-        return told
-    if scores.is_classification:
-        return (
-            f"predicted noise changes the label of {scores.wrong_share(deviations):.1%} of the calibration inputs: "
-            f"half of them have their two largest scores within {np.median(scores.margins):.2g} of each other"
-        )
-    left = max(scores.bits_of_variation(deviations), 0.0)
-    return f"predicted noise leaves {left:.1f} bits of what a score tells of the calibration inputs"
+    several = len(scores.outputs) > 1
+    for output in scores.outputs:
+        deviations = precision.deviations[output.elements]
+        if output.is_clear(deviations):
+            continue
+        of = f" {output.name}" if several else ""
+        if output.is_classification:
+            return (
+                f"predicted noise changes the label{of} of {output.wrong_share(deviations):.1%} of the calibration "
+                f"inputs: half of them have their two largest scores within {np.median(output.margins):.2g} of each "
+                "other"
+            )
+        left = max(output.bits_of_variation(deviations), 0.0)
+        return f"predicted noise leaves {left:.1f} bits of what a score{of} tells of the calibration inputs"
+    return f"predicted noise leaves {precision.bits:.1f} bits of the scores of the worst of {WORST_OF} images"
 
 
 def _way_out(precision: Precision) -> str:

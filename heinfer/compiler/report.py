@@ -58,9 +58,10 @@ class Report(Cost):
     """A compiled model's costs; of one request, which holds ``batch`` images.
 
     ``policy`` chose layouts and kernels. ``backend`` is the one that layers are priced for. ``peak_ciphertexts``
-    are alive at once. ``largest_score`` is what calibration saw, ``capacity`` the score from which on
-    scores wrap around, ``precision`` what was predicted of their bits when the model was compiled, ``encryption_bits``
-    of them if encryption alone were noisy. ``inputs`` and ``outputs`` say name, shape and kind of each.
+    are alive at once. ``largest_score`` is what calibration saw of the output with the largest, ``capacity`` the score
+    from which on its scores wrap around, ``precision`` what was predicted of the scores' bits when the model was
+    compiled, ``encryption_bits`` of them if encryption alone were noisy. ``inputs`` and ``outputs`` say name, shape and
+    kind of each.
     """
 
     name: str
@@ -112,6 +113,7 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
     shown = shown_backend(tables) if backend is None else backend
     table = table_of(tables, shown)
     cost = circuit_cost(circuit, parameters, typed.input_level, tables)
+    largest = max(manifest.outputs, key=lambda part: part.exponent)
     return Report(
         **vars(cost),
         name=manifest.name,
@@ -120,8 +122,8 @@ def report(bundle: Bundle, backend: str | None = None, costs: Path | None = None
         batch=manifest.batch,
         layers=_layers(bundle, table),
         peak_ciphertexts=peak_ciphertexts(circuit),
-        largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, manifest.output.exponent),
-        capacity=manifest.capacity,
+        largest_score=ldexp(max(bundle.bounds[o] for o in circuit.outputs) / MARGIN, largest.exponent),
+        capacity=manifest.capacity_of(largest),
         precision=_printable(bundle.metadata.get(BITS, "")) or None,
         encryption_bits=_bits_by_layer(bundle).get("encryption"),
         inputs=tuple(

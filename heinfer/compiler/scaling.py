@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import floor, ldexp, log2, prod
+from math import floor, ldexp, log2
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from heinfer.ckks.parameters import Parameters
 from heinfer.compiler.precision import Precision, predict_precision, require
 from heinfer.formats.bundle import Bundle
 from heinfer.layout.layout import Layout
+from heinfer.layout.parts import TensorPart
 from heinfer.tell import Tell, say_nothing
 
 
@@ -48,8 +50,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
     output: Layout,
     *,
     largest_input: float,
-    scores: int,
-    is_classification: bool,
+    outputs: Sequence[tuple[TensorPart, bool]],
     headroom: int | None = None,
     least_bits: float = 0.0,
     tell: Tell = say_nothing,
@@ -61,8 +62,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
         inputs: (batches, ciphertexts, slots).
         output: layout of the scores of a batch.
         largest_input: |value| at the end of the declared range.
-        scores: of one image.
-        is_classification: whether only the label of the largest score counts.
+        outputs: the place of each in an image's scores, and whether only the label of its largest score counts.
         headroom: bits to keep free at the output, None for as many as the precision allows.
         least_bits: of precision that these leave, if LEAST_BITS are too few.
         tell: is told what is done.
@@ -71,7 +71,7 @@ def scale(  # noqa: PLR0913 - one keyword for each thing that can be said
         RangeError: when not even low scales leave room for the values.
     """
     statistics = observe(circuit, inputs, MARGIN, tell)
-    seen = Scores.of(statistics, output, scores, is_classification)
+    seen = Scores.seen(statistics, output, outputs)
     bits = input_bits(largest_input, parameters, level)
     least = max(least_bits, LEAST_BITS)
 
@@ -123,16 +123,16 @@ def recalibrate(
         packed,
         manifest.output_layout(),
         largest_input=max(part.preprocessing.largest for part in manifest.inputs),
-        scores=prod(manifest.output_shape),
-        is_classification=len(manifest.outputs) == 1 and manifest.output.kind == "classification",
+        outputs=manifest.output_kinds,
         headroom=headroom,
     )
     require(found.precision, found.scores, least_bits)
-    changes = {
-        "scale": found.typed.output_types[0].scale,
-        "range": ldexp(found.range, manifest.output.exponent),
-    }
-    outputs = tuple(output.model_copy(update=changes) for output in manifest.outputs)
+    outputs = tuple(
+        output.model_copy(
+            update={"scale": found.typed.output_types[0].scale, "range": ldexp(found.range, output.exponent)}
+        )
+        for output in manifest.outputs
+    )
     images = tuple(image.model_copy(update={"scale": found.typed.input_scale}) for image in manifest.inputs)
     changed = manifest.model_copy(update={"inputs": images, "outputs": outputs})
     return replace(

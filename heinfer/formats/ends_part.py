@@ -36,7 +36,7 @@ _Label = Annotated[str, Field(max_length=MAX_LABEL), AfterValidator(_printable)]
 class InputPart(Part):
     """One input, or a batch of it, as the client sends it.
 
-    Of several each has its own slots of the same ciphertexts, at one level and scale.
+    Of several each has its own slots of the same ciphertexts, at one level and scale, and its own exponent.
     """
 
     name: Annotated[str, Field(pattern=PART_NAME)]
@@ -49,12 +49,12 @@ class InputPart(Part):
 class OutputPart(Part):
     """One output as the server returns it: its scores are what is decoded, times 2^exponent.
 
-    Of several each has its own slots of the same ciphertexts, at one level and scale.
+    Of several each has its own slots of the same ciphertexts, at one level and scale, and its own exponent.
 
     Attributes:
         kind: "classification" when only the order of an image's scores counts, "values" when they themselves do.
         range: largest |score| that the scales were chosen for; what the parameters can represent may be more
-            (:attr:`Manifest.capacity`).
+            (:meth:`Manifest.capacity_of`).
         labels: name each score of an image, or are empty.
     """
 
@@ -103,7 +103,7 @@ def require_one_frame(what: str, parts: Sequence[InputPart] | Sequence[OutputPar
         raise ValueError(f"two of the {what} have one name")
     first = parts[0]
     if any(_shared(part) != _shared(first) for part in parts):
-        raise ValueError(f"all {what} must have one level, scale and exponent: they are in the same ciphertexts")
+        raise ValueError(f"all {what} must have one level and scale: they are in the same ciphertexts")
     if len(parts) * first.layout.ciphertexts * first.layout.slots > MAX_TOTAL_SLOTS:
         raise ValueError(f"the layouts of all {what} may have {MAX_TOTAL_SLOTS} slots in all")
     try:
@@ -113,5 +113,4 @@ def require_one_frame(what: str, parts: Sequence[InputPart] | Sequence[OutputPar
 
 
 def _shared(part: InputPart | OutputPart) -> tuple[float, ...]:
-    exponent = part.exponent if isinstance(part, OutputPart) else 0
-    return part.level, part.scale, exponent, part.layout.ciphertexts, part.layout.slots
+    return part.level, part.scale, part.layout.ciphertexts, part.layout.slots

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import ldexp, log2
 from typing import Annotated, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from heinfer.ckks.parameters import Parameters
@@ -102,7 +104,7 @@ class Manifest(Part):
 
     @property
     def output(self) -> OutputPart:
-        """The only output; of several the first, whose ciphertexts, level, scale and exponent are those of all."""
+        """The only output; of several the first, whose ciphertexts, level and scale are those of all."""
         return self.outputs[0]
 
     @property
@@ -155,7 +157,7 @@ class Manifest(Part):
         for part in self.inputs:
             if log2(part.preprocessing.largest) + log2(part.scale) >= modulus_bits - 1:
                 raise ValueError("the input's range at its scale exceeds half the modulus")
-        if max(part.range for part in self.outputs) > self.capacity:
+        if any(part.range > self.capacity_of(part) for part in self.outputs):
             raise ValueError("the output's range at its scale exceeds half the modulus")
         return self
 
@@ -168,6 +170,12 @@ class Manifest(Part):
     def output_parts(self) -> tuple[TensorPart, ...]:
         """Name, shape and place of every output of one image."""
         return parts_of((part.name, self._of_one(part.layout)) for part in self.outputs)
+
+    @property
+    def output_kinds(self) -> list[tuple[TensorPart, bool]]:
+        """Every output of one image, and whether only the label of its largest score counts."""
+        parts = zip(self.output_parts, self.outputs, strict=True)
+        return [(own, part.kind == "classification") for own, part in parts]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -191,10 +199,20 @@ class Manifest(Part):
         return layout.shape if self.batch == 1 else layout.shape[1:]
 
     @property
-    def capacity(self) -> float:
-        """The |score| at which what is decrypted wraps round: half the modulus at the output's level and scale."""
-        output = self.output
-        return ldexp(self.to_parameters().capacity(output.level, output.scale), output.exponent)
+    def decoded_capacity(self) -> float:
+        """The |value| at which what is decoded wraps round: half the modulus at the outputs' level and scale."""
+        return self.to_parameters().capacity(self.output.level, self.output.scale)
+
+    def capacity_of(self, output: OutputPart) -> float:
+        """The |score| at which an output wraps round."""
+        return ldexp(self.decoded_capacity, output.exponent)
+
+    def to_scores(self, decoded: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Scores (..., *output_shape) from what is decoded: times 2^exponent, of each output its own."""
+        parts = zip(self.output_parts, self.outputs, strict=True)
+        exponents = np.concatenate([np.full(own.size, part.exponent) for own, part in parts])
+        scores: NDArray[np.float64] = np.ldexp(decoded, exponents.reshape(self.output_shape))
+        return scores
 
     def to_parameters(self) -> Parameters:
         """The CKKS parameters; raises what ParametersPart.to_parameters does."""

@@ -24,7 +24,7 @@ def upgraded(data: bytes) -> Manifest:
         manifest = parse_manifest(json.dumps(_changed(told)).encode())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise ManifestError("the manifest is no manifest of format 2") from None
-    output = manifest.output.model_copy(update={"range": manifest.capacity})
+    output = manifest.output.model_copy(update={"range": manifest.capacity_of(manifest.output)})
     return manifest.model_copy(update={"outputs": (output,)})
 
 

@@ -38,16 +38,29 @@ class Balanced:
     """A network as it is planned.
 
     Attributes:
-        network: gives the scores times 2^exponent, for a classification perhaps without what all of them share.
-        exponent: of two.
+        network: gives the scores of each output times 2^exponent, for a classification perhaps without what all of
+            them share.
+        exponents: of two, one for each output.
     """
 
     network: Network
-    exponent: int
+    exponents: tuple[int, ...]
 
 
-def balance(folded: Network, calibration: Vector, is_classification: bool) -> Balanced:
-    """Balance a folded network by the values that calibration inputs (batch, *input_shape) have in it."""
+ALL = (slice(None),)
+"""Of one output."""
+
+
+def balance(
+    folded: Network, calibration: Vector, outputs: Sequence[slice] = ALL, *, is_classification: bool
+) -> Balanced:
+    """Balance a folded network by the values that calibration inputs (batch, *input_shape) have in it.
+
+    Args:
+        outputs: where each is among all scores of an input; all become as large as the largest.
+        is_classification: whether there is one output, of which only the label of the largest score counts.
+    """
+    folded, alike = _alike(folded, calibration, outputs)
     if is_classification:
         folded = _without_what_scores_share(folded, calibration)
     largest = _largest(folded, calibration)
@@ -62,12 +75,34 @@ def balance(folded: Network, calibration: Vector, is_classification: bool) -> Ba
         elif position not in in_series:
             exponents[position] = _exponent(largest[position], powers[position])
     if not any(exponents.values()):
-        return Balanced(folded, 0)
+        return Balanced(folded, alike)
     nodes = tuple(
         replace(node, operator=_scaled(node, exponents[position], [exponents[i] for i in reads]))
         for position, (node, reads) in enumerate(zip(folded.nodes, folded.reads, strict=True))
     )
-    return Balanced(replace(folded, nodes=nodes), exponents[len(nodes) - 1])
+    return Balanced(replace(folded, nodes=nodes), tuple(n + exponents[len(nodes) - 1] for n in alike))
+
+
+def _alike(folded: Network, calibration: Vector, outputs: Sequence[slice]) -> tuple[Network, tuple[int, ...]]:
+    """The network with all outputs in the same power of two as the largest, and by which each was multiplied.
+
+    They share ciphertexts, and so one noise: it would drown what is small beside another.
+    """
+    if len(outputs) == 1:
+        return folded, (0,)
+    scores = np.abs(_scores(folded, calibration)).max(axis=0)
+    sizes = [float(scores[elements].max()) for elements in outputs]
+    most = frexp(max(sizes))[1]
+    exponents = tuple(most - frexp(size)[1] if size else 0 for size in sizes)
+    if not any(exponents):
+        return folded, exponents
+    factors = np.ones(scores.size)
+    for elements, exponent in zip(outputs, exponents, strict=True):
+        factors[elements] = 2.0**exponent
+    *before, last = folded.nodes
+    times = LinearMap.diagonal(folded.output_shape, factors, np.zeros(factors.size))
+    scaled = _operator(tuple(linear.then(times) for linear in _maps(last)))
+    return replace(folded, nodes=(*before, replace(last, operator=scaled))), exponents
 
 
 def _read_by_series(network: Network) -> set[int]:
@@ -133,9 +168,7 @@ def _without_what_scores_share(network: Network, calibration: Vector) -> Network
     """
     *before, last = network.nodes
     scores = _scores(network, calibration)
-    operator = last.operator
-    assert isinstance(operator, Affine | AffineSum)  # maps make the output of a folded network
-    maps = (operator.map,) if isinstance(operator, Affine) else operator.maps
+    maps = _maps(last)
     if scores.shape[1] == 1:
         return network
     left, (first, *others) = scores, maps
@@ -147,6 +180,13 @@ def _without_what_scores_share(network: Network, calibration: Vector) -> Network
     shift = left.min() + np.ptp(left) / 2
     shifted = (first.with_bias_added(np.full(first.bias.size, -shift)), *others)
     return replace(network, nodes=(*before, replace(last, operator=_operator(shifted))))
+
+
+def _maps(last: Node) -> tuple[LinearMap, ...]:
+    """Of the node that makes the output."""
+    operator = last.operator
+    assert isinstance(operator, Affine | AffineSum)  # maps do in a folded network
+    return (operator.map,) if isinstance(operator, Affine) else operator.maps
 
 
 def _operator(maps: tuple[LinearMap, ...]) -> Affine | AffineSum:

@@ -12,6 +12,7 @@ from heinfer.circuit.passes.alike import alike_in_scale
 from heinfer.circuit.precision import Scores
 from heinfer.circuit.statistics import Statistics, observe
 from heinfer.compiler.model import CompiledModel
+from heinfer.layout.parts import TensorPart
 from heinfer.lowering.circuits import circuit_of
 from heinfer.planner.requirements import Requirements
 
@@ -69,7 +70,7 @@ def test_no_step_from_the_chosen_scales_lowers_the_noise(
 ) -> None:
     """By the noise of the whole circuit, which the search does not look at."""
     parameters, level = model.plan.parameters, model.plan.input_level
-    seen = Scores.of(statistics, model.plan.output, 3, is_classification=False)
+    seen = Scores.seen(statistics, model.plan.output, [(TensorPart("scores", (3,)), False)])
     chosen = choose_scales(circuit, parameters, level, statistics, seen, headroom=0)
 
     def median(scales: Scales) -> float:

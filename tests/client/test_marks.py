@@ -154,13 +154,13 @@ def test_the_model_of_wrapping_is_what_encryption_does(running, name, factor):
     codec = Codec(model.manifest)
     image = BRIGHT * factor
     slots = run(model.circuit, codec.pack([codec.read_image(image)]))[0]
-    answer = wrapped(slots, model.manifest.capacity)
+    answer = wrapped(slots, model.manifest.decoded_capacity)
     expected = codec.unpack(answer.real[None], 1)[0]
     with quiet(running, name) as client, warnings.catch_warnings():
         warnings.simplefilter("ignore", OutOfRangeWarning)
         prediction = client.encrypt_and_predict(image)
     assert prediction.scores == pytest.approx(expected, abs=0.5)
-    assert prediction.in_range == read_marks(answer, codec._output_layout, model.manifest.capacity).in_range
+    assert prediction.in_range == read_marks(answer, codec._output_layout, model.manifest.decoded_capacity).in_range
 
 
 # The client ------------------------------------------------------------------------------------
@@ -334,7 +334,7 @@ def prediction() -> Prediction:
     return Prediction.of(
         {"scores": np.array([1.234567, 7.654321])},
         {"scores": "cat"},
-        IN_RANGE,
+        {"scores": IN_RANGE},
         model_version="1",
         manifest=64 * "0",
         client_seconds=0.5,

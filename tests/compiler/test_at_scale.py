@@ -82,7 +82,7 @@ def test_the_worst_input_is_within_the_range_and_worse_than_those_it_came_from(m
 
 def test_of_an_affine_map_it_is_the_worst_there_is() -> None:
     network = fold(Network((1, 4, 4), (Node("conv", convolution(np.random.default_rng(1), 1, 1, 4)),)))
-    found = worst_input(network, np.full((1, 1, 4, 4), 0.1), -1.0, 1.0)
+    found = worst_input(network, np.full((1, 1, 4, 4), 0.1), -1.0, 1.0, np.ones(1))
     (linear,) = (node.operator.map for node in network.nodes)
     bound = np.abs(linear.entries.values).sum() - abs(linear.bias[0])
     assert abs(float(network(found[None]).ravel()[0])) >= bound - 1e-9

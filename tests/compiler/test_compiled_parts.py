@@ -6,17 +6,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from encrypted import EncryptedRun, precision_bits
 from rich.console import Console
 from torch import nn
 
 import heinfer
 from heinfer import Preprocessing, Requirements, compile_network
+from heinfer.ckks.seal import Ring
 from heinfer.compiler.report import report
 from heinfer.compiler.scaling import recalibrate
 from heinfer.errors import CompileError, ShapeError
 from heinfer.network.ir import Network, Node
 from heinfer.network.operators import Dense
 from heinfer_cli.report_table import print_report
+from heinfer_client.codec import Codec
 
 pytestmark = pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")
 """What is tested is not how precise these small networks are."""
@@ -76,8 +79,9 @@ def test_a_report_bounds_each_input_by_its_own_range():
     high = np.concatenate([np.full(4, 1.5), np.full(3, 4.0)])
     dense = NETWORK.nodes[0].operator
     ends = np.stack([dense.weight * low, dense.weight * high])
-    worst = max((ends.max(0).sum(1) + dense.bias).max(), -(ends.min(0).sum(1) + dense.bias).min())
-    assert report(model.bundle).layers[-1].worst_case * 2.0**model.manifest.output.exponent == pytest.approx(worst)
+    worst = np.maximum(ends.max(0).sum(1) + dense.bias, -(ends.min(0).sum(1) + dense.bias))
+    decoded = worst / model.manifest.to_scores(np.ones(6))
+    assert report(model.bundle).layers[-1].worst_case == pytest.approx(decoded.max())
 
 
 def test_a_report_lists_what_goes_in_and_out():
@@ -98,7 +102,38 @@ def test_recalibration_keeps_parts_alike():
     manifest = recalibrate(model.bundle, whole / 2).manifest
     assert heinfer.Bundle(manifest, model.bundle.circuit, model.bundle.bounds).manifest.to_bytes()
     assert len({(part.scale, part.level) for part in manifest.inputs}) == 1
-    assert len({(part.scale, part.range) for part in manifest.outputs}) == 1
+    assert len({(part.scale, part.range * 2.0**-part.exponent) for part in manifest.outputs}) == 1
+
+
+def test_a_small_output_beside_a_large_one_keeps_its_bits() -> None:
+    """They share ciphertexts and noise: each is as large as the other there, and has its own exponent."""
+    random = np.random.default_rng(0)
+    weight = random.normal(size=(6, 7)) * np.array([1, 1, *[1e5] * 4])[:, None]
+    network = Network((7,), (Node("dense", Dense(weight, weight[:, 0])),))
+    model = compile_network(network, calibration(), **arguments())
+    small, large = model.manifest.outputs
+    assert 2.0 ** (large.exponent - small.exponent) == pytest.approx(1e5, rel=1)
+    assert np.log2(model.manifest.capacity_of(large) / model.manifest.capacity_of(small)) > 15
+    given = calibration(3)
+    whole = np.concatenate([x.reshape(3, -1) for x in given.values()], axis=1)
+    exact, run = network(whole), EncryptedRun(model, Ring.secure(model.plan.parameters))
+    for x, expected in zip(whole, exact, strict=True):
+        scores = model.manifest.to_scores(run(x))
+        assert precision_bits(scores[:2], expected[:2]) > 8
+        assert precision_bits(scores[2:], expected[2:]) > 8
+    found = model.simulate_many(given)
+    assert found.deviations[:2].max() < 1e-3 * found.deviations[2:].min()
+
+
+def test_the_noise_of_an_answer_is_told_in_each_output_s_own_units() -> None:
+    weight = np.random.default_rng(0).normal(size=(6, 7)) * np.array([1, 1, *[1e5] * 4])[:, None]
+    network = Network((7,), (Node("dense", Dense(weight, weight[:, 0])),))
+    model = compile_network(network, calibration(), **arguments())
+    codec, small, large = Codec(model.manifest), *model.manifest.outputs
+    slots = np.random.default_rng(1).normal(size=(1, model.manifest.parameters.ring_degree // 2)) * 1e-3
+    marks = codec.answer(slots.astype(np.complex128), 1).marks
+    assert marks["class"].in_range
+    assert marks["mask"].noise == 2.0 ** (large.exponent - small.exponent) * marks["class"].noise > 0
 
 
 def test_a_module_that_takes_and_gives_concatenations_is_compiled_in_parts():

@@ -13,6 +13,7 @@ from heinfer.compiler.compile import compile_network
 from heinfer.compiler.model import CompiledModel
 from heinfer.errors import NoiseError, SettingError
 from heinfer.layout.layout import Layout
+from heinfer.layout.parts import TensorPart
 from heinfer.planner.requirements import Requirements
 
 RNG = np.random.default_rng(0)
@@ -21,7 +22,9 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize("is_classification", [False, True])
 def test_the_worst_of_200_is_better_than_predicted_in_three_of_four_times(is_classification: bool) -> None:
     values, deviations = RNG.normal(size=(512, 10)), RNG.uniform(0.5, 2, 10) * 1e-3
-    scores = Scores(values, Layout((10,), np.arange(16)[None] % 10), is_classification)
+    scores = Scores.of(
+        values, Layout((10,), np.arange(16)[None] % 10), [(TensorPart("scores", (10,)), is_classification)]
+    )
     predicted = scores.precision_bits(deviations)
     held = sizes(values, is_classification)
     better = 0
@@ -40,8 +43,26 @@ def test_scores_near_nothing_count_as_a_quarter_of_the_usual_size() -> None:
 
 def test_without_noise_every_bit_is_right_and_of_nothing_none() -> None:
     layout = Layout((2,), np.arange(4)[None] % 2)
-    assert Scores(np.ones((3, 2)), layout, is_classification=True).precision_bits(np.zeros(2)) == np.inf
-    assert Scores(np.zeros((3, 2)), layout, is_classification=True).precision_bits(np.ones(2)) == -np.inf
+    only = [(TensorPart("scores", (2,)), True)]
+    assert Scores.of(np.ones((3, 2)), layout, only).precision_bits(np.zeros(2)) == np.inf
+    assert Scores.of(np.zeros((3, 2)), layout, only).precision_bits(np.ones(2)) == -np.inf
+
+
+def test_every_output_is_judged_by_its_own_size() -> None:
+    """Noise that is nothing beside a million changes labels that are told apart by less than one."""
+    kinds = [(TensorPart("label", (2,)), True), (TensorPart("size", (1,), start=2), False)]
+    values = np.random.default_rng(0).random((50, 3)) * [1, 1, 1e6]
+    scores = Scores.of(values, Layout((3,), np.arange(16)[None] % 3), kinds)
+    noise = np.ones(3)
+    label, size = scores.outputs
+    assert label.is_drowned(noise[:2])
+    assert size.is_clear(noise[2:])
+    assert scores.are_drowned(noise)
+    assert not scores.are_clear(noise)
+    assert scores.precision_bits(noise) < 0 < scores.precision_bits(np.array([0, 0, 1]))
+    assert scores.bound_on_bits([np.ones(16)]) < 0
+    alone = Scores.of(values[:, :2], Layout((2,), np.arange(16)[None] % 2), kinds[:1])
+    assert scores.precision_bits(np.array([1, 1, 0])) == alone.precision_bits(np.ones(2))
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ def test_a_newer_bundle_says_so_with_the_way_out(tmp_path):
 
 def test_a_bundle_of_format_1_opens():
     read, now = load(Path(__file__).parents[1] / "golden" / "bundle-1.heinfer"), sample_bundle()
-    output = now.manifest.output.model_copy(update={"range": now.manifest.capacity})
+    output = now.manifest.output.model_copy(update={"range": now.manifest.capacity_of(now.manifest.output)})
     assert same(read, replace(now, manifest=sample_manifest(outputs=(output,))))
     assert same(from_bytes(to_bytes(read)), read)
 

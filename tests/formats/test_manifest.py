@@ -325,10 +325,10 @@ def test_digits_cover_the_data_primes():
 
 def test_the_range_of_the_scores_is_what_can_be_represented_at_most():
     manifest = sample_manifest()
-    assert manifest.capacity == PARAMETERS.data_primes[0] / 2 / manifest.output.scale
-    parse(replaced(document(), ("outputs", 0, "range"), manifest.capacity))
+    assert manifest.capacity_of(manifest.output) == PARAMETERS.data_primes[0] / 2 / manifest.output.scale
+    parse(replaced(document(), ("outputs", 0, "range"), manifest.capacity_of(manifest.output)))
     with pytest.raises(ManifestError, match="output's range at its scale"):
-        parse(replaced(document(), ("outputs", 0, "range"), 1.001 * manifest.capacity))
+        parse(replaced(document(), ("outputs", 0, "range"), 1.001 * manifest.capacity_of(manifest.output)))
 
 
 # Format 2 --------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ def document_of_format_2() -> dict[str, Any]:
 
 def test_a_manifest_of_format_2_is_read_as_one_of_format_3():
     manifest = upgraded(json.dumps(document_of_format_2()).encode())
-    output = sample_manifest().output.model_copy(update={"range": manifest.capacity})
+    output = sample_manifest().output.model_copy(update={"range": manifest.capacity_of(manifest.output)})
     assert manifest == sample_manifest(outputs=(output,))
     assert manifest.keys_binding == sample_manifest().keys_binding
 

@@ -137,7 +137,7 @@ def test_the_version_is_the_lowest_that_says_it(shape, changes, version):
         (lambda c: c["inputs"][1]["layout"].update(ciphertexts=2), "in the same ciphertexts"),
         (lambda c: c["inputs"][1].update(level=0), "in the same ciphertexts"),
         (lambda c: c["outputs"][1].update(scale=2.0**20), "in the same ciphertexts"),
-        (lambda c: c["outputs"][1].update(exponent=3), "in the same ciphertexts"),
+        (lambda c: c["outputs"][1].update(level=0, scale=2.0**20), "in the same ciphertexts"),
         (lambda c: c["outputs"][1].update(labels=["a", "b"]), "4 labels"),
         (lambda c: c["outputs"][1].update(labels=["a", "b", "c", "d"]), "labels name the classes of a classification"),
         (lambda c: c["outputs"][1].update(range=1e30), "output's range"),

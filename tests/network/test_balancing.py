@@ -70,7 +70,7 @@ def test_a_balanced_network_is_the_same_to_the_last_bit_but_for_a_power_of_two(n
     folded = fold(Network(folded.input_shape, nodes))
     x = inputs_for(network, 4)
     balanced = balance(folded, x, is_classification=False)
-    assert np.array_equal(balanced.network(x), np.ldexp(folded(x), balanced.exponent))
+    assert np.array_equal(balanced.network(x), np.ldexp(folded(x), balanced.exponents[0]))
     for tensor, node in zip(list(balanced.network.values(x))[1:], balanced.network.nodes, strict=True):
         if isinstance(node.operator, Square | Product):
             assert np.abs(tensor).max() < 2**16
@@ -88,7 +88,7 @@ def test_what_scores_share_is_all_that_a_classification_loses(network: Network, 
     linear = last.operator.map  # the last of a chain is one map
     moved = Node(last.name, Affine(linear.with_bias_added(np.full(linear.bias.size, bias))))
     balanced = balance(replace(folded, nodes=(*before, moved)), x, is_classification=True)
-    found = np.ldexp(balanced.network(x).reshape(4, -1), -balanced.exponent)
+    found = np.ldexp(balanced.network(x).reshape(4, -1), -balanced.exponents[0])
     assert np.ptp(found - scores, axis=1).max() <= 1e-9 * max(1.0, abs(bias), np.abs(scores).max())
     assert np.abs(found).max() <= np.abs(scores + bias).max() * (1 + 1e-9)
     if scores.shape[1] > 1 and abs(bias) > 4 * np.abs(scores).max():

@@ -132,7 +132,7 @@ def test_a_balanced_series_keeps_its_interval() -> None:
             assert np.abs(values[reads[0]]).max() < 2.5
             assert values[reads[0]].shape[1:] == expected
     assert np.abs(values[1]).max() > 1  # the tiny series
-    np.testing.assert_allclose(np.ldexp(balanced.network(x), -balanced.exponent), folded(x), rtol=1e-9)
+    np.testing.assert_allclose(np.ldexp(balanced.network(x), -balanced.exponents[0]), folded(x), rtol=1e-9)
 
 
 def test_unused_slots_are_zero_before_a_series() -> None:
