@@ -118,7 +118,7 @@ def polynomialize(
     """
     teacher = copy.deepcopy(model).eval()
     tuned_on, shown = _parted(data, tuning.held_out if tuning else 0)
-    labels = None if labels is None else labels[len(data) - len(shown) :]
+    learned, labels = (None, None) if labels is None else (labels[: len(tuned_on)], labels[len(data) - len(shown) :])
     student, sites, pools = with_sites(model)
     seen = _seen(student, sites, tuned_on, tell)
     if tuning is not None and tuning.epochs:
@@ -130,7 +130,7 @@ def polynomialize(
         site.polynomial = found.module(values.channels).to(data.dtype)
     expected, fitted = _scores(teacher, shown), _scores(student, shown)
     if tuning is not None and tuning.epochs:
-        tune(student, teacher, sites, tuned_on, tuning, tell)
+        tune(student, teacher, sites, tuned_on, tuning, tell, learned)
     outside = _outside(student, sites, shown)
     now = _scores(student, shown)
     activations = tuple(
