@@ -33,7 +33,9 @@ class Step:
 
 def steps_of(traced: fx.GraphModule, losses: Mapping[Site, Mapping[int, float]]) -> list[Step]:
     """The calls of a model that depend on its input, activations with what they lose."""
-    of_input, numbers, steps = computed(traced.graph), {}, []
+    of_input = computed(traced.graph)
+    numbers: dict[fx.Node, int] = {}
+    steps: list[Step] = []
     for node in traced.graph.nodes:
         if node in of_input:
             part = traced.get_submodule(str(node.target)) if node.op == "call_module" else None

@@ -61,7 +61,7 @@ class FixedNorm(nn.Module):
         if self.shape:
             axes = tuple(range(-len(self.shape), 0))
             return self._shifted(self._weighted((x - x.mean(axes, keepdim=True)) * self.factor))
-        grouped = x.unflatten(1, (self.groups, -1))
+        grouped = x.reshape(x.shape[0], self.groups, -1, *x.shape[2:])
         beside = (-1, *(1,) * (x.dim() - 1))
         centred = grouped - grouped.mean(tuple(range(2, grouped.dim())), keepdim=True)
         return self._shifted(self._weighted((centred * self.factor.reshape(beside)).flatten(1, 2)))
