@@ -69,7 +69,7 @@ def tune(
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], tuning.learning_rate)
     steps = tuning.epochs * -(-len(data) // tuning.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    identity = _identity(student, (data,) if labels is None else (data, labels), tuning)
+    identity = _identity(student, data, labels, tuning)
     first = _resumed(student, optimizer, schedule, tuning, identity)
     teacher.eval()
     for epoch in range(first, tuning.epochs):
@@ -112,13 +112,13 @@ def _loss(
     return loss + tuning.range_penalty * excess
 
 
-def _identity(student: nn.Module, data: tuple[Tensor, ...], tuning: Tuning) -> str:
-    """Of what a tuning begins with: another one is not gone on with."""
+def _identity(student: nn.Module, data: Tensor, labels: Tensor | None, tuning: Tuning) -> str:
+    """Of what a tuning begins with: another one is not gone on with. Labels count where they are learned."""
     settings = replace(tuning, checkpoint=None, augment=None)
-    digest = hashlib.sha256(
-        repr([getattr(settings, field.name) for field in fields(settings)] + [tuning.augment is None]).encode()
-    )
-    for value in (*student.state_dict().values(), *data):
+    said = [getattr(settings, field.name) for field in fields(settings) if field.name != "labels" or tuning.labels]
+    digest = hashlib.sha256(repr([*said, tuning.augment is None]).encode())
+    learned = [labels] if labels is not None and tuning.labels else []
+    for value in (*student.state_dict().values(), data, *learned):
         digest.update(value.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
