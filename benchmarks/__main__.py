@@ -12,6 +12,7 @@ from benchmarks.count.sweep import sweep
 from benchmarks.count.trained_accuracy import trained_accuracy
 from benchmarks.draw.plots import example, layouts, plots
 from benchmarks.foreign.command import polynomialize_foreign, train_foreign
+from benchmarks.foreign.encrypted import foreign_encrypted
 from benchmarks.measure.accuracy import accuracy
 from benchmarks.measure.constants import constants
 from benchmarks.measure.fairness import fairness
@@ -36,6 +37,7 @@ ROOMS = {
         neighbour,
         accuracy,
         range_,
+        foreign_encrypted,
         precision,
         prediction,
         plan_by_backend,

@@ -70,6 +70,22 @@ def tumours() -> Task:
     )
 
 
+def records() -> Task:
+    """Synthetic records of 30 features and two classes, scikit-learn's ``make_classification``: 8,000, 2,000 and 4,000.
+
+    Ten features carry the classes, four clusters each, eight are sums of those, twelve are noise.
+    """
+    from sklearn.datasets import make_classification  # noqa: PLC0415 - as above
+
+    rows, labels = make_classification(
+        14_000, 30, n_informative=10, n_redundant=8, n_clusters_per_class=4, class_sep=1.5, random_state=0
+    )
+    mean, deviation = rows[:8_000].mean(0), rows[:8_000].std(0)
+    inputs = torch.tensor((rows - mean) / deviation, dtype=torch.float32)
+    wanted = torch.tensor(labels, dtype=torch.int64)
+    return Task(*(Examples(inputs[some], wanted[some]) for some in np.split(np.arange(14_000), [8_000, 10_000])))
+
+
 SAMPLES, RATE = 187, 125
 """Of one beat, and in a second: as the published MIT-BIH beats of this length have them."""
 

@@ -66,6 +66,12 @@ _ALL = (
         Recipe(epochs=40, learning_rate=5e-3, batch_size=32, range_penalty=0.0, augmentation=Unchanged()),
     ),
     Foreign(
+        "records",
+        networks.tabular,
+        data.records,
+        Recipe(epochs=20, learning_rate=5e-3, batch_size=64, range_penalty=0.0, augmentation=Unchanged()),
+    ),
+    Foreign(
         "resnet8",
         networks.ResNet8,
         data.colours,

@@ -20,21 +20,26 @@ from heinfer.convert import PolynomialReport, Tuning, polynomialize
 class TuningRecipe:
     """How a foreign network is tuned; chosen on held-out examples.
 
-    ``degree`` of all polynomials or by path, and ``levels``, as ``polynomialize`` takes them.
+    Attributes:
+        degree, levels: as ``polynomialize`` takes them.
+        augmented: whether inputs are changed as when the network was trained.
+        noise: deviation of what is added to inputs otherwise: few examples then say more of what the teacher does.
     """
 
     tuning: Tuning
     degree: int | Mapping[str, int] = 2
     levels: int | None = None
     augmented: bool = False
+    noise: float = 0.0
 
 
 _COLOURS = TuningRecipe(Tuning(epochs=10, learning_rate=2e-3, batch=128, bfloat16=True, staged=0.3), augmented=True)
 
 RECIPES: Mapping[str, TuningRecipe] = {
     "lenet5": TuningRecipe(Tuning(epochs=8, learning_rate=2e-3, batch=128, staged=0.3), augmented=True),
-    "ecg": TuningRecipe(Tuning(epochs=30, learning_rate=3e-3, batch=64, staged=0.3)),
-    "tabular": TuningRecipe(Tuning(epochs=60, learning_rate=3e-3, batch=32, staged=0.3)),
+    "ecg": TuningRecipe(Tuning(epochs=30, learning_rate=3e-3, batch=64, labels=0.3, staged=0.3), degree=7),
+    "tabular": TuningRecipe(Tuning(epochs=100, learning_rate=1e-3, batch=32, staged=0.3), degree=15, noise=0.3),
+    "records": TuningRecipe(Tuning(epochs=20, learning_rate=1e-2, batch=64, labels=0.3, staged=0.3)),
     "resnet8": _COLOURS,
     "vgg": _COLOURS,
 }
@@ -72,10 +77,18 @@ def polynomialized(network: Foreign, folder: Path, tell: Callable[[str, int, int
 
 
 def _tuning(network: Foreign, task: Task, recipe: TuningRecipe, folder: Path) -> Tuning:
-    augment = partial(_augment, network) if recipe.augmented else None
+    augment: Callable[[Tensor, torch.Generator], Tensor] | None = None
+    if recipe.augmented:
+        augment = partial(_augment, network)
+    elif recipe.noise:
+        augment = partial(_noisy, recipe.noise)
     checkpoint = folder / f"{network.name}.tuning"
     return replace(recipe.tuning, held_out=len(task.held_out), augment=augment, checkpoint=checkpoint)
 
 
 def _augment(network: Foreign, inputs: Tensor, generator: torch.Generator) -> Tensor:
     return network.recipe.augmentation(inputs, network.background, generator)
+
+
+def _noisy(deviation: float, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    return inputs + deviation * torch.randn(inputs.shape, generator=generator)

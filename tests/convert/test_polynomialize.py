@@ -10,12 +10,15 @@ from torch import nn
 from torch.nn import functional
 
 import heinfer
-from heinfer.convert import Tuning, polynomialize
+from heinfer.convert import Budget, Tuning, polynomialize
 from heinfer.convert.polynomials.fitting import Seen, fit
-from heinfer.errors import SettingError, UnsupportedOperatorError
+from heinfer.errors import PlanError, SettingError, UnsupportedOperatorError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.frontend import trace
+from heinfer.lowering.circuits import cost_of
+from heinfer.network.folding import fold
 from heinfer.nn import ChebyshevActivation
+from heinfer.planner.requirements import DEFAULT
 
 X = torch.tensor(np.random.default_rng(0).normal(size=(200, 2, 8, 8)), dtype=torch.float32)
 
@@ -40,7 +43,7 @@ ACTIVATIONS = [
 FUNCTIONS = [
     functional.relu, torch.relu, lambda x: x.relu(), lambda x: functional.relu(x, inplace=True), lambda x: x.tanh(),
     functional.gelu, functional.silu, lambda x: functional.leaky_relu(x, 0.2), lambda x: torch.clamp(x, 0, 6),
-    torch.sigmoid, functional.hardswish,
+    torch.sigmoid, functional.hardswish, lambda x: x.sigmoid(), torch.tanh, functional.relu6, nn.functional.mish,
 ]  # fmt: skip
 
 
@@ -163,6 +166,18 @@ def test_pools_average_the_windows_that_they_had(
     torch.testing.assert_close(scores(module), expected)
 
 
+def test_a_functional_prelu_has_the_slopes_of_its_parameter() -> None:
+    class Sloped(Ended):
+        def __init__(self) -> None:
+            super().__init__(lambda model, x: functional.prelu(x, model.slopes))
+            self.slopes = nn.Parameter(torch.full((3,), 0.25))
+
+    expected = scores(Sloped())
+    module, report = polynomialize(Sloped(), X, degree=15)
+    assert [row.activation for row in report.activations] == ["prelu"]
+    assert (scores(module) - expected).abs().max() < 0.1 * expected.abs().max()
+
+
 def test_a_function_of_parameters_alone_is_no_activation() -> None:
     gated = Ended(lambda model, x: torch.relu(x * torch.sigmoid(model.gate)))
     _, report = polynomialize(gated, X)
@@ -250,6 +265,26 @@ def test_hard_swish_is_exact_where_it_is_a_polynomial() -> None:
     assert found.worst < 1e-5
 
 
+class Swish(nn.Module):
+    """Values within -3 to 3, a hard-swish in one of its forms, flat."""
+
+    def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.flatten(self.function(x), 1)
+
+
+@pytest.mark.parametrize("function", [nn.Hardswish(), functional.hardswish, nn.Hardswish(inplace=True)])
+def test_a_hard_swish_that_sees_no_more_than_3_is_itself(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    data = torch.linspace(-3, 3, 400, dtype=torch.float64).reshape(100, 1, 2, 2)
+    module, report = polynomialize(Swish(function), data)
+    assert (report.activations[0].low, report.activations[0].high) == (-3, 3)
+    assert report.activations[0].degree == 2
+    assert (scores(module, data.clone()) - scores(Swish(functional.hardswish), data.clone())).abs().max() < 1e-6
+
+
 @pytest.mark.parametrize("degree", [2, 3, 7, 15])
 def test_a_higher_degree_fits_better(degree: int) -> None:
     seen = Seen()
@@ -268,8 +303,47 @@ def two() -> nn.Module:
 def test_degrees_are_raised_while_there_are_levels() -> None:
     _, report = polynomialize(two(), X, levels=4)
     assert sum(row.levels for row in report.activations) == 4
-    with pytest.raises(SettingError, match="2 activations take 2 levels at least, not 1"):
+    with pytest.raises(SettingError, match="activations one after another take 2 levels at least, not 1"):
         polynomialize(two(), X, levels=1)
+
+
+def test_levels_are_of_one_path_and_not_of_all() -> None:
+    class Beside(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.other, self.fc = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.Linear(144, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(torch.flatten(torch.relu(self.one(x)) + torch.tanh(self.other(x)), 1))
+
+    _, report = polynomialize(Beside(), X, levels=3)
+    assert [row.degree for row in report.activations] == [7, 7]
+    assert report.depth == 3
+    _, report = polynomialize(Beside(), X, levels=3, degree={"relu": 2})
+    assert [row.degree for row in report.activations] == [2, 7]
+
+
+def test_degrees_are_the_highest_whose_predicted_time_keeps_to_a_budget() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
+    data = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    told: list[tuple[str, int, int]] = []
+    _, most = polynomialize(model, data, budget=Budget(1e6), tell=lambda *what: told.append(what))
+    assert [row.degree for row in most.activations] == [15, 15]
+    assert most.milliseconds is not None
+    plans = [what[1:] for what in told if what[0] == "plan"]
+    assert plans == [(n, 4) for n in range(len(plans))]
+    _, less = polynomialize(model, data, budget=Budget(0.7 * most.milliseconds))
+    assert less.milliseconds is not None
+    assert less.milliseconds <= 0.7 * most.milliseconds
+    for levels in range(less.depth + 1, most.depth + 1):
+        richer, _ = polynomialize(model, data, levels=levels)
+        cost = cost_of(fold(trace(richer, (8,))), DEFAULT)
+        assert cost.predicted[DEFAULT.backend] > 0.7 * most.milliseconds
+    with pytest.raises(PlanError, match=r"ms, predicted, and 0\.1 ms are allowed"):
+        polynomialize(model, data, budget=Budget(0.1))
+    with pytest.raises(SettingError, match="give one of them"):
+        polynomialize(model, data, budget=Budget(1), levels=3)
 
 
 def test_degrees_go_by_path() -> None:
@@ -302,7 +376,13 @@ def test_the_report_is_a_table() -> None:
     lines = str(report).splitlines()
     assert lines[0].split() == ["activation", "is", "interval", "degree", "levels", "error", "outside"]
     assert lines[1].startswith("1 ")
-    assert lines[-1].startswith("accuracy: 100.00% before")
+    assert lines[-3].startswith("accuracy: 100.00% before")
+    assert lines[-2] == "that is of the data that it was fitted to, none held out"
+    assert lines[-1].startswith("nothing was tuned: what calibration alone costs: ")
+    assert f"{1 - report.agreement[0]:.2%} of the labels differ" in lines[-1]
+    _, report = polynomialize(model, X, tuning=Tuning(epochs=1, held_out=20))
+    assert str(report).splitlines()[-1] == "that is of 20 inputs held out"
+    assert f"{report.agreement[1]:.2%} tuned" in str(report)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:

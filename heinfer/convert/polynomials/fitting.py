@@ -33,11 +33,11 @@ class Seen:
         self.channels = 0
         self._parts: list[Array] = []
         self._rng = np.random.default_rng(seed)
-        self.axes = 0
+        self.axes, self.dtype = 0, torch.get_default_dtype()
         self._count, self._sum, self._squares = 0, torch.zeros(()), torch.zeros(())
 
     def __call__(self, x: Tensor) -> None:
-        self.axes = x.dim()
+        self.axes, self.dtype = x.dim(), x.dtype
         rows = x.detach().double().transpose(0, 1).flatten(1)
         self._count += rows.shape[1]
         self._sum = self._sum + rows.sum(1)
@@ -56,7 +56,7 @@ class Seen:
     def norm(self) -> nn.Module:
         """Batch normalisation that changes nothing as long as the statistics are what was seen."""
         kind = (nn.BatchNorm1d, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[self.axes - 2]
-        made = kind(self.channels, dtype=torch.get_default_dtype())
+        made = kind(self.channels, dtype=self.dtype)
         mean = self._sum / self._count
         variance = (self._squares / self._count - mean.square()).clamp(min=0)
         assert made.running_mean is not None
@@ -91,7 +91,7 @@ class Fit:
 
     def module(self, channels: int) -> ChebyshevActivation:
         """The activation, with coefficients for each channel that may be tuned."""
-        kind = torch.get_default_dtype()
+        kind = torch.float64
         rows = torch.tensor(self.coefficients, dtype=kind).expand(channels, -1)
         return ChebyshevActivation(
             rows, torch.tensor([self.center], dtype=kind), torch.tensor([self.radius], dtype=kind)
@@ -103,9 +103,18 @@ def levels_of(degree: int) -> int:
     return 1 if degree <= 2 else depth_of(degree)
 
 
-def fit(activation: Callable[[Tensor], Tensor], seen: Seen, degree: int) -> Fit:
-    """The polynomial of a degree that is nearest to an activation where its values are."""
+def fit(
+    activation: Callable[[Tensor], Tensor], seen: Seen, degree: int, exact_on: tuple[float, float] | None = None
+) -> Fit:
+    """The polynomial of a degree that is nearest to an activation where its values are.
+
+    Args:
+        exact_on: an interval where the activation is a polynomial; what was seen is given no more room than that.
+    """
     center, radius = (seen.high + seen.low) / 2, max(WIDER * (seen.high - seen.low) / 2, 1e-6)
+    if exact_on is not None and exact_on[0] <= seen.low and seen.high <= exact_on[1]:
+        low, high = max(center - radius, exact_on[0]), min(center + radius, exact_on[1])
+        center, radius = (high + low) / 2, max((high - low) / 2, 1e-6)
     grid = np.linspace(-1, 1, _POINTS)
     t = np.concatenate([(seen.values - center) / radius, grid])
     weight = np.full(t.size, 1 / (t.size - _POINTS))

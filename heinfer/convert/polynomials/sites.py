@@ -1,15 +1,19 @@
-"""The calls of activations in a model, each a module of its own; and max pools, which become average pools."""
+"""The calls of activations and normalisations in a model, each a module of its own; max pools become average pools."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
+from heinfer.convert.polynomials.graph import computed, constant, path_of, read
+from heinfer.convert.polynomials.norms import FixedNorm, fixed_norm
+from heinfer.convert.polynomials.pools import average_pool
 from heinfer.errors import UnsupportedOperatorError
 from heinfer.nn.chebyshev import ChebyshevActivation
 
@@ -19,51 +23,14 @@ _MODULES = (
     nn.Tanhshrink,
 )  # fmt: skip
 _NAMES = [
-    "relu",
-    "relu6",
-    "leaky_relu",
-    "prelu",
-    "elu",
-    "selu",
-    "celu",
-    "gelu",
-    "silu",
-    "mish",
-    "tanh",
-    "sigmoid",
-    "hardtanh",
-    "hardsigmoid",
-    "hardswish",
-    "softplus",
-    "logsigmoid",
-    "softsign",
-    "hardshrink",
-    "softshrink",
-    "tanhshrink",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-    "clip",
-]
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+    "relu", "relu6", "leaky_relu", "prelu", "elu", "selu", "celu", "gelu", "silu", "mish", "tanh", "sigmoid",
+    "hardtanh", "hardsigmoid", "hardswish", "softplus", "logsigmoid", "softsign", "hardshrink", "softshrink",
+    "tanhshrink", "clamp", "clamp_min", "clamp_max", "clip",
+]  # fmt: skip
+_NORMS = (nn.modules.batchnorm._NormBase, FixedNorm)
 _WEIGHTED = (nn.modules.conv._ConvNd, nn.Linear)
 _SPELT = frozenset(name + end for name in _NAMES for end in ("", "_"))
 _FUNCTIONS = frozenset(getattr(place, name) for place in (torch, functional) for name in _SPELT if hasattr(place, name))
-_POOL_MODULES: dict[type[nn.Module], type[nn.Module]] = {
-    nn.MaxPool1d: nn.AvgPool1d,
-    nn.MaxPool2d: nn.AvgPool2d,
-    nn.MaxPool3d: nn.AvgPool3d,
-    nn.AdaptiveMaxPool1d: nn.AdaptiveAvgPool1d,
-    nn.AdaptiveMaxPool2d: nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool3d: nn.AdaptiveAvgPool3d,
-}
-_POOL_FUNCTIONS: dict[str, type[nn.Module]] = {
-    **{f"max_pool{n}d": kind for n, kind in enumerate((nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d), 1)},
-    **{
-        f"adaptive_max_pool{n}d": kind
-        for n, kind in enumerate((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), 1)
-    },
-}
 
 
 class Site(nn.Module):
@@ -92,6 +59,11 @@ class Site(nn.Module):
         self.watch: Callable[[Tensor], None] | None = None
         self.excess = torch.zeros(())
 
+    @property
+    def exact_on(self) -> tuple[float, float] | None:
+        """Where the activation is a polynomial that is not of degree one."""
+        return (-3.0, 3.0) if self.kind.lower() == "hardswish" else None
+
     def of_numbers(self, x: Tensor) -> Tensor:
         """The activation of numbers (n,), whatever their channel: with the mean slope of a PReLU."""
         if isinstance(self.activation, nn.PReLU):
@@ -112,8 +84,25 @@ class Site(nn.Module):
         return found if self.share == 1 else self.share * found + (1 - self.share) * self.activation(x)
 
 
-def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
-    """A copy of a model in which every call of an activation is a site, its sites, and how many max pools it had.
+@dataclass
+class Prepared:
+    """A copy of a model whose calls are modules that can be observed and replaced.
+
+    Attributes:
+        module: the model, traced.
+        sites: the calls of activations, in their order.
+        norms: those that divide by statistics of their input.
+        pools: how many max pools became average pools.
+    """
+
+    module: fx.GraphModule
+    sites: list[Site] = field(default_factory=list)
+    norms: list[FixedNorm] = field(default_factory=list)
+    pools: int = 0
+
+
+def prepared(model: nn.Module) -> Prepared:
+    """A copy of a model in which every call of an activation is a site, and every max pool an average pool.
 
     Raises:
         UnsupportedOperatorError: when the forward cannot be followed by torch.fx.
@@ -125,31 +114,40 @@ def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
         raise UnsupportedOperatorError(
             f"the model's forward cannot be followed by torch.fx: {error}; write it without branches on values"
         ) from error
-    sites: list[Site] = []
-    pools = 0
-    last = _last(traced.graph)
-    computed = _computed(traced.graph)
+    found = Prepared(traced)
+    last, of_input = _last(traced.graph), computed(traced.graph)
     for node in list(traced.graph.nodes):
-        if node not in computed:
-            continue  # of parameters alone: a constant, whatever its function
-        if node is last and _is_softmax(traced, node):
-            continue
-        site = _site(traced, node)
-        if site is not None:
-            sites.append(site)
-            layers = _layers_before(traced, _read(node))
-            site.normalised = any(isinstance(layer, _NORMS) for layer in layers)
-            site.dense = any(isinstance(layer, nn.Linear | nn.LayerNorm) for layer in layers)
-            _put(traced, node, f"activation_{len(sites)}", site)
-            continue
-        pool = _pool(traced, node)
-        if pool is not None:
-            pools += 1
-            _put(traced, node, f"pool_{pools}", pool)
+        if node in of_input and not (node is last and _is_softmax(traced, node)):  # what is not is a constant
+            _replace(found, node)
     traced.graph.lint()
     traced.delete_all_unused_submodules()
     traced.recompile()
-    return traced, sites, pools
+    return found
+
+
+def _replace(found: Prepared, node: fx.Node) -> None:
+    traced = found.module
+    site = _site(traced, node)
+    if site is not None:
+        found.sites.append(site)
+        layers = _layers_before(traced, read(node))
+        site.normalised = any(isinstance(layer, _NORMS) for layer in layers)
+        site.dense = any(isinstance(layer, nn.Linear) or _is_dense(layer) for layer in layers)
+        _put(traced, node, f"activation_{len(found.sites)}", site)
+        return
+    norm = fixed_norm(traced, node)
+    if norm is not None:
+        found.norms.append(norm)
+        _put(traced, node, f"norm_{len(found.norms)}", norm)
+        return
+    pool = average_pool(traced, node)
+    if pool is not None:
+        found.pools += 1
+        _put(traced, node, f"pool_{found.pools}", pool)
+
+
+def _is_dense(layer: nn.Module) -> bool:
+    return isinstance(layer, FixedNorm) and layer.is_dense
 
 
 def without_sites(traced: fx.GraphModule) -> fx.GraphModule:
@@ -161,15 +159,6 @@ def without_sites(traced: fx.GraphModule) -> fx.GraphModule:
             setattr(traced, name, whole)
     traced.recompile()
     return traced
-
-
-def _computed(graph: fx.Graph) -> set[fx.Node]:
-    """The nodes that depend on the input."""
-    found: set[fx.Node] = set()
-    for node in graph.nodes:
-        if node.op == "placeholder" or any(read in found for read in node.all_input_nodes):
-            found.add(node)
-    return found
 
 
 def _layers_before(traced: fx.GraphModule, node: fx.Node) -> list[nn.Module]:
@@ -197,7 +186,7 @@ def _works_in_place(traced: fx.GraphModule, node: fx.Node) -> bool:
 
 def _read_the_result(node: fx.Node) -> None:
     """Let calls that come later and read what this one changes in place read what it gives."""
-    source, later = _read(node), node.next
+    source, later = read(node), node.next
     while later.op != "root":
         later.replace_input_with(source, node)
         later = later.next
@@ -208,13 +197,9 @@ def _put(traced: fx.GraphModule, node: fx.Node, name: str, module: nn.Module) ->
         _read_the_result(node)
     traced.add_submodule(name, module)
     with traced.graph.inserting_before(node):
-        new = traced.graph.call_module(name, (_read(node),))
+        new = traced.graph.call_module(name, (read(node),))
     node.replace_all_uses_with(new)
     traced.graph.erase_node(node)
-
-
-def _read(node: fx.Node) -> Any:
-    return node.args[0] if node.args else node.kwargs["input"]
 
 
 def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
@@ -231,49 +216,17 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
     if not (is_function or is_method):
         return None
     function: Any = node.target if is_function else getattr(Tensor, str(node.target))
-    rest = node.args[1:] if node.args else ()
-    options = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "input")}
+    rest = [constant(traced, x) for x in (node.args[1:] if node.args else ())]
+    options = {key: constant(traced, x) for key, x in node.kwargs.items() if key not in ("inplace", "input")}
     if any(isinstance(x, fx.Node) for x in (*rest, *options.values())):
         return None
     name = str(getattr(function, "__name__", node.target)).rstrip("_")
-    return Site(_path(node), name, lambda x: function(x.clone(), *rest, **options))
-
-
-def _pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
-    """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
-    if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
-        kind = _POOL_MODULES.get(type(module))
-        return None if kind is None else _averaged(kind, vars(module))
-    kind = _dispatched(node)
-    if node.op != "call_function" or kind is None:
-        return None
-    adaptive = kind.__name__.startswith("Adaptive")
-    own = ["output_size"] if adaptive else ["kernel_size", "stride", "padding", "dilation", "ceil_mode"]
-    names = ["input", *own, "return_indices"]
-    return _averaged(kind, dict(zip(names, node.args, strict=False)) | dict(node.kwargs))
-
-
-def _averaged(kind: Any, given: Mapping[str, Any]) -> nn.Module | None:
-    dilation = given.get("dilation", 1)
-    if given.get("return_indices", False) or set(dilation if isinstance(dilation, tuple) else (dilation,)) != {1}:
-        return None
-    made: nn.Module
-    if "output_size" in given:
-        made = kind(given["output_size"])
-    else:
-        kernel, ceil = given["kernel_size"], bool(given.get("ceil_mode", False))
-        stride, padding = given.get("stride") or kernel, given.get("padding", 0)
-        made = kind(kernel, stride, padding, ceil_mode=ceil, count_include_pad=False)  # never the largest either
-    return made
-
-
-def _dispatched(node: fx.Node) -> type[nn.Module] | None:
-    for name, kind in _POOL_FUNCTIONS.items():
-        ways = (getattr(functional, name), getattr(functional, f"_{name}", None), getattr(torch, name, None))
-        if node.target in ways:
-            return kind
-    return None
+    if name == "prelu":
+        (slopes,) = (*rest, *options.values())
+        module = nn.PReLU(slopes.numel(), dtype=slopes.dtype)
+        module.weight.data = slopes.detach().clone()
+        return Site(path_of(node), name, module)
+    return Site(path_of(node), name, lambda x: function(x.clone(), *rest, **options))
 
 
 def _last(graph: fx.Graph) -> Any:
@@ -286,8 +239,3 @@ def _is_softmax(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(traced.get_submodule(str(node.target)), nn.Sigmoid | nn.LogSigmoid)
     return node.target in (torch.sigmoid, functional.sigmoid, functional.logsigmoid, "sigmoid")
-
-
-def _path(node: fx.Node) -> str:
-    inside = list(node.meta.get("nn_module_stack", {}))
-    return f"{inside[-1]}.{node.name}" if inside and inside[-1] else node.name

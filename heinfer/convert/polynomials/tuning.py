@@ -24,6 +24,7 @@ class Tuning:
         epochs: how often it sees all data; 0 for not at all.
         learning_rate: of AdamW, falling to nothing as a cosine does.
         batch: inputs in a step.
+        labels: weight of the cross entropy with the labels that the data have, beside what the teacher says.
         range_penalty: weight of the square of what leaves an interval, in parts of its radius.
         staged: part of the steps in which polynomials take the place of activations little by little.
         held_out: how many inputs, the last of the data, are kept out; what the report says is then of them.
@@ -37,6 +38,7 @@ class Tuning:
     epochs: int = 0
     learning_rate: float = 1e-3
     batch: int = 64
+    labels: float = 0.0
     range_penalty: float = 1.0
     staged: float = 0.5
     held_out: int = 0
@@ -58,15 +60,16 @@ def tune(
     data: Tensor,
     tuning: Tuning,
     tell: Tell = say_nothing,
+    labels: Tensor | None = None,
 ) -> None:
-    """Tune the student in place on inputs (n, ...): the teacher's scores are what it learns.
+    """Tune the student in place on inputs (n, ...): the teacher's scores are what it learns, and labels (n,) if given.
 
     It may be stopped and begun again from its checkpoint: the same steps follow.
     """
     optimizer = torch.optim.AdamW([p for p in student.parameters() if p.requires_grad], tuning.learning_rate)
     steps = tuning.epochs * -(-len(data) // tuning.batch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    identity = _identity(student, data, tuning)
+    identity = _identity(student, data, labels, tuning)
     first = _resumed(student, optimizer, schedule, tuning, identity)
     teacher.eval()
     for epoch in range(first, tuning.epochs):
@@ -81,7 +84,7 @@ def tune(
             optimizer.zero_grad()
             x = data[some] if tuning.augment is None else tuning.augment(data[some], generator)
             with torch.autocast("cpu", torch.bfloat16, enabled=tuning.bfloat16):
-                loss = _loss(student, teacher, sites, x, tuning)
+                loss = _loss(student, teacher, sites, x, None if labels is None else labels[some], tuning)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(student.parameters(), _CLIP)
             optimizer.step()
@@ -92,7 +95,9 @@ def tune(
     student.eval()
 
 
-def _loss(student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tensor, tuning: Tuning) -> Tensor:
+def _loss(
+    student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tensor, labels: Tensor | None, tuning: Tuning
+) -> Tensor:
     with torch.no_grad():
         wanted = teacher(x).float() if tuning.bfloat16 else teacher(x)
     scores = student(x).to(wanted)
@@ -101,17 +106,19 @@ def _loss(student: nn.Module, teacher: nn.Module, sites: Sequence[Site], x: Tens
         loss = functional.kl_div(functional.log_softmax(scores, 1), target, log_target=True, reduction="batchmean")
     else:
         loss = functional.mse_loss(scores, wanted)
+    if labels is not None and tuning.labels:
+        loss = loss + tuning.labels * functional.cross_entropy(scores, labels)
     excess = torch.stack([site.excess for site in sites]).sum() if sites else loss.new_zeros(())
     return loss + tuning.range_penalty * excess
 
 
-def _identity(student: nn.Module, data: Tensor, tuning: Tuning) -> str:
-    """Of what a tuning begins with: another one is not gone on with."""
+def _identity(student: nn.Module, data: Tensor, labels: Tensor | None, tuning: Tuning) -> str:
+    """Of what a tuning begins with: another one is not gone on with. Labels count where they are learned."""
     settings = replace(tuning, checkpoint=None, augment=None)
-    digest = hashlib.sha256(
-        repr([getattr(settings, field.name) for field in fields(settings)] + [tuning.augment is None]).encode()
-    )
-    for value in (*student.state_dict().values(), data):
+    said = [getattr(settings, field.name) for field in fields(settings) if field.name != "labels" or tuning.labels]
+    digest = hashlib.sha256(repr([*said, tuning.augment is None]).encode())
+    learned = [labels] if labels is not None and tuning.labels else []
+    for value in (*student.state_dict().values(), data, *learned):
         digest.update(value.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
 
