@@ -53,7 +53,11 @@ def checked(name: str) -> Record:
     begun = time.process_time()
     found = check(module, shape_of(name))
     seconds = time.process_time() - begun
-    said: Record = {"verdict": str(found.assumed.verdict), "calls": len(found.assumed.calls), "products": found.products}
+    said: Record = {
+        "verdict": str(found.assumed.verdict),
+        "calls": len(found.assumed.calls),
+        "products": found.products,
+    }
     if found.cost is not None:
         said |= counted_record(found.cost)
     return said | {
