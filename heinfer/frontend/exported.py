@@ -8,7 +8,7 @@ import operator
 import re
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,13 @@ def replay(program: ExportedProgram, calls: Calls, value: Value) -> list[tuple[s
     kinds = {x.arg.name: x for x in signature.input_specs if hasattr(x.arg, "name")}
     users = {x.arg.name for x in signature.output_specs if x.kind == OutputKind.USER_OUTPUT and hasattr(x.arg, "name")}
     known: dict[fx.Node, Any] = {}
+    held: dict[fx.Node, Any] = {}
+    left = {node: len(node.users) for node in program.graph.nodes}
     taken = 0
+
+    def read(node: fx.Node) -> Any:
+        return _constant(held[node]) if node in held else known[node]  # not all in double precision at once
+
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = kinds.get(node.name)
@@ -119,18 +125,21 @@ def replay(program: ExportedProgram, calls: Calls, value: Value) -> list[tuple[s
                         UnsupportedOperatorError(f"{node.name}: a network takes one input, this is a second one")
                     )
             else:
-                held = constants[spec.target if spec.target is not None else node.name]
-                known[node] = _constant(held)
+                held[node] = constants[spec.target if spec.target is not None else node.name]
         elif node.op == "call_function":
-            known[node] = _called(node, calls, known)
+            known[node] = _called(node, calls, read)
+            for source in node.all_input_nodes:
+                left[source] -= 1
+                if not left[source]:
+                    known.pop(source, None)  # its places, for every element, are not read again
         elif node.op == "output":
             results = [x for x in pytree.tree_leaves(node.args) if isinstance(x, fx.Node) and x.name in users]
-            return list(zip(_names(program), [known[x] for x in results], strict=False))
+            return list(zip(_names(program), [read(x) for x in results], strict=False))
     raise AssertionError("a graph ends in its output")
 
 
-def _called(node: fx.Node, calls: Calls, known: Mapping[fx.Node, Any]) -> Any:
-    args, kwargs = pytree.tree_map_only(fx.Node, known.__getitem__, (node.args, node.kwargs))
+def _called(node: fx.Node, calls: Calls, read: Callable[[fx.Node], Any]) -> Any:
+    args, kwargs = pytree.tree_map_only(fx.Node, read, (node.args, node.kwargs))
     if node.target is operator.getitem:
         found, place = args
         return Unknown() if isinstance(found, Unknown) else found[place]

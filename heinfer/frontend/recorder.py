@@ -151,15 +151,16 @@ class Recorder:
 
     def _source(self, term: Term) -> Index:
         """The flat place that every output reads, -1 for none; the same for every input of the batch."""
-        place = term.place.numpy().reshape(self.batch, -1).astype(np.int64)
-        size = prod(self.shapes[term.base])
-        first, read = place[0] - 1, place[0] > 0
-        each = np.where(read, place[0] + size * np.arange(self.batch)[:, None], 0)
-        if (first >= size).any() or (place != each).any():
+        place = term.place.numpy().reshape(self.batch, -1)
+        size, first = prod(self.shapes[term.base]), place[0]
+        further = np.where(first > 0, float(size), 0.0)
+        if (first > size).any() or any(
+            not np.array_equal(row, first + number * further) for number, row in enumerate(place[1:], 1)
+        ):
             raise UnsupportedOperatorError(
                 "mixes the inputs of a batch: each must be computed by itself; keep the first axis for the batch alone"
             )
-        return np.array(first, dtype=np.int64)
+        return first.astype(np.int64) - 1
 
     def _polynomial(self, value: Value) -> int:
         """A polynomial of degree 2 or more: the elements that it reads first, where these are not a tensor's own."""
@@ -230,8 +231,7 @@ def _is_in_order(term: Term) -> bool:
 
 def _of_one(x: torch.Tensor, what: str) -> Vector:
     """Of one input of the batch; all must have the same."""
-    numbers = x.nan_to_num()
-    if (numbers != numbers[:1]).any():
+    if any(not torch.equal(x[0], other) for other in x[1:]) and (x.nan_to_num() != x[:1].nan_to_num()).any():
         raise UnsupportedOperatorError(f"has {what} that differ between inputs of a batch: make them the same for all")
     return np.array(x[0].numpy(), dtype=np.float64)
 
