@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from heinfer.convert.polynomials.choice import Choice
 from heinfer.convert.polynomials.fitting import Seen, levels_of
+from heinfer.convert.polynomials.graph import graph_of
 from heinfer.convert.polynomials.report import ActivationReport, NormReport, PolynomialReport
 from heinfer.convert.polynomials.sites import Site, prepared, without_sites
 from heinfer.convert.polynomials.tuning import Tuning, tune
@@ -41,8 +41,8 @@ def polynomialize(
 ) -> Polynomialized:
     """Replace every activation by a polynomial that is fitted to what it sees, and max pools by average pools.
 
-    Layer, group and instance norms get fixed statistics, those of the data. The model stays as it is. A sigmoid at the
-    end is left, as labels need none: compile without it.
+    Layer, group and instance norms get fixed statistics, those of the data. A softmax or sigmoid at the
+    end of scores (n, classes) is left off, as labels need none. The model stays as it is.
 
     Args:
         data: inputs (n, ...), from the training data: what activations see comes from them; tuning learns on them.
@@ -62,10 +62,10 @@ def polynomialize(
         SettingError: for a degree that is none, fewer levels than activations take, and both levels and a budget.
         PlanError: when no degrees keep to the budget.
     """
-    teacher = copy.deepcopy(model).eval()
+    teacher, left_off = graph_of(model, data[:1])
     tuned_on, shown = _parted(data, tuning.held_out if tuning else 0)
     learned, labels = (None, None) if labels is None else (labels[: len(tuned_on)], labels[len(data) - len(shown) :])
-    found = prepared(model)
+    found = prepared(teacher)
     student, sites = found.module, found.sites
     if found.norms:
         _scores(student, tuned_on, tell)
@@ -105,6 +105,7 @@ def polynomialize(
         activations,
         tuple(NormReport(norm.path, norm.kind, norm.error) for norm in found.norms),
         found.pools,
+        left_off,
         choice.depth(fits),
         choice.milliseconds,
         len(shown) if len(shown) < len(data) else 0,

@@ -18,7 +18,7 @@ Array = NDArray[np.float64]
 
 WIDER = 1.1
 """An interval is so much wider than what data shows."""
-_EVERYWHERE = 0.05
+_EVERYWHERE = 0.0005
 """Share of the weight that lies evenly on the interval, so that the polynomial stays near where data is rare."""
 _POINTS = 512
 _MOST = 200_000

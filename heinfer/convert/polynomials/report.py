@@ -54,6 +54,7 @@ class PolynomialReport:
         activations: in the order of their calls.
         norms: those whose statistics are constants now, in the order of their calls.
         pools: max pools that became average pools.
+        left_off: path of the softmax or sigmoid that was at the end; empty where there was none.
         depth: levels of the polynomials on the path that takes most.
         milliseconds: predicted time of one encrypted input; None where no budget asked for it.
         held_out: inputs that nothing was fitted to, which agreement and accuracy are of; 0 where there are none, and
@@ -66,6 +67,7 @@ class PolynomialReport:
     activations: tuple[ActivationReport, ...]
     norms: tuple[NormReport, ...]
     pools: int
+    left_off: str
     depth: int
     milliseconds: float | None
     held_out: int
@@ -91,6 +93,8 @@ class PolynomialReport:
             lines += _columns([("norm, its statistics fixed", "is", "error"), *rows_of_norms])
         if self.pools:
             lines.append(f"{self.pools} max pools are average pools")
+        if self.left_off:
+            lines.append(f"{self.left_off} at the end is left off: the largest score stays the largest")
         lines.append(f"levels of the polynomials, one after another: {self.depth}")
         if self.milliseconds is not None:
             lines.append(f"predicted time of an encrypted input: {self.milliseconds:.0f} ms")

@@ -14,7 +14,7 @@ from torch.nn import functional
 from heinfer.convert.polynomials.graph import computed, constant, path_of, read
 from heinfer.convert.polynomials.norms import FixedNorm, fixed_norm
 from heinfer.convert.polynomials.pools import average_pool
-from heinfer.errors import UnsupportedOperatorError
+from heinfer.frontend.paths import users_path
 from heinfer.nn.chebyshev import ChebyshevActivation
 
 _MODULES = (
@@ -101,23 +101,13 @@ class Prepared:
     pools: int = 0
 
 
-def prepared(model: nn.Module) -> Prepared:
-    """A copy of a model in which every call of an activation is a site, and every max pool an average pool.
-
-    Raises:
-        UnsupportedOperatorError: when the forward cannot be followed by torch.fx.
-    """
-    model = copy.deepcopy(model).eval()
-    try:
-        traced = fx.symbolic_trace(model)
-    except Exception as error:  # a forward may do anything
-        raise UnsupportedOperatorError(
-            f"the model's forward cannot be followed by torch.fx: {error}; write it without branches on values"
-        ) from error
+def prepared(model: fx.GraphModule) -> Prepared:
+    """A copy of a model in which every call of an activation is a site, and every max pool an average pool."""
+    traced = copy.deepcopy(model)
     found = Prepared(traced)
-    last, of_input = _last(traced.graph), computed(traced.graph)
+    of_input = computed(traced.graph)
     for node in list(traced.graph.nodes):
-        if node in of_input and not (node is last and _is_softmax(traced, node)):  # what is not is a constant
+        if node in of_input:  # what is not is a constant
             _replace(found, node)
     traced.graph.lint()
     traced.delete_all_unused_submodules()
@@ -210,7 +200,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
         single = copy.deepcopy(module)
         if hasattr(single, "inplace"):
             single.inplace = False
-        return Site(str(node.target), type(module).__name__, single)
+        return Site(users_path(str(node.target)), type(module).__name__, single)
     is_function = node.op == "call_function" and node.target in _FUNCTIONS
     is_method = node.op == "call_method" and node.target in _SPELT
     if not (is_function or is_method):
@@ -227,15 +217,3 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
         module.weight.data = slopes.detach().clone()
         return Site(path_of(node), name, module)
     return Site(path_of(node), name, lambda x: function(x.clone(), *rest, **options))
-
-
-def _last(graph: fx.Graph) -> Any:
-    output = next(node for node in graph.nodes if node.op == "output")
-    return output.args[0]
-
-
-def _is_softmax(traced: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a call is a sigmoid at the end, which is left to whoever reads the scores."""
-    if node.op == "call_module":
-        return isinstance(traced.get_submodule(str(node.target)), nn.Sigmoid | nn.LogSigmoid)
-    return node.target in (torch.sigmoid, functional.sigmoid, functional.logsigmoid, "sigmoid")
