@@ -30,6 +30,7 @@ from benchmarks.peers.comparison import peers
 from benchmarks.recalibrate import recalibrate
 from benchmarks.soak.command import soak
 from benchmarks.soak.survive.command import survive
+from benchmarks.torchvision.command import torchvision
 
 ROOMS = {
     "Measure, on this machine": (
@@ -49,7 +50,7 @@ ROOMS = {
         fairness,
         peers,
     ),
-    "Count: the same on every machine": (policies, forms, sweep, planning, trained_accuracy, instructions),
+    "Count: the same on every machine": (policies, forms, sweep, planning, trained_accuracy, instructions, torchvision),
     "Wear out a service": (soak, survive),
     "Draw": (plots, layouts, example),
     "Make anew": (recalibrate, train_foreign, polynomialize_foreign),

@@ -15,6 +15,8 @@ from benchmarks.torchvision.networks import built, images, prepared, shape_of
 from heinfer import check
 from heinfer.errors import CompileError, PlanError
 from heinfer.frontend import trace
+from heinfer.network.folding import fold
+from heinfer.planner.search.merging import Merging
 
 SEEN, COMPARED = 8, 2
 """Images: those that polynomials are fitted to, and those whose scores are compared."""
@@ -41,6 +43,7 @@ def imported(name: str) -> Record:
         "difference_float64": float(f"{np.abs(scores - double).max() / largest:.2g}"),
         "difference_float32": float(f"{np.abs(scores - single).max() / largest:.2g}"),
         "float32_itself": float(f"{np.abs(single - double).max() / largest:.2g}"),
+        "levels": Merging(fold(network)).levels[0],
         "import_seconds": round(seconds, 1),
         "import_peak_mb": round(peak_bytes() / 1e6),
     }
