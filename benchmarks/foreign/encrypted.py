@@ -35,6 +35,9 @@ from heinfer_server.models import digest_of
 
 CALIBRATION = 256
 """Training inputs that a network is compiled with."""
+LEAST_BITS = 3
+"""Of precision, predicted for the worst input, that are asked for: an input between two classes has small scores, which
+have few bits; whether labels stay what they are is what is measured."""
 
 _SHOWN = (
     "network", "depth", "accuracy_original", "accuracy", "accuracy_noisy", "images", "accuracy_encrypted", "agreements",
@@ -103,6 +106,7 @@ def _record(network: Foreign, folder: Path, json: Path, images: int, backend: st
         "agreements": sum(r.agrees and not r.exempt for r in results),
         "exempted": sum(r.exempt for r in results),
         "precision_bits_min": round(min(r.bits for r in results), 2),
+        "precision_bits_predicted": float(str(model.report.precision).split()[0]),
         "compile_seconds": round(compile_seconds, 1),
         "eval_seconds": spread([r.seconds for r in results]),
     }
@@ -116,7 +120,14 @@ def _compiled(network: Foreign, tuned: Tuned, calibration: Array, low: float, hi
     with torch.no_grad():
         classes = tuned.module(torch.from_numpy(calibration[:1]).float()).shape[1]
     labels = tuple(f"class {number}" for number in range(classes))
-    return heinfer.compile(tuned.module, calibration, name=network.name, preprocessing=values, labels=labels)
+    return heinfer.compile(
+        tuned.module,
+        calibration,
+        name=network.name,
+        preprocessing=values,
+        labels=labels,
+        requirements=heinfer.Requirements(precision_bits=LEAST_BITS),
+    )
 
 
 @dataclass(frozen=True)

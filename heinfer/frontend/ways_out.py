@@ -11,7 +11,8 @@ _RECURRENT = (
 )
 _ATTENTION = "it takes a softmax of products of its inputs; use convolutions, and train again"
 _STATISTICS = (
-    "it divides by statistics of the input at hand; use nn.BatchNorm2d, whose statistics are constants, and train again"
+    "it divides by statistics of the input at hand; use heinfer.convert.polynomialize, which fixes them, or "
+    "nn.BatchNorm2d, whose are constants, and train again"
 )
 _LIST = "it says not in which order its layers are called: make it an nn.Sequential, or write the forward of a module"
 _INDICES = "it takes whole numbers as indices, and inputs are real numbers; begin with a convolution or nn.Linear"

@@ -5,9 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.foreign import training
+from benchmarks.foreign import encrypted, training, tuned
 from benchmarks.foreign.data import Task, beats
 from benchmarks.foreign.registry import FOREIGN, Foreign, foreign
+from benchmarks.support.records import known_records
+from heinfer.convert import Tuning
 from heinfer.errors import SettingError
 
 SHAPES = {
@@ -57,3 +59,22 @@ def test_a_training_goes_on_where_it_was_and_is_not_repeated(tmp_path, monkeypat
     assert about.test_accuracy == whole.test_accuracy > 0.3, "guessing has 0.2"
     monkeypatch.setattr(training, "fit", None)
     assert training.train(network, tmp_path / "parts", epochs=3) == about
+
+
+def test_a_tuned_network_runs_encrypted_as_in_cleartext(tmp_path, monkeypatch):
+    network = replace(foreign("tabular"), recipe=replace(foreign("tabular").recipe, epochs=5))
+    monkeypatch.setitem(FOREIGN, "tabular", network)
+    monkeypatch.setitem(tuned.RECIPES, "tabular", tuned.TuningRecipe(Tuning(epochs=2, labels=0.3), noise=0.1))
+    training.train(network, tmp_path)
+    json = tmp_path / "foreign.json"
+    encrypted.foreign_encrypted(json, ["tabular"], tmp_path, images=3, backend="tenseal")
+    (record,) = known_records(json)
+    assert record["agreements"] + record["exempted"] == record["images"] == 3
+    assert record["degrees"] == "2 2"
+    assert record["depth"] == 2
+    assert record["test_inputs"] == 171
+    assert record["accuracy"] > 0.8
+    assert abs(record["accuracy_noisy"] - record["accuracy"]) < 0.02
+    assert record["precision_bits_min"] > 3
+    assert encrypted.fails(record | {"agreements": 1, "exempted": 1})
+    assert encrypted.fails(record | {"agreements": 2, "exempted": 1})

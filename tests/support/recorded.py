@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from record_tables import BENCHMARKS, ROOT, Record, records, table
+from recorded_foreign import foreign_table
 from recorded_plans import objectives_table, planning_table, policies_table, published_table
 
 
@@ -294,6 +295,7 @@ def _cpu(one: Record) -> float:
 
 TABLES = {
     "constants": (BENCHMARKS, constants_table),
+    "foreign": (BENCHMARKS, foreign_table),
     "compiled": (BENCHMARKS, compiled_table),
     "limited": (BENCHMARKS, limited_table),
     "neighbour": (ROOT / "docs" / "design" / "native.md", neighbour_table),
