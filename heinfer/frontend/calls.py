@@ -185,8 +185,17 @@ def run(function: OpOverload, arguments: Mapping[str, Any]) -> Any:
     return function(*positional, **{a.name: arguments[a.name] for a in schema if a.kwarg_only})
 
 
+_RESHAPE = torch.ops.aten.reshape.default
+_VIEWS = ("view", "_unsafe_view", "_reshape_alias")
+"""Functions of how a tensor lies in memory; places and factors lie there otherwise."""
+
+
 def _moves(function: OpOverload, arguments: Mapping[str, Any]) -> Any:
-    """The function itself, run on the places of elements."""
+    """The function itself, run on the places of elements; a constant where none of them is left."""
+    if name_of(function) in _VIEWS:
+        if "size" not in arguments:
+            raise UnsupportedOperatorError("reads the bits of numbers as those of another type: leave it out")
+        function, arguments = _RESHAPE, {"self": arguments["self"], "shape": arguments["size"]}
     leaves, spec = pytree.tree_flatten(dict(arguments))
     at = [number for number, x in enumerate(leaves) if isinstance(x, Value)]
 
@@ -199,8 +208,12 @@ def _moves(function: OpOverload, arguments: Mapping[str, Any]) -> Any:
     values = [leaves[number] for number in at]
     example = of(*(value.constant for value in values))
     if isinstance(example, Tensor):
-        return moved(of, values)
-    return [moved(lambda *xs, i=i: of(*xs)[i], values) for i in range(len(example))]
+        return _if_any(moved(of, values))
+    return [_if_any(moved(lambda *xs, i=i: of(*xs)[i], values)) for i in range(len(example))]
+
+
+def _if_any(value: Value) -> Value | Tensor:
+    return value if value.terms else value.constant
 
 
 def _constant(function: OpOverload, arguments: Mapping[str, Any]) -> Any:

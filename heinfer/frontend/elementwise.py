@@ -89,6 +89,8 @@ def power(recorder: Recorder, x: Operand, exponent: Any) -> Value:
     n = int(exponent)
     if not 1 <= n <= MOST_DEGREE:
         raise UnsupportedOperatorError(f"is supported with exponents of 1 to {MOST_DEGREE}, not {n}")
+    if n & (n - 1) and not x.is_moved:
+        x = recorder.again(x)  # in units of its own, not in those of what it scales and shifts
     found = x
     if n & (n - 1) == 0:
         while n > 1:
@@ -149,6 +151,17 @@ def constant_like(number: float) -> Rule:
     return rule
 
 
+def full(recorder: Recorder, x: Value, fill_value: Any, size: Any = None, **_: Any) -> Tensor:
+    """A constant in the shape of a tensor."""
+    del recorder
+    return constant(fill_value).expand(x.shape if size is None else size)
+
+
+def dropout_with_mask(recorder: Recorder, x: Value, p: float, train: bool | None = None) -> list[Any]:
+    """Nothing, in evaluation mode."""
+    return [dropout(recorder, x, p, train), None]
+
+
 def dropout(recorder: Recorder, x: Value, p: float, train: bool | None = None) -> Value:
     """Nothing, in evaluation mode."""
     del recorder
@@ -196,12 +209,12 @@ RULES: dict[str, Rule] = {
     "addcmul": add_product,
     "positive": same,
     **dict.fromkeys(("to", "_to_copy", "type_as"), cast),
-    **dict.fromkeys(
-        ("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout", "native_dropout"), dropout
-    ),
+    **dict.fromkeys(("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"), dropout),
+    "native_dropout": dropout_with_mask,
     **dict.fromkeys(("_assert_tensor_metadata", "_assert_async"), checked),
     **dict.fromkeys(("sym_size", "size"), size),
     "fill": filled,
+    **dict.fromkeys(("full_like", "new_full"), full),
     **dict.fromkeys(("zeros_like", "new_zeros"), constant_like(0)),
     **dict.fromkeys(("ones_like", "new_ones"), constant_like(1)),
     "heinfer::chebyshev": chebyshev,

@@ -13,7 +13,7 @@ from heinfer.errors import UnsupportedOperatorError
 from heinfer.frontend.calls import Rule
 from heinfer.frontend.elementwise import multiply
 from heinfer.frontend.recorder import Recorder
-from heinfer.frontend.values import Value, moved, plus_constant, times_constant
+from heinfer.frontend.values import Value, expanded, moved, plus_constant, times_constant
 from heinfer.network.linear_map import LinearMap
 from heinfer.network.operators import Affine, Convolution, Dense, SparseConvolution
 from heinfer.network.pairs import Vector
@@ -163,11 +163,14 @@ def einstein_sum(recorder: Recorder, equation: str, tensors: Sequence[Any], path
     constants = [(label, x) for label, x in zip(labels, tensors, strict=True) if not isinstance(x, Value)]
     if read[:1] != result[:1] or any(read[0] in label for label, _ in constants):
         raise UnsupportedOperatorError("must keep the batch as its first label")
+    sizes: dict[str, int] = {}
+    for label, x in ((read, value), *constants):  # an axis of one goes with any other
+        for axis, n in zip(label, x.shape, strict=True):
+            sizes[axis] = max(n, sizes.get(axis, 1))
+    value = expanded(value, [sizes[axis] for axis in read])
+    constants = [(label, x.expand([sizes[axis] for axis in label])) for label, x in constants]
     position, shape = recorder.placed(value)
-    sizes = dict(zip(read[1:], shape, strict=True))
-    for label, x in constants:
-        sizes |= dict(zip(label, x.shape, strict=True))
-    every = list(sizes)
+    every = [axis for axis in sizes if axis != read[0]]
     places = dict(zip(every, np.indices([sizes[label] for label in every]).reshape(len(every), -1), strict=True))
 
     def flat(label: str) -> Any:
@@ -177,9 +180,10 @@ def einstein_sum(recorder: Recorder, equation: str, tensors: Sequence[Any], path
     factor = np.ones(places[every[0]].size)
     for label, x in constants:
         factor = factor * _array(x).reshape(-1)[flat(label)]
-    out_shape = tuple(sizes[a] for a in result[1:])
-    linear = LinearMap.from_entries(shape, out_shape, flat(result[1:]), flat(read[1:]), factor)
-    return recorder.add(Affine(linear), [position])
+    whole = tuple(sizes[a] for a in result)
+    linear = LinearMap.from_entries(shape, whole[1:] or (1,), flat(result[1:]), flat(read[1:]), factor)
+    made = recorder.add(Affine(linear), [position])
+    return moved(lambda v: v.reshape(whole), [made])
 
 
 def bilinear(recorder: Recorder, input1: Any, input2: Any, weight: Any, bias: Any = None) -> Value:

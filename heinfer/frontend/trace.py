@@ -85,6 +85,11 @@ def network_of(recorder: Recorder, results: Results) -> Network:
     recorder.name = "output"
     if isinstance(result, Tensor | Unknown) or not isinstance(result, Value):
         raise UnsupportedOperatorError("output: does not depend on the input of the network")
+    if len(result.shape) == 1:
+        raise UnsupportedOperatorError(
+            "output: has one number for each input and no axis for it: leave out the squeeze at the end, or add the "
+            "axis by unsqueeze(1)"
+        )
     try:
         return recorder.network(result)
     except UnsupportedOperatorError as error:

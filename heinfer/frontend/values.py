@@ -128,7 +128,9 @@ def expanded(value: Value, shape: Sequence[int]) -> Value:
 def product(one: Value, other: Value) -> Value | None:
     """The product where it is again a polynomial of the same elements; None where it is not, or the degree is high.
 
-    The square of a polynomial that is none of degree one is cheaper as a square of its value.
+    None too where it is better not multiplied out: the square of a polynomial that is none of degree one is cheaper as
+    a square of its value, and of (x - t)^2 with a large t nothing is left where the powers of x, each as large as t^2,
+    cancel.
     """
     shape = broadcast(one.shape, other.shape)
     squared = one is other
@@ -140,6 +142,8 @@ def product(one: Value, other: Value) -> Value | None:
         return None
     if a.place is not b.place and not torch.equal(a.place, b.place):
         return None
+    if ((_shift(one) > FAR) & (_shift(other) > FAR)).any():
+        return None
     first, second = (one.constant, *a.coefficients), (other.constant, *b.coefficients)
     found = [torch.zeros_like(a.place) for _ in range(len(first) + len(second) - 1)]
     for i, x in enumerate(first):
@@ -148,6 +152,16 @@ def product(one: Value, other: Value) -> Value | None:
     constant, *coefficients = found
     read = a.place > 0
     return Value((Term(a.base, a.place, tuple(c * read for c in coefficients)),), constant)
+
+
+FAR = 64.0
+"""From where on what is lost to constants that cancel is worth a product more."""
+
+
+def _shift(value: Value) -> Tensor:
+    """How far values of one term are shifted: of a linear one |t| in s (x + t)."""
+    low, high = (value.constant, *value.terms[0].coefficients)[-2:]
+    return torch.where(low == 0, 0.0, (low / high).abs())
 
 
 def broadcast(*shapes: Sequence[int]) -> torch.Size:
