@@ -34,6 +34,7 @@ def torchvision(
     ] = None,
     small: Annotated[bool, typer.Option("--small", help="Those for images of 32 x 32, encrypted.")] = False,
     minutes: Annotated[float, typer.Option(min=0, help="That one network may take in each of its processes.")] = 60,
+    check_minutes: Annotated[float, typer.Option(min=0, help="That a check of one may take.")] = 60,
     backend: Backend = None,
 ) -> None:
     """Import networks of torchvision with random weights, and compare; or evaluate small ones encrypted.
@@ -52,7 +53,7 @@ def torchvision(
             chosen = choose_backend(backend)
             record = about | {"backend": chosen} | _in_time(minutes, encrypted, name, chosen)
         else:
-            record = about | _of_own_size(name, minutes)
+            record = about | _of_own_size(name, minutes, check_minutes)
         others = [r for r in known_records(json) if (r["network"], r["size"]) != (name, size)]
         save_records(_in_order([*others, record]), json)
     records = known_records(json)
@@ -71,10 +72,10 @@ def differs(record: Record) -> bool:
     return any(not float(str(record.get(key, 0))) <= most for key, most in allowed.items())
 
 
-def _of_own_size(name: str, minutes: float) -> Record:
+def _of_own_size(name: str, minutes: float, check_minutes: float) -> Record:
     if name in REFUSED:
         return _in_time(minutes, refused, name)
-    found = _in_time(minutes, checked, name)
+    found = _in_time(check_minutes, checked, name)
     check = {key if key.startswith("check_") else f"check_{key}": value for key, value in found.items()}
     return _in_time(minutes, imported, name) | check
 

@@ -7,6 +7,7 @@ import re
 from record_tables import BENCHMARKS, ROOT, Record, records, table
 from recorded_foreign import foreign_table
 from recorded_plans import objectives_table, planning_table, policies_table, published_table
+from recorded_torchvision import own_table, small_table
 
 
 def range_table() -> str:
@@ -306,6 +307,8 @@ TABLES = {
     "survive": (ROOT / "docs" / "service.md", survive_table),
     "planning": (BENCHMARKS, planning_table),
     "published": (BENCHMARKS, published_table),
+    "torchvision": (BENCHMARKS, own_table),
+    "torchvision-small": (BENCHMARKS, small_table),
     "policies": (BENCHMARKS, policies_table),
     "objectives": (BENCHMARKS, objectives_table),
     "batches": (BENCHMARKS, batches_table),
