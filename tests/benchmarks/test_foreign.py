@@ -61,6 +61,7 @@ def test_a_training_goes_on_where_it_was_and_is_not_repeated(tmp_path, monkeypat
     assert training.train(network, tmp_path / "parts", epochs=3) == about
 
 
+@pytest.mark.filterwarnings("ignore::heinfer.errors.NoiseWarning")
 def test_a_tuned_network_runs_encrypted_as_in_cleartext(tmp_path, monkeypatch):
     network = replace(foreign("tabular"), recipe=replace(foreign("tabular").recipe, epochs=5))
     monkeypatch.setitem(FOREIGN, "tabular", network)

@@ -38,7 +38,8 @@ class NormReport:
     Attributes:
         path: of its module, or that and the function's name.
         norm: its name.
-        error: root mean square of what constant statistics miss on the data, in parts of the norm's output.
+        error: root mean square of what constant statistics miss on the data, in parts of the norm's output; where
+            nothing else in the network is replaced yet.
     """
 
     path: str
