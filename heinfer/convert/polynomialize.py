@@ -15,6 +15,7 @@ from heinfer.convert.polynomials.fitting import Fit, Seen, fit, levels_of
 from heinfer.convert.polynomials.sites import Site, with_sites, without_sites
 from heinfer.convert.polynomials.tuning import Tuning, tune
 from heinfer.errors import SettingError
+from heinfer.frontend import Model, plain_module
 from heinfer.tell import Tell, say_nothing
 
 DEGREES = (2, 3, 7, 15)
@@ -90,7 +91,7 @@ class Polynomialized(NamedTuple):
 
 
 def polynomialize(
-    model: nn.Module,
+    model: Model,
     data: Tensor,
     *,
     labels: Tensor | None = None,
@@ -104,6 +105,8 @@ def polynomialize(
     The model stays as it is. A sigmoid at the end is left, as labels need none: compile without it.
 
     Args:
+        model: a torch module; what torch.export made of one, with any batch; or an ONNX file or model, of which a
+            softmax or sigmoid at the end is left off.
         data: inputs (n, ...), from the training data: what activations see comes from them; tuning learns on them.
         labels: (n,) of them, for the report.
         degree: of all polynomials, or by the path of an activation; 2 takes one level, 3 two, 7 three, 15 four.
@@ -116,10 +119,11 @@ def polynomialize(
         UnsupportedOperatorError: when the forward cannot be followed.
         SettingError: for a degree that is none, and fewer levels than activations.
     """
-    teacher = copy.deepcopy(model).eval()
+    module = plain_module(model)
+    teacher = copy.deepcopy(module).eval()
     tuned_on, shown = _parted(data, tuning.held_out if tuning else 0)
     labels = None if labels is None else labels[len(data) - len(shown) :]
-    student, sites, pools = with_sites(model)
+    student, sites, pools = with_sites(module)
     seen = _seen(student, sites, tuned_on, tell)
     if tuning is not None and tuning.epochs:
         for site, values in zip(sites, seen, strict=True):

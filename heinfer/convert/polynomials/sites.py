@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.nn import functional
 
 from heinfer.errors import UnsupportedOperatorError
@@ -120,7 +121,7 @@ def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
     """
     model = copy.deepcopy(model).eval()
     try:
-        traced = fx.symbolic_trace(model)
+        traced = fx.GraphModule(model, _Tracer().trace(model))
     except Exception as error:  # a forward may do anything
         raise UnsupportedOperatorError(
             f"the model's forward cannot be followed by torch.fx: {error}; write it without branches on values"
@@ -150,6 +151,13 @@ def with_sites(model: nn.Module) -> tuple[fx.GraphModule, list[Site], int]:
     traced.delete_all_unused_submodules()
     traced.recompile()
     return traced, sites, pools
+
+
+class _Tracer(fx.Tracer):
+    """Takes nodes of ONNX files as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return hasattr(m, "averaged") or super().is_leaf_module(m, module_qualified_name)
 
 
 def without_sites(traced: fx.GraphModule) -> fx.GraphModule:
@@ -226,7 +234,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
         if hasattr(single, "inplace"):
             single.inplace = False
         return Site(str(node.target), type(module).__name__, single)
-    is_function = node.op == "call_function" and node.target in _FUNCTIONS
+    is_function = node.op == "call_function" and (node.target in _FUNCTIONS or _aten(node) in _SPELT)
     is_method = node.op == "call_method" and node.target in _SPELT
     if not (is_function or is_method):
         return None
@@ -235,7 +243,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
     options = {key: x for key, x in node.kwargs.items() if key not in ("inplace", "input")}
     if any(isinstance(x, fx.Node) for x in (*rest, *options.values())):
         return None
-    name = str(getattr(function, "__name__", node.target)).rstrip("_")
+    name = (_aten(node) or str(getattr(function, "__name__", node.target))).rstrip("_")
     return Site(_path(node), name, lambda x: function(x.clone(), *rest, **options))
 
 
@@ -243,6 +251,9 @@ def _pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
+        if hasattr(module, "averaged"):  # a node of an ONNX file
+            average: nn.Module | None = module.averaged()
+            return average
         kind = _POOL_MODULES.get(type(module))
         return None if kind is None else _averaged(kind, vars(module))
     kind = _dispatched(node)
@@ -268,8 +279,15 @@ def _averaged(kind: Any, given: Mapping[str, Any]) -> nn.Module | None:
     return made
 
 
+def _aten(node: fx.Node) -> str:
+    """The name of a call that torch.export made, else nothing."""
+    return str(node.target._schema.name).removeprefix("aten::") if isinstance(node.target, OpOverload) else ""
+
+
 def _dispatched(node: fx.Node) -> type[nn.Module] | None:
     for name, kind in _POOL_FUNCTIONS.items():
+        if _aten(node) == name:
+            return kind
         ways = (getattr(functional, name), getattr(functional, f"_{name}", None), getattr(torch, name, None))
         if node.target in ways:
             return kind
