@@ -16,6 +16,7 @@ from heinfer.convert.polynomials.sites import Site, prepared, without_sites
 from heinfer.convert.polynomials.tuning import Tuning, tune
 from heinfer.convert.rank_report import Budget
 from heinfer.errors import SettingError
+from heinfer.frontend import Model, plain_module
 from heinfer.tell import Tell, say_nothing
 
 _AT_ONCE = 256
@@ -29,7 +30,7 @@ class Polynomialized(NamedTuple):
 
 
 def polynomialize(
-    model: nn.Module,
+    model: Model,
     data: Tensor,
     *,
     labels: Tensor | None = None,
@@ -45,6 +46,7 @@ def polynomialize(
     end of scores (n, classes) is left off, as labels need none. The model stays as it is.
 
     Args:
+        model: a torch module; what torch.export made of one, with any batch; or an ONNX file or model.
         data: inputs (n, ...), from the training data: what activations see comes from them; tuning learns on them.
         labels: (n,) of them, for the report; tuning learns them only where it gives them a weight.
         degree: of all polynomials, or by the path of an activation; 2 takes one level, 3 two, 7 three, 15 four.
@@ -62,7 +64,7 @@ def polynomialize(
         SettingError: for a degree that is none, fewer levels than activations take, and both levels and a budget.
         PlanError: when no degrees keep to the budget.
     """
-    teacher, left_off = graph_of(model, data[:1])
+    teacher, left_off = graph_of(plain_module(model), data[:1])
     tuned_on, shown = _parted(data, tuning.held_out if tuning else 0)
     learned, labels = (None, None) if labels is None else (labels[: len(tuned_on)], labels[len(data) - len(shown) :])
     found = prepared(teacher)

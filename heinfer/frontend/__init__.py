@@ -2,6 +2,16 @@
 
 from heinfer.frontend.assumed import Assumed, Verdict, assume, example_shape
 from heinfer.frontend.faithful import require_same
-from heinfer.frontend.trace import Model, module_of, trace
+from heinfer.frontend.trace import Model, module_of, plain_module, trace
 
-__all__ = ["Assumed", "Model", "Verdict", "assume", "example_shape", "module_of", "require_same", "trace"]
+__all__ = [
+    "Assumed",
+    "Model",
+    "Verdict",
+    "assume",
+    "example_shape",
+    "module_of",
+    "plain_module",
+    "require_same",
+    "trace",
+]

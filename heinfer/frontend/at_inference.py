@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.fx.immutable_collections import immutable_dict, immutable_list
 from torch.nn.parameter import is_lazy
 
 from heinfer.frontend.wrappers import unwrapped, wraps
@@ -59,7 +60,11 @@ def _mode(script: nn.Module) -> _Undo:
 def _attributes(part: nn.Module) -> _Undo:
     """Attributes, and what is directly in those that are containers, such as the hooks and the list of parameters."""
     attributes, before = vars(part), dict(vars(part))
-    contents = [(value, _content(value)) for value in before.values() if isinstance(value, dict | list | set | deque)]
+    contents = [
+        (value, _content(value))
+        for value in before.values()
+        if isinstance(value, dict | list | set | deque) and not isinstance(value, immutable_list | immutable_dict)
+    ]
 
     def undo() -> None:
         attributes.clear()

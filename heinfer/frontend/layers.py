@@ -74,6 +74,11 @@ def transposed_convolution(  # noqa: PLR0913, PLR0917 - torch's arguments, in it
     along = weights.ndim - 2
     steps, pads, more, apart = (each(v, along) for v in (stride, padding, output_padding, dilation))
     offset = _bias(bias, weights.shape[1] * groups)
+    if any(m >= s for m, s in zip(more, steps, strict=True)):  # outputs that no input reaches by steps: cut from all
+        whole = transposed_convolution(recorder, x, weight, None, steps, 0, 0, groups, apart)
+        cut = [n for p, m in zip(reversed(pads), reversed(more), strict=True) for n in (-p, m - p)]
+        inside = moved(lambda v: torch.nn.functional.pad(v, cut), [whole])
+        return plus_constant(inside, torch.tensor(offset).reshape(-1, *(1,) * along))
     linear = transposed_convolution_map(shape, weights, offset, steps, pads, more, apart, groups)
     return recorder.add(Affine(linear), [position])
 

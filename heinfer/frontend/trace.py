@@ -96,6 +96,22 @@ def network_of(recorder: Recorder, results: Results) -> Network:
         raise UnsupportedOperatorError(f"output: {error}") from None
 
 
+def plain_module(model: object) -> nn.Module:
+    """A module of a model that shows its activations, for what replaces those; it takes any batch that the model does.
+
+    Raises:
+        CompileError, SettingError: as module_of.
+    """
+    if isinstance(model, ExportedProgram):
+        return model.module()
+    module = module_of(model)
+    if type(module).__name__ != "OnnxModule":
+        return module
+    from heinfer.frontend.onnx import as_graph
+
+    return as_graph(module)  # type: ignore[arg-type]  # its class has been looked at
+
+
 def module_of(model: object, inputs: NDArray[np.float64] | None = None) -> nn.Module:
     """The module of a model: itself, that of an exported program, or that of an ONNX file.
 

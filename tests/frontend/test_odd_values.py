@@ -133,6 +133,14 @@ def test_a_view_is_of_elements_not_of_memory(function: Function) -> None:
     compared(function, (3, 4))
 
 
+@pytest.mark.parametrize("padding", [0, 1, 2])
+def test_a_transposed_convolution_may_add_more_than_its_stride(padding: int) -> None:
+    kernels, bias = weight(2, 3, 2), weight(3)
+    compared(
+        lambda x: functional.conv_transpose1d(x, kernels, bias, padding=padding, output_padding=2, dilation=3), (2, 6)
+    )
+
+
 def test_the_bits_of_numbers_are_not_read() -> None:
     with pytest.raises(UnsupportedOperatorError, match="reads the bits of numbers as those of another type"):
         trace(Of(lambda x: x.view(torch.int32).view(torch.float32) * 2), (3,))

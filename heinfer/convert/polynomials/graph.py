@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.nn import functional
 
 from heinfer.errors import UnsupportedOperatorError
@@ -26,7 +27,8 @@ def graph_of(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, str]:
         UnsupportedOperatorError: when the forward cannot be followed by torch.fx.
     """
     try:
-        traced = fx.symbolic_trace(copy.deepcopy(model).eval())
+        held = copy.deepcopy(model).eval()
+        traced = fx.GraphModule(held, _Tracer().trace(held))
     except Exception as error:  # a forward may do anything
         raise UnsupportedOperatorError(
             f"the model's forward cannot be followed by torch.fx: {error}; write it without branches on values"
@@ -47,10 +49,24 @@ def graph_of(model: nn.Module, example: Tensor) -> tuple[fx.GraphModule, str]:
     return traced, path
 
 
+class _Tracer(fx.Tracer):
+    """Takes nodes of ONNX files as they are."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return hasattr(m, "averaged") or super().is_leaf_module(m, module_qualified_name)
+
+
+def aten(node: fx.Node) -> str:
+    """The name of a call that torch.export made, else nothing."""
+    return str(node.target._schema.name).removeprefix("aten::") if isinstance(node.target, OpOverload) else ""
+
+
 def _is_at_the_end(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(traced.get_submodule(str(node.target)), _AT_THE_END)
-    return node.op in ("call_function", "call_method") and (node.target in _FUNCTIONS or node.target in _SPELT)
+    return node.op in ("call_function", "call_method") and (
+        node.target in _FUNCTIONS or node.target in _SPELT or aten(node) in _SPELT
+    )
 
 
 def read(node: fx.Node) -> Any:

@@ -9,6 +9,8 @@ import torch
 from torch import fx, nn
 from torch.nn import functional
 
+from heinfer.convert.polynomials.graph import aten
+
 _POOL_MODULES: dict[type[nn.Module], type[nn.Module]] = {
     nn.MaxPool1d: nn.AvgPool1d,
     nn.MaxPool2d: nn.AvgPool2d,
@@ -30,6 +32,9 @@ def average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
+        if hasattr(module, "averaged"):  # a node of an ONNX file
+            average: nn.Module | None = module.averaged()
+            return average
         kind = _POOL_MODULES.get(type(module))
         return None if kind is None else _averaged(kind, vars(module))
     kind = _dispatched(node)
@@ -58,6 +63,6 @@ def _averaged(kind: Any, given: Mapping[str, Any]) -> nn.Module | None:
 def _dispatched(node: fx.Node) -> type[nn.Module] | None:
     for name, kind in _POOL_FUNCTIONS.items():
         ways = (getattr(functional, name), getattr(functional, f"_{name}", None), getattr(torch, name, None))
-        if node.target in ways:
+        if node.target in ways or aten(node) == name:
             return kind
     return None

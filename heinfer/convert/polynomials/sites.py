@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from heinfer.convert.polynomials.graph import computed, constant, path_of, read
+from heinfer.convert.polynomials.graph import aten, computed, constant, path_of, read
 from heinfer.convert.polynomials.norms import FixedNorm, fixed_norm
 from heinfer.convert.polynomials.pools import average_pool
 from heinfer.frontend.paths import users_path
@@ -201,7 +201,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
         if hasattr(single, "inplace"):
             single.inplace = False
         return Site(users_path(str(node.target)), type(module).__name__, single)
-    is_function = node.op == "call_function" and node.target in _FUNCTIONS
+    is_function = node.op == "call_function" and (node.target in _FUNCTIONS or aten(node) in _SPELT)
     is_method = node.op == "call_method" and node.target in _SPELT
     if not (is_function or is_method):
         return None
@@ -210,7 +210,7 @@ def _site(traced: fx.GraphModule, node: fx.Node) -> Site | None:
     options = {key: constant(traced, x) for key, x in node.kwargs.items() if key not in ("inplace", "input")}
     if any(isinstance(x, fx.Node) for x in (*rest, *options.values())):
         return None
-    name = str(getattr(function, "__name__", node.target)).rstrip("_")
+    name = (aten(node) or str(getattr(function, "__name__", node.target))).rstrip("_")
     if name == "prelu":
         (slopes,) = (*rest, *options.values())
         module = nn.PReLU(slopes.numel(), dtype=slopes.dtype)

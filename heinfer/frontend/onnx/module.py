@@ -53,7 +53,7 @@ class OnnxModule(nn.Module):
             path = _path(node, number)
             follows = bool(followed & set(node.input))
             followed |= set(node.output) if follows else set()
-            self.add_module(path, _OnnxNode(node, self.model, batch if follows and node.op_type == "Reshape" else None))
+            self.add_module(path, OnnxNode(node, self.model, batch if follows and node.op_type == "Reshape" else None))
             self.paths.append(path)
 
     @property
@@ -68,7 +68,7 @@ class OnnxModule(nn.Module):
         known |= self.numbers
         known |= dict(zip(self.takes, inputs, strict=True))
         for node, path in zip(self.model.graph.node, self.paths, strict=True):
-            result = getattr(self, path)([known[name] if name else None for name in node.input])
+            result = getattr(self, path)(*(known[name] if name else None for name in node.input))
             results = result if isinstance(result, list) else [result]
             known |= dict(zip(node.output, results, strict=False))
         found = [known[name] for name in self.gives if isinstance(known.get(name), Tensor)]
@@ -76,7 +76,9 @@ class OnnxModule(nn.Module):
         return numbers[0] if len(numbers) == 1 else tuple(numbers)
 
 
-class _OnnxNode(nn.Module):
+class OnnxNode(nn.Module):
+    """What one node computes of its inputs, of which those of the file may be arrays."""
+
     def __init__(self, node: NodeProto, model: ModelProto, batch: int | None) -> None:
         super().__init__()
         self.kind = node.op_type
@@ -89,7 +91,7 @@ class _OnnxNode(nn.Module):
         self.node = node
         self.opsets = {x.domain: x.version for x in model.opset_import}
 
-    def forward(self, inputs: Sequence[Any]) -> Any:
+    def forward(self, *inputs: Any) -> Any:
         if self.kind == "Shape":
             return np.array(inputs[0].shape, dtype=np.int64)[
                 slice(self.attributes.get("start", 0), self.attributes.get("end"))
