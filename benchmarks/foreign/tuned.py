@@ -41,7 +41,7 @@ RECIPES: Mapping[str, TuningRecipe] = {
     "tabular": TuningRecipe(Tuning(epochs=100, learning_rate=1e-3, batch=32, staged=0.3), degree=15, noise=0.3),
     "records": TuningRecipe(Tuning(epochs=20, learning_rate=1e-2, batch=64, labels=0.3, staged=0.3)),
     "resnet8": TuningRecipe(replace(_COLOURS, epochs=20), augmented=True),
-    "vgg": TuningRecipe(replace(_COLOURS, epochs=8), augmented=True),
+    "vgg": TuningRecipe(replace(_COLOURS, epochs=24), augmented=True),
 }
 
 

@@ -92,7 +92,7 @@ def _resnet() -> nn.Module:
 def _squeezenet() -> nn.Module:
     net: nn.Module = models().squeezenet1_1(weights=None, num_classes=CLASSES)
     net.features = net.features[:8]  # type: ignore[index]  # four of its eight modules
-    net.classifier[1] = nn.Conv2d(256, CLASSES, 1)  # type: ignore[operator, index]
+    net.classifier[1] = nn.Conv2d(256, CLASSES, 1)  # type: ignore[operator, assignment]
     return narrowed(net, 16)
 
 
@@ -146,7 +146,7 @@ def _regnet() -> nn.Module:
 
 def _shufflenet() -> nn.Module:
     net: nn.Module = models().ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], num_classes=CLASSES)
-    net.conv1[0].stride = (1, 1)  # type: ignore[operator, index, union-attr]
+    net.conv1[0].stride = (1, 1)  # type: ignore[index, method-assign]
     return net
 
 
@@ -167,7 +167,7 @@ def _inception() -> nn.Module:
     net: nn.Module = models().Inception3(CLASSES, aux_logits=False, init_weights=False, dropout=0.0)
     _without(net, "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
     _without(net, "Mixed_7a", "Mixed_7b", "Mixed_7c")
-    net.Conv2d_1a_3x3.conv.stride = (1, 1)  # type: ignore[union-attr]
+    net.Conv2d_1a_3x3.conv.stride = (1, 1)  # type: ignore[union-attr, method-assign]
     net.fc = nn.Linear(256, CLASSES)
     return narrowed(net, 16)
 

@@ -31,7 +31,7 @@ _POOL_FUNCTIONS: dict[str, type[nn.Module]] = {
 def average_pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
     if node.op == "call_module":
-        module = traced.get_submodule(str(node.target))
+        module: Any = traced.get_submodule(str(node.target))
         if hasattr(module, "averaged"):  # a node of an ONNX file
             average: nn.Module | None = module.averaged()
             return average
