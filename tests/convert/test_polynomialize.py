@@ -1,7 +1,6 @@
 """polynomialize: every activation in any form becomes a fitted polynomial, the model itself stays as it is."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,15 +9,12 @@ from torch import nn
 from torch.nn import functional
 
 import heinfer
-from heinfer.convert import Budget, Tuning, polynomialize
+from heinfer.convert import polynomialize
 from heinfer.convert.polynomials.fitting import Seen, fit
-from heinfer.errors import PlanError, SettingError, UnsupportedOperatorError
+from heinfer.errors import UnsupportedOperatorError
 from heinfer.formats.manifest import Preprocessing
 from heinfer.frontend import trace
-from heinfer.lowering.circuits import cost_of
-from heinfer.network.folding import fold
 from heinfer.nn import ChebyshevActivation
-from heinfer.planner.requirements import DEFAULT
 
 X = torch.tensor(np.random.default_rng(0).normal(size=(200, 2, 8, 8)), dtype=torch.float32)
 
@@ -184,60 +180,6 @@ def test_a_function_of_parameters_alone_is_no_activation() -> None:
     assert [row.activation for row in report.activations] == ["relu"]
 
 
-def test_batch_normalisation_is_put_in_before_tuning_where_there_is_none() -> None:
-    layers = nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU()
-    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(64, 6), nn.Tanh(), nn.Linear(6, 3))
-    tuned, _ = polynomialize(model, X, tuning=Tuning(epochs=1))
-    norms = [type(part) for part in tuned.modules() if "BatchNorm" in type(part).__name__]
-    assert sorted(norms, key=str) == [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm2d]
-
-
-@pytest.mark.parametrize("axes", [2, 3, 4, 5])
-def test_normalisation_by_what_was_seen_changes_nothing(axes: int) -> None:
-    seen = Seen()
-    x = 3 + 2 * torch.randn(50, 4, *(3,) * (axes - 2))
-    seen(x[:20])
-    seen(x[20:])
-    torch.testing.assert_close(scores(seen.norm(), x), x)
-
-
-def test_what_is_held_out_is_reported_and_not_learned_from() -> None:
-    model = two()
-    strange = torch.cat([X[:150], 100 * X[150:]])
-    labels = scores(model, strange).argmax(1)
-    tuning = Tuning(epochs=1, held_out=50)
-    tuned, report = polynomialize(model, strange, labels=labels, tuning=tuning)
-    alone, _ = polynomialize(model, X[:150], tuning=Tuning(epochs=1))
-    assert all(torch.equal(tuned.state_dict()[name], value) for name, value in alone.state_dict().items())
-    assert report.activations[0].high < 10
-    assert report.activations[0].outside > 0.5
-    with pytest.raises(SettingError, match="of 200 inputs 200 cannot be held out"):
-        polynomialize(model, X, tuning=Tuning(epochs=1, held_out=200))
-
-
-def test_a_checkpoint_of_another_network_is_not_taken_up(tmp_path: Path) -> None:
-    other = two()
-    for parameter in other.parameters():
-        parameter.data.neg_()
-    tuning = Tuning(epochs=2, checkpoint=tmp_path / "tuned")
-    polynomialize(two(), X, tuning=tuning)
-    tuned, _ = polynomialize(other, X, tuning=tuning)
-    expected, _ = polynomialize(other, X, tuning=Tuning(epochs=2))
-    assert torch.equal(scores(tuned), scores(expected))
-
-
-def test_augmentation_is_drawn_from_the_seed() -> None:
-    def noisy(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        return x + 0.1 * torch.randn(x.shape, generator=generator)
-
-    plain, one, again = (
-        scores(polynomialize(two(), X, tuning=Tuning(epochs=1, augment=augment)).module)
-        for augment in (None, noisy, noisy)
-    )
-    assert torch.equal(one, again)
-    assert not torch.equal(one, plain)
-
-
 @pytest.mark.parametrize("function", [functional.relu_, lambda x: x.relu_(), nn.ReLU(inplace=True)])
 def test_what_is_changed_in_place_is_read_changed(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     class Changed(nn.Module):
@@ -291,98 +233,6 @@ def test_a_higher_degree_fits_better(degree: int) -> None:
     seen(torch.tensor(np.random.default_rng(1).normal(size=(1, 4000))))
     assert fit(torch.relu, seen, degree).error < {2: 0.2, 3: 0.2, 7: 0.08, 15: 0.04}[degree]
     assert fit(torch.relu, seen, degree).error <= fit(torch.relu, seen, degree - 1).error
-
-
-def two() -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, stride=2), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.Tanh(), nn.Flatten(), nn.Linear(4, 3)
-    )
-
-
-def test_degrees_are_raised_while_there_are_levels() -> None:
-    _, report = polynomialize(two(), X, levels=4)
-    assert sum(row.levels for row in report.activations) == 4
-    with pytest.raises(SettingError, match="activations one after another take 2 levels at least, not 1"):
-        polynomialize(two(), X, levels=1)
-
-
-def test_levels_are_of_one_path_and_not_of_all() -> None:
-    class Beside(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            torch.manual_seed(0)
-            self.one, self.other, self.fc = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3), nn.Linear(144, 3)
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return self.fc(torch.flatten(torch.relu(self.one(x)) + torch.tanh(self.other(x)), 1))
-
-    _, report = polynomialize(Beside(), X, levels=3)
-    assert [row.degree for row in report.activations] == [7, 7]
-    assert report.depth == 3
-    _, report = polynomialize(Beside(), X, levels=3, degree={"relu": 2})
-    assert [row.degree for row in report.activations] == [2, 7]
-
-
-def test_degrees_are_the_highest_whose_predicted_time_keeps_to_a_budget() -> None:
-    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 3))
-    data = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
-    told: list[tuple[str, int, int]] = []
-    _, most = polynomialize(model, data, budget=Budget(1e6), tell=lambda *what: told.append(what))
-    assert [row.degree for row in most.activations] == [15, 15]
-    assert most.milliseconds is not None
-    plans = [what[1:] for what in told if what[0] == "plan"]
-    assert plans == [(n, 4) for n in range(len(plans))]
-    _, less = polynomialize(model, data, budget=Budget(0.7 * most.milliseconds))
-    assert less.milliseconds is not None
-    assert less.milliseconds <= 0.7 * most.milliseconds
-    for levels in range(less.depth + 1, most.depth + 1):
-        richer, _ = polynomialize(model, data, levels=levels)
-        cost = cost_of(fold(trace(richer, (8,))), DEFAULT)
-        assert cost.predicted[DEFAULT.backend] > 0.7 * most.milliseconds
-    with pytest.raises(PlanError, match=r"ms, predicted, and 0\.1 ms are allowed"):
-        polynomialize(model, data, budget=Budget(0.1))
-    with pytest.raises(SettingError, match="give one of them"):
-        polynomialize(model, data, budget=Budget(1), levels=3)
-
-
-def test_degrees_go_by_path() -> None:
-    _, report = polynomialize(two(), X, degree={"1": 3})
-    assert [row.degree for row in report.activations] == [3, 2]
-    with pytest.raises(SettingError, match="there is no activation 0: there are 1, 3"):
-        polynomialize(two(), X, degree={"0": 3})
-    with pytest.raises(SettingError, match="a degree is 1 to 15, not 16"):
-        polynomialize(two(), X, degree=16)
-
-
-def test_tuning_learns_from_the_model_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    model, labels = two(), scores(two()).argmax(1)
-    _, fitted = polynomialize(model, X, labels=labels)
-    tuned, report = polynomialize(model, X, labels=labels, tuning=Tuning(epochs=4))
-    assert report.accuracy
-    assert fitted.accuracy
-    assert report.accuracy[1] == fitted.accuracy[2]
-    assert report.agreement[1] >= report.agreement[0]
-    kept = tmp_path / "tuned"
-    polynomialize(model, X, tuning=Tuning(epochs=4, checkpoint=kept))
-    assert kept.exists()
-    again, _ = polynomialize(model, X, tuning=Tuning(epochs=4, checkpoint=kept))
-    assert torch.allclose(scores(again), scores(tuned), atol=1e-6)
-
-
-def test_the_report_is_a_table() -> None:
-    model = two()
-    _, report = polynomialize(model, X, labels=scores(model).argmax(1))
-    lines = str(report).splitlines()
-    assert lines[0].split() == ["activation", "is", "interval", "degree", "levels", "error", "outside"]
-    assert lines[1].startswith("1 ")
-    assert lines[-3].startswith("accuracy: 100.00% before")
-    assert lines[-2] == "that is of the data that it was fitted to, none held out"
-    assert lines[-1].startswith("nothing was tuned: what calibration alone costs: ")
-    assert f"{1 - report.agreement[0]:.2%} of the labels differ" in lines[-1]
-    _, report = polynomialize(model, X, tuning=Tuning(epochs=1, held_out=20))
-    assert str(report).splitlines()[-1] == "that is of 20 inputs held out"
-    assert f"{report.agreement[1]:.2%} tuned" in str(report)
 
 
 def test_what_cannot_be_followed_is_refused() -> None:
