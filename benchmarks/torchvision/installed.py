@@ -46,7 +46,7 @@ def version() -> str:
 
 
 def _declare() -> None:
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     _DECLARED.append(library)  # else they are gone
     for operator in _OPERATORS:
-        library.define(f"{operator}(Tensor x) -> Tensor")
+        library.define(f"{operator}(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]

@@ -160,7 +160,7 @@ class Recorder:
             raise UnsupportedOperatorError(
                 "mixes the inputs of a batch: each must be computed by itself; keep the first axis for the batch alone"
             )
-        return first.astype(np.int64) - 1
+        return np.array(first, dtype=np.int64) - 1
 
     def _polynomial(self, value: Value) -> int:
         """A polynomial of degree 2 or more: the elements that it reads first, where these are not a tensor's own."""
