@@ -65,7 +65,7 @@ def _without(module: nn.Module, *names: str) -> None:
 
 
 def _alexnet() -> nn.Module:
-    net = models().AlexNet(num_classes=CLASSES, dropout=0.0)
+    net: Any = models().AlexNet(num_classes=CLASSES, dropout=0.0)
     net.features[0] = nn.Conv2d(3, 64, 3, stride=2, padding=1)
     for place in (2, 5, 12):
         net.features[place] = nn.MaxPool2d(2)
@@ -75,7 +75,7 @@ def _alexnet() -> nn.Module:
 
 
 def _vgg(*, norm: bool) -> nn.Module:
-    net = getattr(models(), "vgg11_bn" if norm else "vgg11")(weights=None, num_classes=CLASSES)
+    net: Any = getattr(models(), "vgg11_bn" if norm else "vgg11")(weights=None, num_classes=CLASSES)
     _without(net, "avgpool")
     net.classifier[0] = nn.Linear(512, 4096)
     return narrowed(net, 16)
@@ -83,22 +83,22 @@ def _vgg(*, norm: bool) -> nn.Module:
 
 def _resnet() -> nn.Module:
     resnet = models().resnet
-    net: nn.Module = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
+    net: Any = resnet.ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=CLASSES)
     net.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     _without(net, "maxpool")
     return narrowed(net, 16)
 
 
 def _squeezenet() -> nn.Module:
-    net: nn.Module = models().squeezenet1_1(weights=None, num_classes=CLASSES)
-    net.features = net.features[:8]  # type: ignore[index]  # four of its eight modules
-    net.classifier[1] = nn.Conv2d(256, CLASSES, 1)  # type: ignore[operator, assignment]
+    net: Any = models().squeezenet1_1(weights=None, num_classes=CLASSES)
+    net.features = net.features[:8]  # four of its eight modules
+    net.classifier[1] = nn.Conv2d(256, CLASSES, 1)
     return narrowed(net, 16)
 
 
 def _mobilenet_v2() -> nn.Module:
     settings = [[1, 16, 1, 1], [6, 24, 1, 2], [6, 32, 1, 2]]
-    net = models().MobileNetV2(CLASSES, inverted_residual_setting=settings, dropout=0.0)
+    net: Any = models().MobileNetV2(CLASSES, inverted_residual_setting=settings, dropout=0.0)
     return narrowed(net, 8)
 
 
@@ -114,7 +114,7 @@ def _mobilenet_v3() -> nn.Module:
 
 
 def _mnasnet() -> nn.Module:
-    net: nn.Module = models().MNASNet(1.0, num_classes=CLASSES, dropout=0.0)
+    net: Any = models().MNASNet(1.0, num_classes=CLASSES, dropout=0.0)
     layers: Any = net.layers
     stages = [nn.Sequential(layers[place][0]) for place in (8, 9)]
     head = nn.Sequential(nn.Conv2d(40, 320, 1, bias=False), nn.BatchNorm2d(320), nn.ReLU())
@@ -140,23 +140,23 @@ def _regnet() -> nn.Module:
         strides=[2, 2],
         se_ratio=0.25,
     )
-    net: nn.Module = regnet.RegNet(settings, num_classes=CLASSES, stem_width=8)
+    net: Any = regnet.RegNet(settings, num_classes=CLASSES, stem_width=8)
     return net
 
 
 def _shufflenet() -> nn.Module:
-    net: nn.Module = models().ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], num_classes=CLASSES)
-    net.conv1[0].stride = (1, 1)  # type: ignore[index, method-assign]
+    net: Any = models().ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], num_classes=CLASSES)
+    net.conv1[0].stride = (1, 1)
     return net
 
 
 def _densenet() -> nn.Module:
-    net: nn.Module = models().DenseNet(4, (2, 2), 8, bn_size=2, num_classes=CLASSES)
+    net: Any = models().DenseNet(4, (2, 2), 8, bn_size=2, num_classes=CLASSES)
     return net
 
 
 def _googlenet() -> nn.Module:
-    net: nn.Module = models().GoogLeNet(CLASSES, aux_logits=False, init_weights=False, dropout=0.0)
+    net: Any = models().GoogLeNet(CLASSES, aux_logits=False, init_weights=False, dropout=0.0)
     _without(net, "maxpool3", "inception4a", "inception4b", "inception4c", "inception4d", "inception4e")
     _without(net, "maxpool4", "inception5a", "inception5b")
     net.fc = nn.Linear(480, CLASSES)
@@ -164,10 +164,10 @@ def _googlenet() -> nn.Module:
 
 
 def _inception() -> nn.Module:
-    net: nn.Module = models().Inception3(CLASSES, aux_logits=False, init_weights=False, dropout=0.0)
+    net: Any = models().Inception3(CLASSES, aux_logits=False, init_weights=False, dropout=0.0)
     _without(net, "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e")
     _without(net, "Mixed_7a", "Mixed_7b", "Mixed_7c")
-    net.Conv2d_1a_3x3.conv.stride = (1, 1)  # type: ignore[union-attr, method-assign]
+    net.Conv2d_1a_3x3.conv.stride = (1, 1)
     net.fc = nn.Linear(256, CLASSES)
     return narrowed(net, 16)
 
