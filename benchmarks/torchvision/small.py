@@ -140,18 +140,19 @@ def _regnet() -> nn.Module:
         strides=[2, 2],
         se_ratio=0.25,
     )
-    net: Any = regnet.RegNet(settings, num_classes=CLASSES, stem_width=8)
+    net: nn.Module = regnet.RegNet(settings, num_classes=CLASSES, stem_width=8)
     return net
 
 
 def _shufflenet() -> nn.Module:
     net: Any = models().ShuffleNetV2([1, 1, 1], [8, 16, 32, 64, 64], num_classes=CLASSES)
     net.conv1[0].stride = (1, 1)
-    return net
+    made: nn.Module = net
+    return made
 
 
 def _densenet() -> nn.Module:
-    net: Any = models().DenseNet(4, (2, 2), 8, bn_size=2, num_classes=CLASSES)
+    net: nn.Module = models().DenseNet(4, (2, 2), 8, bn_size=2, num_classes=CLASSES)
     return net
 
 
