@@ -35,10 +35,6 @@ from heinfer_server.models import digest_of
 
 CALIBRATION = 256
 """Training inputs that a network is compiled with."""
-LEAST_BITS = 3
-"""Of precision, predicted for the worst input, that are asked for: an input between two classes has small scores, which
-have few bits; whether labels stay what they are is what is measured."""
-
 _SHOWN = (
     "network", "depth", "accuracy_original", "accuracy", "accuracy_noisy", "images", "accuracy_encrypted", "agreements",
     "precision_bits_min", "eval_seconds",
@@ -126,7 +122,6 @@ def _compiled(network: Foreign, tuned: Tuned, calibration: Array, low: float, hi
         name=network.name,
         preprocessing=values,
         labels=labels,
-        requirements=heinfer.Requirements(precision_bits=LEAST_BITS),
     )
 
 

@@ -38,7 +38,7 @@ _COLOURS = Tuning(learning_rate=6e-3, batch=128, bfloat16=True, staged=0.2, labe
 RECIPES: Mapping[str, TuningRecipe] = {
     "lenet5": TuningRecipe(Tuning(epochs=12, learning_rate=4e-3, batch=128, staged=0.2, labels=0.3), augmented=True),
     "ecg": TuningRecipe(Tuning(epochs=30, learning_rate=3e-3, batch=64, labels=0.3, staged=0.3), degree=7),
-    "tabular": TuningRecipe(Tuning(epochs=100, learning_rate=1e-3, batch=32, staged=0.3), degree=15, noise=0.3),
+    "tabular": TuningRecipe(Tuning(epochs=100, learning_rate=3e-3, batch=32, labels=0.3, staged=0.3), noise=0.3),
     "records": TuningRecipe(Tuning(epochs=20, learning_rate=1e-2, batch=64, labels=0.3, staged=0.3)),
     "resnet8": TuningRecipe(replace(_COLOURS, epochs=20), augmented=True),
     "vgg": TuningRecipe(replace(_COLOURS, epochs=24), augmented=True),
