@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numpy.polynomial.chebyshev import cheb2poly
 from torch import Tensor, nn
 
 from heinfer.errors import SettingError
@@ -41,7 +43,8 @@ class ChebyshevActivation(nn.Module):
         return self.coefficients.shape[1] - 1
 
     def forward(self, x: Tensor) -> Tensor:
-        result: Tensor = torch.ops.heinfer.chebyshev(x, self.coefficients, self.center, self.radius)
+        of = _by_powers if torch.onnx.is_in_onnx_export() else torch.ops.heinfer.chebyshev
+        result: Tensor = of(x, self.coefficients, self.center, self.radius)
         return result
 
     def extra_repr(self) -> str:
@@ -63,6 +66,21 @@ def chebyshev(x: Tensor, coefficients: Tensor, center: Tensor, radius: Tensor) -
         value, later = following if later is None else following - later, value
     assert later is not None
     return lower[0] + t * value - later
+
+
+def _by_powers(x: Tensor, coefficients: Tensor, center: Tensor, radius: Tensor) -> Tensor:
+    """The same in operators that ONNX has, by Horner's rule, which is read as one polynomial again."""
+    shape = (1, -1) + (1,) * (x.dim() - 2)
+    t = (x - center.reshape(shape)) * radius.reciprocal().reshape(shape)
+    size = coefficients.shape[1]
+    powers = np.zeros((size, size))  # of T_n in a row
+    for n, row in enumerate(np.eye(size)):
+        powers[n, : n + 1] = cheb2poly(row[: n + 1])
+    series = coefficients @ torch.tensor(powers).to(coefficients)
+    *lower, value = (series[:, k].reshape(shape) for k in range(size))
+    for coefficient in reversed(lower):
+        value = value * t + coefficient
+    return value
 
 
 # One node in an exported graph, where the importer takes it for the polynomial that it is; to autograd it is its parts.

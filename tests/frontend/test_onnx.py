@@ -1,7 +1,5 @@
 """ONNX files: scores equal onnx's own, what has no encrypted form is named by node."""
 
-import io
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import TensorProto, helper
+from onnx_files import by_onnx, exported
 from skl2onnx import to_onnx
 from sklearn.datasets import load_breast_cancer
 from sklearn.linear_model import LogisticRegression
@@ -62,35 +60,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-def exported(module: nn.Module, shape: tuple[int, ...], *, any_batch: bool = True) -> onnx.ModelProto:
-    file = io.BytesIO()
-    axes = {"input": {0: "n"}} if any_batch else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            module.eval(), (torch.randn(1, *shape),), file, dynamo=False, opset_version=17, input_names=["input"],
-            dynamic_axes=axes,
-        )  # fmt: skip
-    return onnx.load_model_from_string(file.getvalue())
-
-
-def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The same in double precision, for onnx's own evaluation to be exact."""
-    found = onnx.ModelProto()
-    found.CopyFrom(model)
-    for x in found.graph.initializer:
-        if x.data_type == TensorProto.FLOAT:
-            x.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(x).astype(np.float64), x.name))
-    for node in found.graph.node:
-        for attribute in node.attribute:
-            if attribute.t.data_type == TensorProto.FLOAT:
-                double = numpy_helper.to_array(attribute.t).astype(np.float64)
-                attribute.t.CopyFrom(numpy_helper.from_array(double, attribute.t.name))
-    for x in (*found.graph.input, *found.graph.output):
-        x.type.tensor_type.elem_type = TensorProto.DOUBLE
-    return found
-
-
 @pytest.mark.parametrize("any_batch", [True, False])
 @pytest.mark.parametrize("name", MODELS)
 def test_scores_are_those_of_onnx(name: str, any_batch: bool) -> None:
@@ -99,8 +68,7 @@ def test_scores_are_those_of_onnx(name: str, any_batch: bool) -> None:
     model = exported(make(), shape, any_batch=any_batch)
     x = np.random.default_rng(0).normal(size=(3, *shape))
     found = trace(OnnxModule(model).eval(), shape)(x)
-    one = ReferenceEvaluator(doubled(model))
-    expected = np.concatenate([one.run(None, {"input": row[None]})[0] for row in x])
+    expected = by_onnx(model, x, "scores")
     assert np.abs(found - expected).max() <= 1e-9 * np.abs(expected).max()
 
 

@@ -25,7 +25,7 @@ def exported(module: nn.Module, shape: tuple[int, ...], *, any_batch: bool = Tru
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module.eval(), (torch.randn(1, *shape),), file, dynamo=False, opset_version=17, input_names=["input"],
-            dynamic_axes=axes,
+            output_names=["scores"], dynamic_axes=axes,
         )  # fmt: skip
     return onnx.load_model_from_string(file.getvalue())
 

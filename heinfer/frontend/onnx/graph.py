@@ -8,14 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto
 from torch import fx, nn
 
 from heinfer.frontend.onnx.functions import FUNCTIONS
 from heinfer.frontend.onnx.module import OnnxModule, OnnxNode
 
 _TO_LABELS = ("Softmax", "LogSoftmax", "Sigmoid")
-_NUMBERS = (TensorProto.FLOAT, TensorProto.DOUBLE)
 
 
 def as_graph(module: OnnxModule) -> fx.GraphModule:
@@ -23,21 +22,24 @@ def as_graph(module: OnnxModule) -> fx.GraphModule:
 
     A softmax or sigmoid that makes the output is left off: the largest score stays the largest.
     """
-    graph, nodes = fx.Graph(), module.model.graph
+    graph = fx.Graph()
     known: dict[str, Any] = dict(module.numbers)
     known |= {name: graph.placeholder(f"input_{number}") for number, name in enumerate(module.takes)}
     known |= {name: graph.get_attr(path) for name, path in module.names.items()}
     parts: dict[str, Any] = {path: copy.deepcopy(getattr(module, path)) for path in module.names.values()}
-    for node, path in zip(nodes.node, module.paths, strict=True):
+    for node, path in zip(module.nodes, module.paths, strict=True):
         inputs = [known[name] if name else None for name in node.input]
         if node.op_type in _TO_LABELS and set(node.output) <= set(module.gives):
             known[node.output[0]] = inputs[0]
+            continue
+        if not any(isinstance(x, fx.Node) for x in inputs):
+            known |= dict(zip(node.output, getattr(module, path)(*inputs), strict=False))
             continue
         parts[path] = _part(node, copy.deepcopy(getattr(module, path)), inputs)
         made = graph.call_module(path, tuple(x for x in inputs if isinstance(x, fx.Node)))
         for number, name in enumerate(node.output):
             known[name] = made if len(node.output) == 1 else graph.call_function(operator.getitem, (made, number))
-    found = [known[x.name] for x in nodes.output if x.type.tensor_type.elem_type in _NUMBERS]
+    found = [known[name] for name in module.gives]
     graph.output(found[0] if len(found) == 1 else tuple(found))
     whole = fx.GraphModule(parts, graph)
     whole.graph.eliminate_dead_code()
@@ -78,7 +80,7 @@ def _part(node: NodeProto, made: OnnxNode, inputs: Sequence[Any]) -> nn.Module:
     if node.op_type == "LinearClassifier":
         made.attributes["post_transform"] = "NONE"
     activation = None
-    if isinstance(inputs[0], fx.Node):
+    if inputs and isinstance(inputs[0], fx.Node):
         build = _ACTIVATIONS.get(node.op_type)
         activation = build(made.attributes) if build else _clip(inputs) if node.op_type == "Clip" else None
     return activation or Given(made, inputs, len(node.output))

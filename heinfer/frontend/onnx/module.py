@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
@@ -19,16 +19,19 @@ from heinfer.errors import CompileError, UnsupportedOperatorError
 from heinfer.frontend.onnx.functions import FUNCTIONS, READS_NUMBERS
 
 LEAST_OPSET = 13
+_WHOLE = (TensorProto.INT64, TensorProto.INT32, TensorProto.STRING, TensorProto.BOOL)
 _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 
 
 class OnnxModule(nn.Module):
     """What a graph computes; its weights are parameters, so it can be fine-tuned.
 
-    Takes what the graph takes, and returns its output, or those that are numbers: labels follow from the scores.
+    Takes what the graph takes, and returns its output, or those that are real numbers: labels follow from the scores,
+    and what leads to labels alone is not read.
 
     Attributes:
         model: what it was read from.
+        nodes: of it, that lead to the outputs.
     """
 
     def __init__(self, source: str | Path | ModelProto) -> None:
@@ -40,16 +43,20 @@ class OnnxModule(nn.Module):
         super().__init__()
         self.model = _read(source)
         graph = self.model.graph
+        self.gives = [x.name for x in graph.output if x.type.tensor_type.elem_type not in _WHOLE]
+        self.nodes = _towards(self.gives, graph.node)
+        unknown = list(_unknown(self.nodes))
+        if unknown:
+            raise UnsupportedOperatorError("\n".join(unknown))
         held = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
         self.names = {name: f"weight_{number}" for number, name in enumerate(held) if held[name].dtype.kind == "f"}
         for name, path in self.names.items():
             setattr(self, path, nn.Parameter(torch.tensor(held[name])))
         self.numbers = {name: x for name, x in held.items() if name not in self.names}
         self.takes = [x.name for x in graph.input if x.name not in held]
-        self.gives = [x.name for x in graph.output]
         self.paths = []
         followed, batch = set(self.takes), _fixed_batch(self.model)
-        for number, node in enumerate(graph.node):
+        for number, node in enumerate(self.nodes):
             path = _path(node, number)
             follows = bool(followed & set(node.input))
             followed |= set(node.output) if follows else set()
@@ -67,7 +74,7 @@ class OnnxModule(nn.Module):
         known: dict[str, Any] = {name: getattr(self, path) for name, path in self.names.items()}
         known |= self.numbers
         known |= dict(zip(self.takes, inputs, strict=True))
-        for node, path in zip(self.model.graph.node, self.paths, strict=True):
+        for node, path in zip(self.nodes, self.paths, strict=True):
             result = getattr(self, path)(*(known[name] if name else None for name in node.input))
             results = result if isinstance(result, list) else [result]
             known |= dict(zip(node.output, results, strict=False))
@@ -133,14 +140,21 @@ def _read(source: Any) -> ModelProto:
             f"the ONNX model is of opset {opset}, and {LEAST_OPSET} is the least: export it anew, or "
             f"onnx.version_converter.convert_version(model, {LEAST_OPSET})"
         )
-    unknown = list(_unknown(model))
-    if unknown:
-        raise UnsupportedOperatorError("\n".join(unknown))
     return model
 
 
-def _unknown(model: ModelProto) -> Iterator[str]:
-    for number, node in enumerate(model.graph.node):
+def _towards(outputs: Sequence[str], nodes: Sequence[NodeProto]) -> list[NodeProto]:
+    """The nodes that lead to some outputs, in order."""
+    wanted, found = set(outputs), list[NodeProto]()
+    for node in reversed(nodes):
+        if wanted & set(node.output):
+            found.append(node)
+            wanted |= set(node.input)
+    return found[::-1]
+
+
+def _unknown(nodes: Sequence[NodeProto]) -> Iterator[str]:
+    for number, node in enumerate(nodes):
         if node.op_type not in FUNCTIONS or node.domain not in _DOMAINS:
             named = f"{node.domain}." if node.domain not in _DOMAINS else ""
             yield (
