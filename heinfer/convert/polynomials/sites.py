@@ -251,8 +251,9 @@ def _pool(traced: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     """The average pool in the place of a max pool; None where a call is none, or has no average: importing names it."""
     if node.op == "call_module":
         module = traced.get_submodule(str(node.target))
-        if hasattr(module, "averaged"):  # a node of an ONNX file
-            average: nn.Module | None = module.averaged()
+        averaged: Any = getattr(module, "averaged", None)  # of a node of an ONNX file
+        if averaged is not None:
+            average: nn.Module | None = averaged()
             return average
         kind = _POOL_MODULES.get(type(module))
         return None if kind is None else _averaged(kind, vars(module))

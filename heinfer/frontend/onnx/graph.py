@@ -90,9 +90,8 @@ def _clip(inputs: Sequence[Any]) -> nn.Module | None:
     low, high = [*inputs[1:], None, None][:2]
     if isinstance(low, fx.Node) or isinstance(high, fx.Node):
         return None
-    return nn.Hardtanh(
-        *(end if x is None else float(np.asarray(x).item()) for x, end in ((low, -np.inf), (high, np.inf)))
-    )
+    ends = [end if x is None else float(np.asarray(x).item()) for x, end in ((low, -np.inf), (high, np.inf))]
+    return nn.Hardtanh(ends[0], ends[1])
 
 
 _ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
