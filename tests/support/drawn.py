@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 T = TypeVar("T")
-Function = Callable[[Tensor], Tensor]
+Function = Callable[[Tensor], Any]
 Maker = Callable[["Draw", Tensor], Function | None]
 """(draw, example (batch, *shape)) -> a function or module of such a tensor; None where there is none."""
 
@@ -21,12 +21,13 @@ class Held(nn.Module):
 
     def __init__(self, function: Callable[..., Tensor], *held: Tensor | nn.Module) -> None:
         super().__init__()
-        self.function = function
+        self.function: Any = function
         self.modules_held = nn.ModuleList(x for x in held if isinstance(x, nn.Module))
         self.tensors_held = nn.ParameterList(x for x in held if isinstance(x, Tensor))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.function(x, *self.tensors_held, *self.modules_held)
+        made: Tensor = self.function(x, *self.tensors_held, *self.modules_held)
+        return made
 
 
 class Draw:
@@ -51,7 +52,7 @@ class Draw:
 
     def sizes(self, whole: int, axes: int) -> list[int]:
         """Of so many axes that hold so many elements."""
-        found = []
+        found: list[int] = []
         for _ in range(axes - 1):
             found.append(self.divisor(whole // prod(found)))
         return [*found, whole // prod(found)]
@@ -74,7 +75,8 @@ class Draw:
         found = self.tensor(*shape) / np.sqrt(max(1, prod(shape[1:])))
         if self.yes(0.2) and shape[0] > 1:
             found[self.number(0, shape[0] - 1)] = 0
-        return found * self.one([1.0, 1.0, 1.0, 1.0, 1e-3, 1e3, 1e-6, 1e6])
+        scaled: Tensor = found * self.one([1.0, 1.0, 1.0, 1.0, 1e-3, 1e3, 1e-6, 1e6])
+        return scaled
 
     def weighted(self, module: nn.Module) -> nn.Module:
         """A module with weights of that kind."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+import onnxruntime  # type: ignore[import-untyped]
 import torch
 from numpy.typing import NDArray
 from onnx import AttributeProto, TensorProto, helper, numpy_helper
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 
 
 def exported(module: nn.Module, shape: tuple[int, ...], *, any_batch: bool = True) -> onnx.ModelProto:
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # which is taken, whatever its types say
     axes = {"input": {0: "n"}} if any_batch else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,9 +44,9 @@ def doubled(model: onnx.ModelProto) -> onnx.ModelProto:
                 attribute.t.CopyFrom(numpy_helper.from_array(double, attribute.t.name))
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.DOUBLE
-    for x in (*found.graph.input, *found.graph.output):
-        if x.type.tensor_type.elem_type == TensorProto.FLOAT:
-            x.type.tensor_type.elem_type = TensorProto.DOUBLE
+    for y in (*found.graph.input, *found.graph.output):
+        if y.type.tensor_type.elem_type == TensorProto.FLOAT:
+            y.type.tensor_type.elem_type = TensorProto.DOUBLE
     del found.graph.value_info[:]
     return found
 
@@ -58,7 +58,7 @@ def by_onnx(model: onnx.ModelProto, x: Array, output: str) -> Array:
         double.graph.output.append(helper.make_tensor_value_info(output, TensorProto.DOUBLE, None))
     evaluator = ReferenceEvaluator(double)
     [name] = [i.name for i in model.graph.input]
-    return np.concatenate([np.asarray(evaluator.run([output], {name: row[None]})[0]) for row in x])
+    return np.concatenate([np.asarray(next(iter(evaluator.run([output], {name: row[None]})))) for row in x])
 
 
 def by_onnxruntime(model: onnx.ModelProto, x: Array, output: str) -> Array:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, ChebyshevActivation, FFConv2d, PolyActivation
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
 
 def _by_constant(function: str) -> Maker:

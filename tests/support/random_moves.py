@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import torch
 from drawn import Draw, Function, Maker
 from torch import Tensor
 from torch.nn import functional
 
-aten = torch.ops.aten
+aten: Any = torch.ops.aten
 
 
 def _shaped(function: str) -> Maker:
@@ -18,7 +19,7 @@ def _shaped(function: str) -> Maker:
     def make(d: Draw, x: Tensor) -> Function:
         sizes = d.sizes(prod(x.shape[1:]), d.number(1, 4))
 
-        def run(y: Tensor) -> Tensor:
+        def run(y: Tensor) -> Any:
             whole = [len(y), *sizes]
             y = y.contiguous()
             if function.endswith("_as"):
@@ -41,7 +42,7 @@ def _flatten(d: Draw, x: Tensor) -> Function:
 def _unflatten(d: Draw, x: Tensor) -> Function:
     axis = d.axis(x)
     sizes = d.sizes(x.shape[axis], 2)
-    return lambda y: y.unflatten(axis, sizes)
+    return lambda y: torch.unflatten(y, axis, sizes)
 
 
 def _permute(d: Draw, x: Tensor) -> Function:
@@ -68,7 +69,7 @@ def _within(function: Maker) -> Maker:
 
 
 def _same(function: str) -> Maker:
-    return lambda d, x: getattr(aten, function)  # type: ignore[no-any-return]
+    return lambda d, x: getattr(aten, function)
 
 
 def _part_of(function: str) -> Maker:
@@ -176,7 +177,7 @@ def _together(function: str) -> Maker:
         axis, turned, scale = d.axis(x), d.axis(x), d.one([2.0, -0.5, 1e-3])
         beside = d.yes()
 
-        def run(y: Tensor) -> Tensor:
+        def run(y: Tensor) -> Any:
             other = scale * y.flip(turned) if beside else torch.full_like(y, scale)
             named = getattr(torch, function, None) or getattr(aten, function)
             return named([y, other]) if function.endswith("stack") and function != "stack" else named([y, other], axis)
@@ -216,7 +217,7 @@ def _expand(function: str) -> Maker:
     def make(d: Draw, x: Tensor) -> Function:
         axis, n = d.number(1, x.dim()), d.number(1, 3)
 
-        def run(y: Tensor) -> Tensor:
+        def run(y: Tensor) -> Any:
             y = y.unsqueeze(axis)
             whole = [*y.shape[:axis], n, *y.shape[axis + 1 :]]
             if function == "expand_as":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import torch
 from drawn import Draw, Function, Maker
@@ -40,7 +41,7 @@ class Step(nn.Module):
             self.layer = function
         self.function = None if isinstance(function, nn.Module) else function
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         return self.layer(x) if self.function is None else self.function(x)
 
     def extra_repr(self) -> str:
@@ -54,7 +55,7 @@ class Joined(nn.Module):
         super().__init__()
         self.kind, self.one, self.other = kind, one, other
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         a, b = self.one(x), self.other(x)
         match self.kind:
             case "cat":
