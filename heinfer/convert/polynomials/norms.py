@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 
 from heinfer.convert.polynomials.graph import constant, path_of
+from heinfer.frontend.paths import users_path
 
 
 class FixedNorm(nn.Module):
@@ -103,7 +104,7 @@ class FixedNorm(nn.Module):
 def fixed_norm(traced: fx.GraphModule, node: fx.Node) -> FixedNorm | None:
     """The norm in the place of a call that divides by statistics of its input; None where a call does not."""
     if node.op == "call_module":
-        return _of_module(str(node.target), traced.get_submodule(str(node.target)))
+        return _of_module(users_path(str(node.target)), traced.get_submodule(str(node.target)))
     if node.op != "call_function":
         return None
     for name, names in _FUNCTIONS.items():
