@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from drawn import Draw, Function, Held, Maker
+from random_pools import adaptive, interpolated, norm, norm_function, pool
 from torch import Tensor, nn
-from torch.nn import functional
 
 from heinfer.nn import BlockCirculantConv2d, BlockCirculantLinear, ChebyshevActivation, FFConv2d, PolyActivation
 
@@ -187,72 +187,6 @@ def _bilinear(d: Draw, x: Tensor) -> Function | None:
     return Held(lambda y, layer: layer(y, y.flip(-1)), d.weighted(nn.Bilinear(n, n, d.number(1, 3))))
 
 
-def _norm(kind: str) -> Maker:
-    """By running statistics; dimensions as the tensor has them."""
-
-    def make(d: Draw, x: Tensor) -> Function | None:
-        if x.dim() > 5 or (kind == "InstanceNorm" and x.dim() < 3):
-            return None
-        named: Any = getattr(nn, f"{kind}{max(1, x.dim() - 2)}d")
-        return d.normalising(named(x.shape[1], affine=d.yes(0.8), track_running_stats=True), x)
-
-    return make
-
-
-def _norm_function(function: str) -> Maker:
-    def make(d: Draw, x: Tensor) -> Function:
-        n = x.shape[1]
-        held = (1 + 0.2 * d.tensor(n), d.tensor(n), 0.1 * d.tensor(n), 0.5 + d.tensor(n).abs())
-        if function.startswith("_"):
-            return Held(lambda y, *p: aten._native_batch_norm_legit_no_training(y, *p, 0.1, 1e-5)[0], *held)
-        return Held(lambda y, *p: aten.native_batch_norm(y, *p, False, 0.1, 1e-5)[0], *held)
-
-    return make
-
-
-def _pool(along: int) -> Maker:
-    def make(d: Draw, x: Tensor) -> Function | None:
-        if x.dim() != along + 2:
-            return None
-        kernel = tuple(d.number(1, 3) for _ in range(along))
-        options: dict[str, Any] = {
-            "stride": tuple(d.number(1, 3) for _ in range(along)) if d.yes(0.7) else None,
-            "padding": tuple(d.number(0, k // 2) for k in kernel),
-            "ceil_mode": d.yes(0.3),
-            "count_include_pad": d.yes(),
-        }
-        if along > 1 and d.yes(0.2):
-            options["divisor_override"] = d.number(1, 5)
-        made: nn.Module = getattr(nn, f"AvgPool{along}d")(kernel, **options)
-        return made
-
-    return make
-
-
-def _adaptive(function: str, along: int) -> Maker:
-    def make(d: Draw, x: Tensor) -> Function | None:
-        sizes = [d.number(1, 4) for _ in range(along)]
-        return None if x.dim() != along + 2 else lambda y: getattr(aten, function)(y, sizes)
-
-    return make
-
-
-def _interpolated(mode: str, along: int, antialias: bool = False) -> Maker:
-    def make(d: Draw, x: Tensor) -> Function | None:
-        if x.dim() != along + 2:
-            return None
-        options: dict[str, Any] = {"mode": mode, "align_corners": d.yes()}
-        if antialias:
-            options["antialias"] = True
-        if d.yes():
-            options["size"] = tuple(d.number(1, 7) for _ in range(along))
-        else:
-            options["scale_factor"] = d.one([2.0, 1.5, 0.6])
-        return lambda y: functional.interpolate(y, **options)
-
-    return make
-
-
 def _reduced(function: str) -> Maker:
     def make(d: Draw, x: Tensor) -> Function:
         axes = sorted({d.axis(x) for _ in range(d.number(1, 2))})
@@ -324,18 +258,18 @@ LAYERS: dict[str, Maker] = {
     "linear": _linear,
     **{name: _matrix(name) for name in ("matmul", "mm", "mv", "addmm", "matrix first", "vector")},
     "einsum": _einsum,
-    "batch_norm": _norm("BatchNorm"),
-    "instance_norm": _norm("InstanceNorm"),
-    **{name: _norm_function(name) for name in ("_native_batch_norm_legit_no_training", "native_batch_norm")},
-    **{f"avg_pool{n}d": _pool(n) for n in (1, 2, 3)},
-    **{f"adaptive_avg_pool{n}d": _adaptive(f"adaptive_avg_pool{n}d", n) for n in (1, 2, 3)},
-    **{f"_adaptive_avg_pool{n}d": _adaptive(f"_adaptive_avg_pool{n}d", n) for n in (2, 3)},
-    "linear1d": _interpolated("linear", 1),
-    "bilinear2d": _interpolated("bilinear", 2),
-    "bicubic2d": _interpolated("bicubic", 2),
-    "trilinear3d": _interpolated("trilinear", 3),
-    "bilinear2d aa": _interpolated("bilinear", 2, antialias=True),
-    "bicubic2d aa": _interpolated("bicubic", 2, antialias=True),
+    "batch_norm": norm("BatchNorm"),
+    "instance_norm": norm("InstanceNorm"),
+    **{name: norm_function(name) for name in ("_native_batch_norm_legit_no_training", "native_batch_norm")},
+    **{f"avg_pool{n}d": pool(n) for n in (1, 2, 3)},
+    **{f"adaptive_avg_pool{n}d": adaptive(f"adaptive_avg_pool{n}d", n) for n in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{n}d": adaptive(f"_adaptive_avg_pool{n}d", n) for n in (2, 3)},
+    "linear1d": interpolated("linear", 1),
+    "bilinear2d": interpolated("bilinear", 2),
+    "bicubic2d": interpolated("bicubic", 2),
+    "trilinear3d": interpolated("trilinear", 3),
+    "bilinear2d aa": interpolated("bilinear", 2, antialias=True),
+    "bicubic2d aa": interpolated("bicubic", 2, antialias=True),
     "mean": _reduced("mean"),
     "sum": _reduced("sum"),
     "cumsum": _cumsum,
