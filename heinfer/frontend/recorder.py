@@ -10,7 +10,7 @@ import torch
 from numpy.polynomial.chebyshev import poly2cheb
 
 from heinfer.errors import UnsupportedOperatorError
-from heinfer.frontend.values import Term, Value
+from heinfer.frontend.values import FAR, Term, Value, moved
 from heinfer.network.ir import INPUT, Network, Node
 from heinfer.network.join import Index
 from heinfer.network.joints import AffineSum, Joint, Product
@@ -27,10 +27,6 @@ from heinfer.network.operators import (
 )
 from heinfer.network.pairs import Vector
 from heinfer.network.windows import selection_map
-
-_SHIFTED = 64.0
-"""A quadratic a x^2 + b x + c is computed as a (x + b / 2a)^2 and a constant where |b / 2a| is at most this: beyond,
-the constants that cancel would cost more bits than that."""
 
 Shape = tuple[int, ...]
 
@@ -72,7 +68,9 @@ class Recorder:
         return Value.of(position, (self.batch, *shape))
 
     def placed(self, value: Value) -> tuple[int, Shape]:
-        """Position and shape of the node that makes a value, added unless it is there already."""
+        """Position and shape of the node that makes a value, added unless it is there already; (1,) for a number."""
+        if value.shape == (self.batch,):
+            value = moved(lambda v: v.unsqueeze(1), [value])
         shape = value.shape[1:]
         if not value.shape or value.shape[0] != self.batch:
             raise UnsupportedOperatorError(
@@ -100,7 +98,8 @@ class Recorder:
     def again(self, value: Value) -> Value:
         """The same value as the tensor of one node."""
         position, shape = self.placed(value)
-        return Value.of(position, (self.batch, *shape))
+        found = Value.of(position, (self.batch, *shape))
+        return found if found.shape == value.shape else _reshaped(found, value.shape)
 
     def network(self, value: Value) -> Network:
         """The nodes up to the one that makes the output, which nothing may follow."""
@@ -182,14 +181,22 @@ class Recorder:
         return base if len(shape) == 1 else _position(self.add(Flatten(), [base]))
 
     def _power_series(self, base: int, coefficients: Sequence[Vector]) -> Value:
-        """sum_k coefficients[k] x^k of a tensor x, channel by channel."""
+        """sum_k coefficients[k] x^k of a tensor x, channel by channel.
+
+        A quadratic a x^2 + b x + c is computed as a (x + b / 2a)^2 and a constant where |b / 2a| is at most FAR:
+        beyond, the constants that cancel would cost more bits than that.
+        """
         if len(coefficients) > 3:
-            series = [poly2cheb(c) for c in np.stack(np.broadcast_arrays(*coefficients), axis=1)]
-            return self.add(Chebyshev(np.stack(series), np.zeros(1), np.ones(1)), [base])
+            powers = np.stack(np.broadcast_arrays(*coefficients), axis=1)
+            series = np.zeros_like(powers)
+            for row, c in zip(series, powers, strict=True):
+                found = poly2cheb(c)  # without the zeros at its end
+                row[: len(found)] = found
+            return self.add(Chebyshev(series, np.zeros(1), np.ones(1)), [base])
         c, b, a = np.broadcast_arrays(*coefficients)
         if not b.any() and not c.any() and (a == 1).all():
             return self.add(Square(), [base])
-        if a.all() and (np.abs(b) <= 2 * _SHIFTED * np.abs(a)).all():
+        if a.all() and (np.abs(b) <= 2 * FAR * np.abs(a)).all():
             return self.add(Polynomial(np.array(a), np.array(b), np.array(c)), [base])
         square = self.add(Square(), [base])
         shape = self.shapes[base]
@@ -201,10 +208,9 @@ class Recorder:
     def product(self, one: Value, other: Value) -> Value:
         """The product of two values of one shape, element by element."""
         first, _ = self.placed(one)
-        if one is other:
-            return self.add(Square(), [first])
-        second, _ = self.placed(other)
-        return self.add(Square(), [first]) if first == second else self.add(Product(), [first, second])
+        second, _ = (first, ()) if one is other else self.placed(other)
+        made = self.add(Square(), [first]) if first == second else self.add(Product(), [first, second])
+        return made if made.shape == one.shape else _reshaped(made, one.shape)
 
 
 def _position(value: Value) -> int:
