@@ -180,6 +180,8 @@ def chebyshev(recorder: Recorder, x: Value, coefficients: Tensor, center: Tensor
     position, shape = recorder.placed(x)
     series = coefficients.reshape(-1, coefficients.shape[-1])
     if series.shape[1] == 3:
+        if len(x.terms) > 1:  # a sum: as one tensor its quadratic is one square, else a product of two sums
+            x = recorder.again(x)
         t = multiply(recorder, subtract(recorder, x, _across(center, shape)), 1 / _across(radius, shape))
         c0, c1, c2 = (_across(c, shape) for c in series.T)
         linear = add(recorder, multiply(recorder, t, 2 * c2), c1)

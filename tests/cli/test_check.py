@@ -7,6 +7,7 @@ from command_line import run
 from torch import nn
 
 import heinfer
+import heinfer.convert
 from heinfer.errors import CompileError
 from heinfer.frontend import Verdict
 
@@ -151,3 +152,22 @@ def test_what_noise_drowns_is_refused_with_the_layer() -> None:
 def test_a_shape_that_is_missing_or_another_is_refused(shape, calibration) -> None:
     with pytest.raises(CompileError, match="input_shape"):
         heinfer.check(nn.Sequential(nn.Flatten(), nn.Linear(16, 2)), shape, calibration=calibration)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(2, 2, 3, padding=1), nn.Conv2d(2, 2, 3, padding=1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.other(torch.relu(self.one(x))) + x)
+
+
+def test_a_residual_network_takes_the_levels_that_check_says() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), Block(), Block(), nn.Flatten(), nn.Linear(72, 3)).eval()
+    polynomials, _ = heinfer.convert.polynomialize(network, torch.randn(64, 1, 8, 8))
+    before, after = heinfer.check(network, (1, 8, 8)).cost, heinfer.check(polynomials, (1, 8, 8)).cost
+    assert before
+    assert after
+    assert (before.input_level, before.counts.ct_ct_mults) == (after.input_level, after.counts.ct_ct_mults)
