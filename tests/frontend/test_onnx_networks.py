@@ -162,3 +162,11 @@ def test_a_perceptron_of_scikit_learn_becomes_one_of_polynomials(kind: Any, acti
     assert {a.degree for a in report.activations} == {7}  # a binary classifier's sigmoid is one too, before 1 - p
     scores = trace(polynomial, (30,))(x)
     assert ((scores[:, -1] > 0.5) == (pipeline.predict(x) > 0.5)).mean() > 0.9
+
+
+def test_a_picture_of_a_file_keeps_the_values_that_its_sigmoid_gives() -> None:
+    torch.manual_seed(0)
+    module, data = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1), nn.Sigmoid()), torch.randn(40, 1, 6, 6)
+    of_file, report = polynomialize(exported(module, (1, 6, 6)), data, degree=7)
+    assert not report.left_off
+    assert (of_file(data) - module(data)).abs().max() < 0.05

@@ -14,14 +14,9 @@ from torch import fx, nn
 from heinfer.frontend.onnx.functions import FUNCTIONS
 from heinfer.frontend.onnx.module import OnnxModule, OnnxNode
 
-_TO_LABELS = ("Softmax", "LogSoftmax", "Sigmoid")
-
 
 def as_graph(module: OnnxModule) -> fx.GraphModule:
-    """The same with its activations as torch's modules; it takes any batch.
-
-    A softmax or sigmoid that makes the output is left off: the largest score stays the largest.
-    """
+    """The same with its activations as torch's modules; it takes any batch."""
     graph = fx.Graph()
     known: dict[str, Any] = dict(module.numbers)
     known |= {name: graph.placeholder(f"input_{number}") for number, name in enumerate(module.takes)}
@@ -29,9 +24,6 @@ def as_graph(module: OnnxModule) -> fx.GraphModule:
     parts: dict[str, Any] = {path: copy.deepcopy(getattr(module, path)) for path in module.names.values()}
     for node, path in zip(module.nodes, module.paths, strict=True):
         inputs = [known[name] if name else None for name in node.input]
-        if node.op_type in _TO_LABELS and set(node.output) <= set(module.gives):
-            known[node.output[0]] = inputs[0]
-            continue
         if not any(isinstance(x, fx.Node) for x in inputs):
             known |= dict(zip(node.output, getattr(module, path)(*inputs), strict=False))
             continue
@@ -103,6 +95,8 @@ _ACTIVATIONS: dict[str, Callable[[Mapping[str, Any]], nn.Module]] = {
     "HardSwish": lambda _: nn.Hardswish(),
     "Mish": lambda _: nn.Mish(),
     "Sigmoid": lambda _: nn.Sigmoid(),
+    "Softmax": lambda a: nn.Softmax(a.get("axis", -1)),
+    "LogSoftmax": lambda a: nn.LogSoftmax(a.get("axis", -1)),
     "Tanh": lambda _: nn.Tanh(),
     "Softplus": lambda _: nn.Softplus(),
     "Softsign": lambda _: nn.Softsign(),
